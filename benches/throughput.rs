@@ -1,0 +1,201 @@
+//! End to end over TLS: durable increments per second and their latency, beside the same server's reads.
+//!
+//! Invariant: reads, spread and hot increments alternate within each round on the same server, so that a change of the
+//! machine's mood hits all of them; medians over the rounds are shown, with the machine and the disk's own sync time
+//! as the reference. Server CPU per request includes the TLS handshakes of the measurement's connections.
+//! It must never compare figures from different runs, and never measure an undurable increment.
+//!
+//! `cargo bench --bench throughput`. Settings: `ODOMETER_BENCH_ROUNDS` (3), `ODOMETER_BENCH_MS` (3000 per measurement),
+//! `ODOMETER_BENCH_CONNECTIONS` (1,64,256), `ODOMETER_BENCH_THREADS` (1), `ODOMETER_BENCH_TENANTS` (100),
+//! `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp), `ODOMETER_BENCH_LOGS`: `warn` (no access log),
+//! `file` (access log to `--log-dir`), `stdout` (access log to a pipe that the bench reads and throws away).
+//! Without `--bench` (`cargo test --benches`) or with `--test` it makes one very short round.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use std::os::unix::fs::FileExt;
+use support::lean::{Measured, Mode, drive};
+use support::server::{Keep, TestServer};
+use support::workload::{register, runtime};
+use support::{number_setting, setting};
+use tempfile::TempDir;
+
+const MODES: [Mode; 3] = [Mode::Read, Mode::Spread, Mode::Hot];
+/// The kernel counts CPU time for /proc in units of 10 ms, on every Linux that we support.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What to measure.
+#[derive(Debug)]
+struct Plan {
+    rounds: u64,
+    period: Duration,
+    connections: Vec<usize>,
+    threads: usize,
+    tenants: usize,
+    folder: PathBuf,
+    logs: String,
+}
+
+/// One measurement: the clients' view, and what the server spent on it.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    measured: Measured,
+    increments_per_commit: f64,
+    cpu_us_per_request: f64,
+}
+
+fn main() {
+    let plan = Plan::from_arguments();
+    let folder = TempDir::new_in(&plan.folder).expect("a temporary folder in the bench folder");
+    show(&machine());
+    show(&format!(
+        "disk: {}, 4 KiB write + fdatasync {:.0} µs",
+        filesystem(folder.path()),
+        fdatasync_us(folder.path())
+    ));
+    show(&format!(
+        "run: {} rounds x {:?}, {} tenants, {} generator threads, logs {}",
+        plan.rounds, plan.period, plan.tenants, plan.threads, plan.logs
+    ));
+    let server = start_server(&plan, folder.path());
+    let keys = runtime().block_on(register(&server.endpoint(), "bench", plan.tenants));
+    show("\nconnections  what              per second   of reads    p50 µs    p99 µs  incr/commit  server CPU µs");
+    for connections in &plan.connections {
+        let mut samples: [Vec<Sample>; 3] = Default::default();
+        for _ in 0..plan.rounds {
+            for (mode, samples) in MODES.iter().zip(&mut samples) {
+                samples.push(measure(&plan, &server, &keys, *mode, *connections));
+            }
+        }
+        print_table(*connections, &samples);
+    }
+    server.stop();
+}
+
+impl Plan {
+    fn from_arguments() -> Self {
+        let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+        let short = has("--test") || !has("--bench");
+        let (rounds, period, connections, tenants) =
+            if short { (1, 200, "1,4", 3) } else { (3, 3000, "1,64,256", 100) };
+        let connections = setting("ODOMETER_BENCH_CONNECTIONS").unwrap_or_else(|| connections.to_owned());
+        let count = |name, default| usize::try_from(number_setting(name, default)).expect("a small number").max(1);
+        Self {
+            rounds: number_setting("ODOMETER_BENCH_ROUNDS", rounds).max(1),
+            period: Duration::from_millis(number_setting("ODOMETER_BENCH_MS", period).max(1)),
+            connections: connections.split(',').map(|one| one.trim().parse().expect("numbers and commas")).collect(),
+            threads: count("ODOMETER_BENCH_THREADS", 1),
+            tenants: count("ODOMETER_BENCH_TENANTS", tenants),
+            folder: setting("ODOMETER_BENCH_DIR")
+                .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from),
+            logs: setting("ODOMETER_BENCH_LOGS").unwrap_or_else(|| "warn".to_owned()),
+        }
+    }
+}
+
+fn start_server(plan: &Plan, folder: &Path) -> TestServer {
+    let builder = TestServer::builder().data_dir(folder.join("data")).keep(Keep::Problems);
+    let builder = match plan.logs.as_str() {
+        "warn" => builder.flag("--log-level", "warn").chosen_ports(),
+        "file" => builder.flag("--log-dir", folder.join("logs")).chosen_ports(),
+        "stdout" => builder,
+        other => panic!("ODOMETER_BENCH_LOGS={other} is none of warn, file, stdout"),
+    };
+    builder.start()
+}
+
+fn measure(plan: &Plan, server: &TestServer, keys: &[String], mode: Mode, connections: usize) -> Sample {
+    let commits = || server.metric("odometer_commits_total").unwrap_or(0.0);
+    let (commits_before, cpu_before) = (commits(), cpu_seconds(server));
+    let measured = drive(&server.endpoint(), keys, mode, connections, plan.period, plan.threads);
+    let cpu = cpu_seconds(server) - cpu_before;
+    let requests = measured.answered as f64;
+    let commits = commits() - commits_before;
+    let increments_per_commit = if mode == Mode::Read { f64::NAN } else { requests / commits };
+    Sample { measured, increments_per_commit, cpu_us_per_request: cpu * 1e6 / requests }
+}
+
+fn print_table(connections: usize, samples: &[Vec<Sample>; 3]) {
+    let middle = |samples: &[Sample], of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
+    let reads = middle(&samples[0], |sample| sample.measured.per_second);
+    for (mode, samples) in MODES.iter().zip(samples) {
+        let what = match mode {
+            Mode::Read => "reads",
+            Mode::Spread => "increments, spread",
+            Mode::Hot => "increments, one hot",
+        };
+        let per_second = middle(samples, |sample| sample.measured.per_second);
+        let batch = middle(samples, |sample| sample.increments_per_commit);
+        show(&format!(
+            "{connections:>11}  {what:<19}{per_second:>9.0}{:>11.2}{:>10.0}{:>10.0}{:>13}{:>15.1}",
+            per_second / reads,
+            middle(samples, |sample| sample.measured.p50_us),
+            middle(samples, |sample| sample.measured.p99_us),
+            if batch.is_finite() { format!("{batch:.1}") } else { "-".to_owned() },
+            middle(samples, |sample| sample.cpu_us_per_request),
+        ));
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
+
+/// CPU time of the server process so far, user and kernel.
+fn cpu_seconds(server: &TestServer) -> f64 {
+    let pid = server.pid().expect("the server runs");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
+    let after_name = stat.rsplit_once(") ").expect("the name is in brackets").1;
+    let ticks = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().expect("a number"));
+    ticks.sum::<f64>() / TICKS_PER_SECOND
+}
+
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |at| at.1);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let build = if cfg!(debug_assertions) { ", DEBUG BUILD: the figures mean nothing" } else { "" };
+    format!("machine: {model}, {cores} cores, Linux {}{build}", kernel.trim())
+}
+
+/// The type of the filesystem that holds the folder: of all mounts above it the deepest, and of those the last.
+fn filesystem(folder: &Path) -> String {
+    let folder = folder.canonicalize().expect("the folder exists");
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let above = fields.filter(|fields| fields.len() > 2 && folder.starts_with(fields[1]));
+    above.max_by_key(|fields| fields[1].len()).map_or_else(|| "unknown".to_owned(), |fields| fields[2].to_owned())
+}
+
+/// The price of durability on this disk: one 4 KiB overwrite and fdatasync, median of 200.
+fn fdatasync_us(folder: &Path) -> f64 {
+    const BLOCK: [u8; 4096] = [7; 4096];
+    const BLOCKS: u64 = 64;
+    let file = File::create_new(folder.join("fdatasync")).expect("a new file in the bench folder");
+    for block in 0..BLOCKS {
+        file.write_all_at(&BLOCK, block * 4096).expect("the disk takes 256 KiB");
+    }
+    file.sync_all().expect("the disk syncs");
+    let once = |turn: u64| {
+        let started = Instant::now();
+        file.write_all_at(&BLOCK, turn % BLOCKS * 4096).and_then(|()| file.sync_data()).expect("the disk syncs");
+        started.elapsed().as_secs_f64() * 1e6
+    };
+    median((0..200).map(once).collect())
+}
+
+/// One line of the report.
+fn show(line: &str) {
+    // A closed pipe (`| head`) is no reason to fail.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

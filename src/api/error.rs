@@ -1,0 +1,240 @@
+//! THE table: failure → status, code and text.
+//!
+//! Job: [`ApiError`], made from the failures of the lower rooms, and the one match that gives it a status, a stable code and a title.
+//! Invariant: a text says what happened and what to do; it never holds a secret, a cause inside the server, or another tenant's data.
+//! Must never: exist twice. A status is decided here and nowhere else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use crate::auth::AuthFailure;
+use crate::auth::password::HashError;
+use crate::auth::throttle::Decision;
+use crate::counter::CounterRefusal;
+use crate::store::{Refusal, StoreError, Unavailable};
+
+/// Where in the request the fault is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A parameter of a body, form or query.
+    Parameter(&'static str),
+    /// A header.
+    Header(&'static str),
+}
+
+/// A request that is not answered as it asked.
+#[derive(Clone, Debug)]
+pub enum ApiError {
+    /// No such path.
+    NotFound,
+    /// The path has other methods: the value of `Allow`.
+    MethodNotAllowed(&'static str),
+    /// Nobody is known.
+    Unauthenticated(AuthFailure),
+    /// The body can not be read as what it claims to be.
+    MalformedBody(&'static str),
+    /// The head of the request is not HTTP as this server speaks it.
+    MalformedRequest(&'static str),
+    /// More than the limit, in bytes.
+    BodyTooLarge(usize),
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// Neither JSON:API nor JSON nor a form.
+    UnsupportedMediaType,
+    /// A parameter is missing or wrong.
+    Invalid {
+        /// Which.
+        parameter: &'static str,
+        /// A stable code.
+        code: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The counter rule said no.
+    Counter(CounterRefusal),
+    /// A limit was met.
+    RateLimited {
+        /// `tenant` or `client`.
+        scope: &'static str,
+        /// What the bucket said.
+        decision: Decision,
+    },
+    /// A key or a body came over plain HTTP.
+    HttpsRequired,
+    /// Too much waits.
+    Overloaded,
+    /// The process is going down.
+    Closing,
+    /// There is no room on the disk.
+    StorageFull,
+    /// The store was poisoned.
+    Poisoned,
+    /// It may or may not have happened.
+    OutcomeUnknown,
+    /// Our fault: the cause, for the log only.
+    Internal(Arc<str>),
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The stable code, for programs.
+    pub code: &'static str,
+    /// The same for people.
+    pub title: &'static str,
+}
+
+impl ApiError {
+    /// The table.
+    #[must_use]
+    pub fn row(&self) -> Row {
+        use StatusCode as S;
+        let (status, code, title) = match self {
+            Self::NotFound => (S::NOT_FOUND, "not_found", "No such route"),
+            Self::MethodNotAllowed(_) => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::Unauthenticated(_) => (S::UNAUTHORIZED, "unauthorized", "No valid API key"),
+            Self::MalformedBody(_) => (S::BAD_REQUEST, "malformed_body", "The body can not be read"),
+            Self::MalformedRequest(_) => (S::BAD_REQUEST, "malformed_request", "The request can not be read"),
+            Self::BodyTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
+            Self::UnsupportedMediaType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
+            }
+            Self::Invalid { code, .. } => (S::UNPROCESSABLE_ENTITY, *code, "A parameter is not valid"),
+            Self::Counter(CounterRefusal::Exhausted { .. }) => {
+                (S::CONFLICT, "counter_exhausted", "The counter is at its maximum")
+            }
+            Self::Counter(CounterRefusal::OutOfRange { .. }) => {
+                (S::UNPROCESSABLE_ENTITY, "value_out_of_range", "A parameter is not valid")
+            }
+            Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
+            Self::HttpsRequired => (S::FORBIDDEN, "https_required", "Use HTTPS"),
+            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
+            Self::Closing => (S::SERVICE_UNAVAILABLE, "closing", "The server is going down"),
+            Self::StorageFull => (S::INSUFFICIENT_STORAGE, "storage_full", "The disk is almost full"),
+            Self::Poisoned => (S::SERVICE_UNAVAILABLE, "poisoned", "The server takes no changes until it restarts"),
+            Self::OutcomeUnknown => (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is not known"),
+            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
+        };
+        Row { status, code, title }
+    }
+
+    /// What happened, to which input, and what to do.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::NotFound => "There is no such path. See /api/v1/integer and README for what there is.".to_owned(),
+            Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
+            Self::Unauthenticated(failure) => sentence(&failure.to_string()),
+            Self::MalformedBody(detail) | Self::MalformedRequest(detail) => sentence(detail),
+            Self::BodyTooLarge(limit) => format!("A body may have {limit} bytes at most."),
+            Self::BodyTimeout => "The body must arrive within 5 seconds. Nothing was changed.".to_owned(),
+            Self::UnsupportedMediaType => {
+                "Send Content-Type: application/json, application/vnd.api+json (no parameters) \
+                 or application/x-www-form-urlencoded."
+                    .to_owned()
+            }
+            Self::Invalid { parameter, detail, .. } => sentence(&format!("{parameter} {detail}")),
+            Self::Counter(refusal) => sentence(&refusal.to_string()),
+            Self::RateLimited { scope, decision } => {
+                format!("The {scope} limit of {} is used up. Wait as Retry-After says.", decision.limit)
+            }
+            Self::HttpsRequired => {
+                "A key or a body was sent over plain HTTP and was not honoured. Send it over HTTPS, \
+                 and replace a key that was sent in clear."
+                    .to_owned()
+            }
+            Self::Overloaded => "Too many requests are waiting. Nothing was changed; try again shortly.".to_owned(),
+            Self::Closing => "Nothing was changed; try again shortly.".to_owned(),
+            Self::StorageFull => {
+                "Changes are refused until there is room again. Nothing was changed; reads go on.".to_owned()
+            }
+            Self::Poisoned => "An earlier write failed. Nothing was changed; try again after the restart.".to_owned(),
+            Self::OutcomeUnknown => {
+                "A write failed: this change may or may not have happened. Read the counter before you try again."
+                    .to_owned()
+            }
+            Self::Internal(_) => "The request was not completed. Tell the operator the id of this error.".to_owned(),
+        }
+    }
+
+    /// Where the fault is, if it is in one place.
+    #[must_use]
+    pub fn source(&self) -> Option<Source> {
+        match self {
+            Self::Invalid { parameter, .. } => Some(Source::Parameter(parameter)),
+            Self::Counter(CounterRefusal::OutOfRange { .. }) => Some(Source::Parameter("value")),
+            Self::Unauthenticated(_) => Some(Source::Header("Authorization")),
+            Self::UnsupportedMediaType => Some(Source::Header("Content-Type")),
+            _ => None,
+        }
+    }
+
+    /// When to try again, where trying again makes sense.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { decision, .. } => decision.retry_after,
+            Self::Overloaded | Self::Closing => Some(Duration::from_secs(1)),
+            Self::Poisoned | Self::StorageFull => Some(Duration::from_secs(5)),
+            _ => None,
+        }
+    }
+
+    /// The cause that only the log may know.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Internal(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|c| c.to_ascii_uppercase());
+    let end = if text.ends_with('.') { "" } else { "." };
+    first.into_iter().chain(characters).chain(end.chars()).collect()
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(Refusal::Counter(refusal)) => Self::Counter(refusal),
+            StoreError::Refused(Refusal::NameTaken) => Self::Invalid {
+                parameter: "username",
+                code: "username_taken",
+                detail: "has already been taken".to_owned(),
+            },
+            StoreError::Unavailable(Unavailable::Overloaded) => Self::Overloaded,
+            StoreError::Unavailable(Unavailable::Closing) => Self::Closing,
+            StoreError::Unavailable(Unavailable::DiskLow) => Self::StorageFull,
+            StoreError::OutcomeUnknown => Self::OutcomeUnknown,
+            StoreError::Poisoned => Self::Poisoned,
+            StoreError::Damaged(problem) => Self::Internal(problem),
+        }
+    }
+}
+
+impl From<AuthFailure> for ApiError {
+    fn from(failure: AuthFailure) -> Self {
+        match failure {
+            AuthFailure::Store(error) => error.into(),
+            failure => Self::Unauthenticated(failure),
+        }
+    }
+}
+
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Overloaded => Self::Overloaded,
+            HashError::Failed => Self::Internal(error.to_string().into()),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The one file that knows everything: open, bind, run, drain.
+//!
+//! Job: [`App::open`] makes the parts from a checked [`Config`]; [`App::run_until`] serves until it is told to stop, then drains in a numbered order.
+//! Invariant: nothing is served before the store is recovered, and the folder is given back after the last answer.
+//! Must never: read a flag, an environment variable or a signal; these are main's.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::api::route::{Listener, PATTERNS};
+use crate::api::{Api, Shared};
+use crate::auth::password::{HashingPool, PasswordPolicy};
+use crate::auth::throttle::Throttle;
+use crate::config::Config;
+use crate::edge::tls::{TlsIdentity, TlsSource};
+use crate::edge::{Destination, Gate, Limits, Observer, Protocol, WorkerParts, Workers, accept, bind};
+use crate::store::Store;
+use crate::store::embedded::recovery::Recovery;
+use crate::store::embedded::{EmbeddedStore, Options};
+use crate::telemetry::Metrics;
+
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// Where the process listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// HTTPS.
+    pub public: SocketAddr,
+    /// Plain HTTP that points to HTTPS.
+    pub http: Option<SocketAddr>,
+    /// Metrics and health.
+    pub ops: Option<SocketAddr>,
+}
+
+/// Everything, opened and bound, not yet serving.
+pub struct App {
+    config: Config,
+    addresses: Addresses,
+    listeners: Listeners,
+    tls: Arc<TlsIdentity>,
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+    metrics: Metrics,
+}
+
+struct Listeners {
+    public: TcpListener,
+    http: Option<TcpListener>,
+    ops: Option<TcpListener>,
+}
+
+/// Where the certificate comes from, by configuration.
+#[must_use]
+pub fn tls_source(config: &Config) -> TlsSource {
+    match &config.tls_files {
+        Some((cert, key)) => TlsSource::Files { cert: cert.clone(), key: key.clone() },
+        None => TlsSource::SelfSigned(config.data_dir.join("tls")),
+    }
+}
+
+/// The metrics of a process that serves this API.
+#[must_use]
+pub fn metrics() -> Metrics {
+    Metrics::new(env!("CARGO_PKG_VERSION"), env!("ODOMETER_GIT_REVISION"), PATTERNS)
+}
+
+impl App {
+    /// Binds the listeners, opens the store, loads the certificate.
+    ///
+    /// # Errors
+    /// One line: what could not be opened, and why.
+    pub fn open(config: Config, metrics: Metrics) -> Result<Self> {
+        let listener = |flag: &str, address: SocketAddr| {
+            bind(address).with_context(|| format!("--{flag} {address} can not be listened on"))
+        };
+        let optional = |flag: &str, address: Option<SocketAddr>| address.map(|a| listener(flag, a)).transpose();
+        let listeners = Listeners {
+            public: listener("listen", config.listen)?,
+            http: optional("http-listen", config.http_listen)?,
+            ops: optional("ops-listen", config.ops_listen)?,
+        };
+        let local = |listener: &TcpListener| listener.local_addr().context("a listener has no address");
+        let addresses = Addresses {
+            public: local(&listeners.public)?,
+            http: listeners.http.as_ref().map(local).transpose()?,
+            ops: listeners.ops.as_ref().map(local).transpose()?,
+        };
+        let options = Options {
+            data_dir: config.data_dir.clone(),
+            journal_segment_bytes: config.journal_segment_bytes,
+            checkpoint_interval: config.checkpoint_interval,
+            cache_records: config.cache_records,
+            min_free_disk_bytes: config.min_free_disk_bytes,
+        };
+        let (store, recovery) = EmbeddedStore::open(&options, metrics.store())
+            .with_context(|| format!("--data-dir {} can not be opened", config.data_dir.display()))?;
+        tell_recovery(&recovery);
+        let tls = TlsIdentity::load(tls_source(&config))?;
+        let shared = Arc::new(Shared {
+            throttle: Throttle::new(config.tenant_rate_limit, config.client_rate_limit),
+            hashing: HashingPool::start().context("the hashing threads could not be started")?,
+            passwords: PasswordPolicy {
+                min_bytes: config.password_min_length,
+                allow_common: config.allow_common_passwords,
+            },
+            metrics: metrics.clone(),
+            draining: AtomicBool::new(false),
+        });
+        let app = Self { config, addresses, listeners, tls, store: Arc::new(store), shared, metrics };
+        app.tell_certificate();
+        Ok(app)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The certificate in use.
+    #[must_use]
+    pub fn tls(&self) -> &Arc<TlsIdentity> {
+        &self.tls
+    }
+
+    /// Serves until `stop` is ready or the store fails, and drains. `reload` yields whenever the certificate is to be loaded again.
+    ///
+    /// # Errors
+    /// What made the store stop, or a listener unusable.
+    pub async fn run_until(self, stop: impl Future<Output = ()>, mut reload: watch::Receiver<u64>) -> Result<()> {
+        let (drain, draining) = watch::channel(false);
+        let trusted_proxies: Arc<[_]> = self.config.trusted_proxies.clone().into();
+        let parts = WorkerParts {
+            store: Arc::clone(&self.store),
+            shared: Arc::clone(&self.shared),
+            metrics: self.metrics.clone(),
+            tls: TlsAcceptor::from(self.tls.server_config()?),
+            trusted_proxies: Arc::clone(&trusted_proxies),
+            drain: draining.clone(),
+            drain_timeout: self.config.drain_timeout,
+        };
+        let workers =
+            Arc::new(Workers::start(self.config.workers, &parts).context("the workers could not be started")?);
+        let gate = Gate::new(Limits {
+            connections: self.config.max_connections,
+            connections_per_address: self.config.max_connections_per_address,
+            trusted_proxies: Arc::clone(&trusted_proxies),
+        });
+        let ops = Observer {
+            api: Api::new(Arc::clone(&self.store), Arc::clone(&self.shared)),
+            metrics: self.metrics.clone(),
+            listener: Listener::Ops,
+            trusted_proxies,
+        };
+        let Listeners { public, http, ops: ops_listener } = self.listeners;
+        let mut acceptors = vec![(public, Destination::Workers(Arc::clone(&workers)))];
+        if let Some(listener) = http {
+            let protocol = Protocol::Redirect(self.addresses.public.port());
+            acceptors.push((listener, Destination::Here(protocol, draining.clone())));
+        }
+        let mut tasks = Vec::new();
+        for (listener, destination) in acceptors {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.push(tokio::spawn(accept(listener, Arc::clone(&gate), destination)));
+        }
+        // The ops listener goes on while the others drain: its readiness is what load balancers ask.
+        let (_never, not_draining) = watch::channel(false);
+        let ops_task = match ops_listener.map(tokio::net::TcpListener::from_std).transpose()? {
+            Some(listener) => {
+                let destination = Destination::Here(Protocol::Ops(ops), not_draining);
+                Some(tokio::spawn(accept(listener, Arc::clone(&gate), destination)))
+            }
+            None => None,
+        };
+        let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
+        tell_ready(self.addresses);
+
+        tokio::pin!(stop);
+        let mut failure = None;
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                reason = self.store.poisoned() => {
+                    let reason = reason.unwrap_or_else(|error| error.to_string().into());
+                    failure = Some(anyhow!("the store failed: {reason}"));
+                    break;
+                }
+                Ok(()) = reload.changed() => reload_certificate(&self.tls, &self.metrics),
+            }
+        }
+
+        // 1. Unready: load balancers stop sending.
+        self.shared.draining.store(true, Ordering::Relaxed);
+        tracing::info!(event.action = "stopping", "stopping: finishing what was accepted");
+        // 2. Stop accepting.
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        for task in tasks {
+            let _ = task.await;
+        }
+        // 3. Finish requests; after a failure there is nothing to wait for.
+        let _ = drain.send(true);
+        if failure.is_none()
+            && let Some(workers) = Arc::into_inner(workers)
+        {
+            let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+        }
+        // 4. The committer empties its queue, the keeper checkpoints, the folder is given back.
+        if failure.is_none() {
+            let _ = self.store.close().await;
+        }
+        // 5. Last of all the ops listener; main flushes the logs.
+        ops_task.inspect(tokio::task::JoinHandle::abort);
+        upkeep.abort();
+        match failure {
+            Some(error) => Err(error),
+            None => {
+                tracing::info!(event.action = "stopped", "stopped: everything that was answered is on disk");
+                Ok(())
+            }
+        }
+    }
+
+    fn tell_certificate(&self) {
+        tell_expiry(&self.tls, &self.metrics);
+    }
+}
+
+async fn upkeep(metrics: Metrics) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+fn reload_certificate(tls: &TlsIdentity, metrics: &Metrics) {
+    match tls.reload() {
+        Ok(()) => {
+            tell_expiry(tls, metrics);
+            tracing::info!(
+                event.action = "certificate-reload",
+                event.outcome = "success",
+                tls.server.hash.sha256 = tls.fingerprint(),
+                "the certificate was loaded again"
+            );
+        }
+        Err(error) => tracing::error!(event.action = "certificate-reload", event.outcome = "failure",
+            error.message = %format!("{error:#}"), "the certificate could not be loaded again; the old one stays in use"),
+    }
+}
+
+fn tell_expiry(tls: &TlsIdentity, metrics: &Metrics) {
+    if let Some(seconds) = tls.expires_unix_s() {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
+        metrics.certificate_expiry(seconds as f64);
+    }
+}
+
+fn tell_recovery(recovery: &Recovery) {
+    if recovery.rolled_back {
+        tracing::warn!(event.action = "recovered", "the store was recovered: {recovery}");
+    } else {
+        tracing::info!(
+            event.action = "recovered",
+            odometer.commit_seq = recovery.last.0,
+            "the store was recovered: {recovery}"
+        );
+    }
+}
+
+fn tell_ready(addresses: Addresses) {
+    let listeners = [("public", Some(addresses.public)), ("http", addresses.http), ("ops", addresses.ops)];
+    for (name, address) in listeners {
+        if let Some(address) = address {
+            tracing::info!(event.action = "listening", odometer.listener = name, server.ip = %address.ip(),
+                server.port = address.port(), "listening");
+        }
+    }
+    tracing::info!(event.action = "ready", "ready");
+}

@@ -1,0 +1,192 @@
+//! Passwords: the policy, and a small pool of threads that hashes them.
+//!
+//! Job: [`PasswordPolicy::check`] says whether a password will do; [`HashingPool::hash`] makes its argon2id hash (m = 19 MiB, t = 2, p = 1, the
+//! OWASP minimum) on threads of its own, so that requests that only count are not slowed.
+//! Invariant: at most [`WAITING`] passwords wait; more are refused at once. A password is wiped when it was hashed.
+//! Must never: hash on a request worker, keep a password, or log one.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use crate::tenant::PasswordHash;
+
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+/// Each thread keeps 19 MiB for as long as it lives.
+const THREADS: usize = 2;
+/// Passwords that may wait for a thread.
+pub const WAITING: usize = 32;
+/// The longest password, in bytes.
+pub const MAX_BYTES: usize = 256;
+
+/// Which passwords will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PasswordPolicy {
+    /// The shortest, in bytes.
+    pub min_bytes: usize,
+    /// Whether one of the most common passwords will do.
+    pub allow_common: bool,
+}
+
+/// Why a password will not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadPassword {
+    /// Nothing was given.
+    #[error("can't be blank")]
+    Blank,
+    /// Shorter than the policy says.
+    #[error("is too short ({0} bytes at least)")]
+    TooShort(usize),
+    /// Longer than [`MAX_BYTES`].
+    #[error("is too long ({MAX_BYTES} bytes at most)")]
+    TooLong,
+    /// Among the most common ones.
+    #[error("is one of the most common passwords; choose another")]
+    Common,
+}
+
+impl PasswordPolicy {
+    /// Checks a password.
+    ///
+    /// # Errors
+    /// [`BadPassword`], saying which rule was broken, never the password.
+    pub fn check(&self, password: &str) -> Result<(), BadPassword> {
+        if password.is_empty() {
+            return Err(BadPassword::Blank);
+        }
+        if password.len() < self.min_bytes {
+            return Err(BadPassword::TooShort(self.min_bytes));
+        }
+        if password.len() > MAX_BYTES {
+            return Err(BadPassword::TooLong);
+        }
+        let is_common = || COMMON.split_whitespace().any(|common| common.eq_ignore_ascii_case(password));
+        if !self.allow_common && is_common() {
+            return Err(BadPassword::Common);
+        }
+        Ok(())
+    }
+}
+
+/// Why a password was not hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HashError {
+    /// Too many wait already.
+    #[error("too many passwords are waiting to be hashed")]
+    Overloaded,
+    /// The system has no memory or no random bytes, or a thread is gone.
+    #[error("the password could not be hashed")]
+    Failed,
+}
+
+struct Job {
+    password: Zeroizing<Vec<u8>>,
+    answer: oneshot::Sender<Result<PasswordHash, HashError>>,
+}
+
+/// The threads; they end when the pool is dropped.
+#[derive(Clone, Debug)]
+pub struct HashingPool {
+    jobs: SyncSender<Job>,
+}
+
+impl HashingPool {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn start() -> std::io::Result<Self> {
+        let (jobs, inbox) = sync_channel(WAITING);
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..THREADS {
+            let inbox = Arc::clone(&inbox);
+            thread::Builder::new().name("odometer-argon2".into()).spawn(move || work(&inbox))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Hashes a password with a fresh salt.
+    ///
+    /// # Errors
+    /// [`HashError`].
+    pub async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<PasswordHash, HashError> {
+        let (answer, receiver) = oneshot::channel();
+        self.jobs.try_send(Job { password, answer }).map_err(|_| HashError::Overloaded)?;
+        receiver.await.unwrap_or(Err(HashError::Failed))
+    }
+}
+
+fn work(inbox: &Mutex<Receiver<Job>>) {
+    let mut memory = Vec::new();
+    loop {
+        let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { password, answer }) = job else { return };
+        // Nobody waits any more: do not spend 20 ms on it.
+        if !answer.is_closed() {
+            let _ = answer.send(hash(&password, &mut memory));
+        }
+    }
+}
+
+fn hash(password: &[u8], memory: &mut Vec<Block>) -> Result<PasswordHash, HashError> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(32)).map_err(|_| HashError::Failed)?;
+    memory.resize(params.block_count(), Block::default());
+    let (mut salt, mut hash) = ([0; 16], [0; 32]);
+    aws_lc_rs::rand::fill(&mut salt).map_err(|_| HashError::Failed)?;
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into_with_memory(password, &salt, &mut hash, memory.as_mut_slice())
+        .map_err(|_| HashError::Failed)?;
+    Ok(PasswordHash { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt, hash })
+}
+
+/// The most common passwords of eight and more characters in public lists of leaked ones.
+const COMMON: &str = "
+    12345678 123456789 1234567890 12345678910 0123456789 987654321 9876543210 87654321 11111111 111111111 1111111111 00000000
+    000000000 0000000000 22222222 33333333 55555555 66666666 77777777 88888888 99999999 12341234 11112222 12121212 123123123
+    123321123 147258369 159357456 112233445566 123456123 12344321 1q2w3e4r 1q2w3e4r5t 1qaz2wsx 1qazxsw2 zaq12wsx q1w2e3r4
+    qwertyuiop qwerty123 qwerty12 qwertyui qwerty1234 asdfghjkl asdfasdf asdf1234 zxcvbnm1 1234qwer qwer1234 qazwsxedc password
+    password1 password12 password123 password1234 passw0rd p@ssword p@ssw0rd pa$$word passport iloveyou iloveyou1 sunshine
+    princess princess1 football football1 baseball baseball1 basketball superman superman1 starwars trustno1 welcome1 welcome123
+    whatever michelle jennifer jordan23 charlie1 computer internet corvette mercedes maverick midnight michael1 marlboro
+    mustang1 samantha victoria alexander alexandra benjamin danielle december november september chocolate butterfly elephant
+    dolphins einstein falcon123 facebook linkedin letmein1 letmein123 liverpool arsenal1 chelsea1 manchester barcelona monkey123
+    dragon123 master123 shadow123 admin123 admin1234 administrator adminadmin rootroot changeme changeme1 default1 secret123
+    test1234 testtest testing1 test12345 guest123 user1234 abcd1234 abc12345 a1b2c3d4 aa123456 abcdefgh abcdefg1 aaaaaaaa
+    access14 hello123 hellohello iloveu123 lovelove love1234 pokemon1 minecraft spiderman blink182 metallica slipknot1 nirvana1
+    rockyou1 yankees1 cowboys1 steelers scorpion softball swimming thunder1 tinkerbell undertaker valentine wolverine
+    jesus123 jesuschrist godisgood blessed1 heaven77 angel123 anthony1 brandon1 nicholas christian christopher jonathan matthew1
+    passpass 1password mypassword yourpassword";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_says_which_rule_was_broken() {
+        let policy = PasswordPolicy { min_bytes: 8, allow_common: false };
+        assert_eq!(policy.check(""), Err(BadPassword::Blank));
+        assert_eq!(policy.check("short"), Err(BadPassword::TooShort(8)));
+        assert_eq!(policy.check(&"x".repeat(257)), Err(BadPassword::TooLong));
+        assert_eq!(policy.check("PassWord123"), Err(BadPassword::Common));
+        assert_eq!(policy.check("correct horse"), Ok(()));
+        assert_eq!(PasswordPolicy { min_bytes: 1, allow_common: true }.check("password"), Ok(()));
+    }
+
+    #[test]
+    fn the_hash_is_argon2id_of_password_and_salt() {
+        let made = hash(b"correct horse", &mut Vec::new()).unwrap();
+        let params = Params::new(made.memory_kib, made.passes, made.lanes, Some(32)).unwrap();
+        let mut again = [0; 32];
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        argon2.hash_password_into(b"correct horse", &made.salt, &mut again).unwrap();
+        assert_eq!(again, made.hash);
+        assert_ne!(hash(b"correct horse", &mut Vec::new()).unwrap().salt, made.salt);
+    }
+}

@@ -1,0 +1,159 @@
+//! Rate limits: one bucket for each tenant, one for each address that is not authenticated.
+//!
+//! Job: [`Throttle::tenant`] and [`Throttle::client`] take one request from a bucket and say what is left. The clock is monotonic.
+//! Invariant: memory is bounded: buckets that are full again are forgotten, since a new one is the same.
+//! Must never: lock on the path of an authenticated request; know HTTP.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use super::rate::RateLimit;
+use crate::tenant::TenantId;
+
+/// Buckets of tenants or addresses kept before the full ones are forgotten.
+const MAX_BUCKETS: usize = 100_000;
+
+type Bucket = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
+type Buckets = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
+
+/// What a bucket said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The limit.
+    pub limit: RateLimit,
+    /// Requests left at once.
+    pub remaining: u32,
+    /// `Some`: refused, and how long to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl Decision {
+    /// Seconds until the bucket is full again, rounded up.
+    #[must_use]
+    pub fn reset_s(&self) -> u64 {
+        seconds_for(self.limit, self.limit.burst.get() - self.remaining.min(self.limit.burst.get()))
+    }
+
+    /// Seconds in which an empty bucket fills, rounded up.
+    #[must_use]
+    pub fn window_s(&self) -> u64 {
+        seconds_for(self.limit, self.limit.burst.get())
+    }
+}
+
+fn seconds_for(limit: RateLimit, requests: u32) -> u64 {
+    (u64::from(requests) * limit.per.as_secs()).div_ceil(u64::from(limit.count.get()))
+}
+
+/// All buckets.
+pub struct Throttle {
+    tenants: Option<(RateLimit, papaya::HashMap<TenantId, Arc<Bucket>>)>,
+    clients: Option<(RateLimit, Buckets)>,
+    clock: DefaultClock,
+}
+
+impl Throttle {
+    /// Limits for tenants and for addresses; `None` is no limit.
+    #[must_use]
+    pub fn new(tenant: Option<RateLimit>, client: Option<RateLimit>) -> Self {
+        Self {
+            tenants: tenant.map(|limit| (limit, papaya::HashMap::new())),
+            clients: client.map(|limit| (limit, RateLimiter::keyed(quota(limit)).with_middleware())),
+            clock: DefaultClock::default(),
+        }
+    }
+
+    /// Takes one request of a tenant; `None` if there is no limit.
+    pub fn tenant(&self, tenant: TenantId) -> Option<Decision> {
+        let (limit, buckets) = self.tenants.as_ref()?;
+        let buckets = buckets.pin();
+        let bucket = match buckets.get(&tenant) {
+            Some(bucket) => Arc::clone(bucket),
+            None => {
+                if buckets.len() >= MAX_BUCKETS {
+                    // A tenant's burst starts anew; that is the price of a bound, and 100,000 tenants away.
+                    buckets.clear();
+                }
+                let fresh = Arc::new(RateLimiter::direct(quota(*limit)).with_middleware());
+                Arc::clone(buckets.get_or_insert(tenant, fresh))
+            }
+        };
+        Some(self.decide(*limit, bucket.check()))
+    }
+
+    /// Takes one request of an address; `None` if there is no limit. Addresses of one IPv6 /64 share a bucket.
+    pub fn client(&self, address: IpAddr) -> Option<Decision> {
+        let (limit, buckets) = self.clients.as_ref()?;
+        if buckets.len() >= MAX_BUCKETS {
+            buckets.retain_recent();
+        }
+        Some(self.decide(*limit, buckets.check_key(&neighbourhood(address))))
+    }
+
+    fn decide(
+        &self,
+        limit: RateLimit,
+        outcome: Result<governor::middleware::StateSnapshot, governor::NotUntil<<DefaultClock as Clock>::Instant>>,
+    ) -> Decision {
+        match outcome {
+            Ok(state) => Decision { limit, remaining: state.remaining_burst_capacity(), retry_after: None },
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(self.clock.now());
+                Decision { limit, remaining: 0, retry_after: Some(wait) }
+            }
+        }
+    }
+}
+
+fn quota(limit: RateLimit) -> Quota {
+    let one_per = limit.per / limit.count.get();
+    // A rate above one per nanosecond is no limit that a request could meet.
+    let one_per = one_per.max(Duration::from_nanos(1));
+    Quota::with_period(one_per).unwrap_or_else(|| unreachable!("the period is not zero")).allow_burst(limit.burst)
+}
+
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_allowed_and_the_next_is_told_when_to_come_back() {
+        let throttle = Throttle::new(Some("1/h:3".parse().unwrap()), Some("1/h:2".parse().unwrap()));
+        for remaining in [2, 1, 0] {
+            let decision = throttle.tenant(TenantId(1)).unwrap();
+            assert_eq!((decision.remaining, decision.retry_after), (remaining, None));
+        }
+        let refused = throttle.tenant(TenantId(1)).unwrap();
+        assert!(refused.retry_after.unwrap() > Duration::from_secs(3500));
+        assert_eq!((refused.reset_s(), refused.window_s()), (3 * 3600, 3 * 3600));
+        assert_eq!(throttle.tenant(TenantId(2)).unwrap().remaining, 2);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for client in ["2001:db8::1", "2001:db8::2"] {
+            assert_eq!(throttle.client(address(client)).unwrap().retry_after, None);
+        }
+        assert!(throttle.client(address("2001:db8::3")).unwrap().retry_after.is_some());
+        assert_eq!(throttle.client(address("::ffff:10.0.0.1")).unwrap().remaining, 1);
+        assert_eq!(throttle.client(address("10.0.0.1")).unwrap().remaining, 0);
+    }
+
+    #[test]
+    fn off_is_no_limit() {
+        let throttle = Throttle::new(None, None);
+        assert_eq!(throttle.tenant(TenantId(1)), None);
+        assert_eq!(throttle.client(IpAddr::from([127, 0, 0, 1])), None);
+    }
+}

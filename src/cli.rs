@@ -1,0 +1,174 @@
+//! What can be typed: the commands, and one flag for each row of the table of settings.
+//!
+//! Job: clap types only. [`Flags`] becomes clap arguments here, generated from [`SETTINGS`], so no setting is listed
+//! twice; values stay texts, because they are checked together with the other layers in [`crate::config`].
+//! Invariant: every row of the table is a flag of every command that reads the configuration.
+//! Must never: check a value, read the environment or a file, print or exit.
+
+use std::path::PathBuf;
+
+use clap::error::Error;
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
+use clap_complete::Shell;
+
+use crate::config::{Flags, SETTINGS, Setting};
+
+/// Version and git revision, as `odometer --version` shows them.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ODOMETER_GIT_REVISION"), ")");
+
+/// Integers that go up by one, as a service: durable, unique, consecutive, over HTTPS
+#[derive(Debug, Parser)]
+#[command(name = "odometer", version = VERSION, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of `odometer`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the API until SIGTERM
+    Serve(Flags),
+    /// Ask the running server whether it is ready: /readyz on the ops listener, or on the public one if that is off
+    ///
+    /// Takes the same settings as `serve`, so that it finds the server in the same place. Exits 0 if ready, 1 if not.
+    Healthcheck(Flags),
+    /// Check the store of a stopped server: exits 0 if clean, 3 if healed or healable, 4 if not
+    ///
+    /// Only the data folder matters; the other settings of `serve` are accepted so that both take the same file,
+    /// environment and flags.
+    #[command(mut_args(only_data_dir_shown))]
+    Verify(Flags),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Write a completion script to stdout
+    Completions {
+        /// The shell that it is for
+        shell: Shell,
+    },
+    /// Write the manual page to stdout
+    Man,
+}
+
+/// The commands of `odometer config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every setting and where it comes from, as a valid odometer.toml
+    Print(Flags),
+}
+
+const CONFIG_FLAG: &str = "config";
+
+fn only_data_dir_shown(argument: Arg) -> Arg {
+    let shown = [CONFIG_FLAG, "data-dir", "help"].contains(&argument.get_id().as_str());
+    argument.hide(!shown)
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let default = if setting.default.is_empty() { "none" } else { setting.default };
+    let help = format!("{} [default: {default}] [env: {}]", setting.help, setting.env_name());
+    let argument = Arg::new(setting.name)
+        .long(setting.name)
+        .value_name(setting.value_name)
+        .help_heading(setting.heading)
+        .help(help);
+    if setting.is_switch() { argument.num_args(0..=1).default_missing_value("true") } else { argument }
+}
+
+impl Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let file = Arg::new(CONFIG_FLAG)
+            .long(CONFIG_FLAG)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("File of settings [default: ./odometer.toml if it exists] [env: ODOMETER_CONFIG]");
+        command.arg(file).args(SETTINGS.iter().map(argument))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        if let Some(file) = matches.get_one::<PathBuf>(CONFIG_FLAG) {
+            self.file = Some(file.clone());
+        }
+        for setting in SETTINGS {
+            if let Some(text) = matches.get_one::<String>(setting.name) {
+                self.values.insert(setting.name, text.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn flags(arguments: &[&str]) -> Flags {
+        match Cli::try_parse_from([&["odometer", "serve"], arguments].concat()).unwrap().command {
+            Command::Serve(flags) => flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn help(command: &str) -> String {
+        Cli::try_parse_from(["odometer", command, "--help"]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn clap_finds_no_fault() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn typed_flags_arrive_and_others_do_not() {
+        let flags = flags(&["--config", "f.toml", "--listen", "[::1]:1", "--trusted-proxies", ""]);
+        assert_eq!(flags.file, Some("f.toml".into()));
+        assert_eq!(
+            flags.values.into_iter().collect::<Vec<_>>(),
+            [("listen", "[::1]:1".to_owned()), ("trusted-proxies", String::new())]
+        );
+    }
+
+    #[test]
+    fn a_switch_needs_no_value() {
+        for (arguments, expected) in [
+            (&["--allow-common-passwords"][..], "true"),
+            (&["--allow-common-passwords", "false"], "false"),
+            (&["--allow-common-passwords=false", "--workers", "2"], "false"),
+            (&["--allow-common-passwords", "--workers", "2"], "true"),
+        ] {
+            assert_eq!(flags(arguments).values["allow-common-passwords"], expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn the_help_shows_every_setting_under_its_heading() {
+        let serve = help("serve");
+        for setting in SETTINGS {
+            assert!(serve.contains(&format!("--{} ", setting.name)) || setting.is_switch(), "{}", setting.name);
+            assert!(serve.contains(&format!("{}:\n", setting.heading)), "{}", setting.heading);
+        }
+        let verify = help("verify");
+        assert!(verify.contains("--data-dir <DIR>") && !verify.contains("--listen"), "{verify}");
+    }
+
+    #[test]
+    fn the_version_names_the_revision() {
+        let version = Cli::try_parse_from(["odometer", "--version"]).unwrap_err().to_string();
+        assert_eq!(version.trim_end(), format!("odometer {VERSION}"));
+    }
+}

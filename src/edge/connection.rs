@@ -1,0 +1,186 @@
+//! One connection, from the first byte to the last.
+//!
+//! Job: tell TLS from plain bytes, shake hands within a limit, speak HTTP/2 or 1.1 as was agreed, and end gracefully when the process goes down.
+//! Invariant: every wait has a limit. Must never: take longer than [`HANDSHAKE`] before the first request may begin.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::guard::{self, Guard};
+use super::observe::Observer;
+use super::plain;
+use crate::api::document;
+use crate::api::error::ApiError;
+
+/// How long a peer may take from connecting to the end of the handshake.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+const MAX_HEADERS: usize = 128;
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+const MAX_STREAMS: u32 = 256;
+/// The first byte of every TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What a listener does with its connections.
+#[derive(Clone)]
+pub enum Protocol {
+    /// HTTPS for tenants.
+    Tls(TlsAcceptor, Observer),
+    /// Plain HTTP for operators.
+    Ops(Observer),
+    /// Plain HTTP that points to HTTPS, on this port.
+    Redirect(u16),
+}
+
+/// Serves a connection to its end; ends it early, but not in the middle of an answer, once `drain` turns true.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protocol, drain: watch::Receiver<bool>) {
+    // An error here is the peer's going away; there is nobody to tell.
+    let _ = stream.set_nodelay(true);
+    match protocol {
+        Protocol::Redirect(port) => {
+            let answer = move |request: Request<Incoming>, _| {
+                let answer = plain::answer(&request, port);
+                async move { answer }
+            };
+            http1(stream, answer, drain).await;
+        }
+        Protocol::Ops(observer) => http1(stream, observed(observer, peer), drain).await,
+        Protocol::Tls(acceptor, observer) => {
+            let Ok(Some(stream)) = timeout(HANDSHAKE, handshake(stream, acceptor)).await else { return };
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                http2(stream, observer, peer, drain).await;
+            } else {
+                http1(stream, observed(observer, peer), drain).await;
+            }
+        }
+    }
+}
+
+async fn handshake(mut stream: TcpStream, acceptor: TlsAcceptor) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await.ok()? == 0 {
+        return None;
+    }
+    if first[0] != TLS_HANDSHAKE {
+        let _ = stream.write_all(&malformed_with("this port speaks HTTPS; use https://")).await;
+        // Closing with unread bytes would reset the connection and take the answer with it.
+        let _ = stream.shutdown().await;
+        let mut rest = [0; 4096];
+        while stream.try_read(&mut rest).is_ok_and(|count| count > 0) {}
+        return None;
+    }
+    acceptor.accept(stream).await.ok()
+}
+
+fn observed(
+    observer: Observer,
+    peer: SocketAddr,
+) -> impl Fn(Request<Incoming>, Option<ApiError>) -> std::pin::Pin<Box<dyn Future<Output = document::Answer> + Send>> {
+    move |request, refusal| {
+        let observer = observer.clone();
+        Box::pin(async move { observer.answer(peer.ip(), request, refusal).await })
+    }
+}
+
+async fn http1<S, A, F>(stream: S, answer: A, mut drain: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: Fn(Request<Incoming>, Option<ApiError>) -> F,
+    F: Future<Output = document::Answer>,
+{
+    let shared = Arc::new(guard::Shared::default());
+    let service = service_fn(|request| {
+        shared.busy.store(true, Ordering::Relaxed);
+        let two_lengths = shared.two_lengths.swap(false, Ordering::Relaxed);
+        let refusal = two_lengths.then_some(ApiError::MalformedRequest(
+            "the request has both Transfer-Encoding and Content-Length; send one of them",
+        ));
+        let (answer, shared) = (answer(request, refusal), Arc::clone(&shared));
+        async move {
+            let answer = answer.await;
+            shared.busy.store(false, Ordering::Relaxed);
+            Ok::<Response<Full<Bytes>>, Infallible>(answer)
+        }
+    });
+    let guard = Guard::new(stream, Arc::clone(&shared), malformed);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(guard), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn http2<S>(stream: S, observer: Observer, peer: SocketAddr, mut drain: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(move |request| {
+        let observer = observer.clone();
+        async move { Ok::<_, Infallible>(observer.answer(peer.ip(), request, None).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(8))
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// The whole answer to a head that HTTP's library could not parse.
+fn malformed(status: u16) -> Vec<u8> {
+    malformed_with(match status {
+        431 => "the request's head is too large: 128 headers and 32 KiB at most",
+        414 => "the request's path is too long",
+        _ => "the request's head is not valid HTTP/1.1",
+    })
+}
+
+fn malformed_with(detail: &'static str) -> Vec<u8> {
+    let answer = document::error(&ApiError::MalformedRequest(detail), "");
+    let body = answer.into_body();
+    let bytes = body_bytes(body);
+    let mut whole = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/vnd.api+json\r\ncache-control: no-store\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        bytes.len()
+    )
+    .into_bytes();
+    whole.extend_from_slice(&bytes);
+    whole
+}
+
+fn body_bytes(body: Full<Bytes>) -> Bytes {
+    use http_body_util::BodyExt;
+    body.collect().now_or_never().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default()
+}
+
+use futures_util::FutureExt;

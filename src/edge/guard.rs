@@ -1,0 +1,223 @@
+//! A stream between the socket and HTTP/1.1 that knows what HTTP's library leaves to us.
+//!
+//! Job: cut peers that are slow in sending a head or in taking an answer, keep idle connections for a while, notice a request that announces its
+//! length twice, and put our error document in place of the library's empty answer to a head that it can not parse.
+//! Invariant: while a request is being answered, reading has no deadline here; its body has one of its own.
+//! Must never: look into a body, or change an answer that a handler made (those are never empty).
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How long a connection may be idle between two requests.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long a head may take from its first byte.
+const HEAD: Duration = Duration::from_secs(8);
+/// How long a peer may take nothing of an answer.
+const WRITE: Duration = Duration::from_secs(8);
+const FAR: Duration = Duration::from_secs(86_400);
+
+/// What the stream and the service of one connection tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// A request is being answered.
+    pub(super) busy: AtomicBool,
+    /// The head that was read last has both `Transfer-Encoding` and `Content-Length`.
+    pub(super) two_lengths: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Busy,
+    Idle,
+    Head,
+}
+
+/// See the module's text.
+pub(super) struct Guard<S> {
+    inner: S,
+    shared: Arc<Shared>,
+    phase: Phase,
+    read_deadline: Instant,
+    write_deadline: Option<Instant>,
+    sleep: Pin<Box<Sleep>>,
+    substitute: Option<(Vec<u8>, usize)>,
+    malformed: fn(u16) -> Vec<u8>,
+}
+
+impl<S> Guard<S> {
+    /// Guards `inner`; `malformed` makes the whole answer to an unreadable head, from its status.
+    pub(super) fn new(inner: S, shared: Arc<Shared>, malformed: fn(u16) -> Vec<u8>) -> Self {
+        let now = Instant::now();
+        Self {
+            inner,
+            shared,
+            phase: Phase::Idle,
+            read_deadline: now + HEAD,
+            write_deadline: None,
+            sleep: Box::pin(sleep_until(now + HEAD)),
+            substitute: None,
+            malformed,
+        }
+    }
+
+    /// Whether the earliest deadline has passed; otherwise arms the timer for it. The timer is moved only when it fires, not with every request.
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        let read = if self.phase == Phase::Busy { None } else { Some(self.read_deadline) };
+        loop {
+            if self.sleep.as_mut().poll(context).is_pending() {
+                let due = [read, self.write_deadline].into_iter().flatten().min();
+                if due.is_none_or(|due| due >= self.sleep.deadline()) {
+                    return false;
+                }
+                self.sleep.as_mut().reset(due.unwrap_or_else(Instant::now));
+                continue;
+            }
+            let now = Instant::now();
+            let due = [read, self.write_deadline].into_iter().flatten().min();
+            if due.is_some_and(|due| due <= now) {
+                return true;
+            }
+            self.sleep.as_mut().reset(due.unwrap_or(now + FAR));
+        }
+    }
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the peer was too slow")
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if self.shared.busy.load(Ordering::Relaxed) {
+            self.phase = Phase::Busy;
+            return read;
+        }
+        match read {
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+                if self.phase != Phase::Head {
+                    self.phase = Phase::Head;
+                    self.read_deadline = Instant::now() + HEAD;
+                }
+                if has_two_lengths(&buffer.filled()[before..]) {
+                    self.shared.two_lengths.store(true, Ordering::Relaxed);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                if self.phase == Phase::Busy {
+                    self.phase = Phase::Idle;
+                    self.read_deadline = Instant::now() + IDLE;
+                }
+                if self.is_late(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+            }
+            other => other,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.substitute.is_none()
+            && let Some(status) = empty_client_error(bytes)
+        {
+            self.substitute = Some(((self.malformed)(status), 0));
+        }
+        let this = &mut *self;
+        let written = match &mut this.substitute {
+            None => Pin::new(&mut this.inner).poll_write(context, bytes),
+            Some((answer, sent)) => loop {
+                if *sent == answer.len() {
+                    this.substitute = None;
+                    break Poll::Ready(Ok(bytes.len()));
+                }
+                match Pin::new(&mut this.inner).poll_write(context, &answer[*sent..]) {
+                    Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => *sent += count,
+                    other => break other,
+                }
+            },
+        };
+        if written.is_ready() {
+            self.write_deadline = None;
+            return written;
+        }
+        self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE);
+        if self.is_late(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        if flushed.is_ready() {
+            self.write_deadline = None;
+            return flushed;
+        }
+        self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE);
+        if self.is_late(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.inner).poll_shutdown(context);
+        if shut.is_ready() {
+            return shut;
+        }
+        self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE);
+        if self.is_late(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+    }
+}
+
+/// The status of an answer of the library's own: a client error without a body.
+fn empty_client_error(bytes: &[u8]) -> Option<u16> {
+    let status = bytes.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+    let head = std::str::from_utf8(bytes).ok()?.split_once("\r\n\r\n")?.0;
+    let is_empty = bytes.len() < 256 && head.lines().any(|line| line.eq_ignore_ascii_case("content-length: 0"));
+    is_empty.then(|| std::str::from_utf8(status).ok()?.parse::<u16>().ok()).flatten().map(|rest| 400 + rest)
+}
+
+/// Whether the head in `bytes` announces its body's length in both ways. A head that arrives in pieces may escape; the library then reads
+/// the chunks, ignores the length and closes the connection, so nothing can be smuggled either way.
+fn has_two_lengths(bytes: &[u8]) -> bool {
+    let has = |head: &[u8], name: &[u8]| {
+        head.windows(name.len() + 2).any(|window| {
+            window[0] == b'\n' && window[1..=name.len()].eq_ignore_ascii_case(name) && window[name.len() + 1] == b':'
+        })
+    };
+    if !has(bytes, b"transfer-encoding") {
+        return false;
+    }
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(bytes.len());
+    has(&bytes[..end], b"transfer-encoding") && has(&bytes[..end], b"content-length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_lengths_are_seen_in_the_head_only() {
+        let head = b"PUT / HTTP/1.1\r\nContent-length: 4\r\nTRANSFER-ENCODING: chunked\r\n\r\n";
+        assert!(has_two_lengths(head));
+        assert!(!has_two_lengths(b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\ncontent-length: 4"));
+        assert!(!has_two_lengths(b"PUT / HTTP/1.1\r\ncontent-length: 40\r\n\r\n\ntransfer-encoding: x"));
+    }
+
+    #[test]
+    fn only_the_librarys_own_answers_are_replaced() {
+        let empty = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(empty_client_error(empty), Some(431));
+        assert_eq!(empty_client_error(b"HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\n0123456789"), None);
+        assert_eq!(empty_client_error(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), None);
+    }
+}

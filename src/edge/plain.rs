@@ -1,0 +1,34 @@
+//! The plain HTTP port: it sends people to HTTPS, and honours nothing that should have come by it.
+//!
+//! Job: `GET` without a credential → 308 to the same path over HTTPS; whatever carries a key or a body → 403.
+//! Invariant: nothing here reaches the API or the store. Must never: honour a key that was sent in clear.
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, LOCATION};
+use hyper::{Method, Request, StatusCode};
+
+use crate::api::document::{self, Answer};
+use crate::api::error::ApiError;
+
+/// Answers one request of the plain port; `https_port` is where HTTPS listens.
+pub(super) fn answer(request: &Request<Incoming>, https_port: u16) -> Answer {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_bare = !request.headers().contains_key(AUTHORIZATION) && request.body().is_end_stream();
+    let location = location(request, https_port).filter(|_| reads && is_bare);
+    let Some(location) = location else { return document::error(&ApiError::HttpsRequired, "") };
+    let mut answer = document::text(
+        StatusCode::PERMANENT_REDIRECT,
+        "text/plain; charset=utf-8",
+        "This service speaks HTTPS: see Location.\n".to_owned(),
+    );
+    answer.headers_mut().insert(LOCATION, location);
+    answer
+}
+
+fn location(request: &Request<Incoming>, https_port: u16) -> Option<HeaderValue> {
+    let host = request.headers().get(HOST)?.to_str().ok()?;
+    let authority: hyper::http::uri::Authority = host.parse().ok()?;
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
+    HeaderValue::try_from(format!("https://{}{port}{path}", authority.host())).ok()
+}

@@ -1,0 +1,216 @@
+//! TLS: certificate, key, and their exchange while connections go on.
+//!
+//! Job: load PEM files or make a self-signed certificate once ([`TlsIdentity::load`]), check that certificate and key belong together, swap them on
+//! [`TlsIdentity::reload`]. TLS 1.2 and 1.3, aws-lc-rs only, HTTP/2 and 1.1 by ALPN.
+//! Invariant: a reload that fails leaves the old certificate in use. Must never: fall back to self-signed when files were named; log a key.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use arc_swap::ArcSwap;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use time::{Duration, OffsetDateTime};
+
+/// How long a self-signed certificate is valid; browsers refuse longer ones.
+const VALID: Duration = Duration::days(397);
+/// A start makes a new one when the old one has less than this left.
+const RENEW: Duration = Duration::days(30);
+
+/// Where certificate and key come from.
+#[derive(Clone, Debug)]
+pub enum TlsSource {
+    /// Files that the operator named.
+    Files {
+        /// The certificate chain, PEM, leaf first.
+        cert: PathBuf,
+        /// Its private key, PEM.
+        key: PathBuf,
+    },
+    /// A self-signed certificate in this folder, made if it is not there.
+    SelfSigned(PathBuf),
+}
+
+impl TlsSource {
+    fn files(&self) -> (PathBuf, PathBuf) {
+        match self {
+            Self::Files { cert, key } => (cert.clone(), key.clone()),
+            Self::SelfSigned(folder) => (folder.join("cert.pem"), folder.join("key.pem")),
+        }
+    }
+}
+
+/// What the process shows of itself, exchangeable.
+#[derive(Debug)]
+pub struct TlsIdentity {
+    source: TlsSource,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl TlsIdentity {
+    /// Loads what `source` names.
+    ///
+    /// # Errors
+    /// Says which file is missing, unreadable, not PEM, or does not belong to the other.
+    pub fn load(source: TlsSource) -> Result<Arc<Self>> {
+        let current = ArcSwap::from_pointee(load(&source)?);
+        Ok(Arc::new(Self { source, current }))
+    }
+
+    /// Loads the files again; new connections use them, old ones go on.
+    ///
+    /// # Errors
+    /// As [`TlsIdentity::load`]; what was in use stays in use.
+    pub fn reload(&self) -> Result<()> {
+        self.current.store(Arc::new(load(&self.source)?));
+        Ok(())
+    }
+
+    /// rustls' configuration; it asks this identity at every handshake.
+    ///
+    /// # Errors
+    /// If rustls takes none of its own protocol versions, which would be a fault of the build.
+    pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// SHA-256 of the certificate, as browsers and openssl show it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let current = self.current.load();
+        let leaf: &[u8] = current.cert.first().map_or(&[], |cert| cert.as_ref());
+        let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, leaf);
+        digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    }
+
+    /// When the certificate expires, in seconds since 1970.
+    #[must_use]
+    pub fn expires_unix_s(&self) -> Option<i64> {
+        self.current.load().cert.first().and_then(|cert| expiry(cert))
+    }
+
+    /// The certificate's file.
+    #[must_use]
+    pub fn cert_file(&self) -> PathBuf {
+        self.source.files().0
+    }
+
+    /// Whether the certificate is this process's own.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        matches!(self.source, TlsSource::SelfSigned(_))
+    }
+}
+
+impl ResolvesServerCert for TlsIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+fn load(source: &TlsSource) -> Result<CertifiedKey> {
+    let (cert_file, key_file) = source.files();
+    if let TlsSource::SelfSigned(folder) = source {
+        let now = OffsetDateTime::now_utc();
+        let good = read_chain(&cert_file).ok().and_then(|chain| expiry(chain.first()?));
+        let enough = good.is_some_and(|expiry| expiry > (now + RENEW).unix_timestamp());
+        if !enough || !key_file.is_file() {
+            make_self_signed(folder, now)?;
+        }
+    }
+    let chain = read_chain(&cert_file)?;
+    let key =
+        PrivateKeyDer::from_pem_file(&key_file).map_err(|error| anyhow!("TLS key {}: {error}", key_file.display()))?;
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+        .map_err(|error| anyhow!("TLS certificate {} and key {}: {error}", cert_file.display(), key_file.display()))
+}
+
+fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let chain = chain.map_err(|error| anyhow!("TLS certificate {}: {error}", file.display()))?;
+    if chain.is_empty() {
+        return Err(anyhow!("TLS certificate {}: there is no certificate in it", file.display()));
+    }
+    Ok(chain)
+}
+
+fn expiry(cert: &CertificateDer<'_>) -> Option<i64> {
+    let (_, cert) = x509_parser::parse_x509_certificate(cert).ok()?;
+    Some(cert.validity().not_after.timestamp())
+}
+
+fn make_self_signed(folder: &Path, now: OffsetDateTime) -> Result<()> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if !hostname.is_empty() && !names.contains(&hostname) {
+        names.push(hostname);
+    }
+    let make = || -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        // A host name that is no DNS name must not keep the service from starting.
+        let mut params = CertificateParams::new(names.clone()).or_else(|_| CertificateParams::new(&names[..3]))?;
+        params.not_before = now - Duration::days(1);
+        params.not_after = now + VALID;
+        params.distinguished_name.push(DnType::CommonName, "odometer self-signed");
+        Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+    };
+    let (cert, key) = make().context("a self-signed certificate could not be made")?;
+    let at = |path: &Path| format!("TLS folder {}", path.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| at(folder))?;
+    for (name, text, mode) in [("key.pem", key, 0o600), ("cert.pem", cert, 0o644)] {
+        let path = folder.join(name);
+        let temporary = folder.join(format!("{name}.new"));
+        let write = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        };
+        write().with_context(|| at(&path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_self_signed_certificate_is_made_once_and_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let source = TlsSource::SelfSigned(temp.path().join("tls"));
+        let first = TlsIdentity::load(source.clone()).unwrap();
+        let second = TlsIdentity::load(source).unwrap();
+        assert_eq!(first.fingerprint(), second.fingerprint());
+        assert_eq!(first.fingerprint().len(), 32 * 3 - 1);
+        let left = first.expires_unix_s().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
+        assert!(left > 390 * 86_400);
+    }
+
+    #[test]
+    fn a_certificate_and_a_strangers_key_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            TlsIdentity::load(TlsSource::SelfSigned(temp.path().join(name))).unwrap();
+        }
+        let cert = temp.path().join("a/cert.pem");
+        let mixed = TlsSource::Files { cert: cert.clone(), key: temp.path().join("b/key.pem") };
+        assert!(TlsIdentity::load(mixed).is_err());
+        let missing = TlsSource::Files { cert, key: temp.path().join("none.pem") };
+        assert!(TlsIdentity::load(missing).unwrap_err().to_string().contains("none.pem"));
+    }
+}

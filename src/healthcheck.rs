@@ -1,0 +1,126 @@
+//! `odometer healthcheck`: ask a running server of the same configuration whether it is ready.
+//!
+//! Job: one `GET /readyz`, on the ops listener or, where that is off, on the public one. Invariant: the answer comes within [`LIMIT`].
+//! Must never: send a credential. On the public listener it trusts exactly the certificate in the configured file.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+
+use crate::app::tls_source;
+use crate::config::Config;
+use crate::edge::tls::TlsSource;
+
+/// The longest that connecting, or one wait for bytes, may take.
+pub const LIMIT: Duration = Duration::from_secs(3);
+
+/// Asks; returns the server's word.
+///
+/// # Errors
+/// The server is not ready, not there, or not the one that the configuration describes.
+pub fn run(config: &Config) -> Result<String> {
+    let answer = match config.ops_listen {
+        Some(address) => ask(connect(address)?)?,
+        None => {
+            let stream = connect(config.listen)?;
+            let client = ClientConnection::new(Arc::new(pinned(config)?), ServerName::try_from("localhost")?)?;
+            ask(StreamOwned::new(client, stream))?
+        }
+    };
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let word = body.trim();
+    if head.split(' ').nth(1) == Some("200") { Ok(word.to_owned()) } else { Err(anyhow!("not ready: {word}")) }
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let address = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    };
+    let stream = TcpStream::connect_timeout(&address, LIMIT).with_context(|| format!("no server at {address}"))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+fn ask(mut stream: impl Read + Write) -> Result<String> {
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let read = stream.take(64 * 1024).read_to_end(&mut answer);
+    if answer.is_empty() {
+        read.context("the server did not answer")?;
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn pinned(config: &Config) -> Result<ClientConfig> {
+    let file = match tls_source(config) {
+        TlsSource::Files { cert, .. } => cert,
+        TlsSource::SelfSigned(folder) => folder.join("cert.pem"),
+    };
+    let Some(leaf) = CertificateDer::pem_file_iter(&file).with_context(|| file.display().to_string())?.next() else {
+        bail!("{}: there is no certificate in it", file.display());
+    };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(Pinned { leaf: leaf?, provider: Arc::clone(&provider) });
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
+}
+
+/// Trusts one certificate, whatever its names and dates.
+#[derive(Debug)]
+struct Pinned {
+    leaf: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *end_entity == self.leaf {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::Error::General("the server shows another certificate than the configured one".into()))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

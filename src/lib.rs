@@ -1,0 +1,51 @@
+//! Odometer hands out integers that go up by one: durable, unique, consecutive, over HTTPS, for many tenants.
+//!
+//! **The promise:** every integer that was answered is on disk, unique, consecutive, and safe to ask for again.
+//!
+//! # The way of a request
+//!
+//! ```text
+//! socket ─ edge (TLS, limits, one observe middleware) ─ api (route → parsed request) ─ auth (key → Caller) ─┐
+//!                                                                                                           ▼
+//!    answer ◄─ api (shape, status) ◄───────────── published durable value ◄── store: queue → committer → journal → one fdatasync
+//!                                                                                          └─(later, off the path)→ sled checkpoint
+//! ```
+//!
+//! 1. `edge` accepts a connection, shakes hands, and gives every request an id. One worker thread serves a connection from begin to end.
+//! 2. `api::route` finds the route; `auth` turns the key into a [`auth::Caller`], which nothing else can make; the tenant's limit is asked.
+//! 3. [`store::Store::advance`] puts the request into a bounded queue. The committer takes all that wait, decides each by [`counter::Counter::advance`],
+//!    appends one frame to the journal and syncs it once; meanwhile the next requests gather.
+//! 4. After the sync, and never before, the new values are published to readers and the answers travel back: one wake for each worker.
+//! 5. Later and elsewhere the keeper writes the changes to sled, syncs, and says so in the journal; then old journal segments go.
+//!
+//! # The rooms
+//!
+//! Imports point down only: `app` > `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant`, `counter`.
+//!
+//! | room | job |
+//! |---|---|
+//! | [`cli`], [`config`] | what was typed; what is true after checking |
+//! | [`app`] | opens, binds, runs, drains: the only file that knows everything |
+//! | [`edge`] | sockets, TLS, limits, the one middleware |
+//! | [`api`] | routes, parameters, documents, the one table of errors |
+//! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
+//! | [`store`] | what *committed* means; the embedded store below it |
+//! | [`telemetry`] | logs and metrics, each declared once |
+//! | [`tenant`], [`counter`] | pure types and the rule that makes the next value |
+//!
+//! # Where this differs from the first design
+//!
+//! The HTTP library is hyper, not actix-web: the drain needs connections to be ended one by one (GOAWAY, `Connection: close`), the deadlines of a slow head
+//! and an idle connection must differ, and an unreadable head must get a document like every other error. hyper gives the connection to us; actix keeps it.
+
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod counter;
+pub mod edge;
+pub mod healthcheck;
+pub mod store;
+pub mod telemetry;
+pub mod tenant;

@@ -1,0 +1,188 @@
+//! Parse, install telemetry, run, exit code: a table of contents.
+//!
+//! Exit codes: 0 fine, 64 bad configuration, 1 failure, 3 and 4 as `verify` says. Must never: exit before the logs are flushed.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use odometer::app::{self, App};
+use odometer::cli::{Cli, Command, ConfigCommand, VERSION};
+use odometer::config::{Config, Flags};
+use odometer::healthcheck;
+use odometer::store::embedded::recovery::{Verdict, verify};
+use odometer::telemetry::{LogFormat, Logs, install};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const FAILURE: u8 = 1;
+const HEALABLE: u8 = 3;
+const DAMAGED: u8 = 4;
+const BAD_CONFIGURATION: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a pipe that was closed is not ours to report.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::Serve(flags) => configured(&flags, |config| serve(&flags, config)),
+        Command::Healthcheck(flags) => configured(&flags, |config| match healthcheck::run(&config) {
+            Ok(word) => say(&word, ExitCode::SUCCESS),
+            Err(error) => fail(&error),
+        }),
+        Command::Verify(flags) => configured(&flags, |config| match verify(&config.data_dir) {
+            Ok(Verdict::Clean(report)) => say(&format!("clean: {report}"), ExitCode::SUCCESS),
+            Ok(Verdict::Healable(report)) => say(&format!("healable by a start: {report}"), ExitCode::from(HEALABLE)),
+            Ok(Verdict::Damaged(problem)) => say(&format!("damaged: {problem}"), ExitCode::from(DAMAGED)),
+            Err(error) => fail(&error.into()),
+        }),
+        Command::Config(ConfigCommand::Print(flags)) => {
+            configured(&flags, |config| say(config.print().trim_end(), ExitCode::SUCCESS))
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "odometer", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error.into()),
+        },
+    }
+}
+
+fn configured(flags: &Flags, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::load(flags) {
+        Ok(config) => run(config),
+        Err(error) => complain(&error.to_string(), BAD_CONFIGURATION),
+    }
+}
+
+fn serve(flags: &Flags, config: Config) -> ExitCode {
+    let logs = match install(&config.log) {
+        Ok(logs) => logs,
+        Err(error) => return fail(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let result = runtime.block_on(run(flags, config, &logs));
+    // A thread that hangs in the kernel must not keep the process; everything that was answered is on disk.
+    runtime.shutdown_background();
+    if let Err(error) = &result {
+        tracing::error!(event.action = "failed", error.message = %format!("{error:#}"), "odometer failed");
+    }
+    logs.flush();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(flags: &Flags, config: Config, logs: &Logs) -> anyhow::Result<()> {
+    let mut terminate = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+    let mut hangup = signal(SignalKind::hangup())?;
+    let metrics = app::metrics();
+    metrics.watch_log_drops(logs.drops());
+    let show_banner = config.log.format != LogFormat::Json;
+    let app = App::open(config, metrics)?;
+    if show_banner {
+        print_banner(&app);
+    }
+    let (reload, reloads) = watch::channel(0);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = app.run_until(async { drop(stopped.await) }, reloads);
+    tokio::pin!(serving);
+    let mut stop = Some(stop);
+    loop {
+        tokio::select! {
+            result = &mut serving => return result,
+            () = terminate.wait() => match stop.take() {
+                Some(stop) => drop(stop.send(())),
+                None => anyhow::bail!("a second signal came: stopped without finishing"),
+            },
+            _ = hangup.recv() => {
+                reload.send_modify(|times| *times += 1);
+                reload_log_level(flags, logs);
+            }
+        }
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+fn reload_log_level(flags: &Flags, logs: &Logs) {
+    let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| logs.set_level(&config.log.level));
+    if let Err(error) = result {
+        tracing::error!(event.action = "log-level-reload", event.outcome = "failure", error.message = %error,
+            "the log level stays as it was");
+    }
+}
+
+fn print_banner(app: &App) {
+    let (addresses, tls) = (app.addresses(), app.tls());
+    let ip = addresses.public.ip();
+    let host = if ip.is_unspecified() || ip.is_loopback() { "localhost".to_owned() } else { ip.to_string() };
+    let url = format!("https://{host}:{}", addresses.public.port());
+    let (kind, trust) = if tls.is_self_signed() {
+        (" (self-signed)", format!("--cacert {} ", shell_word(&tls.cert_file().display().to_string())))
+    } else {
+        ("", String::new())
+    };
+    let ops = addresses.ops.map_or_else(|| "off".to_owned(), |ops| format!("http://{ops}/metrics"));
+    let text = format!(
+        "\n  odometer {VERSION}\n\n  API          {url}\n  metrics      {ops}\n  certificate  {}{kind}\n  SHA-256      {}\n\n  \
+         Try it: register, then ask for the next integer.\n\n  \
+         KEY=$(curl -sS {trust}-d username=me-$RANDOM -d password=correct-horse-battery {url}/users/create | grep -o 'odo_[0-9a-f_]*')\n  \
+         curl -sS {trust}-X PUT -H \"Authorization: Bearer $KEY\" {url}/api/v1/integer/increment\n\n",
+        tls.cert_file().display(),
+        tls.fingerprint(),
+    );
+    let mut stderr = std::io::stderr();
+    let bold = stderr.is_terminal();
+    let text = if bold { text.replacen("odometer", "\x1b[1modometer\x1b[0m", 1) } else { text };
+    let _ = stderr.write_all(text.as_bytes());
+}
+
+/// Quotes what a shell would split.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=@%:,".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+fn say(text: &str, code: ExitCode) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => code,
+        Err(_) => ExitCode::from(FAILURE),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    complain(&format!("{error:#}"), FAILURE)
+}
+
+fn complain(text: &str, code: u8) -> ExitCode {
+    let one_line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "odometer: {one_line}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,161 @@
+//! What the journal needs of a disk: one folder of flat files, and calls that say what is durable after them.
+//!
+//! Job: the traits [`Disk`] and [`DiskFile`], and [`RealDisk`]. They are this narrow so that a test can stand in for the disk
+//! and forget, at any step, what was not synced.
+//! Invariant: nothing is durable but what the comment of a call says.
+//! Must never: retry a failed sync, or hide an error.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+/// A folder of files.
+pub trait Disk: Send + Sync + 'static {
+    /// An open file.
+    type File: DiskFile;
+
+    /// The names in the folder, in no order.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes a file of `bytes` zeros, written and not only reserved, so that a later write of any part changes neither size nor
+    /// extents. An older file of that name is replaced. Its content is durable when this returns, its name is not.
+    ///
+    /// # Errors
+    /// Any error of the system, a full disk among them; a part of the file may be left.
+    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Gives a file another name at once. Durable after [`Disk::sync_folder`].
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file. Durable after [`Disk::sync_folder`].
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes the names durable.
+    ///
+    /// # Errors
+    /// Any error of the system; then no name that changed since the last call is known to be durable.
+    fn sync_folder(&self) -> io::Result<()>;
+
+    /// Bytes that this process may still write.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// An open file of a [`Disk`].
+pub trait DiskFile: Send {
+    /// The whole content.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn read_all(&self) -> io::Result<Vec<u8>>;
+
+    /// Writes all of `bytes` at `offset`. Durable after [`DiskFile::sync`].
+    ///
+    /// # Errors
+    /// Any error of the system; then any part may have been written.
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes everything that was written durable (`fdatasync`).
+    ///
+    /// # Errors
+    /// Any error of the system. What was written is then unknown for good: a second call proves nothing, since the kernel may have
+    /// marked the lost pages clean.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A folder of the file system.
+#[derive(Clone, Debug)]
+pub struct RealDisk {
+    folder: PathBuf,
+}
+
+impl RealDisk {
+    /// The disk that is `folder`, which must exist.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+}
+
+/// A file of a [`RealDisk`].
+#[derive(Debug)]
+pub struct RealFile(File);
+
+const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+impl Disk for RealDisk {
+    type File = RealFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<RealFile> {
+        let path = self.folder.join(name);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut offset = 0;
+        while offset < bytes {
+            let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS.len());
+            file.write_all_at(&ZEROS[..part], offset)?;
+            offset += part as u64;
+        }
+        file.sync_all()?;
+        Ok(RealFile(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<RealFile> {
+        OpenOptions::new().read(true).write(true).open(self.folder.join(name)).map(RealFile)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.folder.join(name))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.folder)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+impl DiskFile for RealFile {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.0.metadata()?.len()).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.0.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

@@ -1,0 +1,206 @@
+//! The data folder: who may use it, and whether its files are of this build's format.
+//!
+//! ```text
+//! <data-dir>/            mode 0700
+//!   LOCK                 locked by the one process that uses the folder; the kernel frees it with the process
+//!   FORMAT               what the files are: one line of text with a version and the store's id
+//!   journal/             see journal.rs
+//!   sled/                see checkpoint.rs
+//!   tls/                 the self-signed certificate of a first start
+//! ```
+//! Invariant: FORMAT appears, durably, after the first journal segment; so a folder that has FORMAT has a journal, and one without
+//! FORMAT has no number that was ever answered.
+//! Must never: open a folder of another format, or one that another process uses.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::frame::StoreId;
+
+const FORMAT_VERSION: u32 = 1;
+const FORMAT_NAME: &str = "odometer data format";
+
+/// Why a data folder can not be used.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is something else at the path.
+    #[error("{0} is not a folder")]
+    NotAFolder(PathBuf),
+    /// Another process has it.
+    #[error("{0} is in use by another odometer process; stop that one first, or name another folder with --data-dir")]
+    Locked(PathBuf),
+    /// The files are not of a format that this build reads.
+    #[error("{path} is not of a format that this build reads: {problem}")]
+    Format {
+        /// Which folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// A data folder that belongs to this process until it is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Takes the folder, making it if it is not there.
+    ///
+    /// # Errors
+    /// [`FolderError`]; nothing is changed then, but that an empty folder may have been made.
+    pub fn take(path: &Path) -> Result<Self, FolderError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::Io { path, source }
+        };
+        if path.exists() && !path.is_dir() {
+            return Err(FolderError::NotAFolder(path.to_owned()));
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
+        let lock_path = path.join("LOCK");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(FolderError::Locked(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
+        }
+        for inner in [path.join("journal"), path.join("sled")] {
+            DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at(&inner))?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Whether a folder at `path` holds a store.
+    #[must_use]
+    pub fn is_store(path: &Path) -> bool {
+        path.join("FORMAT").is_file()
+    }
+
+    /// The folder of the journal.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// The folder of sled.
+    #[must_use]
+    pub fn sled(&self) -> PathBuf {
+        self.path.join("sled")
+    }
+
+    /// The store's id; `None` if the folder holds no store yet.
+    ///
+    /// # Errors
+    /// [`FolderError::Format`] if FORMAT is of another kind, or missing beside data.
+    pub fn format(&self) -> Result<Option<StoreId>, FolderError> {
+        let path = self.path.join("FORMAT");
+        let problem = |problem: String| FolderError::Format { path: self.path.clone(), problem };
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let used = self.sled().join("db").exists();
+                return if used {
+                    Err(problem("it has data, but the file FORMAT is missing".into()))
+                } else {
+                    Ok(None)
+                };
+            }
+            Err(source) => return Err(FolderError::Io { path, source }),
+        };
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let words = line.strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim_start().split_once(" store "));
+        let Some((version, id)) = words else {
+            return Err(problem("the file FORMAT does not say \"odometer data format\"".into()));
+        };
+        match version.parse::<u32>() {
+            Ok(FORMAT_VERSION) => {}
+            Ok(newer) if newer > FORMAT_VERSION => {
+                return Err(problem(format!("format {newer} is newer than {FORMAT_VERSION}; use the newer build")));
+            }
+            _ => return Err(problem(format!("format {version:?} is unknown; this build reads {FORMAT_VERSION}"))),
+        }
+        parse_id(id).map(Some).ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
+    }
+
+    /// Declares the folder a store of this build's format, durably.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn declare(&self, store: StoreId) -> Result<(), FolderError> {
+        let text = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", hex(&store));
+        let (temporary, path) = (self.path.join("FORMAT.new"), self.path.join("FORMAT"));
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|source| FolderError::Io { path: path.clone(), source })
+    }
+}
+
+/// A store id as text.
+#[must_use]
+pub fn hex(store: &StoreId) -> String {
+    store.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn parse_id(text: &str) -> Option<StoreId> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let bytes: Vec<u8> = digits?.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit)).collect();
+    (text.len() == 32).then(|| bytes.try_into().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_folder_says_its_id_and_takes_one_owner() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::take(temp.path()).unwrap();
+        assert_eq!(folder.format().unwrap(), None);
+        folder.declare([0xA5; 16]).unwrap();
+        assert_eq!(folder.format().unwrap(), Some([0xA5; 16]));
+        assert!(matches!(Folder::take(temp.path()), Err(FolderError::Locked(_))));
+    }
+
+    #[test]
+    fn another_format_is_refused_by_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::take(temp.path()).unwrap();
+        let id = "0".repeat(32);
+        for (text, says) in [
+            (format!("odometer data format 2 store {id}\n"), "newer"),
+            ("odometer data format 1 store xyz\n".to_owned(), "store id"),
+            ("something else\n".to_owned(), "does not say"),
+            (String::new(), "does not say"),
+        ] {
+            fs::write(temp.path().join("FORMAT"), &text).unwrap();
+            let error = folder.format().unwrap_err().to_string();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The journal: what was committed, in order. A commit is acknowledged because it is here, and for no other reason.
+//!
+//! Job: append one frame and force it to the disk ([`Journal::append`]); read all of them back at a start ([`replay`]).
+//!
+//! ```text
+//! journal/00000000000000000007.journal   zeros, written ahead, so that an append changes no size and no extent:
+//!         [header][frame 81][frame 82][frame 83][torn]          0 0 0 0    fdatasync is one write to the device
+//! journal/00000000000000000008.journal   a start opens a segment of its own behind whatever was torn
+//!         [header: first = 84, chain = crc of 83][frame 84] 0 0 0 0 0 0
+//! journal/spare                          zeros, made beside the path of a commit; renamed when it is needed
+//! ```
+//! Invariant: frame n+1 is written only after frame n is durable; so at most the last frame of a segment is torn, and only
+//! if nobody was told of it. Each segment's header names the frame that it follows; a missing frame anywhere is a hole, and
+//! a hole is an error.
+//! Must never: sync twice after a failure, overwrite a frame that was acknowledged, or remove a segment that sled does not cover.
+//!
+//! A sync that failed may leave pages that look clean and never reached the disk. A start therefore writes the last frame and
+//! the last header once more before it believes in them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::disk::{Disk, DiskFile};
+use super::frame::{
+    Body, CommitSeq, Expected, Found, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, encode_checkpoint, encode_commit,
+    next_frame, valid_frame_after,
+};
+use super::record::{Key, Record};
+
+/// The segment that is ready to be used next.
+pub const SPARE: &str = "spare";
+const SUFFIX: &str = ".journal";
+
+/// Why a journal can not be used.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// The system refused.
+    #[error("journal/{name}: {source}")]
+    Io {
+        /// The file.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something that was acknowledged is not there or not as it was written.
+    #[error("journal/{name} is damaged at offset {offset}: {problem}")]
+    Hole {
+        /// The file.
+        name: String,
+        /// Where in the file, in bytes.
+        offset: usize,
+        /// What was found.
+        problem: String,
+    },
+}
+
+/// Why nothing, or nothing known, was appended.
+#[derive(Debug)]
+pub enum AppendError {
+    /// The segment is full and there is no spare yet. Nothing was written.
+    NoSpare,
+    /// A write or a sync failed: the frame may or may not be on the disk.
+    Failed(io::Error),
+}
+
+/// A segment that holds frames up to `last`.
+#[derive(Clone, Debug)]
+struct Segment {
+    name: String,
+    last: CommitSeq,
+}
+
+/// What a replay found.
+#[derive(Debug)]
+pub struct Tail {
+    segments: VecDeque<Segment>,
+    next_number: u64,
+    /// What the next frame must say; the epoch is that of the last segment.
+    expected: Expected,
+    /// The number of the first frame that the journal still has; commits before it are in sled only.
+    pub first: CommitSeq,
+    /// The newest checkpoint that the journal knows of.
+    pub checkpointed: CommitSeq,
+    /// A torn last frame, as file and offset: normal after a crash, and never acknowledged.
+    pub torn: Option<(String, usize)>,
+    /// How many frames were read.
+    pub frames: u64,
+    rewrite: Option<Rewrite>,
+}
+
+impl Tail {
+    /// The number of the last frame; 0 if there is none.
+    #[must_use]
+    pub fn last(&self) -> CommitSeq {
+        CommitSeq(self.expected.seq.0 - 1)
+    }
+}
+
+#[derive(Debug)]
+struct Rewrite {
+    name: String,
+    header: Vec<u8>,
+    last_frame: Vec<u8>,
+    offset: usize,
+}
+
+/// Where the segment files are, and whose they must be.
+#[derive(Debug)]
+pub struct Files<D> {
+    /// The folder.
+    pub disk: Arc<D>,
+    /// The store that owns it.
+    pub store: StoreId,
+    /// Bytes of a new segment.
+    pub segment_bytes: u64,
+}
+
+/// Reads every frame in order, changing nothing, and hands each to `visit`. `None`: there is no segment at all.
+///
+/// # Errors
+/// [`JournalError`] if a file can not be read or a frame that was acknowledged is missing.
+pub fn replay<D: Disk>(files: &Files<D>, visit: &mut dyn FnMut(CommitSeq, Body)) -> Result<Option<Tail>, JournalError> {
+    let mut names = files.disk.list().map_err(|source| io_error("", source))?;
+    names.retain(|name| number_of(name).is_some());
+    names.sort_unstable();
+    let mut tail: Option<Tail> = None;
+    let count = names.len();
+    for (index, name) in names.into_iter().enumerate() {
+        let bytes = files.disk.open(&name).and_then(|file| file.read_all()).map_err(|e| io_error(&name, e))?;
+        let hole = |offset, problem: String| JournalError::Hole { name: name.clone(), offset, problem };
+        let header =
+            SegmentHeader::decode(&bytes).ok_or_else(|| hole(0, "the segment header is not valid".to_owned()))?;
+        if header.store != files.store {
+            return Err(hole(0, "the segment belongs to another store".to_owned()));
+        }
+        let tail = tail.get_or_insert_with(|| Tail::before(header));
+        if header.first != tail.expected.seq || header.chain != tail.expected.chain {
+            let (wants, has) = (header.first, tail.last());
+            return Err(hole(
+                0,
+                format!("the segment starts with commit {wants}, but the one before it ends with {has}"),
+            ));
+        }
+        tail.expected.epoch = header.epoch;
+        read_segment(tail, &name, &bytes, index + 1 == count, visit)?;
+        tail.next_number = number_of(&name).unwrap_or(0) + 1;
+        tail.segments.push_back(Segment { name, last: tail.last() });
+    }
+    Ok(tail)
+}
+
+impl Tail {
+    fn before(header: SegmentHeader) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            next_number: 1,
+            expected: Expected { epoch: header.epoch, seq: header.first, chain: header.chain },
+            first: header.first,
+            checkpointed: CommitSeq(0),
+            torn: None,
+            frames: 0,
+            rewrite: None,
+        }
+    }
+}
+
+fn read_segment(
+    tail: &mut Tail,
+    name: &str,
+    bytes: &[u8],
+    is_last: bool,
+    visit: &mut dyn FnMut(CommitSeq, Body),
+) -> Result<(), JournalError> {
+    let mut offset = SEGMENT_HEADER_BYTES;
+    let mut last_frame = offset..offset;
+    let torn = loop {
+        match next_frame(bytes, offset, tail.expected) {
+            Found::Frame { body, crc, bytes: length } => {
+                if let Body::Checkpoint(covered) = body {
+                    tail.checkpointed = tail.checkpointed.max(covered);
+                }
+                visit(tail.expected.seq, body);
+                tail.expected = Expected { seq: tail.expected.seq.next(), chain: crc, ..tail.expected };
+                tail.frames += 1;
+                last_frame = offset..offset + length;
+                offset += length;
+            }
+            Found::Zeros => break false,
+            Found::Bad => break true,
+        }
+    };
+    // Behind an older segment's end stands the next segment's header, which proves that nothing is missing.
+    if is_last {
+        if let Some(later) = valid_frame_after(bytes, offset, tail.expected) {
+            let problem = format!("commit {} is not readable, but a later one at offset {later} is", tail.expected.seq);
+            return Err(JournalError::Hole { name: name.to_owned(), offset, problem });
+        }
+        tail.torn = torn.then(|| (name.to_owned(), offset));
+        tail.rewrite = Some(Rewrite {
+            name: name.to_owned(),
+            header: bytes.get(..SEGMENT_HEADER_BYTES).unwrap_or_default().to_vec(),
+            offset: last_frame.start,
+            last_frame: bytes.get(last_frame).unwrap_or_default().to_vec(),
+        });
+    }
+    Ok(())
+}
+
+/// The open journal: the one place that acknowledges.
+pub struct Journal<D: Disk> {
+    files: Files<D>,
+    active: D::File,
+    active_name: String,
+    offset: u64,
+    expected: Expected,
+    next_number: u64,
+    older: VecDeque<Segment>,
+    spare: Option<D::File>,
+    buffer: Vec<u8>,
+}
+
+impl<D: Disk> Journal<D> {
+    /// Continues behind `tail` (`None`: a new store) in a segment of its own, after making the tail durable.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`], a full disk among them.
+    pub fn start(files: Files<D>, tail: Option<Tail>) -> Result<Self, JournalError> {
+        let (older, next_number, mut expected, rewrite) = match tail {
+            Some(tail) => (tail.segments, tail.next_number, tail.expected, tail.rewrite),
+            None => (VecDeque::new(), 1, Expected { epoch: 0, seq: CommitSeq(1), chain: 0 }, None),
+        };
+        if let Some(rewrite) = rewrite {
+            let again = || -> io::Result<()> {
+                let mut file = files.disk.open(&rewrite.name)?;
+                file.write_all_at(&rewrite.header, 0)?;
+                file.write_all_at(&rewrite.last_frame, rewrite.offset as u64)?;
+                file.sync()
+            };
+            again().map_err(|source| io_error(&rewrite.name, source))?;
+        }
+        expected.epoch += 1;
+        let spare = files.disk.create_zeroed(SPARE, files.segment_bytes).map_err(|e| io_error(SPARE, e))?;
+        let active_name = name_of(next_number);
+        let active =
+            activate(&files, spare, &active_name, expected).map_err(|source| io_error(&active_name, source))?;
+        Ok(Self {
+            files,
+            active,
+            active_name,
+            offset: SEGMENT_HEADER_BYTES as u64,
+            expected,
+            next_number: next_number + 1,
+            older,
+            spare: None,
+            buffer: Vec::with_capacity(1 << 16),
+        })
+    }
+
+    /// Appends the changes as one frame and returns its number once it is durable.
+    ///
+    /// # Errors
+    /// [`AppendError::NoSpare`]: nothing was written. [`AppendError::Failed`]: nobody knows; the journal must not be used again.
+    pub fn append<'a>(
+        &mut self,
+        changes: impl Iterator<Item = (&'a Key, Option<&'a Record>)>,
+    ) -> Result<CommitSeq, AppendError> {
+        self.buffer.clear();
+        let crc = encode_commit(&mut self.buffer, self.expected, changes);
+        self.write_buffer(crc)
+    }
+
+    /// Notes that sled holds every commit up to `covered`, durably. Errors as [`Journal::append`].
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub fn append_checkpoint(&mut self, covered: CommitSeq) -> Result<CommitSeq, AppendError> {
+        self.buffer.clear();
+        let crc = encode_checkpoint(&mut self.buffer, self.expected, covered);
+        self.write_buffer(crc)
+    }
+
+    fn write_buffer(&mut self, crc: u32) -> Result<CommitSeq, AppendError> {
+        let length = self.buffer.len() as u64;
+        if self.offset + length > self.files.segment_bytes {
+            self.roll()?;
+            // The frame in the buffer carries the same epoch, number and chain in the new segment.
+        }
+        self.active.write_all_at(&self.buffer, self.offset).map_err(AppendError::Failed)?;
+        self.active.sync().map_err(AppendError::Failed)?;
+        let seq = self.expected.seq;
+        self.offset += length;
+        self.expected = Expected { seq: seq.next(), chain: crc, ..self.expected };
+        Ok(seq)
+    }
+
+    fn roll(&mut self) -> Result<(), AppendError> {
+        let spare = self.spare.take().ok_or(AppendError::NoSpare)?;
+        let name = name_of(self.next_number);
+        let file = activate(&self.files, spare, &name, self.expected).map_err(AppendError::Failed)?;
+        self.next_number += 1;
+        self.active = file;
+        self.offset = SEGMENT_HEADER_BYTES as u64;
+        let last = CommitSeq(self.expected.seq.0 - 1);
+        self.older.push_back(Segment { name: std::mem::replace(&mut self.active_name, name), last });
+        Ok(())
+    }
+
+    /// Whether a spare segment should be made now.
+    #[must_use]
+    pub fn wants_spare(&self) -> bool {
+        self.spare.is_none()
+    }
+
+    /// Takes the spare segment that was made meanwhile, under the name [`SPARE`].
+    pub fn give_spare(&mut self, spare: D::File) {
+        self.spare = Some(spare);
+    }
+
+    /// Forgets the segments whose every frame is at or before `covered` and returns their names, to be removed oldest first.
+    pub fn release(&mut self, covered: CommitSeq) -> Vec<String> {
+        let mut names = Vec::new();
+        while self.older.front().is_some_and(|segment| segment.last <= covered) {
+            names.extend(self.older.pop_front().map(|segment| segment.name));
+        }
+        names
+    }
+
+    /// Segments on the disk, the active one included.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.older.len() + 1
+    }
+
+    /// Bytes that the segments take on the disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.segments() as u64 + u64::from(self.spare.is_some())) * self.files.segment_bytes
+    }
+
+    /// The number of the last durable frame.
+    #[must_use]
+    pub fn last(&self) -> CommitSeq {
+        CommitSeq(self.expected.seq.0 - 1)
+    }
+}
+
+fn activate<D: Disk>(files: &Files<D>, mut spare: D::File, name: &str, expected: Expected) -> io::Result<D::File> {
+    let header =
+        SegmentHeader { store: files.store, epoch: expected.epoch, first: expected.seq, chain: expected.chain };
+    spare.write_all_at(&header.encode(), 0)?;
+    spare.sync()?;
+    files.disk.rename(SPARE, name)?;
+    files.disk.sync_folder()?;
+    Ok(spare)
+}
+
+fn name_of(number: u64) -> String {
+    format!("{number:020}{SUFFIX}")
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 20)?.parse().ok()
+}
+
+fn io_error(name: &str, source: io::Error) -> JournalError {
+    JournalError::Io { name: name.to_owned(), source }
+}

@@ -1,0 +1,310 @@
+//! The embedded store: a journal that acknowledges, sled that remembers, one committer that decides.
+//!
+//! ```text
+//! mod.rs          EmbeddedStore: the trait Store, open and close
+//!  ├ threads.rs    the three threads                 ├ recovery.rs   is a folder complete? start and verify
+//!  ├ queue.rs      requests in, answers back         ├ folder.rs     lock and FORMAT
+//!  ├ committer.rs  decide, append, publish, answer   ├ checkpoint.rs the keeper: changes on their way to sled
+//!  ├ resident.rs   records in memory                 ├ state.rs      sled
+//!  └ journal.rs    one frame, one fdatasync          └ frame.rs, record.rs  bytes      disk.rs  what a disk owes
+//! ```
+//! Job: answer the verbs of [`Store`], warm reads without a lock, everything else through the queue.
+//! Invariant: an answer is durable. Must never: touch sled or the journal from a caller's thread.
+
+pub mod checkpoint;
+pub mod committer;
+pub mod disk;
+pub mod folder;
+pub mod frame;
+pub mod journal;
+pub mod queue;
+pub mod record;
+pub mod recovery;
+pub mod resident;
+pub mod state;
+mod threads;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{oneshot, watch};
+
+use self::committer::Committer;
+use self::disk::RealDisk;
+use self::folder::Folder;
+use self::journal::{Files, Journal};
+use self::queue::{Answer, Ask, Lane, Queue, Ticket, Work};
+use self::record::{Key, Record};
+use self::recovery::{OpenError, Recovery, identify, recover};
+use self::resident::{Residents, Window};
+use self::threads::{CommitterThread, Control};
+use super::{Health, KeyRecord, NewTenant, Store, StoreError, StoreFuture, Unavailable};
+use crate::counter::{Counter, CounterName, Range, Value};
+use crate::telemetry::StoreMetrics;
+use crate::tenant::{KeyId, TenantId};
+
+/// Requests that may wait for the committer; more are refused at once.
+const QUEUE_CAPACITY: usize = 8192;
+
+/// How an embedded store is to be run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// Bytes of a journal segment.
+    pub journal_segment_bytes: u64,
+    /// The longest time between two checkpoints while there is something to write.
+    pub checkpoint_interval: Duration,
+    /// Records kept in memory.
+    pub cache_records: usize,
+    /// With fewer bytes free than this, changes are refused.
+    pub min_free_disk_bytes: u64,
+}
+
+/// What the store's threads and its handles share.
+#[derive(Debug)]
+struct Shared {
+    queue: Queue<Control>,
+    window: Window,
+    metrics: StoreMetrics,
+    health: ArcSwap<Health>,
+    poisoned: watch::Sender<Option<Arc<str>>>,
+    closed: AtomicBool,
+}
+
+/// See the module's text. A clone is another handle to the same store.
+#[derive(Clone, Debug)]
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    lane: Option<Arc<Lane>>,
+    committer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
+}
+
+impl EmbeddedStore {
+    /// Opens the folder, recovers what it holds and starts the threads.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the folder, the journal or sled can not be used; it says which and why.
+    pub fn open(options: &Options, metrics: StoreMetrics) -> Result<(Self, Recovery), OpenError> {
+        let folder = Folder::take(&options.data_dir)?;
+        let disk = Arc::new(RealDisk::new(folder.journal()));
+        let (store, is_new) = identify(&folder, &disk, random_id()?)?;
+        let files = Files { disk: Arc::clone(&disk), store, segment_bytes: options.journal_segment_bytes };
+        let recovered = recover(&folder, &files, is_new)?;
+        let journal = Journal::start(files, recovered.tail)?;
+        if is_new {
+            folder.declare(store)?;
+        }
+        let window = Window::default();
+        let shared = Arc::new(Shared {
+            queue: Queue::new(QUEUE_CAPACITY),
+            window: Arc::clone(&window),
+            metrics,
+            health: ArcSwap::from_pointee(Health::Ready),
+            poisoned: watch::Sender::new(None),
+            closed: AtomicBool::new(false),
+        });
+        let mut committer = Committer::new(journal, Residents::new(window, options.cache_records));
+        if threads::is_low(&shared, &disk, options.min_free_disk_bytes) {
+            committer.refuse_changes(Some(Unavailable::DiskLow.into()));
+            shared.set_health(Health::Unavailable(Unavailable::DiskLow));
+        } else {
+            shared.set_health(Health::Ready);
+        }
+        let handle = start(options, &shared, committer, recovered.keeper, disk, folder)?;
+        let store = Self { shared, lane: None, committer: Arc::new(Mutex::new(Some(handle))) };
+        Ok((store, recovered.report))
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer, StoreError> {
+        let (ticket, answer) = Ticket::new(self.lane.clone());
+        if self.shared.closed.load(Ordering::SeqCst) {
+            return Err(self.shared.why_closed());
+        }
+        if self.shared.queue.push(Work { ask, ticket }).is_err() {
+            self.shared.metrics.shed.increment(1);
+            return Err(Unavailable::Overloaded.into());
+        }
+        // The committer may have left between the look and the push: then nobody else would empty the queue.
+        if self.shared.closed.load(Ordering::SeqCst) {
+            self.shared.empty_queue();
+        }
+        answer.await.unwrap_or(Err(StoreError::OutcomeUnknown))
+    }
+
+    /// The record as it was last committed, from memory if it is there.
+    async fn record(&self, key: Key) -> Result<Option<Arc<Record>>, StoreError> {
+        if let Some(published) = self.shared.window.pin().get(&key) {
+            return Ok(published.record());
+        }
+        match self.ask(Ask::Load(key)).await? {
+            Answer::Loaded(published) => Ok(published.record()),
+            other => unreachable!("a load is answered with a record, not with {other:?}"),
+        }
+    }
+}
+
+fn start(
+    options: &Options,
+    shared: &Arc<Shared>,
+    committer: Committer<RealDisk>,
+    keeper: checkpoint::Keeper<state::SledState>,
+    disk: Arc<RealDisk>,
+    folder: Folder,
+) -> Result<thread::JoinHandle<()>, OpenError> {
+    let (to_keeper, keeper_inbox) = mpsc::channel();
+    let (to_grounds, grounds_inbox) = mpsc::channel();
+    let named = |name: &str| thread::Builder::new().name(format!("odometer-{name}"));
+    let (for_keeper, interval) = (Arc::clone(shared), options.checkpoint_interval);
+    let keeper_thread = named("keeper").spawn(move || threads::keep(&for_keeper, keeper, &keeper_inbox, interval))?;
+    let for_grounds = Arc::clone(shared);
+    let (segment_bytes, min_free) = (options.journal_segment_bytes, options.min_free_disk_bytes);
+    let grounds_thread = named("grounds").spawn(move || {
+        threads::keep_grounds(&for_grounds, &disk, &grounds_inbox, segment_bytes, min_free);
+    })?;
+    let thread = CommitterThread {
+        shared: Arc::clone(shared),
+        committer,
+        to_keeper,
+        to_grounds: Some(to_grounds),
+        keeper: Some(keeper_thread),
+        grounds: Some(grounds_thread),
+        folder,
+        spare_requested: false,
+        closing: None,
+    };
+    Ok(named("committer").spawn(move || thread.run())?)
+}
+
+impl Store for EmbeddedStore {
+    fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
+        Box::pin(async move {
+            match self.ask(Ask::Register(Box::new(tenant))).await? {
+                Answer::Tenant(id) => Ok(id),
+                other => unreachable!("a registration is answered with a tenant, not with {other:?}"),
+            }
+        })
+    }
+
+    fn find_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
+        Box::pin(async move {
+            let record = self.record(Key::ApiKey(key)).await?;
+            Ok(record.and_then(|record| match &*record {
+                Record::ApiKey(key) => Some(Arc::clone(key)),
+                _ => None,
+            }))
+        })
+    }
+
+    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, Counter> {
+        let key = Key::Counter(tenant, name.clone());
+        Box::pin(async move {
+            let record = self.record(key).await?;
+            Ok(match record.as_deref() {
+                Some(Record::Counter(counter)) => *counter,
+                _ => Counter::default(),
+            })
+        })
+    }
+
+    fn advance(&self, tenant: TenantId, name: &CounterName, count: u32) -> StoreFuture<'_, Range> {
+        let name = name.clone();
+        Box::pin(async move {
+            match self.ask(Ask::Advance { tenant, name, count }).await? {
+                Answer::Range(range) => Ok(range),
+                other => unreachable!("an increment is answered with a range, not with {other:?}"),
+            }
+        })
+    }
+
+    fn set(&self, tenant: TenantId, name: &CounterName, value: Value) -> StoreFuture<'_, Value> {
+        let name = name.clone();
+        Box::pin(async move {
+            match self.ask(Ask::Set { tenant, name, value }).await? {
+                Answer::Value(value) => Ok(value),
+                other => unreachable!("a set is answered with a value, not with {other:?}"),
+            }
+        })
+    }
+
+    fn health(&self) -> Health {
+        **self.shared.health.load()
+    }
+
+    fn poisoned(&self) -> StoreFuture<'_, Arc<str>> {
+        let mut watch = self.shared.poisoned.subscribe();
+        Box::pin(async move {
+            let reason = watch.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            reason.ok_or(StoreError::Unavailable(Unavailable::Closing))
+        })
+    }
+
+    fn for_worker(&self) -> Arc<dyn Store> {
+        let lane = Arc::new(Lane::default());
+        tokio::spawn(Arc::clone(&lane).run());
+        Arc::new(Self { lane: Some(lane), ..self.clone() })
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let (done, closed) = oneshot::channel();
+            self.shared.queue.tell(Control::Close(done));
+            // An error means that the committer is gone already, which is what was asked for.
+            let _ = closed.await;
+            let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
+            if let Some(thread) = thread {
+                let _ = thread.join();
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Shared {
+    fn set_health(&self, health: Health) {
+        self.metrics.ready.set(if health == Health::Ready { 1.0 } else { 0.0 });
+        self.health.store(Arc::new(health));
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.borrow().is_some()
+    }
+
+    /// Returns whether it was not poisoned before.
+    fn poison(&self, reason: &str) -> bool {
+        let first = self.poisoned.send_if_modified(|poisoned| {
+            let first = poisoned.is_none();
+            poisoned.get_or_insert_with(|| reason.into());
+            first
+        });
+        self.set_health(Health::Poisoned);
+        first
+    }
+
+    fn why_closed(&self) -> StoreError {
+        if self.is_poisoned() { StoreError::Poisoned } else { Unavailable::Closing.into() }
+    }
+
+    fn refuse_everything(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.empty_queue();
+    }
+
+    fn empty_queue(&self) {
+        let mut refused = Vec::new();
+        while let Some(work) = self.queue.pop() {
+            refused.push((work.ticket, Err(self.why_closed())));
+        }
+        queue::deliver(refused);
+    }
+}
+
+fn random_id() -> Result<frame::StoreId, OpenError> {
+    let mut id = [0; 16];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| OpenError::State("the system gave no random bytes".into()))?;
+    Ok(id)
+}

@@ -1,0 +1,127 @@
+//! Every metric, declared once: name, kind, unit, help text and, for a histogram, its buckets.
+//!
+//! Job: the one list that dashboards, alerts and README can be compared with.
+//! Invariant: a metric that is not in [`ALL`] does not exist; names and labels are public and do not change.
+//! Must never: hold a value. Values live in the recorder, see metrics.rs.
+//!
+//! The unit is said in the name and the help text, as Prometheus wants it; the exporter prints no unit of its own.
+
+use metrics::Unit;
+
+/// What a metric is to Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(super) struct Declared {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) unit: Unit,
+    pub(super) help: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Declared {
+    Declared { name, kind: Kind::Counter, unit: Unit::Count, help }
+}
+
+const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Declared {
+    Declared { name, kind: Kind::Gauge, unit, help }
+}
+
+const fn histogram(name: &'static str, unit: Unit, buckets: &'static [f64], help: &'static str) -> Declared {
+    Declared { name, kind: Kind::Histogram(buckets), unit, help }
+}
+
+/// 0.1 ms to 1 s: an increment takes a few tenths of a millisecond, a password check tens of milliseconds.
+const HTTP_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+/// 50 µs to 1 s, fine around the 130 µs that one fdatasync takes on a good disk.
+const COMMIT_SECONDS: &[f64] =
+    &[0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+const BATCH_SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+const CHECKPOINT_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+pub(super) const HTTP_REQUESTS: Declared =
+    counter("http_server_requests_total", "Requests answered, by status code, method and route pattern.");
+pub(super) const HTTP_DURATION: Declared = histogram(
+    "http_server_request_duration_seconds",
+    Unit::Seconds,
+    HTTP_SECONDS,
+    "Time from a request's head to its answer in seconds, by method and route pattern.",
+);
+pub(super) const HTTP_EXCEPTIONS: Declared =
+    counter("http_server_exceptions_total", "Requests that failed through a fault of the server, by kind of fault.");
+pub(super) const BUILD_INFO: Declared =
+    gauge("odometer_build_info", Unit::Count, "Always 1; the labels say which version and revision runs.");
+pub(super) const COMMITS: Declared =
+    counter("odometer_commits_total", "Commits made durable; one commit carries many requests.");
+pub(super) const COMMIT_DURATION: Declared = histogram(
+    "odometer_commit_duration_seconds",
+    Unit::Seconds,
+    COMMIT_SECONDS,
+    "Time of one commit in seconds, from deciding its values to their being durable.",
+);
+pub(super) const COMMIT_BATCH_SIZE: Declared =
+    histogram("odometer_commit_batch_size", Unit::Count, BATCH_SIZES, "Requests that shared one commit.");
+pub(super) const QUEUE_DEPTH: Declared =
+    gauge("odometer_queue_depth", Unit::Count, "Requests waiting for the writer when it last looked.");
+pub(super) const SHED: Declared =
+    counter("odometer_shed_total", "Requests refused at once because the writer's queue was full.");
+pub(super) const INCREMENTS: Declared =
+    counter("odometer_increments_total", "Increments made durable; a range counts once.");
+pub(super) const INTEGERS_ISSUED: Declared = counter(
+    "odometer_integers_issued_total",
+    "Integers made durable by increments; a range counts each of its integers.",
+);
+pub(super) const AUTH_FAILURES: Declared =
+    counter("odometer_auth_failures_total", "Requests refused for their credentials, by reason.");
+pub(super) const RATE_LIMITED: Declared =
+    counter("odometer_rate_limited_total", "Requests refused by a rate limit, by what the limit covers.");
+pub(super) const JOURNAL_BYTES: Declared =
+    gauge("odometer_journal_bytes", Unit::Bytes, "Bytes of journal that a restart would replay.");
+pub(super) const CHECKPOINT_DURATION: Declared = histogram(
+    "odometer_checkpoint_duration_seconds",
+    Unit::Seconds,
+    CHECKPOINT_SECONDS,
+    "Time of one checkpoint in seconds, off the path of requests.",
+);
+pub(super) const STORE_READY: Declared =
+    gauge("odometer_store_ready", Unit::Count, "1 while the store accepts writes, otherwise 0.");
+pub(super) const DISK_FREE: Declared =
+    gauge("odometer_disk_free_bytes", Unit::Bytes, "Bytes free on the file system of the data folder.");
+pub(super) const CERTIFICATE_EXPIRY: Declared = gauge(
+    "odometer_tls_certificate_expiry_timestamp_seconds",
+    Unit::Seconds,
+    "When the served certificate expires, in seconds since 1970.",
+);
+pub(super) const LOG_DROPS: Declared =
+    counter("odometer_log_lines_dropped_total", "Log lines lost because their queue was full or their target refused.");
+
+/// All of the above; `process_*` comes from metrics-process.
+pub(super) const ALL: [&Declared; 19] = [
+    &HTTP_REQUESTS,
+    &HTTP_DURATION,
+    &HTTP_EXCEPTIONS,
+    &BUILD_INFO,
+    &COMMITS,
+    &COMMIT_DURATION,
+    &COMMIT_BATCH_SIZE,
+    &QUEUE_DEPTH,
+    &SHED,
+    &INCREMENTS,
+    &INTEGERS_ISSUED,
+    &AUTH_FAILURES,
+    &RATE_LIMITED,
+    &JOURNAL_BYTES,
+    &CHECKPOINT_DURATION,
+    &STORE_READY,
+    &DISK_FREE,
+    &CERTIFICATE_EXPIRY,
+    &LOG_DROPS,
+];

@@ -1,0 +1,383 @@
+//! One event becomes one line: Elastic Common Schema JSON for machines, or text for a terminal.
+//!
+//! Job: a tracing layer that formats an event by hand into a line kept per thread and hands it to the sink in one write.
+//! This runs for each request, so a warm thread allocates nothing here and asks for the date once a second.
+//! Invariant: one event is one line, whatever the values hold. Control characters and the separators that some readers
+//! take for a newline are escaped in both styles; no key occurs twice; a JSON line parses.
+//! Must never: log, panic, or wait. An event inside an event (a `Debug` that logs) gets a line of its own.
+//!
+//! Fields keep the names that the caller gave them; names, not nesting, carry the schema (`http.request.method`).
+//! Spans are not read: an event says all that it wants to say.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt::{self, Debug, Write as _};
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    Json,
+    Text { colour: bool },
+}
+
+/// What follows the message in every JSON line.
+const JSON_SERVICE: &str =
+    concat!(r#","ecs.version":"8.11.0","service.name":"odometer","service.version":""#, env!("CARGO_PKG_VERSION"), '"');
+/// Keys that the line writes by itself; an event's field of such a name is left out.
+const RESERVED: [&str; 7] =
+    ["@timestamp", "log.level", "message", "ecs.version", "service.name", "service.version", "log.logger"];
+/// A line longer than this gives its memory back.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// The layer that writes each event to `sink` as a line.
+pub(super) struct LineLayer<W> {
+    style: Style,
+    sink: W,
+}
+
+impl<W> LineLayer<W> {
+    pub(super) fn new(style: Style, sink: W) -> Self {
+        Self { style, sink }
+    }
+}
+
+/// What a thread keeps from one event to the next.
+#[derive(Default)]
+struct Scratch {
+    line: String,
+    seen: Vec<&'static str>,
+    clock: Clock,
+}
+
+thread_local! {
+    /// Taken while an event is formatted, so that an event within it finds an empty one instead of a borrow error.
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+impl<S: Subscriber, W: Write + Clone + 'static> Layer<S> for LineLayer<W> {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // A thread that is ending has no scratch left; its last events use a new one.
+        let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        scratch.line.clear();
+        scratch.seen.clear();
+        scratch.format(self.style, event, since_epoch());
+        // The queue counts what it drops; there is nobody to tell here.
+        let _ = self.sink.clone().write_all(scratch.line.as_bytes());
+        if scratch.line.capacity() > KEPT_BYTES {
+            scratch.line = String::new();
+        }
+        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
+    }
+}
+
+impl Scratch {
+    fn format(&mut self, style: Style, event: &Event<'_>, now: Duration) {
+        let Self { line, seen, clock } = self;
+        let seconds = clock.text(now.as_secs());
+        let metadata = event.metadata();
+        match style {
+            Style::Json => {
+                let level = level_name(*metadata.level());
+                let micros = now.subsec_micros();
+                let _ = write!(line, r#"{{"@timestamp":"{seconds}.{micros:06}Z","log.level":"{level}","message":""#);
+                event.record(&mut Message::new(line, style));
+                line.push('"');
+                line.push_str(JSON_SERVICE);
+            }
+            Style::Text { colour } => {
+                let (dim, plain) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+                let tint = if colour { level_tint(*metadata.level()) } else { "" };
+                let millis = now.subsec_millis();
+                let _ = write!(line, "{dim}{seconds}.{millis:03}Z{plain} {tint}{:>5}{plain} ", metadata.level());
+                event.record(&mut Message::new(line, style));
+            }
+        }
+        // Records of the `log` crate arrive through tracing-log under one target and carry their own as a field.
+        let bridged = metadata.target() == "log";
+        let mut fields = Fields { line, seen, style, bridged };
+        event.record(&mut fields);
+        // In text, only strangers are introduced.
+        if style == Style::Json || !metadata.target().starts_with("odometer") {
+            fields.string("log.logger", metadata.target());
+        }
+        line.push_str(if style == Style::Json { "}\n" } else { "\n" });
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+fn level_tint(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        Level::DEBUG => "\x1b[34m",
+        Level::TRACE => "\x1b[35m",
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a log line carries wall time")]
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The timestamp down to the second, made anew only when the second changes.
+#[derive(Default)]
+struct Clock {
+    second: u64,
+    text: String,
+}
+
+impl Clock {
+    fn text(&mut self, second: u64) -> &str {
+        if self.second != second || self.text.is_empty() {
+            self.second = second;
+            self.text.clear();
+            let seconds = i64::try_from(second).unwrap_or(i64::MAX);
+            let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let (year, month, day) = at.to_calendar_date();
+            let (hour, minute, second) = at.to_hms();
+            let month = u8::from(month);
+            let _ = write!(self.text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+        }
+        &self.text
+    }
+}
+
+/// First pass: the event's message and nothing else.
+struct Message<'a> {
+    line: &'a mut String,
+    style: Style,
+    written: bool,
+}
+
+impl<'a> Message<'a> {
+    fn new(line: &'a mut String, style: Style) -> Self {
+        Self { line, style, written: false }
+    }
+}
+
+impl Visit for Message<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" && !self.written {
+            self.written = true;
+            let quotes = self.style == Style::Json;
+            let _ = write!(Escaped { line: self.line, quotes }, "{value:?}");
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+/// Second pass: every other field, with its type.
+struct Fields<'a> {
+    line: &'a mut String,
+    seen: &'a mut Vec<&'static str>,
+    style: Style,
+    bridged: bool,
+}
+
+impl Fields<'_> {
+    /// The name under which a field is written, if it is.
+    fn name(&self, field: &Field) -> Option<&'static str> {
+        let name = field.name();
+        if self.bridged {
+            match name {
+                "log.target" => return Some("log.logger"),
+                "log.file" => return Some("log.origin.file.name"),
+                "log.line" => return Some("log.origin.file.line"),
+                "log.module_path" => return None,
+                _ => {}
+            }
+        }
+        let name = name.strip_prefix("r#").unwrap_or(name);
+        (!RESERVED.contains(&name)).then_some(name)
+    }
+
+    /// Writes the key; false if the line has it already.
+    fn key(&mut self, name: &'static str) -> bool {
+        if self.seen.contains(&name) {
+            return false;
+        }
+        self.seen.push(name);
+        let (before, after) = match self.style {
+            Style::Json => (",\"", "\":"),
+            Style::Text { colour: false } => (" ", "="),
+            Style::Text { colour: true } => (" \x1b[2m", "=\x1b[0m"),
+        };
+        self.line.push_str(before);
+        escape(self.line, name, true);
+        self.line.push_str(after);
+        true
+    }
+
+    /// A number or a truth value, as it stands.
+    fn bare(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        if let Some(name) = self.name(field)
+            && self.key(name)
+        {
+            let _ = self.line.write_fmt(value);
+        }
+    }
+
+    fn text(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        if let Some(name) = self.name(field) {
+            self.quoted(name, |escaped| escaped.write_fmt(value));
+        }
+    }
+
+    fn string(&mut self, name: &'static str, value: &str) {
+        self.quoted(name, |escaped| escaped.write_str(value));
+    }
+
+    fn quoted(&mut self, name: &'static str, write: impl FnOnce(&mut Escaped<'_>) -> fmt::Result) {
+        if !self.key(name) {
+            return;
+        }
+        let json = self.style == Style::Json;
+        if json {
+            self.line.push('"');
+        }
+        let start = self.line.len();
+        // A value that fails to print itself keeps what it printed until then.
+        let _ = write(&mut Escaped { line: self.line, quotes: true });
+        let written = &self.line[start..];
+        if json {
+            self.line.push('"');
+        } else if written.is_empty() || written.contains([' ', '=', '"', '\\']) {
+            self.line.insert(start, '"');
+            self.line.push('"');
+        }
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.text(field, format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if let Some(name) = self.name(field) {
+            self.string(name, value);
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.bare(field, format_args!("{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.bare(field, format_args!("{value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.bare(field, format_args!("{value}"));
+    }
+
+    /// Nanoseconds are u128 and fit; what does not fit 64 bits is text, since readers would round it.
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        match u64::try_from(value) {
+            Ok(value) => self.record_u64(field, value),
+            Err(_) => self.text(field, format_args!("{value}")),
+        }
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        match i64::try_from(value) {
+            Ok(value) => self.record_i64(field, value),
+            Err(_) => self.text(field, format_args!("{value}")),
+        }
+    }
+
+    /// JSON knows neither infinity nor NaN: those are null.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() || self.style != Style::Json {
+            self.bare(field, format_args!("{value:?}"));
+        } else {
+            self.bare(field, format_args!("null"));
+        }
+    }
+
+    /// An error is its text and the texts of its causes.
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let Some(name) = self.name(field) else { return };
+        self.quoted(name, |escaped| {
+            write!(escaped, "{value}")?;
+            let mut cause = value.source();
+            while let Some(error) = cause {
+                write!(escaped, ": {error}")?;
+                cause = error.source();
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Escapes whatever is printed into it, on its way into the line.
+struct Escaped<'a> {
+    line: &'a mut String,
+    quotes: bool,
+}
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        escape(self.line, text, self.quotes);
+        Ok(())
+    }
+}
+
+/// Appends `text` with JSON's escapes for control characters (C0, DEL, C1), the Unicode line separators and, if asked,
+/// quotes and backslashes.
+fn escape(line: &mut String, text: &str, quotes: bool) {
+    // Nearly every text is plain ASCII, and bytes are looked at faster than characters.
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        line.push_str(text);
+        return;
+    }
+    let mut clean = 0;
+    for (at, c) in text.char_indices() {
+        let quote = quotes && matches!(c, '"' | '\\');
+        if !quote && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}') {
+            continue;
+        }
+        line.push_str(&text[clean..at]);
+        clean = at + c.len_utf8();
+        escape_one(line, c);
+    }
+    line.push_str(&text[clean..]);
+}
+
+fn escape_one(line: &mut String, c: char) {
+    match c {
+        '"' => line.push_str("\\\""),
+        '\\' => line.push_str("\\\\"),
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        _ => {
+            let _ = write!(line, "\\u{:04x}", u32::from(c));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "line_tests.rs"]
+mod tests;

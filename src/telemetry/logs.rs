@@ -1,0 +1,273 @@
+//! The logs of the process: installed once by main, reloaded on SIGHUP, flushed last.
+//!
+//! Job: [`install`] sets the global tracing subscriber (a reloadable filter, then one line per event) and the panic
+//! hook; [`Logs`] is what main keeps to change the level, read the losses and flush at the end.
+//! Invariant: a caller that logs never waits for the terminal or the disk. A bounded queue stands in between; when it is
+//! full the line is dropped and counted, see [`LogDrops`].
+//! Must never: end the process, read the environment (the level comes checked from the configuration), or be installed
+//! as a side effect of anything but [`install`].
+
+use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use super::line::{LineLayer, Style};
+use super::sink::BatchWriter;
+
+pub use super::sink::LogDrops;
+
+/// Lines that may wait for the log writer's thread. At a few hundred bytes each this bounds the memory near 16 MB.
+const QUEUED_LINES: usize = 32 * 1024;
+/// The end of the process waits this long for the last lines; a reader that stopped reading must not hold it.
+const FLUSH_WAIT: Duration = Duration::from_secs(2);
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text if stdout is a terminal and no folder is given, JSON otherwise.
+    #[default]
+    Auto,
+    /// Elastic Common Schema, one JSON object per line.
+    Json,
+    /// One readable line.
+    Text,
+}
+
+/// What [`install`] is told, already checked by the configuration.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// `off`, `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,sled=warn`.
+    pub level: String,
+    /// A folder for daily files `odometer.<date>.log` (UTC); stdout if none. It is made if missing and should hold
+    /// nothing else: any file there named `odometer….log` counts as one to be removed.
+    pub dir: Option<PathBuf>,
+    /// How many daily files stay, today's included; 0 keeps all. At least 2, since the appender makes room *before* it
+    /// opens today's file, so with 1 a restart would remove the lines of this morning.
+    pub keep: usize,
+}
+
+/// The installed logs. Main keeps this until the end; dropping it flushes.
+#[must_use = "dropping this stops the logs"]
+pub struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+    drops: LogDrops,
+    writer: Option<WorkerGuard>,
+}
+
+/// Installs the logs for the whole process, and a panic hook that logs instead of printing.
+///
+/// # Errors
+/// A level that is none, a folder that cannot be written, or logs that are installed already.
+pub fn install(options: &LogOptions) -> anyhow::Result<Logs> {
+    let (filter, filter_handle) = reload::Layer::new(parse_level(&options.level)?);
+    let (queue, writer, drops) = open_sink(options)?;
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(LineLayer::new(style(options), queue))
+        .try_init()
+        .context("logs are installed already")?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(Logs { filter: filter_handle, drops, writer: Some(writer) })
+}
+
+impl Logs {
+    /// Changes what is logged from the next event on. A level that is none changes nothing.
+    ///
+    /// # Errors
+    /// The level is none; the message names the part that is wrong.
+    pub fn set_level(&self, level: &str) -> anyhow::Result<()> {
+        self.filter.reload(parse_level(level)?).context("the logs are closed")
+    }
+
+    /// Lines lost so far.
+    #[must_use]
+    pub fn dropped_lines(&self) -> u64 {
+        self.drops.count()
+    }
+
+    /// A handle on the number of lost lines, for the metrics.
+    #[must_use]
+    pub fn drops(&self) -> LogDrops {
+        self.drops.clone()
+    }
+
+    /// Writes what is queued, for up to two seconds. Events after this are counted as dropped.
+    pub fn flush(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        // Dropping the guard may print, which blocks for good on a pipe that nobody reads. Hence the second thread.
+        let (done, finished) = mpsc::channel();
+        let flusher = std::thread::Builder::new().name("log-flush".into()).spawn(move || {
+            drop(writer);
+            let _ = done.send(());
+        });
+        if flusher.is_ok() {
+            let _ = finished.recv_timeout(FLUSH_WAIT);
+        }
+    }
+}
+
+/// Checks a level or a list of directives.
+///
+/// A bare word must be a level: tracing's own parser takes a typo such as `inof` for a module's name and silently turns
+/// everything else off.
+///
+/// # Errors
+/// Names the part that is wrong.
+fn parse_level(level: &str) -> anyhow::Result<EnvFilter> {
+    for part in level.split(',').map(str::trim) {
+        let is_directive = part.contains(['=', '[']);
+        ensure!(
+            is_directive || (!part.is_empty() && part.parse::<LevelFilter>().is_ok()),
+            "log level {part:?} is none of off, error, warn, info, debug, trace or module=level"
+        );
+    }
+    EnvFilter::try_new(level).with_context(|| format!("log level {level:?} cannot be read"))
+}
+
+fn style(options: &LogOptions) -> Style {
+    let terminal = options.dir.is_none() && io::stdout().is_terminal();
+    match options.format {
+        LogFormat::Json => Style::Json,
+        LogFormat::Auto if !terminal => Style::Json,
+        LogFormat::Auto | LogFormat::Text => Style::Text { colour: terminal },
+    }
+}
+
+fn open_sink(options: &LogOptions) -> anyhow::Result<(NonBlocking, WorkerGuard, LogDrops)> {
+    let refused = Arc::new(AtomicU64::new(0));
+    let (queue, writer) = match &options.dir {
+        Some(dir) => spawn_writer(daily_file(dir, options.keep)?, &refused),
+        None => spawn_writer(io::stdout(), &refused),
+    };
+    let drops = LogDrops::new(queue.error_counter(), refused);
+    Ok((queue, writer, drops))
+}
+
+fn spawn_writer<W: Write + Send + 'static>(target: W, refused: &Arc<AtomicU64>) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUED_LINES)
+        .thread_name("log-writer")
+        .finish(BatchWriter::new(target, Arc::clone(refused)))
+}
+
+fn daily_file(dir: &Path, keep: usize) -> anyhow::Result<RollingFileAppender> {
+    let keep = if keep == 0 { 0 } else { keep.max(2) };
+    RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix("odometer")
+        .filename_suffix("log")
+        .max_log_files(keep)
+        .build(dir)
+        .with_context(|| format!("cannot write logs to {}", dir.display()))
+}
+
+/// One event for a panic. Whether the process goes on is decided by whoever catches it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = std::backtrace::Backtrace::capture();
+    let captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
+    let thread = std::thread::current();
+    tracing::error!(
+        "event.action" = "panic",
+        "event.outcome" = "failure",
+        "error.type" = "panic",
+        "error.message" = panic.payload_as_str().unwrap_or("a panic without a text"),
+        "error.stack_trace" = captured.then(|| tracing::field::display(&backtrace)),
+        "log.origin.file.name" = panic.location().map(|place| place.file()),
+        "log.origin.file.line" = panic.location().map(|place| place.line()),
+        "process.thread.name" = thread.name(),
+        "a thread panicked"
+    );
+}
+
+#[cfg(test)]
+pub(super) fn drops_for_tests() -> (LogDrops, Arc<AtomicU64>) {
+    let refused = Arc::new(AtomicU64::new(0));
+    let (queue, _writer) = spawn_writer(io::sink(), &refused);
+    (LogDrops::new(queue.error_counter(), Arc::clone(&refused)), refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(dir: &Path, level: &str) -> LogOptions {
+        LogOptions { format: LogFormat::Auto, level: level.into(), dir: Some(dir.into()), keep: 3 }
+    }
+
+    #[test]
+    fn levels_are_checked_strictly() {
+        for good in ["info", "OFF", "debug,sled=warn", "warn,odometer::store=trace", "odometer[span]=info"] {
+            assert!(parse_level(good).is_ok(), "{good}");
+        }
+        for bad in ["inof", "", "info,,warn", "info,sled", "info,sled=loud"] {
+            assert!(parse_level(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// One test, since the subscriber and the panic hook belong to the whole process.
+    #[test]
+    fn installed_logs_reload_catch_panics_and_flush_to_the_daily_file() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(install(&options(dir.path(), "inof")).is_err());
+        let printing = std::panic::take_hook();
+        let logs = install(&options(dir.path(), "info")).unwrap();
+        assert!(install(&options(dir.path(), "info")).is_err(), "twice");
+
+        tracing::debug!("hidden before");
+        logs.set_level("debug").unwrap();
+        tracing::debug!("shown");
+        assert!(logs.set_level("dbug").is_err());
+        tracing::debug!("shown too");
+        logs.set_level("error").unwrap();
+        tracing::info!("hidden after");
+        let thread = std::thread::Builder::new().name("unlucky".into());
+        assert!(thread.spawn(|| panic!("the \"reason\"\nin two lines")).unwrap().join().is_err());
+        std::panic::set_hook(printing);
+        assert_eq!(logs.dropped_lines(), 0);
+        logs.flush();
+
+        let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        assert_eq!(files.len(), 1);
+        let name = files[0].file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(name.starts_with("odometer.2") && name.ends_with(".log"), "{name}");
+        let text = std::fs::read_to_string(&files[0]).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let ours: Vec<_> = lines.iter().filter(|line| line["log.logger"] == module_path!()).collect();
+        assert_eq!(ours.len(), 2, "{text}");
+        assert_eq!((&ours[0]["message"], &ours[1]["message"]), (&"shown".into(), &"shown too".into()));
+        let panic = lines.iter().find(|line| line["event.action"] == "panic").expect("the panic is logged");
+        assert_eq!(panic["error.message"], "the \"reason\"\nin two lines");
+        assert_eq!(panic["process.thread.name"], "unlucky");
+        assert!(panic["log.origin.file.line"].is_u64());
+    }
+
+    #[test]
+    fn auto_is_json_in_a_folder() {
+        let dir = Path::new("somewhere");
+        assert_eq!(style(&options(dir, "info")), Style::Json);
+        assert_eq!(
+            style(&LogOptions { format: LogFormat::Text, ..options(dir, "info") }),
+            Style::Text { colour: false }
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! Telemetry: what the process says about itself, as log lines and as metrics.
+//!
+//! Job: install the logs once, declare every metric once, and hand out the handles that the two edges (the network's
+//! observer and the stores) record through.
+//! Invariant: nothing here waits for a disk, a terminal or a scraper while a request waits; what cannot be kept is
+//! dropped and counted.
+//! Must never: know a route, a tenant or a store by name, or decide what is worth saying. Callers decide that.
+//!
+//! The room:
+//!
+//! ```text
+//! logs.rs       install, level reload, panic hook, flush         (what main holds)
+//!   line.rs     one event -> one line, ECS JSON or text          (on the path of each request: no allocation when warm)
+//!   sink.rs     lines -> batches -> stdout or file; counts loss  (on the log writer's thread)
+//! metrics.rs    handles, lazily registered tables, render        (what app, edge and store hold)
+//!   catalogue.rs  name, kind, unit, help and buckets of every metric
+//! ```
+
+mod catalogue;
+mod line;
+pub mod logs;
+pub mod metrics;
+mod sink;
+
+pub use logs::{LogDrops, LogFormat, LogOptions, Logs, install};
+pub use metrics::{AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, StoreMetrics, method_index};

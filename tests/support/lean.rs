@@ -1,0 +1,176 @@
+//! The load generator of the benches: prebuilt requests over TLS and the least reading of answers that still notices a wrong one.
+//!
+//! Invariant: one request is under way per connection, and only answers with status 200 and a value count; anything else
+//! ends the bench. It shares the cores with the server, so it must never use an HTTP library, allocate per request, or
+//! record more than one number for each.
+
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
+
+use super::client::Endpoint;
+
+/// What each connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Reads, over all tenants.
+    Read,
+    /// Durable increments, over all tenants.
+    Spread,
+    /// Durable increments of the first tenant.
+    Hot,
+}
+
+/// What was measured in one period.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    /// Answered within the period; rates and latencies are of these.
+    pub(crate) requests: u64,
+    /// Answered at all: each connection's last answer comes after the end, but the server did its work.
+    pub(crate) answered: u64,
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+}
+
+/// Drives `connections` for `period`, on `threads` threads. Connecting is not part of the period.
+pub(crate) fn drive(
+    endpoint: &Endpoint,
+    keys: &[String],
+    mode: Mode,
+    connections: usize,
+    period: Duration,
+    threads: usize,
+) -> Measured {
+    let threads = threads.min(connections);
+    let start = Arc::new(Barrier::new(threads));
+    let requests: Arc<[Vec<u8>]> = prebuild(keys, mode).into();
+    let workers: Vec<_> = (0..threads)
+        .map(|thread| {
+            let (endpoint, start, requests) = (endpoint.clone(), Arc::clone(&start), Arc::clone(&requests));
+            let own = (thread..connections).step_by(threads).collect::<Vec<_>>();
+            std::thread::spawn(move || run_thread(&endpoint, &start, &requests, &own, period))
+        })
+        .collect();
+    let mut latencies: Vec<u32> = Vec::new();
+    for worker in workers {
+        latencies.extend(worker.join().expect("every answer is a 200 with a value"));
+    }
+    summarize(&mut latencies, connections, period)
+}
+
+fn prebuild(keys: &[String], mode: Mode) -> Vec<Vec<u8>> {
+    let line = match mode {
+        Mode::Read => "GET /api/v1/integer HTTP/1.1",
+        Mode::Spread | Mode::Hot => "PUT /api/v1/integer/increment HTTP/1.1\r\nContent-Length: 0",
+    };
+    let keys = if mode == Mode::Hot { &keys[..1] } else { keys };
+    keys.iter().map(|key| format!("{line}\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n").into()).collect()
+}
+
+fn run_thread(
+    endpoint: &Endpoint,
+    start: &Barrier,
+    requests: &Arc<[Vec<u8>]>,
+    own: &[usize],
+    period: Duration,
+) -> Vec<u32> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
+    runtime.block_on(async {
+        let connector = endpoint.tls(&[b"http/1.1"]);
+        let mut streams = Vec::with_capacity(own.len());
+        for number in own {
+            streams.push((*number, endpoint.open(&connector).await.expect("the server accepts a connection")));
+        }
+        // Blocks the thread: nothing else runs on it before all threads are connected.
+        start.wait();
+        let until = Instant::now() + period;
+        let mut tasks = JoinSet::new();
+        for (number, stream) in streams {
+            tasks.spawn(run_connection(stream, Arc::clone(requests), number, until));
+        }
+        tasks.join_all().await.concat()
+    })
+}
+
+/// Latencies of one connection in nanoseconds. An answer that comes after the end does not count.
+async fn run_connection(
+    mut stream: TlsStream<TcpStream>,
+    requests: Arc<[Vec<u8>]>,
+    first: usize,
+    until: Instant,
+) -> Vec<u32> {
+    let mut latencies = Vec::with_capacity(16 * 1024);
+    let mut buffer = vec![0; 16 * 1024];
+    let mut sent = Instant::now();
+    for request in requests.iter().cycle().skip(first % requests.len()) {
+        stream.write_all(request).await.expect("the connection stays open");
+        stream.flush().await.expect("the connection stays open");
+        let mut filled = 0;
+        while answer_bytes(&buffer[..filled]).is_none_or(|wanted| filled < wanted) {
+            let read = stream.read(&mut buffer[filled..]).await.expect("the connection stays open");
+            assert!(read > 0, "the server closed the connection: {}", String::from_utf8_lossy(&buffer[..filled]));
+            filled += read;
+        }
+        assert_is_value(&buffer[..filled]);
+        let now = Instant::now();
+        if now >= until {
+            break;
+        }
+        latencies.push(u32::try_from((now - sent).as_nanos()).unwrap_or(u32::MAX));
+        sent = now;
+    }
+    latencies
+}
+
+/// The length of the whole answer, once its head is complete.
+fn answer_bytes(bytes: &[u8]) -> Option<usize> {
+    const LENGTH: &[u8] = b"\r\ncontent-length:";
+    let head = find(bytes, b"\r\n\r\n")?;
+    let at = bytes[..head].windows(LENGTH.len()).position(|window| window.eq_ignore_ascii_case(LENGTH));
+    let digits = bytes[at.expect("an answer with a length") + LENGTH.len()..head].trim_ascii_start();
+    Some(head + 4 + number(digits).expect("a length is a number"))
+}
+
+fn assert_is_value(answer: &[u8]) {
+    let value = find(answer, b"\"value\":").and_then(|at| number(answer[at + 8..].trim_ascii_start()));
+    let good = answer.starts_with(b"HTTP/1.1 200 ") && value.is_some_and(|value| value > 0);
+    assert!(good, "not a value: {}", String::from_utf8_lossy(answer));
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    let first = wanted[0];
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|byte| *byte == first) {
+        if bytes[from + at..].starts_with(wanted) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+/// The digits at the beginning.
+fn number(bytes: &[u8]) -> Option<usize> {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(None, |sum: Option<usize>, digit| Some(sum.unwrap_or(0) * 10 + usize::from(digit - b'0')))
+}
+
+fn summarize(latencies: &mut [u32], connections: usize, period: Duration) -> Measured {
+    assert!(!latencies.is_empty(), "no request was answered within {period:?}");
+    latencies.sort_unstable();
+    let at = |share: f64| f64::from(latencies[((latencies.len() - 1) as f64 * share) as usize]) / 1e3;
+    let requests = latencies.len() as u64;
+    let answered = requests + connections as u64;
+    Measured {
+        requests,
+        answered,
+        per_second: requests as f64 / period.as_secs_f64(),
+        p50_us: at(0.50),
+        p99_us: at(0.99),
+    }
+}
