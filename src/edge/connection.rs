@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -29,7 +30,7 @@ use crate::api::document;
 use crate::api::error::ApiError;
 
 /// How long a peer may take from connecting to the end of the handshake.
-pub const HANDSHAKE: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
 const MAX_HEADERS: usize = 128;
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 const MAX_STREAMS: u32 = 256;
@@ -48,7 +49,7 @@ pub enum Protocol {
 }
 
 /// Serves a connection to its end; ends it early, but not in the middle of an answer, once `drain` turns true.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protocol, drain: watch::Receiver<bool>) {
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protocol, drain: watch::Receiver<bool>) {
     // An error here is the peer's going away; there is nobody to tell.
     let _ = stream.set_nodelay(true);
     match protocol {
@@ -179,8 +180,5 @@ fn malformed_with(detail: &'static str) -> Vec<u8> {
 }
 
 fn body_bytes(body: Full<Bytes>) -> Bytes {
-    use http_body_util::BodyExt;
-    body.collect().now_or_never().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default()
+    body.collect().now_or_never().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default()
 }
-
-use futures_util::FutureExt;

@@ -31,7 +31,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use self::committer::Committer;
 use self::disk::RealDisk;
@@ -173,9 +173,9 @@ fn start(
         to_grounds: Some(to_grounds),
         keeper: Some(keeper_thread),
         grounds: Some(grounds_thread),
-        folder,
+        _folder: folder,
         spare_requested: false,
-        closing: None,
+        closing: false,
     };
     Ok(named("committer").spawn(move || thread.run())?)
 }
@@ -251,13 +251,10 @@ impl Store for EmbeddedStore {
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            let (done, closed) = oneshot::channel();
-            self.shared.queue.tell(Control::Close(done));
-            // An error means that the committer is gone already, which is what was asked for.
-            let _ = closed.await;
+            self.shared.queue.tell(Control::Close);
             let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
             if let Some(thread) = thread {
-                let _ = thread.join();
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             }
             Ok(())
         })

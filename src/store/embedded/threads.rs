@@ -15,8 +15,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use super::Shared;
 use super::checkpoint::Keeper;
 use super::committer::{Committer, ToKeeper};
@@ -46,7 +44,7 @@ pub(super) enum Control {
     Spare(io::Result<RealFile>),
     DiskLow(bool),
     Failed(String),
-    Close(oneshot::Sender<()>),
+    Close,
 }
 
 /// What the keeper's thread is told.
@@ -72,9 +70,9 @@ pub(super) struct CommitterThread {
     pub(super) to_grounds: Option<Sender<GroundsMessage>>,
     pub(super) keeper: Option<JoinHandle<()>>,
     pub(super) grounds: Option<JoinHandle<()>>,
-    pub(super) folder: Folder,
+    pub(super) _folder: Folder,
     pub(super) spare_requested: bool,
-    pub(super) closing: Option<oneshot::Sender<()>>,
+    pub(super) closing: bool,
 }
 
 impl CommitterThread {
@@ -130,7 +128,7 @@ impl CommitterThread {
         if taken > 0 || !idle {
             return true;
         }
-        if self.closing.is_some() {
+        if self.closing {
             return false;
         }
         self.shared.queue.wait(IDLE);
@@ -156,9 +154,11 @@ impl CommitterThread {
             }
             Control::DiskLow(low) => self.disk_low(low),
             Control::Failed(problem) => self.poison(&problem),
-            Control::Close(done) => {
-                self.shared.set_health(Health::Unavailable(Unavailable::Closing));
-                self.closing = Some(done);
+            Control::Close => {
+                if !self.shared.is_poisoned() {
+                    self.shared.set_health(Health::Unavailable(Unavailable::Closing));
+                }
+                self.closing = true;
             }
         }
     }
@@ -250,10 +250,7 @@ impl CommitterThread {
         // Without its sender the grounds thread does what it was told so far, and ends.
         self.to_grounds = None;
         let _ = self.grounds.take().map(JoinHandle::join);
-        drop(self.folder);
-        if let Some(done) = self.closing {
-            let _ = done.send(());
-        }
+        // With this thread's end the folder is given back.
     }
 }
 
