@@ -25,6 +25,8 @@ use crate::store::embedded::recovery::Recovery;
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::telemetry::Metrics;
 
+/// A process whose store failed is to be gone, and started again, within two seconds.
+const FAILED_DRAIN: Duration = Duration::from_secs(1);
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// Where the process listens.
@@ -91,6 +93,8 @@ impl App {
             http: listeners.http.as_ref().map(local).transpose()?,
             ops: listeners.ops.as_ref().map(local).transpose()?,
         };
+        // Files that were named are read first: a typing mistake must not leave a new data folder behind.
+        let named = config.tls_files.is_some().then(|| TlsIdentity::load(tls_source(&config))).transpose()?;
         let options = Options {
             data_dir: config.data_dir.clone(),
             journal_segment_bytes: config.journal_segment_bytes,
@@ -101,7 +105,7 @@ impl App {
         let (store, recovery) = EmbeddedStore::open(&options, metrics.store())
             .with_context(|| format!("--data-dir {} can not be opened", config.data_dir.display()))?;
         tell_recovery(&recovery);
-        let tls = TlsIdentity::load(tls_source(&config))?;
+        let tls = named.map_or_else(|| TlsIdentity::load(tls_source(&config)), Ok)?;
         let shared = Arc::new(Shared {
             throttle: Throttle::new(config.tenant_rate_limit, config.client_rate_limit),
             hashing: HashingPool::start().context("the hashing threads could not be started")?,
@@ -150,7 +154,6 @@ impl App {
         let gate = Gate::new(Limits {
             connections: self.config.max_connections,
             connections_per_address: self.config.max_connections_per_address,
-            trusted_proxies: Arc::clone(&trusted_proxies),
         });
         let ops = Observer {
             api: Api::new(Arc::clone(&self.store), Arc::clone(&self.shared)),
@@ -203,12 +206,11 @@ impl App {
         for task in tasks {
             let _ = task.await;
         }
-        // 3. Finish requests; after a failure there is nothing to wait for.
+        // 3. Finish requests; after a failure only as long as it takes to say so.
         let _ = drain.send(true);
-        if failure.is_none()
-            && let Some(workers) = Arc::into_inner(workers)
-        {
-            let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+        if let Some(workers) = Arc::into_inner(workers) {
+            let limit = if failure.is_some() { FAILED_DRAIN } else { Duration::MAX };
+            let _ = tokio::time::timeout(limit, tokio::task::spawn_blocking(move || workers.join())).await;
         }
         // 4. The committer empties its queue, the keeper checkpoints, the folder is given back.
         if failure.is_none() {

@@ -48,8 +48,9 @@ fn main() -> ExitCode {
             configured(&flags, |config| say(config.print().trim_end(), ExitCode::SUCCESS))
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "odometer", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "odometer", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end(), ExitCode::SUCCESS)
         }
         Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -77,9 +78,6 @@ fn serve(flags: &Flags, config: Config) -> ExitCode {
     let result = runtime.block_on(run(flags, config, &logs));
     // A thread that hangs in the kernel must not keep the process; everything that was answered is on disk.
     runtime.shutdown_background();
-    if let Err(error) = &result {
-        tracing::error!(event.action = "failed", error.message = %format!("{error:#}"), "odometer failed");
-    }
     logs.flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,6 +131,9 @@ impl Signals {
 
 fn reload_log_level(flags: &Flags, logs: &Logs) {
     let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| logs.set_level(&config.log.level));
+    if result.is_ok() {
+        tracing::info!(event.action = "log-level-reload", event.outcome = "success", "the log level was read again");
+    }
     if let Err(error) = result {
         tracing::error!(event.action = "log-level-reload", event.outcome = "failure", error.message = %error,
             "the log level stays as it was");

@@ -3,6 +3,8 @@
 //! Job: random operations on both at once, with the embedded store closed and opened again in between; every answer must be the same.
 //! Invariant: the model is the specification in its shortest form: a map and the counter rule. Must never: look inside a store.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod model;
 
 use std::sync::Arc;

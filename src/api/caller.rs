@@ -24,7 +24,7 @@ impl Api {
         headers: &HeaderMap,
         client: IpAddr,
         account: &mut Account,
-    ) -> Result<(Caller, Option<Decision>), ApiError> {
+    ) -> Result<Caller, ApiError> {
         let mut credentials = headers.get_all(AUTHORIZATION).iter();
         let found = match (credentials.next(), credentials.next()) {
             (None, _) => Err(AuthFailure::Missing),
@@ -41,28 +41,25 @@ impl Api {
             }
         };
         account.tenant = Some(caller.tenant());
-        let decision = self.shared.throttle.tenant(caller.tenant());
-        Self::pass("tenant", decision, account)?;
-        Ok((caller, decision))
+        Self::pass("tenant", self.shared.throttle.tenant(caller.tenant()), account)?;
+        Ok(caller)
     }
 
     /// Takes one request from an address's limit.
     ///
     /// # Errors
     /// [`ApiError::RateLimited`].
-    pub(super) fn limit_client(&self, client: IpAddr, account: &mut Account) -> Result<Option<Decision>, ApiError> {
-        let decision = self.shared.throttle.client(client);
-        Self::pass("client", decision, account)?;
-        Ok(decision)
+    pub(super) fn limit_client(&self, client: IpAddr, account: &mut Account) -> Result<(), ApiError> {
+        Self::pass("client", self.shared.throttle.client(client), account)
     }
 
     fn pass(scope: &'static str, decision: Option<Decision>, account: &mut Account) -> Result<(), ApiError> {
-        match decision {
-            Some(decision) if decision.retry_after.is_some() => {
-                account.noted.push(Noted::RateLimited(scope));
-                Err(ApiError::RateLimited { scope, decision })
-            }
-            _ => Ok(()),
+        let Some(decision) = decision else { return Ok(()) };
+        account.limit = Some((scope, decision));
+        if decision.retry_after.is_none() {
+            return Ok(());
         }
+        account.noted.push(Noted::RateLimited(scope));
+        Err(ApiError::RateLimited { scope, decision })
     }
 }

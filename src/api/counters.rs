@@ -5,14 +5,13 @@
 
 use std::net::IpAddr;
 
-use hyper::Request;
 use hyper::body::Incoming;
+use hyper::{HeaderMap, Request};
 
 use super::document::{self, Answer};
 use super::error::ApiError;
 use super::params::{Params, read_body};
 use super::{Account, Api};
-use crate::auth::throttle::Decision;
 use crate::counter::CounterName;
 
 pub(super) async fn read(
@@ -21,9 +20,9 @@ pub(super) async fn read(
     request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Answer, ApiError> {
-    let (caller, limit) = api.caller(request.headers(), client, account).await?;
+    let caller = api.caller(request.headers(), client, account).await?;
     let counter = api.store.current(caller.tenant(), &CounterName::default_counter()).await?;
-    Ok(limited(document::integer(caller.tenant(), counter.value), limit))
+    Ok(document::integer(caller.tenant(), counter.value))
 }
 
 pub(super) async fn set(
@@ -32,12 +31,13 @@ pub(super) async fn set(
     request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Answer, ApiError> {
-    let (caller, limit) = api.caller(request.headers(), client, account).await?;
+    let caller = api.caller(request.headers(), client, account).await?;
     let (head, body) = request.into_parts();
+    refuse_promises(&head.headers)?;
     let body = read_body(body).await?;
     let value = Params::parse(head.uri.query(), &head.headers, &body)?.value("value")?;
     let value = api.store.set(caller.tenant(), &CounterName::default_counter(), value).await?;
-    Ok(limited(document::integer(caller.tenant(), value), limit))
+    Ok(document::integer(caller.tenant(), value))
 }
 
 pub(super) async fn increment(
@@ -46,20 +46,20 @@ pub(super) async fn increment(
     request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Answer, ApiError> {
-    let (caller, limit) = api.caller(request.headers(), client, account).await?;
+    let caller = api.caller(request.headers(), client, account).await?;
     let (head, body) = request.into_parts();
+    refuse_promises(&head.headers)?;
     // An increment has no parameters; a body that can not be read is refused all the same, before a number is spent on it.
     let body = read_body(body).await?;
-    if !body.is_empty() {
-        Params::parse(None, &head.headers, &body)?;
+    if Params::parse(head.uri.query(), &head.headers, &body)?.has("count") {
+        return Err(ApiError::NotSupported("count"));
     }
     let range = api.store.advance(caller.tenant(), &CounterName::default_counter(), 1).await?;
-    Ok(limited(document::integer(caller.tenant(), range.last), limit))
+    Ok(document::integer(caller.tenant(), range.last))
 }
 
-fn limited(mut answer: Answer, limit: Option<Decision>) -> Answer {
-    if let Some(decision) = limit {
-        document::rate_limit(answer.headers_mut(), "tenant", &decision);
-    }
-    answer
+/// Refuses headers that ask for a guarantee which this version does not give: to ignore them would be to promise.
+fn refuse_promises(headers: &HeaderMap) -> Result<(), ApiError> {
+    let asked = ["Idempotency-Key", "If-Match", "If-None-Match"].into_iter().find(|name| headers.contains_key(*name));
+    asked.map_or(Ok(()), |name| Err(ApiError::NotSupported(name)))
 }

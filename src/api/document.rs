@@ -70,7 +70,6 @@ pub fn error(error: &ApiError, request_id: &str) -> Answer {
             };
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        ApiError::RateLimited { scope, decision } => rate_limit(headers, scope, decision),
         _ => {}
     }
     if let Some(wait) = error.retry_after() {

@@ -52,6 +52,8 @@ pub enum ApiError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A header or parameter asks for what this version does not do.
+    NotSupported(&'static str),
     /// The counter rule said no.
     Counter(CounterRefusal),
     /// A limit was met.
@@ -105,6 +107,7 @@ impl ApiError {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
             Self::Invalid { code, .. } => (S::UNPROCESSABLE_ENTITY, *code, "A parameter is not valid"),
+            Self::NotSupported(_) => (S::BAD_REQUEST, "not_supported", "Not supported by this version"),
             Self::Counter(CounterRefusal::Exhausted { .. }) => {
                 (S::CONFLICT, "counter_exhausted", "The counter is at its maximum")
             }
@@ -139,6 +142,11 @@ impl ApiError {
                     .to_owned()
             }
             Self::Invalid { parameter, detail, .. } => sentence(&format!("{parameter} {detail}")),
+            Self::NotSupported(what) => {
+                format!(
+                    "{what} asks for what this version does not do. Nothing was changed; send the request without it."
+                )
+            }
             Self::Counter(refusal) => sentence(&refusal.to_string()),
             Self::RateLimited { scope, decision } => {
                 format!("The {scope} limit of {} is used up. Wait as Retry-After says.", decision.limit)

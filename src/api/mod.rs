@@ -28,7 +28,7 @@ use self::document::Answer;
 use self::error::ApiError;
 use self::route::{Listener, NoRoute, Route};
 use crate::auth::password::{HashingPool, PasswordPolicy};
-use crate::auth::throttle::Throttle;
+use crate::auth::throttle::{Decision, Throttle};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
@@ -70,6 +70,8 @@ pub struct Account {
     pub label: usize,
     /// Whose request it was.
     pub tenant: Option<TenantId>,
+    /// The limit that the request was taken from, and whose it is.
+    pub limit: Option<(&'static str, Decision)>,
     /// What was counted besides, in the order it happened.
     pub noted: Vec<Noted>,
     /// The code and the cause of an error.
@@ -92,7 +94,7 @@ impl Api {
         request: Request<Incoming>,
         account: &mut Account,
     ) -> Answer {
-        match self.route(listener, client, request, account).await {
+        let mut answer = match self.route(listener, client, request, account).await {
             Ok(answer) => answer,
             Err(error) => {
                 let cause = match &error {
@@ -102,7 +104,11 @@ impl Api {
                 account.error = Some((error.row().code, cause));
                 document::error(&error, request_id)
             }
+        };
+        if let Some((scope, decision)) = &account.limit {
+            document::rate_limit(answer.headers_mut(), scope, decision);
         }
+        answer
     }
 
     async fn route(

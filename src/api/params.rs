@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -18,6 +18,8 @@ use crate::counter::Value;
 
 /// The largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 4096;
+/// How much of a larger one is read before the answer.
+const MAX_DISCARDED_BYTES: usize = 1 << 20;
 /// The longest a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -29,16 +31,25 @@ pub async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
+    tokio::time::timeout(BODY_TIMEOUT, read_frames(body)).await.unwrap_or(Err(ApiError::BodyTimeout))
+}
+
+/// Reads the frames. Of a body that is too large a bounded rest is read and thrown away, so that its sender comes to read the answer.
+async fn read_frames(mut body: Incoming) -> Result<Bytes, ApiError> {
+    let mut kept = BytesMut::new();
+    let mut seen = 0;
+    while let Some(frame) = body.frame().await {
+        let broken = "the body ended before its announced end, or its chunks are broken";
+        let frame = frame.map_err(|_| ApiError::MalformedBody(broken))?;
+        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
+        seen += bytes.len();
+        if seen <= MAX_BODY_BYTES {
+            kept.extend_from_slice(bytes);
+        } else if seen > MAX_DISCARDED_BYTES {
+            break;
+        }
     }
-    let read = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Err(_) => Err(ApiError::BodyTimeout),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::BodyTooLarge(MAX_BODY_BYTES)),
-        Ok(Err(_)) => Err(ApiError::MalformedBody("the body ended before its announced end, or its chunks are broken")),
-    }
+    if seen > MAX_BODY_BYTES { Err(ApiError::BodyTooLarge(MAX_BODY_BYTES)) } else { Ok(kept.freeze()) }
 }
 
 /// A parsed parameter.
@@ -79,6 +90,12 @@ impl Params {
             return Err(ApiError::MalformedBody("a parameter is given twice; send each one once"));
         }
         Ok(Self(all))
+    }
+
+    /// Whether a parameter is there at all.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
     }
 
     fn get(&self, name: &str) -> Option<&Json> {

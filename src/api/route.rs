@@ -51,7 +51,6 @@ pub enum Listener {
 }
 
 /// Finds the route and its label.
-#[must_use]
 pub fn find(listener: Listener, method: &Method, path: &str) -> (usize, Result<Route, NoRoute>) {
     let label = PATTERNS.iter().skip(1).position(|pattern| *pattern == path).map_or(OTHER, |index| index + 1);
     let on_this_listener = match (listener, path) {

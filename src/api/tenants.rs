@@ -24,7 +24,7 @@ pub(super) async fn register(
     request: Request<Incoming>,
     account: &mut Account,
 ) -> Result<Answer, ApiError> {
-    let limit = api.limit_client(client, account)?;
+    api.limit_client(client, account)?;
     let (head, body) = request.into_parts();
     let body = read_body(body).await?;
     let params = Params::parse(head.uri.query(), &head.headers, &body)?;
@@ -38,11 +38,7 @@ pub(super) async fn register(
     let tenant = NewTenant { name, password, key: key.id(), secret: key.secret_hash(), created_unix_s: now_unix_s() };
     let tenant = api.store.register(tenant).await?;
     account.tenant = Some(tenant);
-    let mut answer = document::user(tenant, &key.reveal());
-    if let Some(decision) = limit {
-        document::rate_limit(answer.headers_mut(), "client", &decision);
-    }
-    Ok(answer)
+    Ok(document::user(tenant, &key.reveal()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the time of a registration is kept for people to read")]

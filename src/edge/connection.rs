@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::guard::{self, Guard};
-use super::observe::Observer;
+use super::observe::{Observer, new_request_id};
 use super::plain;
 use crate::api::document;
 use crate::api::error::ApiError;
@@ -115,6 +115,7 @@ where
         async move {
             let answer = answer.await;
             shared.busy.store(false, Ordering::Relaxed);
+            shared.answered.store(true, Ordering::Relaxed);
             Ok::<Response<Full<Bytes>>, Infallible>(answer)
         }
     });
@@ -166,7 +167,7 @@ fn malformed(status: u16) -> Vec<u8> {
 }
 
 fn malformed_with(detail: &'static str) -> Vec<u8> {
-    let answer = document::error(&ApiError::MalformedRequest(detail), "");
+    let answer = document::error(&ApiError::MalformedRequest(detail), &new_request_id());
     let body = answer.into_body();
     let bytes = body_bytes(body);
     let mut whole = format!(

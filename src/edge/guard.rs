@@ -21,6 +21,8 @@ const IDLE: Duration = Duration::from_secs(75);
 const HEAD: Duration = Duration::from_secs(8);
 /// How long a peer may take nothing of an answer.
 const WRITE: Duration = Duration::from_secs(8);
+/// How long a peer may go on sending after the last answer.
+const LINGER: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_secs(86_400);
 
 /// What the stream and the service of one connection tell each other.
@@ -28,6 +30,8 @@ const FAR: Duration = Duration::from_secs(86_400);
 pub(super) struct Shared {
     /// A request is being answered.
     pub(super) busy: AtomicBool,
+    /// A request was answered since the last look.
+    pub(super) answered: AtomicBool,
     /// The head that was read last has both `Transfer-Encoding` and `Content-Length`.
     pub(super) two_lengths: AtomicBool,
 }
@@ -48,6 +52,7 @@ pub(super) struct Guard<S> {
     write_deadline: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
     substitute: Option<(Vec<u8>, usize)>,
+    said_goodbye: bool,
     malformed: fn(u16) -> Vec<u8>,
 }
 
@@ -63,6 +68,7 @@ impl<S> Guard<S> {
             write_deadline: None,
             sleep: Box::pin(sleep_until(now + HEAD)),
             substitute: None,
+            said_goodbye: false,
             malformed,
         }
     }
@@ -100,6 +106,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
+        if self.shared.answered.swap(false, Ordering::Relaxed) {
+            self.phase = Phase::Idle;
+            self.read_deadline = Instant::now() + IDLE;
+        }
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         if self.shared.busy.load(Ordering::Relaxed) {
             self.phase = Phase::Busy;
@@ -117,18 +127,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
-                if self.phase == Phase::Busy {
-                    self.phase = Phase::Idle;
-                    self.read_deadline = Instant::now() + IDLE;
+                if self.is_late(context) {
+                    Poll::Ready(Err(too_slow()))
+                } else {
+                    Poll::Pending
                 }
-                if self.is_late(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
             }
             other => other,
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.substitute.is_none()
             && let Some(status) = empty_client_error(bytes)
@@ -168,13 +178,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         if self.is_late(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
     }
 
+    /// Says goodbye and then reads, for a moment, what the peer still sends: closing over unread bytes would reset the connection and could take
+    /// the last answer with it.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.inner).poll_shutdown(context);
-        if shut.is_ready() {
-            return shut;
+        self.phase = Phase::Busy;
+        self.write_deadline.get_or_insert_with(|| Instant::now() + LINGER);
+        if !self.said_goodbye {
+            match Pin::new(&mut self.inner).poll_shutdown(context) {
+                Poll::Ready(Ok(())) => self.said_goodbye = true,
+                Poll::Ready(error) => return Poll::Ready(error),
+                Poll::Pending => {}
+            }
         }
-        self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE);
-        if self.is_late(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+        let mut rest = [0; 4096];
+        while self.said_goodbye {
+            let mut rest = ReadBuf::new(&mut rest);
+            match Pin::new(&mut self.inner).poll_read(context, &mut rest) {
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        if self.is_late(context) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 

@@ -44,8 +44,6 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one address.
     pub connections_per_address: usize,
-    /// Whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Arc<[Network]>,
 }
 
 /// Counts connections, in all and by address.
@@ -251,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back() {
-        let limits = Limits { connections: 3, connections_per_address: 2, trusted_proxies: Arc::new([]) };
+        let limits = Limits { connections: 3, connections_per_address: 2 };
         let gate = Gate::new(limits);
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = gate.enter(a).unwrap();

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
-use hyper::{Request, Version};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use hyper::{Method, Request, Version};
 
 use super::network::Network;
 use crate::api::document::{self, Answer};
@@ -47,6 +48,7 @@ impl Observer {
         let client = self.client_address(peer, request.headers());
         let id = RequestId::of(request.headers());
         let trace = Trace::of(request.headers());
+        let is_head = *request.method() == Method::HEAD;
         let method = method_index(request.method().as_str());
         let version = request.version();
         let mut account = Account::default();
@@ -66,6 +68,12 @@ impl Observer {
             account.error = Some((error.row().code, error.cause().map(Into::into)));
             document::error(&error, id.text())
         });
+        if is_head {
+            // HTTP/2 must send no body here; the length stays what GET would say.
+            let length = answer.body().size_hint().exact().unwrap_or(0);
+            answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            *answer.body_mut() = Full::default();
+        }
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Ok(value) = HeaderValue::from_str(id.text()) {
@@ -176,12 +184,17 @@ impl RequestId {
         let sent = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         let proper =
             |id: &&str| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|b| b.is_ascii_graphic());
-        sent.filter(proper).map_or_else(|| Self(format!("{:032x}", unique())), |id| Self(id.to_owned()))
+        sent.filter(proper).map_or_else(|| Self(new_request_id()), |id| Self(id.to_owned()))
     }
 
     fn text(&self) -> &str {
         &self.0
     }
+}
+
+/// An id for a request that has none of its own.
+pub(super) fn new_request_id() -> String {
+    format!("{:032x}", unique())
 }
 
 /// A number that no other call in any process returns: 64 random bits of the process, then a count.

@@ -4,9 +4,10 @@
 //! Invariant: nothing here reaches the API or the store. Must never: honour a key that was sent in clear.
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue, LOCATION};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
 
+use super::observe::new_request_id;
 use crate::api::document::{self, Answer};
 use crate::api::error::ApiError;
 
@@ -15,7 +16,12 @@ pub(super) fn answer(request: &Request<Incoming>, https_port: u16) -> Answer {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_bare = !request.headers().contains_key(AUTHORIZATION) && request.body().is_end_stream();
     let location = location(request, https_port).filter(|_| reads && is_bare);
-    let Some(location) = location else { return document::error(&ApiError::HttpsRequired, "") };
+    let Some(location) = location else {
+        let id = new_request_id();
+        let mut answer = document::error(&ApiError::HttpsRequired, &id);
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return answer;
+    };
     let mut answer = document::text(
         StatusCode::PERMANENT_REDIRECT,
         "text/plain; charset=utf-8",

@@ -83,8 +83,11 @@ pub(super) const AUTH_FAILURES: Declared =
     counter("odometer_auth_failures_total", "Requests refused for their credentials, by reason.");
 pub(super) const RATE_LIMITED: Declared =
     counter("odometer_rate_limited_total", "Requests refused by a rate limit, by what the limit covers.");
-pub(super) const JOURNAL_BYTES: Declared =
-    gauge("odometer_journal_bytes", Unit::Bytes, "Bytes of journal that a restart would replay.");
+pub(super) const JOURNAL_BYTES: Declared = gauge(
+    "odometer_journal_bytes",
+    Unit::Bytes,
+    "Bytes that journal segments take on the disk, spare segment included.",
+);
 pub(super) const CHECKPOINT_DURATION: Declared = histogram(
     "odometer_checkpoint_duration_seconds",
     Unit::Seconds,

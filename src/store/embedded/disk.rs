@@ -99,7 +99,7 @@ impl RealDisk {
 #[derive(Debug)]
 pub struct RealFile(File);
 
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 impl Disk for RealDisk {
     type File = RealFile;

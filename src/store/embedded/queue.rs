@@ -197,8 +197,8 @@ impl<C> Queue<C> {
         self.control.pop()
     }
 
-    /// Requests that wait.
-    pub fn len(&self) -> usize {
+    /// How many requests wait.
+    pub fn depth(&self) -> usize {
         self.requests.len()
     }
 

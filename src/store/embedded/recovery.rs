@@ -69,7 +69,7 @@ impl fmt::Display for Recovery {
         if let Some((name, offset)) = &self.torn {
             write!(
                 f,
-                "; an unacknowledged frame at the end of journal/{name} (offset {offset}) is torn, as after a crash"
+                "; the journal ends in an unreadable frame, as after a crash in the middle of a write (journal/{name}, offset {offset})"
             )?;
         }
         if self.rolled_back {
@@ -170,6 +170,11 @@ pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
     if !Folder::is_store(path) {
         let problem = "there is no odometer data here (no file FORMAT)".to_owned();
         return Err(FolderError::Format { path: path.to_owned(), problem }.into());
+    }
+    for inner in ["journal", "sled"] {
+        if !path.join(inner).is_dir() {
+            return Ok(Verdict::Damaged(format!("the folder {inner} is missing")));
+        }
     }
     let folder = Folder::take(path)?;
     let disk = Arc::new(RealDisk::new(folder.journal()));

@@ -118,7 +118,7 @@ impl CommitterThread {
             metrics.integers_issued.increment(turn.integers);
         }
         #[expect(clippy::cast_precision_loss, reason = "at most the queue's capacity")]
-        metrics.queue_depth.set(self.shared.queue.len() as f64);
+        metrics.queue_depth.set(self.shared.queue.depth() as f64);
         deliver(turn.answers);
         if let Err(error) = result {
             self.poison(&format!("the journal could not be written: {error}"));
@@ -131,6 +131,9 @@ impl CommitterThread {
         if self.closing {
             return false;
         }
+        // Nothing waits: a good moment to let the keeper have what is durable.
+        self.committer.hand_over_all();
+        self.send_outbox();
         self.shared.queue.wait(IDLE);
         true
     }
@@ -199,11 +202,11 @@ impl CommitterThread {
     fn look_after_segments(&mut self) {
         let journal = self.committer.journal();
         let (segments, bytes, wants_spare) = (journal.segments(), journal.bytes(), journal.wants_spare());
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        self.shared.metrics.journal_bytes.set(bytes as f64);
         if wants_spare && !self.spare_requested && !self.shared.is_poisoned() {
             self.spare_requested = true;
             self.tell_grounds(GroundsMessage::MakeSpare);
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            self.shared.metrics.journal_bytes.set(bytes as f64);
             let _ = self.to_keeper.send(KeeperMessage::Segments(segments));
         }
     }
