@@ -18,6 +18,7 @@ use odometer::store::{NewTenant, Store};
 use odometer::telemetry::StoreMetrics;
 use odometer::tenant::{PasswordHash, TenantName};
 use support::client::Protocol;
+use support::say;
 use support::server::TestServer;
 
 /// Keys kept to read with: one tenant in so many.
@@ -32,11 +33,11 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let start = Instant::now();
     let keys = runtime.block_on(load(full.path(), tenants));
-    println!(
+    say(&format!(
         "loaded {tenants} tenants in {:.1} s; {} MiB on disk",
         start.elapsed().as_secs_f64(),
         folder_mib(full.path())
-    );
+    ));
     for (name, folder, keys) in [("empty", empty.path(), &[][..]), ("full", full.path(), &keys[..])] {
         // The first start of a folder makes its certificate and takes the journal; the second is what a restart costs.
         for round in ["first start", "restart"] {
@@ -92,12 +93,12 @@ async fn measure(name: &str, round: &str, folder: &Path, keys: &[String]) {
     for key in keys {
         client.increment(key).await.expect("an increment");
     }
-    println!(
+    say(&format!(
         "{name}, {round}: ready after {:.2} s, resident {at_rest} MiB, {} MiB after {} cold tenants",
         ready.as_secs_f64(),
         resident_mib(server.pid().expect("a running server")),
         keys.len()
-    );
+    ));
     drop(client);
     server.stop();
 }

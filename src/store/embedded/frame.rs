@@ -136,10 +136,9 @@ pub fn encode_commit<'a>(
         let record_bytes = match record {
             None => REMOVED,
             Some(record) => {
-                let mut encoded = Vec::with_capacity(64);
-                record.encode(&out[entry + 4..key_end], &mut encoded);
-                out.extend_from_slice(&encoded);
-                u16::try_from(encoded.len()).unwrap_or_else(|_| unreachable!("records are under 400 bytes"))
+                let key_crc = crc32c::crc32c(&out[entry + 4..key_end]);
+                record.encode(key_crc, out);
+                u16::try_from(out.len() - key_end).unwrap_or_else(|_| unreachable!("records are under 400 bytes"))
             }
         };
         out[entry..entry + 2].copy_from_slice(&key_bytes.to_be_bytes());

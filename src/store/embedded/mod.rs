@@ -160,11 +160,15 @@ fn start(
     let (to_grounds, grounds_inbox) = mpsc::channel();
     let named = |name: &str| thread::Builder::new().name(format!("odometer-{name}"));
     let (for_keeper, interval) = (Arc::clone(shared), options.checkpoint_interval);
-    let keeper_thread = named("keeper").spawn(move || threads::keep(&for_keeper, keeper, &keeper_inbox, interval))?;
+    let keeper_thread = named("keeper").spawn(move || {
+        threads::watched(&for_keeper, "keeper", || threads::keep(&for_keeper, keeper, &keeper_inbox, interval));
+    })?;
     let for_grounds = Arc::clone(shared);
     let (segment_bytes, min_free) = (options.journal_segment_bytes, options.min_free_disk_bytes);
     let grounds_thread = named("grounds").spawn(move || {
-        threads::keep_grounds(&for_grounds, &disk, &grounds_inbox, segment_bytes, min_free);
+        threads::watched(&for_grounds, "grounds", || {
+            threads::keep_grounds(&for_grounds, &disk, &grounds_inbox, segment_bytes, min_free);
+        });
     })?;
     let thread = CommitterThread {
         shared: Arc::clone(shared),

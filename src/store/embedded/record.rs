@@ -132,8 +132,8 @@ impl Key {
 }
 
 impl Record {
-    /// Appends the record's bytes and its CRC, bound to `key_bytes`, to `out`.
-    pub fn encode(&self, key_bytes: &[u8], out: &mut Vec<u8>) {
+    /// Appends the record's bytes and its CRC, bound to the key whose bytes have `key_crc` (CRC32C), to `out`.
+    pub fn encode(&self, key_crc: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.push(VERSION);
         match self {
@@ -159,7 +159,7 @@ impl Record {
                 out.extend_from_slice(&counter.max.get().to_be_bytes());
             }
         }
-        let crc = bound_crc(key_bytes, out.get(start..).unwrap_or_default());
+        let crc = crc32c::crc32c_append(key_crc, out.get(start..).unwrap_or_default());
         out.extend_from_slice(&crc.to_be_bytes());
     }
 
@@ -172,7 +172,7 @@ impl Record {
         let bad = |problem| BadRecord { kind, problem };
         let split = bytes.len().checked_sub(CRC_BYTES).ok_or(bad("too short"))?;
         let (body, crc) = bytes.split_at(split);
-        if bound_crc(key_bytes, body).to_be_bytes() != crc {
+        if crc32c::crc32c_append(crc32c::crc32c(key_bytes), body).to_be_bytes() != crc {
             return Err(bad("checksum does not match"));
         }
         let (&version, rest) = body.split_first().ok_or(bad("empty"))?;
@@ -206,10 +206,6 @@ impl Record {
         rest.end()?;
         Ok(record)
     }
-}
-
-fn bound_crc(key_bytes: &[u8], body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(key_bytes), body)
 }
 
 struct Reader<'a> {
@@ -262,7 +258,7 @@ mod tests {
     fn bytes(key: &Key, record: &Record) -> (Vec<u8>, Vec<u8>) {
         let (mut key_bytes, mut record_bytes) = (Vec::new(), Vec::new());
         key.encode(&mut key_bytes);
-        record.encode(&key_bytes, &mut record_bytes);
+        record.encode(crc32c::crc32c(&key_bytes), &mut record_bytes);
         (key_bytes, record_bytes)
     }
 

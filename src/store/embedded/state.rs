@@ -123,7 +123,7 @@ impl State for SledState {
             match record {
                 Some(record) => {
                     let mut bytes = Vec::with_capacity(128);
-                    record.encode(&key_bytes, &mut bytes);
+                    record.encode(crc32c::crc32c(&key_bytes), &mut bytes);
                     batch.insert(key_bytes, bytes);
                 }
                 None => batch.remove(key_bytes),

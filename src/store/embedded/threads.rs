@@ -257,6 +257,13 @@ impl CommitterThread {
     }
 }
 
+/// Runs a helper's thread; its panic is a failure of the store, since its messages would never come.
+pub(super) fn watched(shared: &Shared, name: &str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        shared.queue.tell(Control::Failed(format!("the {name} thread panicked")));
+    }
+}
+
 /// The keeper's thread: serves loads, brings checkpoints forward, and never decides.
 pub(super) fn keep(
     shared: &Shared,
