@@ -49,7 +49,7 @@ fn main() {
 async fn load(folder: &Path, tenants: u64) -> Vec<String> {
     let options = Options {
         data_dir: folder.to_owned(),
-        journal_segment_bytes: 64 << 20,
+        journal_segment_bytes: 16 << 20,
         checkpoint_interval: Duration::from_secs(30),
         cache_records: 100_000,
         min_free_disk_bytes: 0,

@@ -8,7 +8,8 @@
 //!   journal has                             900 .. 1004         hole: 813 to 899 are nowhere
 //!   journal has              790 .. 805                         hole: the journal itself lost its end
 //! ```
-//! All frames that the journal still has are applied again, older ones too: they are absolute, and the last one wins.
+//! Frames that sled covers are read, since the chain is proved from the journal's first frame to its last, and not applied again: sled says
+//! that it covers a commit only after everything up to it was forced to the disk. Later frames are absolute, and the last one wins.
 //! Invariant: a folder is served only if it is complete. Must never: change a file; repair is the start's own, later.
 
 use std::fmt;
@@ -98,8 +99,8 @@ pub fn recover(folder: &Folder, files: &Files<RealDisk>, is_new: bool) -> Result
     let covered = state.covered();
     let mut keeper = Keeper::new(state);
     let tail = replay(files, &mut |seq, body| match body {
-        Body::Commit(changes) => keeper.take(changes, seq),
-        Body::Checkpoint(_) => {}
+        Body::Commit(changes) if seq > covered => keeper.take(changes, seq),
+        Body::Commit(_) | Body::Checkpoint(_) => {}
     })?;
     let report = match &tail {
         None if is_new && covered == CommitSeq(0) => {
