@@ -105,6 +105,8 @@ impl SegmentHeader {
 pub enum Body {
     /// These records changed, together.
     Commit(Vec<Change>),
+    /// A commit that sled covers: proved to be there, not decoded.
+    Covered,
     /// Every commit up to this number is in sled, durably.
     Checkpoint(CommitSeq),
 }
@@ -197,22 +199,23 @@ pub enum Found {
     Bad,
 }
 
-/// Reads what stands at `offset` of `segment`.
+/// Reads what stands at `offset` of `segment`; commits up to `covered` are not decoded.
 #[must_use]
-pub fn next_frame(segment: &[u8], offset: usize, expected: Expected) -> Found {
+pub fn next_frame(segment: &[u8], offset: usize, expected: Expected, covered: CommitSeq) -> Found {
     let Some(rest) = segment.get(offset..) else { return Found::Zeros };
     if rest.iter().take(FRAME_HEADER_BYTES).all(|&byte| byte == 0) {
         return Found::Zeros;
     }
-    decode(rest, expected).unwrap_or(Found::Bad)
+    decode(rest, expected, covered).unwrap_or(Found::Bad)
 }
 
-fn decode(rest: &[u8], expected: Expected) -> Option<Found> {
+fn decode(rest: &[u8], expected: Expected, covered: CommitSeq) -> Option<Found> {
     let (length, seq) = plausible(rest)?;
     let follows = be_u32(rest, 8)? == expected.chain && be_u64(rest, 16)? == expected.epoch && seq == expected.seq;
     let frame = rest.get(..length).filter(|_| follows)?;
     let payload = frame.get(FRAME_HEADER_BYTES..)?;
     let body = match be_u32(frame, 12)? {
+        KIND_COMMIT if expected.seq <= covered => Body::Covered,
         KIND_COMMIT => Body::Commit(decode_changes(payload)?),
         KIND_CHECKPOINT => Body::Checkpoint(CommitSeq(be_u64(payload, 0)?)),
         _ => return None,
@@ -295,8 +298,13 @@ mod tests {
         let (mut bytes, crc, changes) = frame();
         let length = bytes.len();
         bytes.resize(length + 64, 0);
-        assert_eq!(next_frame(&bytes, 0, EXPECTED), Found::Frame { body: Body::Commit(changes), crc, bytes: length });
-        assert_eq!(next_frame(&bytes, length, EXPECTED), Found::Zeros);
+        assert_eq!(
+            next_frame(&bytes, 0, EXPECTED, CommitSeq(0)),
+            Found::Frame { body: Body::Commit(changes), crc, bytes: length }
+        );
+        let covered = Found::Frame { body: Body::Covered, crc, bytes: length };
+        assert_eq!(next_frame(&bytes, 0, EXPECTED, EXPECTED.seq), covered);
+        assert_eq!(next_frame(&bytes, length, EXPECTED, CommitSeq(0)), Found::Zeros);
         let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9 };
         assert_eq!(SegmentHeader::decode(&header.encode()), Some(header));
     }
@@ -307,7 +315,7 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            match next_frame(&flipped, 0, EXPECTED) {
+            match next_frame(&flipped, 0, EXPECTED, CommitSeq(0)) {
                 Found::Bad => {}
                 // A flip in the padding changes nothing that was said.
                 Found::Frame { body, .. } => assert_eq!(body, Body::Commit(changes.clone())),
@@ -330,7 +338,7 @@ mod tests {
             Expected { seq: CommitSeq(8), ..EXPECTED },
             Expected { chain: 1, ..EXPECTED },
         ] {
-            assert_eq!(next_frame(&bytes, 0, other), Found::Bad);
+            assert_eq!(next_frame(&bytes, 0, other, CommitSeq(0)), Found::Bad);
         }
     }
 

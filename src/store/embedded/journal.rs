@@ -118,11 +118,16 @@ pub struct Files<D> {
     pub segment_bytes: u64,
 }
 
-/// Reads every frame in order, changing nothing, and hands each to `visit`. `None`: there is no segment at all.
+/// Reads every frame in order, changing nothing, and hands each to `visit`; commits up to `covered` without what they say. `None`: there is no
+/// segment at all.
 ///
 /// # Errors
 /// [`JournalError`] if a file can not be read or a frame that was acknowledged is missing.
-pub fn replay<D: Disk>(files: &Files<D>, visit: &mut dyn FnMut(CommitSeq, Body)) -> Result<Option<Tail>, JournalError> {
+pub fn replay<D: Disk>(
+    files: &Files<D>,
+    covered: CommitSeq,
+    visit: &mut dyn FnMut(CommitSeq, Body),
+) -> Result<Option<Tail>, JournalError> {
     let mut names = files.disk.list().map_err(|source| io_error("", source))?;
     names.retain(|name| number_of(name).is_some());
     names.sort_unstable();
@@ -145,7 +150,7 @@ pub fn replay<D: Disk>(files: &Files<D>, visit: &mut dyn FnMut(CommitSeq, Body))
             ));
         }
         tail.expected.epoch = header.epoch;
-        read_segment(tail, &name, &bytes, index + 1 == count, visit)?;
+        read_segment(tail, &name, &bytes, index + 1 == count, covered, visit)?;
         tail.next_number = number_of(&name).unwrap_or(0) + 1;
         tail.segments.push_back(Segment { name, last: tail.last() });
     }
@@ -172,15 +177,16 @@ fn read_segment(
     name: &str,
     bytes: &[u8],
     is_last: bool,
+    covered: CommitSeq,
     visit: &mut dyn FnMut(CommitSeq, Body),
 ) -> Result<(), JournalError> {
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut last_frame = offset..offset;
     let torn = loop {
-        match next_frame(bytes, offset, tail.expected) {
+        match next_frame(bytes, offset, tail.expected, covered) {
             Found::Frame { body, crc, bytes: length } => {
-                if let Body::Checkpoint(covered) = body {
-                    tail.checkpointed = tail.checkpointed.max(covered);
+                if let Body::Checkpoint(up_to) = body {
+                    tail.checkpointed = tail.checkpointed.max(up_to);
                 }
                 visit(tail.expected.seq, body);
                 tail.expected = Expected { seq: tail.expected.seq.next(), chain: crc, ..tail.expected };

@@ -98,9 +98,9 @@ pub fn recover(folder: &Folder, files: &Files<RealDisk>, is_new: bool) -> Result
     let state = SledState::open(&folder.sled()).map_err(OpenError::State)?;
     let covered = state.covered();
     let mut keeper = Keeper::new(state);
-    let tail = replay(files, &mut |seq, body| match body {
-        Body::Commit(changes) if seq > covered => keeper.take(changes, seq),
-        Body::Commit(_) | Body::Checkpoint(_) => {}
+    let tail = replay(files, covered, &mut |seq, body| match body {
+        Body::Commit(changes) => keeper.take(changes, seq),
+        Body::Covered | Body::Checkpoint(_) => {}
     })?;
     let report = match &tail {
         None if is_new && covered == CommitSeq(0) => {
@@ -141,7 +141,7 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
         let bytes = disk.open(&name).and_then(|file| super::disk::DiskFile::read_all(&file)).map_err(io)?;
         if let Some(header) = SegmentHeader::decode(&bytes) {
             let files = Files { disk: Arc::clone(disk), store: header.store, segment_bytes: 0 };
-            let frames = replay(&files, &mut |_, _| {})?.map_or(0, |tail| tail.frames);
+            let frames = replay(&files, CommitSeq(0), &mut |_, _| {})?.map_or(0, |tail| tail.frames);
             if frames > 0 || header.first != CommitSeq(1) {
                 let problem = "it has a journal, but the file FORMAT is missing".to_owned();
                 return Err(FolderError::Format { path: folder.journal(), problem }.into());

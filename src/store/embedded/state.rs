@@ -19,8 +19,6 @@ use super::record::{Key, Record};
 
 /// Cache of sled, in bytes: small, since the records in use are cached above it.
 const SLED_CACHE_BYTES: u64 = 16 << 20;
-/// Operations between two of sled's snapshots; a start reads what was logged since the last one, and sled's own million takes two seconds.
-const SNAPSHOT_OPS: u64 = 100_000;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const COVERED: &[u8] = &[0];
 
@@ -65,11 +63,7 @@ impl SledState {
         remove_unfinished_snapshots(folder)?;
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
-            let config = sled::Config::new()
-                .path(folder)
-                .cache_capacity(SLED_CACHE_BYTES)
-                .flush_every_ms(None)
-                .snapshot_after_ops(SNAPSHOT_OPS);
+            let config = sled::Config::new().path(folder).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
             match catch_unwind(AssertUnwindSafe(|| config.open())) {
                 Ok(Ok(db)) => break db,
                 Ok(Err(error)) if error.to_string().contains("could not acquire lock") && Instant::now() < deadline => {
