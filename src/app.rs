@@ -62,7 +62,7 @@ struct Listeners {
 pub fn tls_source(config: &Config) -> TlsSource {
     match &config.tls_files {
         Some((cert, key)) => TlsSource::Files { cert: cert.clone(), key: key.clone() },
-        None => TlsSource::SelfSigned(config.data_dir.join("tls")),
+        None => TlsSource::SelfSigned { folder: config.data_dir.join("tls"), address: config.listen.ip() },
     }
 }
 

@@ -65,7 +65,7 @@ fn ask(mut stream: impl Read + Write) -> Result<String> {
 fn pinned(config: &Config) -> Result<ClientConfig> {
     let file = match tls_source(config) {
         TlsSource::Files { cert, .. } => cert,
-        TlsSource::SelfSigned(folder) => folder.join("cert.pem"),
+        TlsSource::SelfSigned { folder, .. } => folder.join("cert.pem"),
     };
     let Some(leaf) = CertificateDer::pem_file_iter(&file).with_context(|| file.display().to_string())?.next() else {
         bail!("{}: there is no certificate in it", file.display());

@@ -3,8 +3,10 @@
 //! Exit codes: 0 fine, 64 bad configuration, 1 failure, 3 and 4 as `verify` says. Must never: exit before the logs are flushed.
 
 use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use odometer::app::{self, App};
 use odometer::cli::{Cli, Command, ConfigCommand, VERSION};
@@ -26,11 +28,7 @@ const BAD_CONFIGURATION: u8 = 64;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors; a pipe that was closed is not ours to report.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return typed_wrongly(&error),
     };
     match cli.command {
         Command::Serve(flags) => configured(&flags, |config| serve(&flags, config)),
@@ -57,6 +55,24 @@ fn main() -> ExitCode {
             Err(error) => fail(&error.into()),
         },
     }
+}
+
+/// Help and version are no errors; a command alone gets the help; everything else is one line.
+fn typed_wrongly(error: &clap::Error) -> ExitCode {
+    let asked_for_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let nothing_typed = asked_for_help && std::env::args().len() == 1;
+    if !error.use_stderr() || nothing_typed {
+        // A pipe that was closed is not ours to report.
+        let _ = error.print();
+        return if nothing_typed { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
+    }
+    let text = error.to_string();
+    let what = match text.split("\n\n").next() {
+        _ if asked_for_help => "a command is missing",
+        Some(first) => first.trim_start_matches("error: "),
+        None => "the command line can not be read",
+    };
+    complain(&format!("{what} (see odometer --help)"), BAD_CONFIGURATION)
 }
 
 fn configured(flags: &Flags, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
@@ -142,9 +158,13 @@ fn reload_log_level(flags: &Flags, logs: &Logs) {
 
 fn print_banner(app: &App) {
     let (addresses, tls) = (app.addresses(), app.tls());
-    let ip = addresses.public.ip();
-    let host = if ip.is_unspecified() || ip.is_loopback() { "localhost".to_owned() } else { ip.to_string() };
-    let url = format!("https://{host}:{}", addresses.public.port());
+    let (ip, port) = (addresses.public.ip(), addresses.public.port());
+    let is_local = ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST;
+    let url = if is_local {
+        format!("https://localhost:{port}")
+    } else {
+        format!("https://{}", SocketAddr::new(ip.to_canonical(), port))
+    };
     let (kind, trust) = if tls.is_self_signed() {
         (" (self-signed)", format!("--cacert {} ", shell_word(&tls.cert_file().display().to_string())))
     } else {

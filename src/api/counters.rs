@@ -5,22 +5,17 @@
 
 use std::net::IpAddr;
 
-use hyper::body::Incoming;
-use hyper::{HeaderMap, Request};
+use hyper::HeaderMap;
+use hyper::http::request::Parts;
 
 use super::document::{self, Answer};
 use super::error::ApiError;
-use super::params::{Params, read_body};
+use super::params::{Params, Payload};
 use super::{Account, Api};
 use crate::counter::CounterName;
 
-pub(super) async fn read(
-    api: &Api,
-    client: IpAddr,
-    request: Request<Incoming>,
-    account: &mut Account,
-) -> Result<Answer, ApiError> {
-    let caller = api.caller(request.headers(), client, account).await?;
+pub(super) async fn read(api: &Api, client: IpAddr, head: &Parts, account: &mut Account) -> Result<Answer, ApiError> {
+    let caller = api.caller(&head.headers, client, account).await?;
     let counter = api.store.current(caller.tenant(), &CounterName::default_counter()).await?;
     Ok(document::integer(caller.tenant(), counter.value))
 }
@@ -28,13 +23,13 @@ pub(super) async fn read(
 pub(super) async fn set(
     api: &Api,
     client: IpAddr,
-    request: Request<Incoming>,
+    head: &Parts,
+    payload: &mut Payload,
     account: &mut Account,
 ) -> Result<Answer, ApiError> {
-    let caller = api.caller(request.headers(), client, account).await?;
-    let (head, body) = request.into_parts();
+    let caller = api.caller(&head.headers, client, account).await?;
     refuse_promises(&head.headers)?;
-    let body = read_body(body).await?;
+    let body = payload.read().await?;
     let value = Params::parse(head.uri.query(), &head.headers, &body)?.value("value")?;
     let value = api.store.set(caller.tenant(), &CounterName::default_counter(), value).await?;
     Ok(document::integer(caller.tenant(), value))
@@ -43,14 +38,14 @@ pub(super) async fn set(
 pub(super) async fn increment(
     api: &Api,
     client: IpAddr,
-    request: Request<Incoming>,
+    head: &Parts,
+    payload: &mut Payload,
     account: &mut Account,
 ) -> Result<Answer, ApiError> {
-    let caller = api.caller(request.headers(), client, account).await?;
-    let (head, body) = request.into_parts();
+    let caller = api.caller(&head.headers, client, account).await?;
     refuse_promises(&head.headers)?;
     // An increment has no parameters; a body that can not be read is refused all the same, before a number is spent on it.
-    let body = read_body(body).await?;
+    let body = payload.read().await?;
     if Params::parse(head.uri.query(), &head.headers, &body)?.has("count") {
         return Err(ApiError::NotSupported("count"));
     }

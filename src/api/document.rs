@@ -1,6 +1,6 @@
 //! JSON:API documents: the bytes of every answer.
 //!
-//! Job: [`data`] and [`error`] make the response of a handler. Invariant: each is complete JSON:API; answers to increments are written without a
+//! Job: [`integer`], [`user`], [`text`] and [`error()`] make the response of a handler. Invariant: each is complete JSON:API; answers to increments are written without a
 //! tree of values, since they are most of all answers.
 //! Must never: put a text into JSON without escaping it.
 

@@ -152,8 +152,8 @@ impl ApiError {
                 format!("The {scope} limit of {} is used up. Wait as Retry-After says.", decision.limit)
             }
             Self::HttpsRequired => {
-                "A key or a body was sent over plain HTTP and was not honoured. Send it over HTTPS, \
-                 and replace a key that was sent in clear."
+                "This port only sends GET requests on to HTTPS. Nothing that came by it was honoured: send it over HTTPS, and replace \
+                 a key that was sent in clear."
                     .to_owned()
             }
             Self::Overloaded => "Too many requests are waiting. Nothing was changed; try again shortly.".to_owned(),

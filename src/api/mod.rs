@@ -23,9 +23,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
 
 use self::document::Answer;
 use self::error::ApiError;
+use self::params::Payload;
 use self::route::{Listener, NoRoute, Route};
 use crate::auth::password::{HashingPool, PasswordPolicy};
 use crate::auth::throttle::{Decision, Throttle};
@@ -94,7 +96,11 @@ impl Api {
         request: Request<Incoming>,
         account: &mut Account,
     ) -> Answer {
-        let mut answer = match self.route(listener, client, request, account).await {
+        let (head, body) = request.into_parts();
+        let mut payload = Payload::new(&head.headers, body);
+        let routed = self.route(listener, client, &head, &mut payload, account).await;
+        payload.discard().await;
+        let mut answer = match routed {
             Ok(answer) => answer,
             Err(error) => {
                 let cause = match &error {
@@ -115,10 +121,11 @@ impl Api {
         &self,
         listener: Listener,
         client: IpAddr,
-        request: Request<Incoming>,
+        head: &Parts,
+        payload: &mut Payload,
         account: &mut Account,
     ) -> Result<Answer, ApiError> {
-        let (label, route) = route::find(listener, request.method(), request.uri().path());
+        let (label, route) = route::find(listener, &head.method, head.uri.path());
         account.label = label;
         let route = route.map_err(|none| match none {
             NoRoute::Path => ApiError::NotFound,
@@ -128,10 +135,10 @@ impl Api {
             Route::Livez => Ok(ops::livez()),
             Route::Readyz => Ok(ops::readyz(self.store.health(), self.shared.draining.load(Ordering::Relaxed))),
             Route::Metrics => Ok(ops::metrics(&self.shared.metrics)),
-            Route::Register => tenants::register(self, client, request, account).await,
-            Route::Read => counters::read(self, client, request, account).await,
-            Route::Set => counters::set(self, client, request, account).await,
-            Route::Increment => counters::increment(self, client, request, account).await,
+            Route::Register => tenants::register(self, client, head, payload, account).await,
+            Route::Read => counters::read(self, client, head, account).await,
+            Route::Set => counters::set(self, client, head, payload, account).await,
+            Route::Increment => counters::increment(self, client, head, payload, account).await,
         }
     }
 }

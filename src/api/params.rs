@@ -1,6 +1,6 @@
 //! The parameters of a request: a JSON:API document, a plain JSON object, a form or the query, all to one flat list.
 //!
-//! Job: read a body within its limits ([`read_body`]) and parse it ([`Params::parse`]). Invariant: a name is there at most once; a repeated one is an
+//! Job: read a body within its limits ([`Payload`]) and parse it ([`Params::parse`]). Invariant: a name is there at most once; a repeated one is an
 //! error, since two readers would take two values.
 //! Must never: round. A number is an integer as it was written, or it is refused.
 
@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::ApiError;
@@ -20,36 +20,67 @@ use crate::counter::Value;
 pub const MAX_BODY_BYTES: usize = 4096;
 /// How much of a larger one is read before the answer.
 const MAX_DISCARDED_BYTES: usize = 1 << 20;
+/// How long that may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads a body, if it is small and quick enough.
-///
-/// # Errors
-/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::MalformedBody`].
-pub async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    tokio::time::timeout(BODY_TIMEOUT, read_frames(body)).await.unwrap_or(Err(ApiError::BodyTimeout))
+/// A request's body, to be read once at most.
+#[derive(Debug)]
+pub struct Payload {
+    body: Incoming,
+    /// The sender waits to be asked for the body.
+    expects_continue: bool,
 }
 
-/// Reads the frames. Of a body that is too large a bounded rest is read and thrown away, so that its sender comes to read the answer.
-async fn read_frames(mut body: Incoming) -> Result<Bytes, ApiError> {
-    let mut kept = BytesMut::new();
-    let mut seen = 0;
-    while let Some(frame) = body.frame().await {
-        let broken = "the body ended before its announced end, or its chunks are broken";
-        let frame = frame.map_err(|_| ApiError::MalformedBody(broken))?;
-        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
-        seen += bytes.len();
-        if seen <= MAX_BODY_BYTES {
-            kept.extend_from_slice(bytes);
-        } else if seen > MAX_DISCARDED_BYTES {
-            break;
-        }
+impl Payload {
+    /// The body that came with `headers`.
+    #[must_use]
+    pub fn new(headers: &HeaderMap, body: Incoming) -> Self {
+        Self { body, expects_continue: headers.contains_key(EXPECT) }
     }
-    if seen > MAX_BODY_BYTES { Err(ApiError::BodyTooLarge(MAX_BODY_BYTES)) } else { Ok(kept.freeze()) }
+
+    /// Reads the body, if it is small and quick enough.
+    ///
+    /// # Errors
+    /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::MalformedBody`].
+    pub async fn read(&mut self) -> Result<Bytes, ApiError> {
+        if self.body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+            return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
+        }
+        self.expects_continue = false;
+        tokio::time::timeout(BODY_TIMEOUT, self.frames()).await.unwrap_or(Err(ApiError::BodyTimeout))
+    }
+
+    async fn frames(&mut self) -> Result<Bytes, ApiError> {
+        let mut kept = BytesMut::new();
+        while let Some(frame) = self.body.frame().await {
+            let broken = "the body ended before its announced end, or its chunks are broken";
+            let frame = frame.map_err(|_| ApiError::MalformedBody(broken))?;
+            kept.extend_from_slice(frame.data_ref().map_or(&[][..], |bytes| bytes));
+            if kept.len() > MAX_BODY_BYTES {
+                return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
+            }
+        }
+        Ok(kept.freeze())
+    }
+
+    /// Reads and throws away a bounded rest, so that its sender comes to read the answer; a sender that waits to be asked is not asked.
+    pub async fn discard(&mut self) {
+        if self.expects_continue || self.body.is_end_stream() {
+            return;
+        }
+        let rest = async {
+            let mut seen = 0;
+            while let Some(Ok(frame)) = self.body.frame().await {
+                seen += frame.data_ref().map_or(0, Bytes::len);
+                if seen > MAX_DISCARDED_BYTES {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
+    }
 }
 
 /// A parsed parameter.

@@ -6,13 +6,12 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::Request;
-use hyper::body::Incoming;
+use hyper::http::request::Parts;
 use zeroize::Zeroizing;
 
 use super::document::{self, Answer};
 use super::error::ApiError;
-use super::params::{Params, read_body};
+use super::params::{Params, Payload};
 use super::{Account, Api};
 use crate::auth::key::ApiKey;
 use crate::store::NewTenant;
@@ -21,12 +20,12 @@ use crate::tenant::TenantName;
 pub(super) async fn register(
     api: &Api,
     client: IpAddr,
-    request: Request<Incoming>,
+    head: &Parts,
+    payload: &mut Payload,
     account: &mut Account,
 ) -> Result<Answer, ApiError> {
     api.limit_client(client, account)?;
-    let (head, body) = request.into_parts();
-    let body = read_body(body).await?;
+    let body = payload.read().await?;
     let params = Params::parse(head.uri.query(), &head.headers, &body)?;
     let invalid = |parameter, code, detail: String| ApiError::Invalid { parameter, code, detail };
     let name = TenantName::parse(params.text("username")?)

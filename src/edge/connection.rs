@@ -13,9 +13,10 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
+use hyper::header::{HOST, TRANSFER_ENCODING};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -107,10 +108,7 @@ where
     let shared = Arc::new(guard::Shared::default());
     let service = service_fn(|request| {
         shared.busy.store(true, Ordering::Relaxed);
-        let two_lengths = shared.two_lengths.swap(false, Ordering::Relaxed);
-        let refusal = two_lengths.then_some(ApiError::MalformedRequest(
-            "the request has both Transfer-Encoding and Content-Length; send one of them",
-        ));
+        let refusal = refuse_http1(&request, &shared).or_else(|| refuse_head(&request));
         let (answer, shared) = (answer(request, refusal), Arc::clone(&shared));
         async move {
             let answer = answer.await;
@@ -123,8 +121,8 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(2 * MAX_HEADERS)
+        .max_buf_size(2 * MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(guard), service);
     tokio::pin!(connection);
     tokio::select! {
@@ -140,12 +138,14 @@ where
 {
     let service = service_fn(move |request| {
         let observer = observer.clone();
-        async move { Ok::<_, Infallible>(observer.answer(peer.ip(), request, None).await) }
+        let refusal = refuse_head(&request);
+        async move { Ok::<_, Infallible>(observer.answer(peer.ip(), request, refusal).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
+        // Larger than what is taken, so that what is refused gets a document.
+        .max_header_list_size(8 * u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(8))
         .serve_connection(TokioIo::new(stream), service);
@@ -157,21 +157,45 @@ where
     let _ = connection.await;
 }
 
+/// What is wrong with a head that the library took, in HTTP/1.1's own rules.
+fn refuse_http1(request: &Request<Incoming>, shared: &guard::Shared) -> Option<ApiError> {
+    let headers = request.headers();
+    let problem = if headers.contains_key(TRANSFER_ENCODING) && shared.has_two_lengths() {
+        "the request has both Transfer-Encoding and Content-Length; send one of them"
+    } else if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
+        "a request has one Host header; this one has none or several"
+    } else {
+        return None;
+    };
+    Some(ApiError::MalformedRequest(problem))
+}
+
+/// What is wrong with a head whatever the protocol: its size.
+fn refuse_head(request: &Request<Incoming>) -> Option<ApiError> {
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    (headers.len() > MAX_HEADERS || bytes > MAX_HEAD_BYTES).then_some(ApiError::MalformedRequest(HEAD_TOO_LARGE))
+}
+
+const HEAD_TOO_LARGE: &str = "the request's head is too large: 128 headers and 32 KiB at most";
+
 /// The whole answer to a head that HTTP's library could not parse.
 fn malformed(status: u16) -> Vec<u8> {
     malformed_with(match status {
-        431 => "the request's head is too large: 128 headers and 32 KiB at most",
+        431 => HEAD_TOO_LARGE,
         414 => "the request's path is too long",
         _ => "the request's head is not valid HTTP/1.1",
     })
 }
 
 fn malformed_with(detail: &'static str) -> Vec<u8> {
-    let answer = document::error(&ApiError::MalformedRequest(detail), &new_request_id());
+    let id = new_request_id();
+    let answer = document::error(&ApiError::MalformedRequest(detail), &id);
     let body = answer.into_body();
     let bytes = body_bytes(body);
     let mut whole = format!(
-        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/vnd.api+json\r\ncache-control: no-store\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/vnd.api+json\r\ncache-control: no-store\r\nx-request-id: {id}\r\n\
+         strict-transport-security: max-age=31536000\r\ncontent-length: {}\r\n\
          connection: close\r\n\r\n",
         bytes.len()
     )

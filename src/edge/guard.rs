@@ -7,8 +7,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ const HEAD: Duration = Duration::from_secs(8);
 const WRITE: Duration = Duration::from_secs(8);
 /// How long a peer may go on sending after the last answer.
 const LINGER: Duration = Duration::from_secs(1);
+/// More than the largest head.
+const RECENT_BYTES: usize = 96 * 1024;
 const FAR: Duration = Duration::from_secs(86_400);
 
 /// What the stream and the service of one connection tell each other.
@@ -32,8 +34,25 @@ pub(super) struct Shared {
     pub(super) busy: AtomicBool,
     /// A request was answered since the last look.
     pub(super) answered: AtomicBool,
-    /// The head that was read last has both `Transfer-Encoding` and `Content-Length`.
-    pub(super) two_lengths: AtomicBool,
+    /// The bytes that were read last, so that a head can be looked at as it was sent.
+    recent: Mutex<Vec<u8>>,
+}
+
+impl Shared {
+    /// Whether a head among the bytes read last announces its body's length in both ways. HTTP's library hides that: it reads the chunks, ignores the
+    /// length and closes the connection, so nothing could be smuggled; but a sender that says two things is to be told.
+    pub(super) fn has_two_lengths(&self) -> bool {
+        has_two_lengths(&self.recent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn remember(&self, bytes: &[u8]) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() + bytes.len() > RECENT_BYTES {
+            let rest = recent.len().saturating_sub(RECENT_BYTES / 2);
+            recent.drain(..rest);
+        }
+        recent.extend_from_slice(bytes);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,6 +69,7 @@ pub(super) struct Guard<S> {
     phase: Phase,
     read_deadline: Instant,
     write_deadline: Option<Instant>,
+    linger_deadline: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
     substitute: Option<(Vec<u8>, usize)>,
     said_goodbye: bool,
@@ -66,6 +86,7 @@ impl<S> Guard<S> {
             phase: Phase::Idle,
             read_deadline: now + HEAD,
             write_deadline: None,
+            linger_deadline: None,
             sleep: Box::pin(sleep_until(now + HEAD)),
             substitute: None,
             said_goodbye: false,
@@ -78,7 +99,7 @@ impl<S> Guard<S> {
         let read = if self.phase == Phase::Busy { None } else { Some(self.read_deadline) };
         loop {
             if self.sleep.as_mut().poll(context).is_pending() {
-                let due = [read, self.write_deadline].into_iter().flatten().min();
+                let due = [read, self.write_deadline, self.linger_deadline].into_iter().flatten().min();
                 if due.is_none_or(|due| due >= self.sleep.deadline()) {
                     return false;
                 }
@@ -86,7 +107,7 @@ impl<S> Guard<S> {
                 continue;
             }
             let now = Instant::now();
-            let due = [read, self.write_deadline].into_iter().flatten().min();
+            let due = [read, self.write_deadline, self.linger_deadline].into_iter().flatten().min();
             if due.is_some_and(|due| due <= now) {
                 return true;
             }
@@ -111,6 +132,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             self.read_deadline = Instant::now() + IDLE;
         }
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.shared.remember(&buffer.filled()[before..]);
+        }
         if self.shared.busy.load(Ordering::Relaxed) {
             self.phase = Phase::Busy;
             return read;
@@ -120,9 +144,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 if self.phase != Phase::Head {
                     self.phase = Phase::Head;
                     self.read_deadline = Instant::now() + HEAD;
-                }
-                if has_two_lengths(&buffer.filled()[before..]) {
-                    self.shared.two_lengths.store(true, Ordering::Relaxed);
                 }
                 Poll::Ready(Ok(()))
             }
@@ -182,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     /// the last answer with it.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.phase = Phase::Busy;
-        self.write_deadline.get_or_insert_with(|| Instant::now() + LINGER);
+        self.linger_deadline.get_or_insert_with(|| Instant::now() + LINGER);
         if !self.said_goodbye {
             match Pin::new(&mut self.inner).poll_shutdown(context) {
                 Poll::Ready(Ok(())) => self.said_goodbye = true,
@@ -211,19 +232,20 @@ fn empty_client_error(bytes: &[u8]) -> Option<u16> {
     is_empty.then(|| std::str::from_utf8(status).ok()?.parse::<u16>().ok()).flatten().map(|rest| 400 + rest)
 }
 
-/// Whether the head in `bytes` announces its body's length in both ways. A head that arrives in pieces may escape; the library then reads
-/// the chunks, ignores the length and closes the connection, so nothing can be smuggled either way.
 fn has_two_lengths(bytes: &[u8]) -> bool {
-    let has = |head: &[u8], name: &[u8]| {
-        head.windows(name.len() + 2).any(|window| {
-            window[0] == b'\n' && window[1..=name.len()].eq_ignore_ascii_case(name) && window[name.len() + 1] == b':'
-        })
-    };
-    if !has(bytes, b"transfer-encoding") {
-        return false;
+    let mut heads = Vec::new();
+    let mut start = 0;
+    for end in bytes.windows(4).enumerate().filter(|(_, window)| *window == b"\r\n\r\n").map(|(at, _)| at) {
+        heads.push(&bytes[start..end]);
+        start = end;
     }
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(bytes.len());
-    has(&bytes[..end], b"transfer-encoding") && has(&bytes[..end], b"content-length")
+    heads.iter().any(|head| has_header(head, b"transfer-encoding") && has_header(head, b"content-length"))
+}
+
+fn has_header(head: &[u8], name: &[u8]) -> bool {
+    head.windows(name.len() + 2).any(|window| {
+        window[0] == b'\n' && window[1..=name.len()].eq_ignore_ascii_case(name) && window[name.len() + 1] == b':'
+    })
 }
 
 #[cfg(test)]
@@ -234,6 +256,8 @@ mod tests {
     fn two_lengths_are_seen_in_the_head_only() {
         let head = b"PUT / HTTP/1.1\r\nContent-length: 4\r\nTRANSFER-ENCODING: chunked\r\n\r\n";
         assert!(has_two_lengths(head));
+        let after_another = [&b"PUT / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"[..], head].concat();
+        assert!(has_two_lengths(&after_another));
         assert!(!has_two_lengths(b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\ncontent-length: 4"));
         assert!(!has_two_lengths(b"PUT / HTTP/1.1\r\ncontent-length: 40\r\n\r\n\ntransfer-encoding: x"));
     }

@@ -160,9 +160,10 @@ impl Workers {
 
     /// Waits until every connection has ended; they were told by `drain`, and have its timeout.
     pub fn join(self) {
-        for worker in self.workers {
-            drop(worker.arrivals);
-            let _ = worker.thread.join();
+        // All of them first lose their senders, so that their time-outs run side by side.
+        let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
+        for thread in threads {
+            let _ = thread.join();
         }
     }
 }

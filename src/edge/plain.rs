@@ -16,18 +16,20 @@ pub(super) fn answer(request: &Request<Incoming>, https_port: u16) -> Answer {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_bare = !request.headers().contains_key(AUTHORIZATION) && request.body().is_end_stream();
     let location = location(request, https_port).filter(|_| reads && is_bare);
-    let Some(location) = location else {
-        let id = new_request_id();
-        let mut answer = document::error(&ApiError::HttpsRequired, &id);
-        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        return answer;
+    let id = new_request_id();
+    let mut answer = match location {
+        None => document::error(&ApiError::HttpsRequired, &id),
+        Some(location) => {
+            let text = "This service speaks HTTPS: see Location.\n".to_owned();
+            let mut answer = document::text(StatusCode::PERMANENT_REDIRECT, "text/plain; charset=utf-8", text);
+            answer.headers_mut().insert(LOCATION, location);
+            answer
+        }
     };
-    let mut answer = document::text(
-        StatusCode::PERMANENT_REDIRECT,
-        "text/plain; charset=utf-8",
-        "This service speaks HTTPS: see Location.\n".to_owned(),
-    );
-    answer.headers_mut().insert(LOCATION, location);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        answer.headers_mut().insert("x-request-id", id);
+    }
     answer
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
+use x509_parser::extensions::GeneralName;
 
 /// How long a self-signed certificate is valid; browsers refuse longer ones.
 const VALID: Duration = Duration::days(397);
@@ -36,15 +38,20 @@ pub enum TlsSource {
         /// Its private key, PEM.
         key: PathBuf,
     },
-    /// A self-signed certificate in this folder, made if it is not there.
-    SelfSigned(PathBuf),
+    /// A self-signed certificate, made if there is none that will do.
+    SelfSigned {
+        /// Its folder.
+        folder: PathBuf,
+        /// The address that is listened on, which the certificate must name.
+        address: IpAddr,
+    },
 }
 
 impl TlsSource {
     fn files(&self) -> (PathBuf, PathBuf) {
         match self {
             Self::Files { cert, key } => (cert.clone(), key.clone()),
-            Self::SelfSigned(folder) => (folder.join("cert.pem"), folder.join("key.pem")),
+            Self::SelfSigned { folder, .. } => (folder.join("cert.pem"), folder.join("key.pem")),
         }
     }
 }
@@ -112,7 +119,7 @@ impl TlsIdentity {
     /// Whether the certificate is this process's own.
     #[must_use]
     pub fn is_self_signed(&self) -> bool {
-        matches!(self.source, TlsSource::SelfSigned(_))
+        matches!(self.source, TlsSource::SelfSigned { .. })
     }
 }
 
@@ -124,12 +131,15 @@ impl ResolvesServerCert for TlsIdentity {
 
 fn load(source: &TlsSource) -> Result<CertifiedKey> {
     let (cert_file, key_file) = source.files();
-    if let TlsSource::SelfSigned(folder) = source {
+    if let TlsSource::SelfSigned { folder, address } = source {
         let now = OffsetDateTime::now_utc();
-        let good = read_chain(&cert_file).ok().and_then(|chain| expiry(chain.first()?));
-        let enough = good.is_some_and(|expiry| expiry > (now + RENEW).unix_timestamp());
-        if !enough || !key_file.is_file() {
-            make_self_signed(folder, now)?;
+        let address = address.to_canonical();
+        let chain = read_chain(&cert_file).unwrap_or_default();
+        let will_do = chain.first().is_some_and(|cert| {
+            expiry(cert).is_some_and(|expiry| expiry > (now + RENEW).unix_timestamp()) && names(cert, address)
+        });
+        if !will_do || !key_file.is_file() {
+            make_self_signed(folder, address, now)?;
         }
     }
     let chain = read_chain(&cert_file)?;
@@ -153,8 +163,24 @@ fn expiry(cert: &CertificateDer<'_>) -> Option<i64> {
     Some(cert.validity().not_after.timestamp())
 }
 
-fn make_self_signed(folder: &Path, now: OffsetDateTime) -> Result<()> {
+/// Whether a certificate names an address that one can connect to.
+fn names(cert: &CertificateDer<'_>, address: IpAddr) -> bool {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let Ok((_, cert)) = x509_parser::parse_x509_certificate(cert) else { return false };
+    let Ok(Some(names)) = cert.subject_alternative_name() else { return false };
+    let named = |name: &GeneralName<'_>| matches!(name, GeneralName::IPAddress(bytes) if *bytes == octets);
+    address.is_unspecified() || names.value.general_names.iter().any(named)
+}
+
+fn make_self_signed(folder: &Path, address: IpAddr, now: OffsetDateTime) -> Result<()> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !address.is_unspecified() && !names.contains(&address.to_string()) {
+        names.push(address.to_string());
+    }
+    let certain = names.len();
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if !hostname.is_empty() && !names.contains(&hostname) {
         names.push(hostname);
@@ -162,7 +188,8 @@ fn make_self_signed(folder: &Path, now: OffsetDateTime) -> Result<()> {
     let make = || -> Result<(String, String)> {
         let key = KeyPair::generate()?;
         // A host name that is no DNS name must not keep the service from starting.
-        let mut params = CertificateParams::new(names.clone()).or_else(|_| CertificateParams::new(&names[..3]))?;
+        let mut params =
+            CertificateParams::new(names.clone()).or_else(|_| CertificateParams::new(&names[..certain]))?;
         params.not_before = now - Duration::days(1);
         params.not_after = now + VALID;
         params.distinguished_name.push(DnType::CommonName, "odometer self-signed");
@@ -192,11 +219,15 @@ mod tests {
     #[test]
     fn a_self_signed_certificate_is_made_once_and_kept() {
         let temp = tempfile::tempdir().unwrap();
-        let source = TlsSource::SelfSigned(temp.path().join("tls"));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let source = TlsSource::SelfSigned { folder: temp.path().join("tls"), address };
         let first = TlsIdentity::load(source.clone()).unwrap();
         let second = TlsIdentity::load(source).unwrap();
         assert_eq!(first.fingerprint(), second.fingerprint());
         assert_eq!(first.fingerprint().len(), 32 * 3 - 1);
+        let elsewhere =
+            TlsSource::SelfSigned { folder: temp.path().join("tls"), address: IpAddr::from([127, 0, 0, 2]) };
+        assert_ne!(TlsIdentity::load(elsewhere).unwrap().fingerprint(), first.fingerprint());
         let left = first.expires_unix_s().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
         assert!(left > 390 * 86_400);
     }
@@ -205,7 +236,8 @@ mod tests {
     fn a_certificate_and_a_strangers_key_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
-            TlsIdentity::load(TlsSource::SelfSigned(temp.path().join(name))).unwrap();
+            let address = IpAddr::from([127, 0, 0, 1]);
+            TlsIdentity::load(TlsSource::SelfSigned { folder: temp.path().join(name), address }).unwrap();
         }
         let cert = temp.path().join("a/cert.pem");
         let mixed = TlsSource::Files { cert: cert.clone(), key: temp.path().join("b/key.pem") };

@@ -170,8 +170,21 @@ fn spawn_writer<W: Write + Send + 'static>(target: W, refused: &Arc<AtomicU64>) 
         .finish(BatchWriter::new(target, Arc::clone(refused)))
 }
 
+/// Makes and removes a file, to know whether that can be done.
+fn try_writing(dir: &Path) -> io::Result<()> {
+    let path = dir.join(format!(".odometer-probe-{}", std::process::id()));
+    std::fs::File::create(&path)?;
+    std::fs::remove_file(path)
+}
+
 fn daily_file(dir: &Path, keep: usize) -> anyhow::Result<RollingFileAppender> {
     let keep = if keep == 0 { 0 } else { keep.max(2) };
+    // Asked first, since the appender says what it could not do on stderr, in lines of its own.
+    let probe = || -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        try_writing(dir)
+    };
+    probe().with_context(|| format!("cannot write logs to {}", dir.display()))?;
     RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
         .filename_prefix("odometer")

@@ -1,7 +1,7 @@
 //! The committer: decides every value, in order, and answers when it is durable. There is one, and it alone changes records.
 //!
-//! Job: one [`Committer::turn`] takes the requests that are there, decides them on the records in memory, appends one frame to the
-//! journal, and then, and only then, publishes and answers.
+//! Job: each turn takes the requests that are there ([`Committer::decide`]), decides them on the records in memory, appends one frame to the
+//! journal, and then, and only then, publishes and answers ([`Committer::finish_turn`]).
 //!
 //! ```text
 //!   requests: A+1 A+1 B=9 C+1(cold)                          while this turn syncs, the next requests gather

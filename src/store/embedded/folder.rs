@@ -28,12 +28,12 @@ const FORMAT_NAME: &str = "odometer data format";
 #[derive(Debug, Error)]
 pub enum FolderError {
     /// The system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// Which file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There is something else at the path.
     #[error("{0} is not a folder")]
@@ -66,11 +66,13 @@ impl Folder {
     pub fn take(path: &Path) -> Result<Self, FolderError> {
         let at = |path: &Path| {
             let path = path.to_owned();
-            move |source| FolderError::Io { path, source }
+            move |cause| FolderError::Io { path, cause }
         };
         if path.exists() && !path.is_dir() {
             return Err(FolderError::NotAFolder(path.to_owned()));
         }
+        // Before anything is made in it: a folder of another format is left exactly as it is.
+        read_format(path)?;
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
         let lock_path = path.join("LOCK");
         let lock = OpenOptions::new()
@@ -114,35 +116,8 @@ impl Folder {
     /// # Errors
     /// [`FolderError::Format`] if FORMAT is of another kind, or missing beside data.
     pub fn format(&self) -> Result<Option<StoreId>, FolderError> {
-        let path = self.path.join("FORMAT");
-        let problem = |problem: String| FolderError::Format { path: self.path.clone(), problem };
-        let text = match fs::read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let used = self.sled().join("db").exists();
-                return if used {
-                    Err(problem("it has data, but the file FORMAT is missing".into()))
-                } else {
-                    Ok(None)
-                };
-            }
-            Err(source) => return Err(FolderError::Io { path, source }),
-        };
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        let words = line.strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim_start().split_once(" store "));
-        let Some((version, id)) = words else {
-            return Err(problem("the file FORMAT does not say \"odometer data format\"".into()));
-        };
-        match version.parse::<u32>() {
-            Ok(FORMAT_VERSION) => {}
-            Ok(newer) if newer > FORMAT_VERSION => {
-                return Err(problem(format!("format {newer} is newer than {FORMAT_VERSION}; use the newer build")));
-            }
-            _ => return Err(problem(format!("format {version:?} is unknown; this build reads {FORMAT_VERSION}"))),
-        }
-        parse_id(id).map(Some).ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
+        read_format(&self.path)
     }
-
     /// Declares the folder a store of this build's format, durably.
     ///
     /// # Errors
@@ -157,8 +132,38 @@ impl Folder {
             fs::rename(&temporary, &path)?;
             File::open(&self.path)?.sync_all()
         };
-        write().map_err(|source| FolderError::Io { path: path.clone(), source })
+        write().map_err(|cause| FolderError::Io { path: path.clone(), cause })
     }
+}
+
+/// The store's id by the folder's FORMAT, changing nothing.
+///
+/// # Errors
+/// As [`Folder::format`].
+pub fn read_format(folder: &Path) -> Result<Option<StoreId>, FolderError> {
+    let path = folder.join("FORMAT");
+    let problem = |problem: String| FolderError::Format { path: folder.to_owned(), problem };
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let used = folder.join("sled").join("db").exists();
+            return if used { Err(problem("it has data, but the file FORMAT is missing".into())) } else { Ok(None) };
+        }
+        Err(cause) => return Err(FolderError::Io { path, cause }),
+    };
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let words = line.strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim_start().split_once(" store "));
+    let Some((version, id)) = words else {
+        return Err(problem("the file FORMAT does not say \"odometer data format\"".into()));
+    };
+    match version.parse::<u32>() {
+        Ok(FORMAT_VERSION) => {}
+        Ok(newer) if newer > FORMAT_VERSION => {
+            return Err(problem(format!("format {newer} is newer than {FORMAT_VERSION}; use the newer build")));
+        }
+        _ => return Err(problem(format!("format {version:?} is unknown; this build reads {FORMAT_VERSION}"))),
+    }
+    parse_id(id).map(Some).ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
 }
 
 /// A store id as text.

@@ -38,12 +38,12 @@ const SUFFIX: &str = ".journal";
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// The system refused.
-    #[error("journal/{name}: {source}")]
+    #[error("journal/{name}: {cause}")]
     Io {
         /// The file.
         name: String,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Something that was acknowledged is not there or not as it was written.
     #[error("journal/{name} is damaged at offset {offset}: {problem}")]
@@ -387,5 +387,5 @@ fn number_of(name: &str) -> Option<u64> {
 }
 
 fn io_error(name: &str, source: io::Error) -> JournalError {
-    JournalError::Io { name: name.to_owned(), source }
+    JournalError::Io { name: name.to_owned(), cause: source }
 }

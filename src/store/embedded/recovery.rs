@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::checkpoint::Keeper;
 use super::disk::{Disk, RealDisk};
-use super::folder::{Folder, FolderError};
+use super::folder::{Folder, FolderError, read_format};
 use super::frame::{Body, CommitSeq, SegmentHeader, StoreId};
 use super::journal::{Files, JournalError, Tail, replay};
 use super::state::{SledState, State};
@@ -41,7 +41,7 @@ pub enum OpenError {
     #[error("commits are missing: {0}; restore the folder from a backup, all of it together")]
     Incomplete(String),
     /// A thread could not be started.
-    #[error("a thread could not be started: {0}")]
+    #[error(transparent)]
     Thread(#[from] std::io::Error),
 }
 
@@ -136,7 +136,7 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
     if let Some(store) = folder.format()? {
         return Ok((store, false));
     }
-    let io = |source| OpenError::Journal(JournalError::Io { name: String::new(), source });
+    let io = |cause| OpenError::Journal(JournalError::Io { name: String::new(), cause });
     for name in disk.list().map_err(io)? {
         let bytes = disk.open(&name).and_then(|file| super::disk::DiskFile::read_all(&file)).map_err(io)?;
         if let Some(header) = SegmentHeader::decode(&bytes) {
@@ -172,6 +172,7 @@ pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
         let problem = "there is no odometer data here (no file FORMAT)".to_owned();
         return Err(FolderError::Format { path: path.to_owned(), problem }.into());
     }
+    read_format(path)?;
     for inner in ["journal", "sled"] {
         if !path.join(inner).is_dir() {
             return Ok(Verdict::Damaged(format!("the folder {inner} is missing")));
