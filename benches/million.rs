@@ -53,6 +53,7 @@ async fn load(folder: &Path, tenants: u64) -> Vec<String> {
         checkpoint_interval: Duration::from_secs(30),
         cache_records: 100_000,
         min_free_disk_bytes: 0,
+        backups: None,
     };
     let (store, _) = EmbeddedStore::open(&options, StoreMetrics::unrecorded()).expect("a new store");
     let store = store.for_worker();

@@ -5,6 +5,7 @@
 //! Must never: read a flag, an environment variable or a signal; these are main's.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::admin::server;
 use crate::api::route::{Listener, PATTERNS};
 use crate::api::{Api, Shared};
 use crate::auth::password::{HashingPool, PasswordPolicy};
@@ -47,8 +49,15 @@ pub struct App {
     listeners: Listeners,
     tls: Arc<TlsIdentity>,
     store: Arc<dyn Store>,
+    admin: Admin,
     shared: Arc<Shared>,
     metrics: Metrics,
+}
+
+/// The admin socket, and the store that it speaks for.
+struct Admin {
+    listener: UnixListener,
+    store: EmbeddedStore,
 }
 
 struct Listeners {
@@ -101,10 +110,14 @@ impl App {
             checkpoint_interval: config.checkpoint_interval,
             cache_records: config.cache_records,
             min_free_disk_bytes: config.min_free_disk_bytes,
+            backups: config.backups,
         };
         let (store, recovery) = EmbeddedStore::open(&options, metrics.store())
             .with_context(|| format!("--data-dir {} can not be opened", config.data_dir.display()))?;
         tell_recovery(&recovery);
+        let listener = server::bind(&config.data_dir)
+            .with_context(|| format!("the admin socket in {} can not be made", config.data_dir.display()))?;
+        let admin = Admin { listener, store: store.clone() };
         let tls = named.map_or_else(|| TlsIdentity::load(tls_source(&config)), Ok)?;
         let shared = Arc::new(Shared {
             throttle: Throttle::new(config.tenant_rate_limit, config.client_rate_limit),
@@ -116,7 +129,7 @@ impl App {
             metrics: metrics.clone(),
             draining: AtomicBool::new(false),
         });
-        let app = Self { config, addresses, listeners, tls, store: Arc::new(store), shared, metrics };
+        let app = Self { config, addresses, listeners, tls, store: Arc::new(store), admin, shared, metrics };
         app.tell_certificate();
         Ok(app)
     }
@@ -182,6 +195,7 @@ impl App {
             None => None,
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
+        let admin = tokio::spawn(server::serve(self.admin.listener, self.admin.store));
         tell_ready(self.addresses);
 
         tokio::pin!(stop);
@@ -219,6 +233,7 @@ impl App {
         // 5. Last of all the ops listener; main flushes the logs.
         ops_task.inspect(tokio::task::JoinHandle::abort);
         upkeep.abort();
+        admin.abort();
         match failure {
             Some(error) => Err(error),
             None => {
@@ -265,15 +280,22 @@ fn tell_expiry(tls: &TlsIdentity, metrics: &Metrics) {
 }
 
 fn tell_recovery(recovery: &Recovery) {
-    if recovery.rolled_back {
-        tracing::warn!(event.action = "recovered", "the store was recovered: {recovery}");
-    } else {
-        tracing::info!(
-            event.action = "recovered",
+    if let Some(healed) = &recovery.healed {
+        tracing::error!(
+            event.action = "healed",
+            error.message = %healed.problem,
             odometer.commit_seq = recovery.last.0,
-            "the store was recovered: {recovery}"
+            file.directory = %healed.quarantine,
+            "the state was damaged and was rebuilt from {}; nothing is lost; the damaged files are in {}, see to the disk",
+            healed.base,
+            healed.quarantine
         );
     }
+    tracing::info!(
+        event.action = "recovered",
+        odometer.commit_seq = recovery.last.0,
+        "the store was recovered: {recovery}"
+    );
 }
 
 fn tell_ready(addresses: Addresses) {

@@ -40,6 +40,35 @@ pub enum Command {
     /// environment and flags.
     #[command(mut_args(only_data_dir_shown))]
     Verify(Flags),
+    /// Write a backup of everything, as of one commit, to a file
+    ///
+    /// Asks the running server, which goes on meanwhile, through the admin socket in its data folder; where none runs, reads the folder
+    /// itself. The file is verified before it gets its name.
+    #[command(mut_args(only_data_dir_shown))]
+    Backup {
+        /// The file to write; one that is there is replaced when the new one is complete
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// The settings
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Make a new data folder from a backup
+    ///
+    /// The folder must be new or empty. It becomes a store of its own: numbers that were issued after the backup are issued again by it, so
+    /// restore only what is lost.
+    #[command(mut_args(only_data_dir_shown))]
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Only check that the backup is whole: exits 0 if it is, 4 if not
+        #[arg(long)]
+        verify: bool,
+        /// The settings
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -62,7 +91,7 @@ pub enum ConfigCommand {
 const CONFIG_FLAG: &str = "config";
 
 fn only_data_dir_shown(argument: Arg) -> Arg {
-    let shown = [CONFIG_FLAG, "data-dir", "help"].contains(&argument.get_id().as_str());
+    let shown = [CONFIG_FLAG, "data-dir", "help", "to", "from", "verify"].contains(&argument.get_id().as_str());
     argument.hide(!shown)
 }
 

@@ -28,6 +28,7 @@
 //! | [`app`] | opens, binds, runs, drains: the only file that knows everything |
 //! | [`edge`] | sockets, TLS, limits, the one middleware |
 //! | [`api`] | routes, parameters, documents, the one table of errors |
+//! | [`admin`] | the socket through which commands of the same machine reach the server |
 //! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
 //! | [`store`] | what *committed* means; the embedded store below it |
 //! | [`telemetry`] | logs and metrics, each declared once |
@@ -38,6 +39,7 @@
 //! The HTTP library is hyper, not actix-web: the drain needs connections to be ended one by one (GOAWAY, `Connection: close`), the deadlines of a slow head
 //! and an idle connection must differ, and an unreadable head must get a document like every other error. hyper gives the connection to us; actix keeps it.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod auth;

@@ -4,15 +4,21 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use odometer::admin::backup::backup;
 use odometer::app::{self, App};
 use odometer::cli::{Cli, Command, ConfigCommand, VERSION};
 use odometer::config::{Config, Flags};
 use odometer::healthcheck;
+use odometer::store::embedded::backup::BackupError;
+use odometer::store::embedded::random_id;
 use odometer::store::embedded::recovery::{Verdict, verify};
+use odometer::store::embedded::restore::{RestoreError, restore, verify_backup};
 use odometer::telemetry::{LogFormat, Logs, install};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -20,6 +26,8 @@ use tokio::sync::watch;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The time between two changes of a progress line.
+const PROGRESS: Duration = Duration::from_millis(100);
 const FAILURE: u8 = 1;
 const HEALABLE: u8 = 3;
 const DAMAGED: u8 = 4;
@@ -38,10 +46,27 @@ fn main() -> ExitCode {
         }),
         Command::Verify(flags) => configured(&flags, |config| match verify(&config.data_dir) {
             Ok(Verdict::Clean(report)) => say(&format!("clean: {report}"), ExitCode::SUCCESS),
-            Ok(Verdict::Healable(report)) => say(&format!("healable by a start: {report}"), ExitCode::from(HEALABLE)),
+            Ok(Verdict::Healable(problem, base)) => {
+                say(&format!("healable: {problem}; a start rebuilds the state from {base}"), ExitCode::from(HEALABLE))
+            }
             Ok(Verdict::Damaged(problem)) => say(&format!("damaged: {problem}"), ExitCode::from(DAMAGED)),
             Err(error) => fail(&error.into()),
         }),
+        Command::Backup { to, flags } => configured(&flags, |config| {
+            let result = with_progress(|progress| backup(&config.data_dir, &to, now_unix_s(), progress));
+            match result {
+                Ok(summary) => say(&format!("{}: {summary}", to.display()), ExitCode::SUCCESS),
+                Err(error) => fail(&error),
+            }
+        }),
+        Command::Restore { from, verify: true, .. } => {
+            match with_progress(|progress| verify_backup(&from, &mut |count| progress(&format!("{count} records")))) {
+                Ok(summary) => say(&format!("whole: {summary}"), ExitCode::SUCCESS),
+                Err(error @ RestoreError::Backup(_, BackupError::Bad { .. })) => complain(&error.to_string(), DAMAGED),
+                Err(error) => fail(&error.into()),
+            }
+        }
+        Command::Restore { from, flags, .. } => configured(&flags, |config| restore_into(&from, &config)),
         Command::Config(ConfigCommand::Print(flags)) => {
             configured(&flags, |config| say(config.print().trim_end(), ExitCode::SUCCESS))
         }
@@ -55,6 +80,49 @@ fn main() -> ExitCode {
             Err(error) => fail(&error.into()),
         },
     }
+}
+
+fn restore_into(from: &Path, config: &Config) -> ExitCode {
+    let (data_dir, segment_bytes) = (&config.data_dir, config.journal_segment_bytes);
+    let fresh = match random_id() {
+        Ok(fresh) => fresh,
+        Err(error) => return fail(&error.into()),
+    };
+    let result = with_progress(|progress| {
+        restore(from, data_dir, fresh, segment_bytes, &mut |count| progress(&format!("{count} records")))
+    });
+    match result {
+        Ok(summary) => {
+            let text = format!(
+                "{} restored: {summary}. Numbers issued after that are not in it and will be issued again.",
+                data_dir.display()
+            );
+            say(&text, ExitCode::SUCCESS)
+        }
+        Err(error) => fail(&error.into()),
+    }
+}
+
+/// Shows on a terminal how far something is.
+fn with_progress<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {
+    let mut stderr = std::io::stderr();
+    if !stderr.is_terminal() {
+        return run(&mut |_| {});
+    }
+    let mut shown: Option<Instant> = None;
+    let result = run(&mut |text| {
+        if shown.is_none_or(|at| at.elapsed() >= PROGRESS) {
+            shown = Some(Instant::now());
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+        }
+    });
+    let _ = stderr.write_all(b"\r\x1b[K");
+    result
+}
+
+#[expect(clippy::disallowed_methods, reason = "a backup says when it was made")]
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Help and version are no errors; a command alone gets the help; everything else is one line.

@@ -50,6 +50,7 @@ fn options(folder: &std::path::Path, cache_records: usize) -> Options {
         checkpoint_interval: Duration::from_millis(1),
         cache_records,
         min_free_disk_bytes: 0,
+        backups: None,
     }
 }
 

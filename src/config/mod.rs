@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::auth::rate::RateLimit;
 use crate::edge::network::Network;
+use crate::store::embedded::BackupPolicy;
 use crate::telemetry::LogOptions;
 
 pub use self::error::{ConfigError, Origin};
@@ -68,6 +69,8 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// How many cold records stay in memory.
     pub cache_records: usize,
+    /// When automatic backups are made, unless off.
+    pub backups: Option<BackupPolicy>,
     /// How long a stop waits for requests under way.
     pub drain_timeout: Duration,
     layers: Layers,
@@ -133,6 +136,7 @@ impl Config {
                 .parse("journal-segment-size", values::bytes_within(ByteSize::MIB..=ByteSize::GIB))?,
             checkpoint_interval: layers.parse("checkpoint-interval", values::duration(at_most_an_hour))?,
             cache_records: layers.parse("cache-records", values::whole(1000..=100_000_000))?,
+            backups: backups(&layers)?,
             drain_timeout: layers.parse("drain-timeout", values::duration(Duration::ZERO..=Duration::from_secs(60)))?,
             layers,
         };
@@ -175,6 +179,19 @@ fn known_store(text: &str) -> Result<(), String> {
         _ if text == "sled" => Ok(()),
         _ => Err("this is not a store of this build; expected sled".to_owned()),
     }
+}
+
+fn backups(layers: &Layers) -> Result<Option<BackupPolicy>, ConfigError> {
+    let at_most_a_year = Duration::from_secs(1)..=Duration::from_secs(8760 * 3600);
+    let interval = layers.parse("backup-interval", values::or_off(values::duration(at_most_a_year)))?;
+    let keep = layers.parse("backup-keep", values::whole(1..=1000))?;
+    let journal_cap_bytes = layers.parse("journal-cap", values::bytes)?;
+    let segment = layers.parse("journal-segment-size", values::bytes)?;
+    if journal_cap_bytes < segment.saturating_mul(2) {
+        let why = format!("{journal_cap_bytes} bytes are less than two journal segments of {segment} bytes");
+        return Err(ConfigError::Setting { name: "journal-cap", origin: layers.origin("journal-cap"), why });
+    }
+    Ok(interval.map(|interval| BackupPolicy { interval, journal_cap_bytes, keep }))
 }
 
 fn tls_files(layers: &Layers) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {

@@ -94,6 +94,13 @@ pub(super) const CHECKPOINT_DURATION: Declared = histogram(
     CHECKPOINT_SECONDS,
     "Time of one checkpoint in seconds, off the path of requests.",
 );
+pub(super) const HEALS: Declared =
+    counter("odometer_heals_total", "Damaged states that a start rebuilt from a backup and the journal.");
+pub(super) const LAST_BACKUP: Declared = gauge(
+    "odometer_backup_last_success_timestamp_seconds",
+    Unit::Seconds,
+    "When the newest automatic backup was made, in seconds since 1970; absent before the first.",
+);
 pub(super) const STORE_READY: Declared =
     gauge("odometer_store_ready", Unit::Count, "1 while the store accepts writes, otherwise 0.");
 pub(super) const DISK_FREE: Declared =
@@ -107,7 +114,7 @@ pub(super) const LOG_DROPS: Declared =
     counter("odometer_log_lines_dropped_total", "Log lines lost because their queue was full or their target refused.");
 
 /// All of the above; `process_*` comes from metrics-process.
-pub(super) const ALL: [&Declared; 19] = [
+pub(super) const ALL: [&Declared; 21] = [
     &HTTP_REQUESTS,
     &HTTP_DURATION,
     &HTTP_EXCEPTIONS,
@@ -123,6 +130,8 @@ pub(super) const ALL: [&Declared; 19] = [
     &RATE_LIMITED,
     &JOURNAL_BYTES,
     &CHECKPOINT_DURATION,
+    &HEALS,
+    &LAST_BACKUP,
     &STORE_READY,
     &DISK_FREE,
     &CERTIFICATE_EXPIRY,

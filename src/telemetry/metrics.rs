@@ -64,6 +64,12 @@ struct Shared {
     log_drops: OnceLock<LogDrops>,
 }
 
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
 impl Metrics {
     /// Makes the metrics of a server; `routes` are the patterns that [`Metrics::http`] is given indexes of.
     #[must_use]
@@ -182,6 +188,8 @@ impl Metrics {
             checkpoint_duration: histogram(recorder, &catalogue::CHECKPOINT_DURATION, Vec::new()),
             ready: gauge(recorder, &catalogue::STORE_READY, Vec::new()),
             disk_free: gauge(recorder, &catalogue::DISK_FREE, Vec::new()),
+            heals: counter(recorder, &catalogue::HEALS, Vec::new()),
+            last_backup: Some(self.clone()),
         }
     }
 }
@@ -229,6 +237,9 @@ pub struct StoreMetrics {
     pub ready: Gauge,
     /// Bytes free where the data folder is. 0 until first set: set it when the store opens.
     pub disk_free: Gauge,
+    /// States that were rebuilt.
+    pub heals: Counter,
+    last_backup: Option<Metrics>,
 }
 
 impl StoreMetrics {
@@ -247,6 +258,18 @@ impl StoreMetrics {
             checkpoint_duration: Histogram::noop(),
             ready: Gauge::noop(),
             disk_free: Gauge::noop(),
+            heals: Counter::noop(),
+            last_backup: None,
+        }
+    }
+}
+
+impl StoreMetrics {
+    /// Says when the newest automatic backup was made. Without a call the metric is absent.
+    pub fn tell_backup(&self, created_unix_s: u64) {
+        if let Some(metrics) = &self.last_backup {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
+            gauge(&metrics.shared.recorder, &catalogue::LAST_BACKUP, Vec::new()).set(created_unix_s as f64);
         }
     }
 }
@@ -319,6 +342,7 @@ mod tests {
         let metrics = metrics();
         let store = metrics.store();
         metrics.http(1, method_index("PUT"), 200, Duration::from_micros(300));
+        metrics.store().tell_backup(1);
         metrics.certificate_expiry(1.9e9);
         store.commit_duration.record(Duration::from_micros(134));
         store.commit_batch_size.record(64.0);

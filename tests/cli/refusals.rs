@@ -89,7 +89,7 @@ fn a_folder_that_can_not_be_used_is_one_line_and_1() {
     // sysfs takes no folders, not even from root.
     at(Path::new("/sys/odometer")).complained(1, &["/sys/odometer"]);
     for (name, text) in [
-        ("newer", "odometer data format 2 store 00000000000000000000000000000000\n"),
+        ("newer", "odometer data format 99 store 00000000000000000000000000000000\n"),
         ("older", "odometer data format 0 store 00000000000000000000000000000000\n"),
         ("strange", "another program's format\n"),
         ("empty", ""),

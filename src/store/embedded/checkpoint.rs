@@ -1,50 +1,138 @@
-//! The keeper: takes what was committed, brings it into the state in steps, and finds records that are not in memory.
+//! The keeper: takes what was committed, brings it into the state in steps, finds records that are not in memory, and cuts backups.
 //!
 //! Job: hold the changes since the last checkpoint; write them to the [`State`] off the path of a commit; answer loads from the newest
-//! of *pending*, *being written* and *state*, so that a load never sees an older value than what was handed over.
+//! of *pending*, *being written* and *state*, so that a load never sees an older value than what was handed over; prove what the state
+//! returns by its seals.
 //!
 //! ```text
-//! committer ── changes, in order ──► pending ── begin ──► writing ── step, step, … ──► state ── cover ──► checkpoint frame
-//!           ── load ──────────────►  looks into pending, then writing, then state
+//! committer ── changes, in order ──► pending ── begin ──► writing ── copy? unseal, put, cover ──► state ──► checkpoint frame
+//!           ── load ──────────────►  looks into pending, then writing, then the state, whose bucket is proved first
+//!                                                            └── a backup is the state with *writing* laid over it, before the first put
 //! ```
-//! Invariant: whatever is in neither *pending* nor *writing* is in the state.
-//! Must never: decide a value; report a checkpoint before the state is durable.
+//! Invariant: whatever is in neither *pending* nor *writing* is in the state, and sealed.
+//! Must never: decide a value; report a checkpoint before state and seals are durable; return a record of a bucket that is not proved.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::frame::{Change, CommitSeq};
-use super::record::{Key, Record};
-use super::state::State;
+use super::backup::Encoder;
+use super::frame::{Change, Mark};
+use super::record::{BUCKETS, Key, Record};
+use super::seals::{Seals, Table, digest};
+use super::state::{Entry, Found, State};
 
-/// Records written to the state in one step; loads are served between two steps.
+/// Records touched in one step; loads are served between two steps.
 const STEP_RECORDS: usize = 512;
+/// Buckets looked into in one step, most of them empty in a small store.
+const STEP_BUCKETS: u16 = 256;
+
+/// What the keeper ran into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeeperTrouble {
+    /// The state does not hold what was written: it is to be condemned and rebuilt.
+    Damaged(String),
+    /// A write failed: nothing is known, the store must stop.
+    Failed(String),
+}
+
+/// Where a checkpoint is.
+enum Phase {
+    Idle,
+    /// A backup is being cut, up to this bucket.
+    Copy(u16, Box<Encoder>),
+    /// The digests of replaced records are being taken out, up to this entry.
+    Unseal(usize),
+    /// Records are being written, up to this entry.
+    Put(usize),
+    Cover,
+}
+
+/// What a step of the keeper led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is nothing to do.
+    Idle,
+    /// More is to be done.
+    More,
+    /// Bytes of the backup, to be written; `last` with its end.
+    Chunk {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// Whether the backup ends with them.
+        last: bool,
+    },
+    /// The state covers everything up to here, durably.
+    Covered(Mark),
+}
 
 /// See the module's text.
 pub struct Keeper<S> {
     state: S,
+    seals: Seals,
     pending: HashMap<Key, Option<Record>>,
-    pending_up_to: CommitSeq,
+    pending_up_to: Mark,
     writing: HashMap<Key, Option<Record>>,
-    left: Vec<Change>,
-    target: Option<CommitSeq>,
+    /// `writing` as bytes, in the order of stored keys.
+    entries: Vec<Entry>,
+    /// The table as it will be when the checkpoint is complete.
+    next: Table,
+    target: Mark,
+    phase: Phase,
 }
 
 impl<S: State> Keeper<S> {
     /// A keeper in front of `state`.
-    pub fn new(state: S) -> Self {
-        let pending_up_to = state.covered();
-        Self { state, pending: HashMap::new(), pending_up_to, writing: HashMap::new(), left: Vec::new(), target: None }
+    ///
+    /// # Errors
+    /// One sentence, if the state is not of the checkpoint that its seals are of.
+    pub fn open(state: S) -> Result<Self, String> {
+        let covered = state.covered();
+        let seals = match state.seals()? {
+            Some(bytes) => Seals::decode(&bytes).ok_or("sled's seals are damaged")?,
+            None if covered == Mark::default() => Seals::of_nothing(),
+            None => return Err("sled's seals are missing".to_owned()),
+        };
+        if covered != seals.covered && covered != seals.target {
+            let (is, was) = (covered.seq, seals.target.seq);
+            return Err(format!("sled covers commit {is}, but its seals are of commit {was}"));
+        }
+        let pending_up_to = seals.covered;
+        Ok(Self {
+            state,
+            seals,
+            pending: HashMap::new(),
+            pending_up_to,
+            writing: HashMap::new(),
+            entries: Vec::new(),
+            next: Table::new(),
+            target: pending_up_to,
+            phase: Phase::Idle,
+        })
     }
 
-    /// The state, to ask it questions.
-    pub fn state(&self) -> &S {
-        &self.state
+    /// The last complete checkpoint. Everything behind it must be taken before anything is loaded.
+    pub fn covered(&self) -> Mark {
+        self.seals.covered
+    }
+
+    /// The newest checkpoint that was begun: the journal must reach it.
+    pub fn reached(&self) -> Mark {
+        self.seals.target
     }
 
     /// Takes changes that are durable in the journal, all of them up to commit `up_to`, in order.
-    pub fn take(&mut self, changes: impl IntoIterator<Item = Change>, up_to: CommitSeq) {
-        self.pending.extend(changes);
-        self.pending_up_to = self.pending_up_to.max(up_to);
+    pub fn take(&mut self, changes: impl IntoIterator<Item = Change>, up_to: Mark) {
+        // A checkpoint that was interrupted may or may not have written these.
+        if up_to.seq <= self.seals.target.seq {
+            for (key, record) in changes {
+                self.seals.loose.insert(key.stored());
+                self.pending.insert(key, record);
+            }
+        } else {
+            self.pending.extend(changes);
+        }
+        if up_to.seq > self.pending_up_to.seq {
+            self.pending_up_to = up_to;
+        }
     }
 
     /// How many records wait for the next checkpoint.
@@ -54,102 +142,206 @@ impl<S: State> Keeper<S> {
 
     /// Whether the state does not yet cover everything that was taken.
     pub fn is_behind(&self) -> bool {
-        self.pending_up_to > self.state.covered()
+        self.pending_up_to.seq > self.seals.covered.seq
+    }
+
+    /// The newest commit that was taken: where a checkpoint or a backup that begins now would end.
+    pub fn newest(&self) -> Mark {
+        self.pending_up_to
     }
 
     /// The newest record of `key` that was handed over.
     ///
     /// # Errors
-    /// As [`State::get`].
-    pub fn load(&self, key: &Key) -> Result<Option<Record>, String> {
-        match self.pending.get(key).or_else(|| self.writing.get(key)) {
-            Some(record) => Ok(record.clone()),
-            None => self.state.get(key),
+    /// One sentence, if the state does not hold what was written.
+    pub fn load(&mut self, key: &Key) -> Result<Option<Record>, String> {
+        if let Some(record) = self.pending.get(key).or_else(|| self.writing.get(key)) {
+            return Ok(record.clone());
         }
+        let stored = key.stored();
+        self.prove(bucket_of(&stored))?;
+        let plain = stored.get(2..).unwrap_or_default();
+        let bytes = self.state.get(&stored)?;
+        bytes.map(|bytes| Record::decode(key, plain, &bytes).map_err(|e| e.to_string())).transpose()
+    }
+
+    /// Proves every bucket; returns how many records the state holds.
+    ///
+    /// # Errors
+    /// One sentence about the first bucket that is not what was written.
+    pub fn prove_all(&mut self) -> Result<u64, String> {
+        (0..BUCKETS).try_fold(0, |count, bucket| Ok(count + self.examine(bucket)?.len() as u64))
+    }
+
+    /// Proves the bucket, once in a process. Returns how many records were read for it.
+    fn prove(&mut self, bucket: u16) -> Result<usize, String> {
+        if self.seals.is_proved(bucket) { Ok(0) } else { self.examine(bucket).map(|records| records.len()) }
+    }
+
+    /// Reads a bucket whole and proves it.
+    fn examine(&mut self, bucket: u16) -> Result<Vec<Found>, String> {
+        let records = self.state.bucket(bucket)?;
+        let sealed = records.iter().filter(|(key, _)| !self.seals.loose.contains(key));
+        let sum = sealed.fold(0_u64, |sum, (key, record)| sum.wrapping_add(digest(key, record)));
+        self.seals.prove(bucket, sum)?;
+        Ok(records)
+    }
+
+    /// Leaves a note in the state that it is not to be used again.
+    ///
+    /// # Errors
+    /// As [`State::condemn`].
+    pub fn condemn(&mut self, why: &str) -> Result<(), String> {
+        self.state.condemn(why)
     }
 
     /// Starts a checkpoint of everything taken so far. Does nothing while one is under way.
     pub fn begin(&mut self) {
-        if self.target.is_none() {
-            self.target = Some(self.pending_up_to);
-            self.writing = std::mem::take(&mut self.pending);
-            self.left = self.writing.iter().map(|(key, record)| (key.clone(), record.clone())).collect();
-            // sled writes neighbours together.
-            self.left.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        if self.is_busy() {
+            return;
+        }
+        self.target = self.pending_up_to;
+        self.writing = std::mem::take(&mut self.pending);
+        self.entries = self.writing.iter().map(|(key, record)| entry(key, record.as_ref())).collect();
+        // sled writes neighbours together, and a backup wants them in order.
+        self.entries.sort_unstable();
+        self.next.clone_from(&self.seals.table);
+        self.phase = Phase::Unseal(0);
+    }
+
+    /// Starts a checkpoint with a backup in front of it, whose bytes come out of [`Keeper::step`]. Call it while no checkpoint is under way.
+    pub fn begin_backup(&mut self, encoder: Encoder) {
+        self.begin();
+        self.phase = Phase::Copy(0, Box::new(encoder));
+    }
+
+    /// Gives a backup up that could not be written; the checkpoint behind it goes on.
+    pub fn abandon_backup(&mut self) {
+        if matches!(self.phase, Phase::Copy(..)) {
+            self.phase = Phase::Unseal(0);
         }
     }
 
-    /// Whether a checkpoint is under way.
-    pub fn is_writing(&self) -> bool {
-        self.target.is_some()
+    /// Whether a checkpoint, perhaps with a backup in front of it, is under way.
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.phase, Phase::Idle)
     }
 
-    /// Takes one step of the checkpoint; returns the covered commit when it is complete and durable.
+    /// Takes one step of what is under way.
     ///
     /// # Errors
-    /// As [`State::put`] and [`State::cover`]; the store must then stop.
-    pub fn step(&mut self) -> Result<Option<CommitSeq>, String> {
-        let Some(target) = self.target else { return Ok(None) };
-        if !self.left.is_empty() {
-            let rest = self.left.len().saturating_sub(STEP_RECORDS);
-            let part = self.left.split_off(rest);
-            self.state.put(&part)?;
-            return Ok(None);
+    /// [`KeeperTrouble`]; the store must then stop.
+    pub fn step(&mut self) -> Result<Step, KeeperTrouble> {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Idle => Ok(Step::Idle),
+            Phase::Copy(bucket, encoder) => self.copy(bucket, encoder).map_err(KeeperTrouble::Damaged),
+            Phase::Unseal(_) if self.target == self.seals.target && self.entries.is_empty() => Ok(Step::Idle),
+            Phase::Unseal(done) => self.unseal(done),
+            Phase::Put(done) => self.put(done).map_err(KeeperTrouble::Failed),
+            Phase::Cover => self.cover().map_err(KeeperTrouble::Failed),
         }
-        self.state.cover(target)?;
+    }
+
+    fn copy(&mut self, mut bucket: u16, mut encoder: Box<Encoder>) -> Result<Step, String> {
+        let (mut looked_into, mut copied) = (0, 0);
+        while bucket < BUCKETS && looked_into < STEP_BUCKETS && copied < STEP_RECORDS {
+            let records = self.newest_of(bucket)?;
+            records.iter().for_each(|(key, record)| encoder.add(key, record));
+            copied += records.len();
+            looked_into += 1;
+            bucket += 1;
+        }
+        let last = bucket == BUCKETS;
+        let bytes = if last {
+            self.phase = Phase::Unseal(0);
+            encoder.finish()
+        } else {
+            let bytes = encoder.take();
+            self.phase = Phase::Copy(bucket, encoder);
+            bytes
+        };
+        Ok(Step::Chunk { bytes, last })
+    }
+
+    /// The records of a bucket as they are when the checkpoint under way is complete.
+    fn newest_of(&mut self, bucket: u16) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
+        let mut records: BTreeMap<_, _> = self.examine(bucket)?.into_iter().collect();
+        let start = self.entries.partition_point(|(key, _)| bucket_of(key) < bucket);
+        for (key, bytes) in self.entries.iter().skip(start).take_while(|(key, _)| bucket_of(key) == bucket) {
+            match bytes {
+                Some(bytes) => drop(records.insert(key.clone(), bytes.clone())),
+                None => drop(records.remove(key)),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Takes the records that will be replaced out of the digests, and saves these before the first of them is replaced.
+    fn unseal(&mut self, mut done: usize) -> Result<Step, KeeperTrouble> {
+        let mut touched = 0;
+        while touched < STEP_RECORDS
+            && let Some((key, _)) = self.entries.get(done)
+        {
+            let (key, bucket) = (key.clone(), bucket_of(key));
+            touched += 1 + self.prove(bucket).map_err(KeeperTrouble::Damaged)?;
+            if !self.seals.loose.contains(&key)
+                && let Some(old) = self.state.get(&key).map_err(KeeperTrouble::Damaged)?
+            {
+                self.change_digest(bucket, |sum| sum.wrapping_sub(digest(&key, &old)));
+            }
+            done += 1;
+        }
+        if done < self.entries.len() {
+            self.phase = Phase::Unseal(done);
+            return Ok(Step::More);
+        }
+        let bytes = Seals::encode(self.seals.covered, self.target, &self.next);
+        self.state.save_seals(&bytes).map_err(KeeperTrouble::Failed)?;
+        self.phase = Phase::Put(0);
+        Ok(Step::More)
+    }
+
+    fn put(&mut self, done: usize) -> Result<Step, String> {
+        let end = self.entries.len().min(done + STEP_RECORDS);
+        let part = self.entries.get(done..end).unwrap_or_default();
+        self.state.put(part)?;
+        for at in done..end {
+            if let Some((key, Some(bytes))) = self.entries.get(at) {
+                let (bucket, digest) = (bucket_of(key), digest(key, bytes));
+                self.change_digest(bucket, |sum| sum.wrapping_add(digest));
+            }
+        }
+        self.phase = if end == self.entries.len() { Phase::Cover } else { Phase::Put(end) };
+        Ok(Step::More)
+    }
+
+    fn cover(&mut self) -> Result<Step, String> {
+        self.state.cover(self.target)?;
+        let table = std::mem::take(&mut self.next);
+        self.state.save_seals(&Seals::encode(self.target, self.target, &table))?;
+        self.seals.complete(self.target, table);
         self.writing = HashMap::new();
-        self.target = None;
-        Ok(Some(target))
+        self.entries = Vec::new();
+        Ok(Step::Covered(self.target))
+    }
+
+    fn change_digest(&mut self, bucket: u16, change: impl FnOnce(u64) -> u64) {
+        if let Some(sum) = self.next.get_mut(usize::from(bucket)) {
+            *sum = change(*sum);
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn entry(key: &Key, record: Option<&Record>) -> Entry {
+    let stored = key.stored();
+    let bytes = record.map(|record| {
+        let mut bytes = Vec::with_capacity(64);
+        record.encode(crc32c::crc32c(stored.get(2..).unwrap_or_default()), &mut bytes);
+        bytes
+    });
+    (stored, bytes)
+}
 
-    #[derive(Default)]
-    struct Memory {
-        records: HashMap<Key, Option<Record>>,
-        covered: CommitSeq,
-    }
-
-    impl State for Memory {
-        fn get(&self, key: &Key) -> Result<Option<Record>, String> {
-            Ok(self.records.get(key).cloned().flatten())
-        }
-        fn put(&mut self, changes: &[Change]) -> Result<(), String> {
-            self.records.extend(changes.iter().cloned());
-            Ok(())
-        }
-        fn cover(&mut self, seq: CommitSeq) -> Result<(), String> {
-            self.covered = seq;
-            Ok(())
-        }
-        fn covered(&self) -> CommitSeq {
-            self.covered
-        }
-    }
-
-    #[test]
-    fn a_load_sees_the_newest_value_at_every_step() {
-        let mut keeper = Keeper::new(Memory::default());
-        let name = |i: u64| Key::Name(format!("n{i}"));
-        let owner = |i: u64| Some(Record::Name(crate::tenant::TenantId(i)));
-        keeper.take((0..1200).map(|i| (name(i), owner(i))), CommitSeq(1));
-        keeper.begin();
-        let mut covered = None;
-        while covered.is_none() {
-            keeper.take([(name(7), owner(99))], CommitSeq(2));
-            assert_eq!(keeper.load(&name(7)).unwrap(), owner(99));
-            assert_eq!(keeper.load(&name(1100)).unwrap(), owner(1100));
-            covered = keeper.step().unwrap();
-        }
-        assert_eq!(covered, Some(CommitSeq(1)));
-        assert!(keeper.is_behind());
-        assert_eq!(keeper.load(&name(7)).unwrap(), owner(99));
-        keeper.begin();
-        while keeper.step().unwrap().is_none() {}
-        assert!(!keeper.is_behind());
-        assert_eq!(keeper.state().get(&name(7)).unwrap(), owner(99));
-    }
+fn bucket_of(stored_key: &[u8]) -> u16 {
+    stored_key.first_chunk().copied().map_or(0, u16::from_be_bytes)
 }

@@ -16,10 +16,12 @@
 //! It starts no thread, reads no clock and knows no runtime, so that a simulation can drive it step by step.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::Disk;
-use super::frame::{Change, CommitSeq};
+use super::frame::{Change, CommitSeq, Mark};
 use super::journal::{AppendError, Journal};
 use super::queue::{Answer, Ask, Outcome, Ticket, Work};
 use super::record::{Key, Record, TenantRecord};
@@ -33,13 +35,49 @@ const MAX_PARKED: usize = 4096;
 /// Changes that are kept before they are handed to the keeper together.
 const HAND_OVER: usize = 2048;
 
-/// What the keeper is asked, in this order: changes first, so that a load sees them.
+/// What the committer's helpers are asked, in this order: changes before a load, so that the load sees them.
 #[derive(Debug)]
-pub enum ToKeeper {
-    /// Durable changes, complete up to a commit.
-    Changes(Vec<Change>, CommitSeq),
-    /// Find a record and tell the committer.
+pub enum Order {
+    /// The keeper: durable changes, complete up to a commit.
+    Changes(Vec<Change>, Mark),
+    /// The keeper: find a record and tell.
     Load(Key),
+    /// The grounds: make the next segment.
+    MakeSpare,
+    /// The grounds: remove these segments, in this order.
+    Remove(Vec<String>),
+}
+
+/// What its helpers tell the committer.
+#[derive(Debug)]
+pub enum Tidings<F> {
+    /// The keeper found this.
+    Loaded(Key, Result<Option<Record>, String>),
+    /// The state covers every commit up to here; it took so long.
+    Checkpointed(CommitSeq, Duration),
+    /// A verified backup holds every commit up to here.
+    BackedUp(CommitSeq),
+    /// The next segment, or why there is none.
+    Spare(io::Result<F>),
+    /// Whether less is free than the reserve.
+    DiskLow(bool),
+    /// A helper failed.
+    Failed(String),
+}
+
+/// What became of tidings, for whoever logs and measures.
+#[derive(Debug)]
+pub enum Noted {
+    /// Nothing to tell.
+    Nothing,
+    /// A checkpoint is noted in the journal; so many segments go.
+    Checkpointed(CommitSeq, Duration, usize),
+    /// There is no next segment.
+    NoSpare(io::Error),
+    /// Changes are refused for want of room, or taken again.
+    DiskLow(bool),
+    /// The store is poisoned by this.
+    Poisoned(String),
 }
 
 /// What a turn did.
@@ -66,13 +104,17 @@ pub struct Committer<D: Disk> {
     increments: u64,
     integers: u64,
     hand_over: Vec<Change>,
-    outbox: Vec<ToKeeper>,
+    outbox: Vec<Order>,
     closed_to_changes: Option<StoreError>,
+    covered: CommitSeq,
+    backed_up: CommitSeq,
+    spare_requested: bool,
 }
 
 impl<D: Disk> Committer<D> {
-    /// A committer that appends to `journal` and remembers in `residents`.
-    pub fn new(journal: Journal<D>, residents: Residents) -> Self {
+    /// A committer that appends to `journal` and remembers in `residents`. Segments are kept until state and backup cover them; where no
+    /// backups are made, `backed_up` is the largest number.
+    pub fn new(journal: Journal<D>, residents: Residents, covered: CommitSeq, backed_up: CommitSeq) -> Self {
         Self {
             journal,
             residents,
@@ -85,17 +127,92 @@ impl<D: Disk> Committer<D> {
             hand_over: Vec::new(),
             outbox: Vec::new(),
             closed_to_changes: None,
+            covered,
+            backed_up,
+            spare_requested: false,
         }
     }
 
-    /// The journal, to look after its segments.
-    pub fn journal(&mut self) -> &mut Journal<D> {
-        &mut self.journal
+    /// The journal, to look at.
+    pub fn journal(&self) -> &Journal<D> {
+        &self.journal
     }
 
-    /// Messages for the keeper, in order; empty after the call.
-    pub fn outbox(&mut self) -> std::vec::Drain<'_, ToKeeper> {
+    /// Segments that hold a commit which the state does not cover yet.
+    pub fn segments_behind(&self) -> usize {
+        self.journal.segments_behind(self.covered)
+    }
+
+    /// What the helpers are to do, in order; empty after the call.
+    pub fn outbox(&mut self) -> std::vec::Drain<'_, Order> {
         self.outbox.drain(..)
+    }
+
+    /// Takes what a helper has to tell.
+    pub fn hear(&mut self, tidings: Tidings<D::File>) -> Noted {
+        match tidings {
+            Tidings::Loaded(key, record) => self.loaded(key, record),
+            Tidings::Checkpointed(covered, took) => return self.checkpointed(covered, took),
+            Tidings::BackedUp(mark) => {
+                self.backed_up = self.backed_up.max(mark);
+                self.release();
+            }
+            Tidings::Spare(Ok(file)) => {
+                self.spare_requested = false;
+                self.journal.give_spare(file);
+            }
+            Tidings::Spare(Err(error)) => {
+                self.spare_requested = false;
+                self.disk_low(true);
+                return Noted::NoSpare(error);
+            }
+            Tidings::DiskLow(low) => return if self.disk_low(low) { Noted::DiskLow(low) } else { Noted::Nothing },
+            Tidings::Failed(problem) => return self.poison(problem),
+        }
+        Noted::Nothing
+    }
+
+    fn checkpointed(&mut self, covered: CommitSeq, took: Duration) -> Noted {
+        if self.is_poisoned() {
+            return Noted::Nothing;
+        }
+        match self.journal.append_checkpoint(covered) {
+            // Without room for the frame the next checkpoint says it again; what this one covers can go all the same, and makes room.
+            Ok(_) | Err(AppendError::NoSpare) => {
+                self.covered = self.covered.max(covered);
+                Noted::Checkpointed(covered, took, self.release())
+            }
+            Err(AppendError::Failed(error)) => self.poison(format!("the journal could not be written: {error}")),
+        }
+    }
+
+    /// Lets go of the segments that nobody needs any more; returns how many.
+    fn release(&mut self) -> usize {
+        let names = self.journal.release(self.covered.min(self.backed_up));
+        let count = names.len();
+        if count > 0 {
+            self.outbox.push(Order::Remove(names));
+        }
+        count
+    }
+
+    /// Returns whether it is of any consequence.
+    fn disk_low(&mut self, low: bool) -> bool {
+        if self.is_poisoned() {
+            return false;
+        }
+        self.refuse_changes(low.then_some(StoreError::Unavailable(Unavailable::DiskLow)));
+        true
+    }
+
+    fn is_poisoned(&self) -> bool {
+        matches!(self.closed_to_changes, Some(StoreError::Poisoned))
+    }
+
+    /// Takes no change any more.
+    pub fn poison(&mut self, problem: String) -> Noted {
+        self.refuse_changes(Some(StoreError::Poisoned));
+        Noted::Poisoned(problem)
     }
 
     /// Refuses every change from now on (`None`: takes them again). Loads go on.
@@ -150,13 +267,13 @@ impl<D: Disk> Committer<D> {
         let waiting = self.parked.entry(missing.clone()).or_default();
         if waiting.is_empty() {
             Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
-            self.outbox.push(ToKeeper::Load(missing));
+            self.outbox.push(Order::Load(missing));
         }
         waiting.push(work);
     }
 
     /// Takes a record that the keeper found, and decides what waited for it.
-    pub fn loaded(&mut self, key: Key, record: Result<Option<Record>, String>) {
+    fn loaded(&mut self, key: Key, record: Result<Option<Record>, String>) {
         let waiting = self.parked.remove(&key).unwrap_or_default();
         self.parked_count -= waiting.len();
         match record {
@@ -267,6 +384,10 @@ impl<D: Disk> Committer<D> {
         if self.residents.is_over() {
             self.residents.evict();
         }
+        if self.journal.wants_spare() && !self.spare_requested && !self.is_poisoned() {
+            self.spare_requested = true;
+            self.outbox.push(Order::MakeSpare);
+        }
         (turn, result)
     }
 
@@ -275,9 +396,9 @@ impl<D: Disk> Committer<D> {
         Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
     }
 
-    fn flush_hand_over(hand_over: &mut Vec<Change>, outbox: &mut Vec<ToKeeper>, last: CommitSeq) {
+    fn flush_hand_over(hand_over: &mut Vec<Change>, outbox: &mut Vec<Order>, last: Mark) {
         if !hand_over.is_empty() {
-            outbox.push(ToKeeper::Changes(std::mem::take(hand_over), last));
+            outbox.push(Order::Changes(std::mem::take(hand_over), last));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the journal needs of a disk: one folder of flat files, and calls that say what is durable after them.
+//! What the journal and the backups need of a disk: one folder of flat files, and calls that say what is durable after them.
 //!
 //! Job: the traits [`Disk`] and [`DiskFile`], and [`RealDisk`]. They are this narrow so that a test can stand in for the disk
 //! and forget, at any step, what was not synced.
@@ -27,6 +27,13 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// Any error of the system, a full disk among them; a part of the file may be left.
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    /// Makes an empty file, which grows with what is written. An older file of that name is replaced. Neither the file nor its name is
+    /// durable yet.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
 
     /// Opens a file for reading and writing.
     ///
@@ -67,11 +74,23 @@ pub trait DiskFile: Send {
     /// Any error of the system.
     fn read_all(&self) -> io::Result<Vec<u8>>;
 
+    /// Reads into `buffer` from `offset`; fewer bytes than it holds only at the file's end.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
     /// Writes all of `bytes` at `offset`. Durable after [`DiskFile::sync`].
     ///
     /// # Errors
     /// Any error of the system; then any part may have been written.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Cuts off what is behind `bytes`; durable at some later time.
+    ///
+    /// # Errors
+    /// Any error of the system; the file is then as it was.
+    fn trim(&mut self, bytes: u64) -> io::Result<()>;
 
     /// Makes everything that was written durable (`fdatasync`).
     ///
@@ -99,6 +118,12 @@ impl RealDisk {
 #[derive(Debug)]
 pub struct RealFile(File);
 
+impl From<RealFile> for File {
+    fn from(file: RealFile) -> Self {
+        file.0
+    }
+}
+
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 impl Disk for RealDisk {
@@ -109,8 +134,7 @@ impl Disk for RealDisk {
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<RealFile> {
-        let path = self.folder.join(name);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let RealFile(file) = self.create(name)?;
         let mut offset = 0;
         while offset < bytes {
             let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS.len());
@@ -119,6 +143,18 @@ impl Disk for RealDisk {
         }
         file.sync_all()?;
         Ok(RealFile(file))
+    }
+
+    fn create(&self, name: &str) -> io::Result<RealFile> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.folder.join(name))
+            .map(RealFile)
     }
 
     fn open(&self, name: &str) -> io::Result<RealFile> {
@@ -151,8 +187,25 @@ impl DiskFile for RealFile {
         Ok(bytes)
     }
 
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
+    }
+
+    fn trim(&mut self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -5,7 +5,10 @@
 //!   LOCK                 locked by the one process that uses the folder; the kernel frees it with the process
 //!   FORMAT               what the files are: one line of text with a version and the store's id
 //!   journal/             see journal.rs
-//!   sled/                see checkpoint.rs
+//!   sled/                see state.rs
+//!   backups/             see archive.rs
+//!   quarantine-<time>/   a damaged sled/ that was replaced, see heal.rs
+//!   admin.sock           how commands talk to the running server
 //!   tls/                 the self-signed certificate of a first start
 //! ```
 //! Invariant: FORMAT appears, durably, after the first journal segment; so a folder that has FORMAT has a journal, and one without
@@ -21,7 +24,9 @@ use thiserror::Error;
 
 use super::frame::StoreId;
 
-const FORMAT_VERSION: u32 = 1;
+/// Stands in a folder while a backup is being restored into it.
+pub const RESTORING: &str = "RESTORING";
+const FORMAT_VERSION: u32 = 2;
 const FORMAT_NAME: &str = "odometer data format";
 
 /// Why a data folder can not be used.
@@ -64,6 +69,18 @@ impl Folder {
     /// # Errors
     /// [`FolderError`]; nothing is changed then, but that an empty folder may have been made.
     pub fn take(path: &Path) -> Result<Self, FolderError> {
+        if path.join(RESTORING).exists() && !Self::is_store(path) {
+            let problem = "a restore began here and did not end; run `odometer restore` again".to_owned();
+            return Err(FolderError::Format { path: path.to_owned(), problem });
+        }
+        Self::take_unfinished(path)
+    }
+
+    /// As [`Folder::take`], also where a restore has begun.
+    ///
+    /// # Errors
+    /// As [`Folder::take`].
+    pub fn take_unfinished(path: &Path) -> Result<Self, FolderError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |cause| FolderError::Io { path, cause }
@@ -87,7 +104,7 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(FolderError::Locked(path.to_owned())),
             Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
         }
-        for inner in [path.join("journal"), path.join("sled")] {
+        for inner in ["journal", "sled", "backups"].map(|name| path.join(name)) {
             DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at(&inner))?;
         }
         Ok(Self { path: path.to_owned(), _lock: lock })
@@ -109,6 +126,26 @@ impl Folder {
     #[must_use]
     pub fn sled(&self) -> PathBuf {
         self.path.join("sled")
+    }
+
+    /// The folder of automatic backups.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.path.join("backups")
+    }
+
+    /// The data folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name of a folder that is not there yet, to put damaged files into.
+    #[must_use]
+    pub fn new_quarantine(&self, now_unix_s: u64) -> String {
+        let free = |name: &String| !self.path.join(name).exists();
+        let mut names = (now_unix_s..).map(|time| format!("quarantine-{time}"));
+        names.find(free).unwrap_or_else(|| unreachable!("there are more names than folders"))
     }
 
     /// The store's id; `None` if the folder holds no store yet.
@@ -198,8 +235,8 @@ mod tests {
         let folder = Folder::take(temp.path()).unwrap();
         let id = "0".repeat(32);
         for (text, says) in [
-            (format!("odometer data format 2 store {id}\n"), "newer"),
-            ("odometer data format 1 store xyz\n".to_owned(), "store id"),
+            (format!("odometer data format 3 store {id}\n"), "newer"),
+            ("odometer data format 2 store xyz\n".to_owned(), "store id"),
             ("something else\n".to_owned(), "does not say"),
             (String::new(), "does not say"),
         ] {

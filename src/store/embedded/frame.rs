@@ -43,6 +43,16 @@ impl fmt::Display for CommitSeq {
     }
 }
 
+/// A place in the chain of frames: a frame's number and its CRC, which covers every frame before it. Two histories that parted have
+/// different marks, also where their numbers are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The frame's number; 0 before the first.
+    pub seq: CommitSeq,
+    /// Its CRC; 0 before the first.
+    pub chain: u32,
+}
+
 /// Tells a store's files from another store's.
 pub type StoreId = [u8; 16];
 
@@ -89,7 +99,8 @@ impl SegmentHeader {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; SEGMENT_HEADER_BYTES] = bytes.first_chunk()?;
-        let valid = bytes[0..8] == MAGIC && be_u32(bytes, 60)? == crc32c::crc32c(&bytes[0..60]);
+        let checked = be_u32(bytes, 60)? == crc32c::crc32c(&bytes[0..60]);
+        let valid = bytes[0..8] == MAGIC && checked && be_u64(bytes, 32)? > 0;
         valid.then_some(())?;
         Some(Self {
             store: bytes[8..24].try_into().ok()?,
@@ -120,6 +131,14 @@ pub struct Expected {
     pub seq: CommitSeq,
     /// The CRC of the frame before.
     pub chain: u32,
+}
+
+impl Expected {
+    /// The frame that the next one follows.
+    #[must_use]
+    pub fn before(self) -> Mark {
+        Mark { seq: CommitSeq(self.seq.0.saturating_sub(1)), chain: self.chain }
+    }
 }
 
 /// Appends a frame to `out`, padded to a multiple of 8 bytes, and returns its CRC. `changes` are encoded without a copy.

@@ -25,8 +25,8 @@ use thiserror::Error;
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{
-    Body, CommitSeq, Expected, Found, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, encode_checkpoint, encode_commit,
-    next_frame, valid_frame_after,
+    Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, encode_checkpoint,
+    encode_commit, next_frame, valid_frame_after,
 };
 use super::record::{Key, Record};
 
@@ -71,6 +71,7 @@ pub enum AppendError {
 struct Segment {
     name: String,
     last: CommitSeq,
+    bytes: u64,
 }
 
 /// What a replay found.
@@ -80,8 +81,8 @@ pub struct Tail {
     next_number: u64,
     /// What the next frame must say; the epoch is that of the last segment.
     expected: Expected,
-    /// The number of the first frame that the journal still has; commits before it are in sled only.
-    pub first: CommitSeq,
+    /// The frame before the first one that the journal still has; commits up to it are in sled and in a backup only.
+    pub before: Mark,
     /// The newest checkpoint that the journal knows of.
     pub checkpointed: CommitSeq,
     /// A torn last frame, as file and offset: normal after a crash, and never acknowledged.
@@ -92,10 +93,16 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The number of the last frame; 0 if there is none.
+    /// The end of a journal that has no segment yet and goes on behind `mark`.
     #[must_use]
-    pub fn last(&self) -> CommitSeq {
-        CommitSeq(self.expected.seq.0 - 1)
+    pub fn after(mark: Mark) -> Self {
+        Self::before(SegmentHeader { store: StoreId::default(), epoch: 0, first: mark.seq.next(), chain: mark.chain })
+    }
+
+    /// The last frame.
+    #[must_use]
+    pub fn last(&self) -> Mark {
+        self.expected.before()
     }
 }
 
@@ -105,6 +112,8 @@ struct Rewrite {
     header: Vec<u8>,
     last_frame: Vec<u8>,
     offset: usize,
+    /// Where the frames end.
+    end: usize,
 }
 
 /// Where the segment files are, and whose they must be.
@@ -126,7 +135,7 @@ pub struct Files<D> {
 pub fn replay<D: Disk>(
     files: &Files<D>,
     covered: CommitSeq,
-    visit: &mut dyn FnMut(CommitSeq, Body),
+    visit: &mut dyn FnMut(Mark, Body),
 ) -> Result<Option<Tail>, JournalError> {
     let mut names = files.disk.list().map_err(|source| io_error("", source))?;
     names.retain(|name| number_of(name).is_some());
@@ -143,7 +152,7 @@ pub fn replay<D: Disk>(
         }
         let tail = tail.get_or_insert_with(|| Tail::before(header));
         if header.first != tail.expected.seq || header.chain != tail.expected.chain {
-            let (wants, has) = (header.first, tail.last());
+            let (wants, has) = (header.first, tail.last().seq);
             return Err(hole(
                 0,
                 format!("the segment starts with commit {wants}, but the one before it ends with {has}"),
@@ -151,19 +160,20 @@ pub fn replay<D: Disk>(
         }
         tail.expected.epoch = header.epoch;
         read_segment(tail, &name, &bytes, index + 1 == count, covered, visit)?;
-        tail.next_number = number_of(&name).unwrap_or(0) + 1;
-        tail.segments.push_back(Segment { name, last: tail.last() });
+        tail.next_number = number_of(&name).unwrap_or(0).saturating_add(1);
+        tail.segments.push_back(Segment { name, last: tail.last().seq, bytes: bytes.len() as u64 });
     }
     Ok(tail)
 }
 
 impl Tail {
     fn before(header: SegmentHeader) -> Self {
+        let expected = Expected { epoch: header.epoch, seq: header.first, chain: header.chain };
         Self {
             segments: VecDeque::new(),
             next_number: 1,
-            expected: Expected { epoch: header.epoch, seq: header.first, chain: header.chain },
-            first: header.first,
+            expected,
+            before: expected.before(),
             checkpointed: CommitSeq(0),
             torn: None,
             frames: 0,
@@ -178,7 +188,7 @@ fn read_segment(
     bytes: &[u8],
     is_last: bool,
     covered: CommitSeq,
-    visit: &mut dyn FnMut(CommitSeq, Body),
+    visit: &mut dyn FnMut(Mark, Body),
 ) -> Result<(), JournalError> {
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut last_frame = offset..offset;
@@ -188,7 +198,7 @@ fn read_segment(
                 if let Body::Checkpoint(up_to) = body {
                     tail.checkpointed = tail.checkpointed.max(up_to);
                 }
-                visit(tail.expected.seq, body);
+                visit(Mark { seq: tail.expected.seq, chain: crc }, body);
                 tail.expected = Expected { seq: tail.expected.seq.next(), chain: crc, ..tail.expected };
                 tail.frames += 1;
                 last_frame = offset..offset + length;
@@ -209,6 +219,7 @@ fn read_segment(
             name: name.to_owned(),
             header: bytes.get(..SEGMENT_HEADER_BYTES).unwrap_or_default().to_vec(),
             offset: last_frame.start,
+            end: offset,
             last_frame: bytes.get(last_frame).unwrap_or_default().to_vec(),
         });
     }
@@ -229,16 +240,13 @@ pub struct Journal<D: Disk> {
 }
 
 impl<D: Disk> Journal<D> {
-    /// Continues behind `tail` (`None`: a new store) in a segment of its own, after making the tail durable.
+    /// Continues behind `tail` in a segment of its own, after making the tail durable.
     ///
     /// # Errors
     /// [`JournalError::Io`], a full disk among them.
-    pub fn start(files: Files<D>, tail: Option<Tail>) -> Result<Self, JournalError> {
-        let (older, next_number, mut expected, rewrite) = match tail {
-            Some(tail) => (tail.segments, tail.next_number, tail.expected, tail.rewrite),
-            None => (VecDeque::new(), 1, Expected { epoch: 0, seq: CommitSeq(1), chain: 0 }, None),
-        };
-        if let Some(rewrite) = rewrite {
+    pub fn start(files: Files<D>, tail: Tail) -> Result<Self, JournalError> {
+        let Tail { segments: mut older, next_number, mut expected, rewrite, .. } = tail;
+        if let Some(rewrite) = &rewrite {
             let again = || -> io::Result<()> {
                 let mut file = files.disk.open(&rewrite.name)?;
                 file.write_all_at(&rewrite.header, 0)?;
@@ -255,6 +263,13 @@ impl<D: Disk> Journal<D> {
         let active_name = name_of(next_number);
         let active =
             activate(&files, spare, &active_name, expected).map_err(|source| io_error(&active_name, source))?;
+        // The new segment's header proves where the one before it ends, so the zeros behind that can go: segments stay for a while, and a
+        // process that dies again and again would leave many that are almost empty. One that stays long does no harm.
+        if let (Some(rewrite), Some(last)) = (rewrite, older.back_mut())
+            && files.disk.open(&rewrite.name).and_then(|mut file| file.trim(rewrite.end as u64)).is_ok()
+        {
+            last.bytes = rewrite.end as u64;
+        }
         Ok(Self {
             files,
             active,
@@ -268,14 +283,14 @@ impl<D: Disk> Journal<D> {
         })
     }
 
-    /// Appends the changes as one frame and returns its number once it is durable.
+    /// Appends the changes as one frame and returns its mark once it is durable.
     ///
     /// # Errors
     /// [`AppendError::NoSpare`]: nothing was written. [`AppendError::Failed`]: nobody knows; the journal must not be used again.
     pub fn append<'a>(
         &mut self,
         changes: impl Iterator<Item = (&'a Key, Option<&'a Record>)>,
-    ) -> Result<CommitSeq, AppendError> {
+    ) -> Result<Mark, AppendError> {
         self.buffer.clear();
         let crc = encode_commit(&mut self.buffer, self.expected, changes);
         self.write_buffer(crc)
@@ -285,13 +300,13 @@ impl<D: Disk> Journal<D> {
     ///
     /// # Errors
     /// As [`Journal::append`].
-    pub fn append_checkpoint(&mut self, covered: CommitSeq) -> Result<CommitSeq, AppendError> {
+    pub fn append_checkpoint(&mut self, covered: CommitSeq) -> Result<Mark, AppendError> {
         self.buffer.clear();
         let crc = encode_checkpoint(&mut self.buffer, self.expected, covered);
         self.write_buffer(crc)
     }
 
-    fn write_buffer(&mut self, crc: u32) -> Result<CommitSeq, AppendError> {
+    fn write_buffer(&mut self, crc: u32) -> Result<Mark, AppendError> {
         let length = self.buffer.len() as u64;
         if self.offset + length > self.files.segment_bytes {
             self.roll()?;
@@ -302,7 +317,7 @@ impl<D: Disk> Journal<D> {
         let seq = self.expected.seq;
         self.offset += length;
         self.expected = Expected { seq: seq.next(), chain: crc, ..self.expected };
-        Ok(seq)
+        Ok(self.last())
     }
 
     fn roll(&mut self) -> Result<(), AppendError> {
@@ -312,8 +327,9 @@ impl<D: Disk> Journal<D> {
         self.next_number += 1;
         self.active = file;
         self.offset = SEGMENT_HEADER_BYTES as u64;
-        let last = CommitSeq(self.expected.seq.0 - 1);
-        self.older.push_back(Segment { name: std::mem::replace(&mut self.active_name, name), last });
+        let last = self.last().seq;
+        let bytes = self.files.segment_bytes;
+        self.older.push_back(Segment { name: std::mem::replace(&mut self.active_name, name), last, bytes });
         Ok(())
     }
 
@@ -337,23 +353,40 @@ impl<D: Disk> Journal<D> {
         names
     }
 
-    /// Segments on the disk, the active one included.
+    /// Bytes of the segments before the active one.
     #[must_use]
-    pub fn segments(&self) -> usize {
-        self.older.len() + 1
+    pub fn older_bytes(&self) -> u64 {
+        self.older.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Bytes that the segments take on the disk.
+    /// Bytes that all segments take on the disk, the spare one included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        (self.segments() as u64 + u64::from(self.spare.is_some())) * self.files.segment_bytes
+        self.older_bytes() + (1 + u64::from(self.spare.is_some())) * self.files.segment_bytes
     }
 
-    /// The number of the last durable frame.
+    /// Segments that hold a frame behind `covered`, the active one included.
     #[must_use]
-    pub fn last(&self) -> CommitSeq {
-        CommitSeq(self.expected.seq.0 - 1)
+    pub fn segments_behind(&self, covered: CommitSeq) -> usize {
+        self.older.iter().rev().take_while(|segment| segment.last > covered).count() + 1
     }
+
+    /// The last durable frame.
+    #[must_use]
+    pub fn last(&self) -> Mark {
+        self.expected.before()
+    }
+}
+
+/// Removes segments, oldest first, each durably before the next: a power cut must not leave one without the one behind it.
+///
+/// # Errors
+/// Any error of the system; the rest stays.
+pub fn remove_segments<D: Disk>(disk: &D, names: &[String]) -> io::Result<()> {
+    names.iter().try_for_each(|name| {
+        disk.remove(name)?;
+        disk.sync_folder()
+    })
 }
 
 /// The spare that an earlier process left, if it is what a spare must be; reading zeros is quicker than writing them.

@@ -2,28 +2,36 @@
 //!
 //! ```text
 //! mod.rs          EmbeddedStore: the trait Store, open and close
-//!  ├ threads.rs    the three threads                 ├ recovery.rs   is a folder complete? start and verify
-//!  ├ queue.rs      requests in, answers back         ├ folder.rs     lock and FORMAT
-//!  ├ committer.rs  decide, append, publish, answer   ├ checkpoint.rs the keeper: changes on their way to sled
-//!  ├ resident.rs   records in memory                 ├ state.rs      sled
-//!  └ journal.rs    one frame, one fdatasync          └ frame.rs, record.rs  bytes      disk.rs  what a disk owes
+//!  ├ threads.rs, keeping.rs  the threads             ├ recovery.rs   is a folder complete? start and verify
+//!  ├ queue.rs      requests in, answers back         ├ heal.rs, restore.rs    rebuilding from a backup
+//!  ├ committer.rs  decide, append, publish, answer   ├ archive.rs, backup.rs  backup files and their bytes
+//!  ├ resident.rs   records in memory                 ├ checkpoint.rs, seals.rs  the keeper: changes on their way to sled, proved
+//!  ├ journal.rs    one frame, one fdatasync          ├ state.rs      sled          folder.rs  lock and FORMAT
+//!  └ frame.rs, record.rs  bytes                      └ disk.rs       what a disk owes
 //! ```
 //! Job: answer the verbs of [`Store`], warm reads without a lock, everything else through the queue.
 //! Invariant: an answer is durable. Must never: touch sled or the journal from a caller's thread.
 
+pub mod archive;
+pub mod backup;
 pub mod checkpoint;
 pub mod committer;
 pub mod disk;
 pub mod folder;
 pub mod frame;
+pub mod heal;
 pub mod journal;
+mod keeping;
 pub mod queue;
 pub mod record;
 pub mod recovery;
 pub mod resident;
+pub mod restore;
+pub mod seals;
 pub mod state;
 mod threads;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -31,12 +39,15 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use self::backup::Summary;
 use self::committer::Committer;
 use self::disk::RealDisk;
 use self::folder::Folder;
+use self::frame::CommitSeq;
 use self::journal::{Files, Journal};
+use self::keeping::{KeeperMessage, Keeping};
 use self::queue::{Answer, Ask, Lane, Queue, Ticket, Work};
 use self::record::{Key, Record};
 use self::recovery::{OpenError, Recovery, identify, recover};
@@ -61,8 +72,21 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// Records kept in memory.
     pub cache_records: usize,
-    /// With fewer bytes free than this, changes are refused.
+    /// With fewer bytes free than this, changes are refused, and no backup is made.
     pub min_free_disk_bytes: u64,
+    /// Automatic backups into `backups`; `None` for none, and then the journal is kept only until sled has it.
+    pub backups: Option<BackupPolicy>,
+}
+
+/// When automatic backups are made, and how many are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupPolicy {
+    /// The time between two of them, while there is something new.
+    pub interval: Duration,
+    /// One is made earlier when the journal has grown to so many bytes.
+    pub journal_cap_bytes: u64,
+    /// How many of them are kept.
+    pub keep: usize,
 }
 
 /// What the store's threads and its handles share.
@@ -82,6 +106,7 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     lane: Option<Arc<Lane>>,
     committer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
+    to_keeper: mpsc::Sender<KeeperMessage>,
 }
 
 impl EmbeddedStore {
@@ -94,8 +119,15 @@ impl EmbeddedStore {
         let disk = Arc::new(RealDisk::new(folder.journal()));
         let (store, is_new) = identify(&folder, &disk, random_id()?)?;
         let files = Files { disk: Arc::clone(&disk), store, segment_bytes: options.journal_segment_bytes };
-        let recovered = recover(&folder, &files, is_new)?;
-        let journal = Journal::start(files, recovered.tail)?;
+        let recovered = recover(&folder, &files, is_new, keeping::now_unix_s())?;
+        let backups = RealDisk::new(folder.backups());
+        // Only what was never finished goes; a folder that can not be listed has no backup to count on.
+        let _ = archive::prune(&backups, usize::MAX);
+        let newest_backup = newest_backup(&backups, store);
+        let journal = Journal::start(files, recovered.tail).map_err(|error| OpenError::Journal {
+            cause: error,
+            advice: "free some disk, or see to the disk".into(),
+        })?;
         if is_new {
             folder.declare(store)?;
         }
@@ -108,16 +140,51 @@ impl EmbeddedStore {
             poisoned: watch::Sender::new(None),
             closed: AtomicBool::new(false),
         });
-        let mut committer = Committer::new(journal, Residents::new(window, options.cache_records));
+        if recovered.report.healed.is_some() {
+            shared.metrics.heals.increment(1);
+        }
+        if let Some((_, created_unix_s)) = newest_backup {
+            shared.metrics.tell_backup(created_unix_s);
+        }
+        let kept_for_backup = match options.backups {
+            Some(_) => newest_backup.map_or(CommitSeq(0), |(seq, _)| seq),
+            None => CommitSeq(u64::MAX),
+        };
+        let residents = Residents::new(window, options.cache_records);
+        let mut committer = Committer::new(journal, residents, recovered.report.covered, kept_for_backup);
         if threads::is_low(&shared, &disk, options.min_free_disk_bytes) {
             committer.refuse_changes(Some(Unavailable::DiskLow.into()));
             shared.set_health(Health::Unavailable(Unavailable::DiskLow));
         } else {
             shared.set_health(Health::Ready);
         }
-        let handle = start(options, &shared, committer, recovered.keeper, disk, folder)?;
-        let store = Self { shared, lane: None, committer: Arc::new(Mutex::new(Some(handle))) };
+        let (to_keeper, inbox) = mpsc::channel();
+        let keeping = Keeping {
+            shared: Arc::clone(&shared),
+            keeper: recovered.keeper,
+            inbox,
+            own: to_keeper.clone(),
+            interval: options.checkpoint_interval,
+            policy: options.backups,
+            folder: folder.backups(),
+            store,
+            min_free_bytes: options.min_free_disk_bytes,
+            newest_backup,
+        };
+        let handle = start(options, &shared, committer, keeping, disk, folder)?;
+        let store = Self { shared, lane: None, committer: Arc::new(Mutex::new(Some(handle))), to_keeper };
         Ok((store, recovered.report))
+    }
+
+    /// Makes a backup while the store goes on, and returns it as an open file without a name.
+    ///
+    /// # Errors
+    /// One sentence: the disk is low, a write failed, or the store is closing.
+    pub async fn backup(&self) -> Result<(File, Summary), String> {
+        let (asked, answer) = oneshot::channel();
+        let closing = || "the server is stopping".to_owned();
+        self.to_keeper.send(KeeperMessage::Backup(asked)).map_err(|_| closing())?;
+        answer.await.unwrap_or_else(|_| Err(closing()))
     }
 
     async fn ask(&self, ask: Ask) -> Result<Answer, StoreError> {
@@ -152,17 +219,15 @@ fn start(
     options: &Options,
     shared: &Arc<Shared>,
     committer: Committer<RealDisk>,
-    keeper: checkpoint::Keeper<state::SledState>,
+    keeping: Keeping,
     disk: Arc<RealDisk>,
     folder: Folder,
 ) -> Result<thread::JoinHandle<()>, OpenError> {
-    let (to_keeper, keeper_inbox) = mpsc::channel();
+    let to_keeper = keeping.own.clone();
     let (to_grounds, grounds_inbox) = mpsc::channel();
     let named = |name: &str| thread::Builder::new().name(format!("odometer-{name}"));
-    let (for_keeper, interval) = (Arc::clone(shared), options.checkpoint_interval);
-    let keeper_thread = named("keeper").spawn(move || {
-        threads::watched(&for_keeper, "keeper", || threads::keep(&for_keeper, keeper, &keeper_inbox, interval));
-    })?;
+    let for_keeper = Arc::clone(shared);
+    let keeper_thread = named("keeper").spawn(move || threads::watched(&for_keeper, "keeper", || keeping.run()))?;
     let for_grounds = Arc::clone(shared);
     let (segment_bytes, min_free) = (options.journal_segment_bytes, options.min_free_disk_bytes);
     let grounds_thread = named("grounds").spawn(move || {
@@ -178,7 +243,7 @@ fn start(
         keeper: Some(keeper_thread),
         grounds: Some(grounds_thread),
         _folder: folder,
-        spare_requested: false,
+        told: (1, 0),
         closing: false,
     };
     Ok(named("committer").spawn(move || thread.run())?)
@@ -304,7 +369,19 @@ impl Shared {
     }
 }
 
-fn random_id() -> Result<frame::StoreId, OpenError> {
+/// The newest automatic backup of this store, and when it was made. It got its name after it was verified.
+fn newest_backup(backups: &RealDisk, store: frame::StoreId) -> Option<(CommitSeq, u64)> {
+    let (seq, name) = archive::newest_first(backups).ok()?.into_iter().next()?;
+    let header =
+        archive::header(backups, &name).ok().filter(|header| header.store == store && header.mark.seq == seq)?;
+    Some((seq, header.created_unix_s))
+}
+
+/// An id for a store that never was.
+///
+/// # Errors
+/// [`OpenError::State`] if the system gave no random bytes.
+pub fn random_id() -> Result<frame::StoreId, OpenError> {
     let mut id = [0; 16];
     aws_lc_rs::rand::fill(&mut id).map_err(|_| OpenError::State("the system gave no random bytes".into()))?;
     Ok(id)

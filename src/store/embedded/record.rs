@@ -11,6 +11,9 @@
 //!         counter  05 tenant:u64 name                 counter   v=1 value:u64 max:u64
 //! each record is followed by crc:u32 over key and record
 //! ```
+//! sled and backups file a record under its *stored key*: the number of its bucket, then the key. A bucket is a few hundred neighbours at most
+//! even where there are millions of records, so that one can be read as a whole and proved, see seals.rs.
+//!
 //! Invariant: `decode(key, encode(key, record)) == record`, and records carry absolute values, never differences.
 //! Must never: guess. Bytes that do not fit are an error that names the key's kind, never a default.
 
@@ -19,6 +22,9 @@ use thiserror::Error;
 use crate::counter::{Counter, CounterName, Value};
 use crate::store::KeyRecord;
 use crate::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
+
+/// The number of buckets; a bucket's number is two bytes, big-endian.
+pub const BUCKETS: u16 = 1 << 14;
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
@@ -120,6 +126,29 @@ impl Key {
         Ok(key)
     }
 
+    /// The key's bytes behind the number of its bucket.
+    #[must_use]
+    pub fn stored(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 2];
+        self.encode(&mut bytes);
+        let bucket = bucket_of(bytes.get(2..).unwrap_or_default());
+        bytes[..2].copy_from_slice(&bucket.to_be_bytes());
+        bytes
+    }
+
+    /// Reads a key back from what [`Key::stored`] made.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if the bytes are not a key, or are in another bucket than theirs.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let bad = |problem| BadRecord { kind: "key", problem };
+        let (bucket, key) = bytes.split_first_chunk::<2>().ok_or(bad("too short"))?;
+        if *bucket != bucket_of(key).to_be_bytes() {
+            return Err(bad("in another bucket"));
+        }
+        Self::decode(key)
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Tenants => "tenants",
@@ -208,6 +237,10 @@ impl Record {
     }
 }
 
+fn bucket_of(key_bytes: &[u8]) -> u16 {
+    u16::try_from(crc32c::crc32c(key_bytes) % u32::from(BUCKETS)).unwrap_or_else(|_| unreachable!("BUCKETS fits"))
+}
+
 struct Reader<'a> {
     kind: &'static str,
     rest: &'a [u8],
@@ -283,6 +316,16 @@ mod tests {
             for length in 0..record_bytes.len() {
                 assert!(Record::decode(&key, &key_bytes, &record_bytes[..length]).is_err());
             }
+        }
+    }
+
+    #[test]
+    fn a_stored_key_comes_back_and_only_from_its_own_bucket() {
+        for (key, _) in samples() {
+            let mut stored = key.stored();
+            assert_eq!(Key::from_stored(&stored).unwrap(), key);
+            stored[1] ^= 1;
+            assert!(Key::from_stored(&stored).is_err());
         }
     }
 

@@ -1,29 +1,34 @@
-//! A start, and an offline look at the same things: is what the folder holds complete?
+//! A start, and an offline look at the same things: is what the folder holds complete, and if not, can it be made so?
 //!
-//! Job: [`recover`] reads sled's number and the whole journal and tells whether together they are every commit there ever was.
+//! Job: [`recover`] opens sled, reads the whole journal and tells whether together they are every commit there ever was; a state that is
+//! damaged or rolled back is rebuilt, see heal.rs.
 //!
 //! ```text
 //!   sled covers ..................... 812
 //!   journal has              790 .. .. .. .. .. .. 1004         complete: 790 <= 813 and 812 <= 1004
-//!   journal has                             900 .. 1004         hole: 813 to 899 are nowhere
+//!   journal has                             900 .. 1004         sled is too old: rebuilt from a backup of 899 or later
 //!   journal has              790 .. 805                         hole: the journal itself lost its end
 //! ```
-//! Frames that sled covers are read, since the chain is proved from the journal's first frame to its last, and not applied again: sled says
-//! that it covers a commit only after everything up to it was forced to the disk. Later frames are absolute, and the last one wins.
-//! Invariant: a folder is served only if it is complete. Must never: change a file; repair is the start's own, later.
+//! Frames that sled covers are read, since the chain is proved from the journal's first frame to its last, and not applied again. Later
+//! frames are absolute, and the last one wins.
+//! Invariant: a folder is served only if it is complete. Must never: heal what only the system refused, or change a file of the journal.
 
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::checkpoint::Keeper;
+use super::archive::{newest_first, read_file};
+use super::checkpoint::{Keeper, KeeperTrouble};
 use super::disk::{Disk, RealDisk};
-use super::folder::{Folder, FolderError, read_format};
-use super::frame::{Body, CommitSeq, SegmentHeader, StoreId};
+use super::folder::{Folder, FolderError};
+use super::frame::{Body, CommitSeq, Mark, SegmentHeader, StoreId};
+use super::heal::{Base, NoBase, plan, rebuild, swap};
 use super::journal::{Files, JournalError, Tail, replay};
-use super::state::{SledState, State};
+use super::state::{SledState, State, StateTrouble};
 
 /// Why a folder can not be served.
 #[derive(Debug, Error)]
@@ -32,17 +37,41 @@ pub enum OpenError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// The journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// sled.
+    #[error("{cause}; {advice}")]
+    Journal {
+        /// What is wrong, and where.
+        cause: JournalError,
+        /// The commands that help.
+        advice: String,
+    },
+    /// The system refused sled.
     #[error("{0}")]
     State(String),
-    /// sled and the journal together are not every commit.
-    #[error("commits are missing: {0}; restore the folder from a backup, all of it together")]
-    Incomplete(String),
+    /// State, journal and backups together are not every commit.
+    #[error("commits are missing: {problem}; {advice}")]
+    Incomplete {
+        /// Which, and why.
+        problem: String,
+        /// The commands that help.
+        advice: String,
+    },
+    /// A rebuilt state could not be written.
+    #[error("the damaged state could not be rebuilt: {0}")]
+    Heal(String),
     /// A thread could not be started.
     #[error(transparent)]
-    Thread(#[from] std::io::Error),
+    Thread(#[from] io::Error),
+}
+
+/// A state that was rebuilt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healed {
+    /// What was wrong with the old one.
+    pub problem: String,
+    /// What the new one was made from.
+    pub base: Base,
+    /// Where the old one is now, as a folder's name.
+    pub quarantine: String,
 }
 
 /// What a start found.
@@ -56,76 +85,197 @@ pub struct Recovery {
     pub covered: CommitSeq,
     /// A torn frame at the journal's end, as file and offset: normal after a crash.
     pub torn: Option<(String, usize)>,
-    /// sled was older than the journal's last checkpoint says; the journal still had everything since.
-    pub rolled_back: bool,
+    /// The state was rebuilt.
+    pub healed: Option<Healed>,
 }
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "last commit {}, {} frames in the journal, sled covers commit {}",
-            self.last, self.frames, self.covered
-        )?;
+        let (last, frames, covered) = (self.last, self.frames, self.covered);
+        write!(f, "last commit {last}, {frames} frames in the journal, sled covers commit {covered}")?;
         if let Some((name, offset)) = &self.torn {
             write!(
                 f,
                 "; the journal ends in an unreadable frame, as after a crash in the middle of a write (journal/{name}, offset {offset})"
             )?;
         }
-        if self.rolled_back {
-            write!(f, "; sled was older than its last checkpoint and the journal had the rest")?;
-        }
         Ok(())
     }
 }
 
-/// What [`recover`] hands to a start.
-pub struct Recovered {
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => write!(f, "the journal, which is complete"),
+            Self::Backup(name, mark) => write!(f, "backups/{name} (commit {}) and the journal since", mark.seq),
+        }
+    }
+}
+
+/// What [`attach`] found of a state and a journal that fit each other.
+pub struct Recovered<S> {
     /// The keeper, with every change of the journal taken.
-    pub keeper: Keeper<SledState>,
-    /// The journal's end; `None` in a new folder.
-    pub tail: Option<Tail>,
+    pub keeper: Keeper<S>,
+    /// The journal's end.
+    pub tail: Tail,
     /// For people.
     pub report: Recovery,
 }
 
-/// Reads everything and checks that it is complete.
+/// Why a state and a journal are not every commit together.
+#[derive(Debug)]
+pub enum Misfit {
+    /// The state is damaged, too old or of another history; one sentence. It can be rebuilt.
+    State(String),
+    /// The journal can not be read, or has a hole.
+    Journal(JournalError),
+    /// The journal ends before the state does; one sentence.
+    LostEnd(String),
+}
+
+/// Where a state comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A folder that never was a store.
+    New,
+    /// An earlier process.
+    Found,
+    /// A backup, a moment ago: older than the journal's last checkpoint, and rightly so.
+    Rebuilt,
+}
+
+/// Puts the journal's changes in front of the state and checks that together they are every commit.
 ///
 /// # Errors
-/// [`OpenError`], which says what is missing and where.
-pub fn recover(folder: &Folder, files: &Files<RealDisk>, is_new: bool) -> Result<Recovered, OpenError> {
-    let state = SledState::open(&folder.sled()).map_err(OpenError::State)?;
-    let covered = state.covered();
-    let mut keeper = Keeper::new(state);
-    let tail = replay(files, covered, &mut |seq, body| match body {
-        Body::Commit(changes) => keeper.take(changes, seq),
-        Body::Covered | Body::Checkpoint(_) => {}
-    })?;
-    let report = match &tail {
-        None if is_new && covered == CommitSeq(0) => {
-            Recovery { frames: 0, last: CommitSeq(0), covered, torn: None, rolled_back: false }
+/// [`Misfit`].
+pub fn attach<S: State, D: Disk>(state: S, files: &Files<D>, origin: Origin) -> Result<Recovered<S>, Misfit> {
+    let mut keeper = Keeper::open(state).map_err(Misfit::State)?;
+    let (covered, reached) = (keeper.covered(), keeper.reached());
+    let mut other_history = false;
+    let tail = replay(files, covered.seq, &mut |mark, body| {
+        other_history |= [covered, reached].iter().any(|known| known.seq == mark.seq && known.chain != mark.chain);
+        match body {
+            Body::Commit(changes) => keeper.take(changes, mark),
+            Body::Covered | Body::Checkpoint(_) => {}
         }
-        None => return Err(OpenError::Incomplete("the journal folder holds no journal".into())),
-        Some(tail) if tail.first > covered.next() => {
-            let (next, first) = (covered.next(), tail.first);
-            return Err(OpenError::Incomplete(format!(
-                "sled ends before commit {next}, the journal starts with {first}"
-            )));
-        }
-        Some(tail) if tail.last() < covered => {
-            let last = tail.last();
-            return Err(OpenError::Incomplete(format!("sled has commit {covered}, but the journal ends with {last}")));
-        }
-        Some(tail) => Recovery {
-            frames: tail.frames,
-            last: tail.last(),
-            covered,
-            torn: tail.torn.clone(),
-            rolled_back: tail.checkpointed > covered,
-        },
+    });
+    let tail = match tail.map_err(Misfit::Journal)? {
+        Some(tail) => tail,
+        None if origin == Origin::New && reached == Mark::default() => Tail::after(Mark::default()),
+        None => return Err(Misfit::LostEnd("the journal folder holds no journal".to_owned())),
+    };
+    other_history |= tail.before.seq == covered.seq && tail.before.chain != covered.chain;
+    if tail.before.seq > covered.seq {
+        let (next, first) = (covered.seq.next(), tail.before.seq.next());
+        return Err(Misfit::State(format!("sled ends before commit {next}, the journal starts with {first}")));
+    }
+    if tail.last().seq < reached.seq {
+        let (has, last) = (reached.seq, tail.last().seq);
+        return Err(Misfit::LostEnd(format!("sled has commit {has}, but the journal ends with {last}")));
+    }
+    if other_history {
+        return Err(Misfit::State(format!("sled's commit {} is not the journal's", covered.seq)));
+    }
+    if tail.checkpointed > covered.seq && origin != Origin::Rebuilt {
+        let (is, was) = (covered.seq, tail.checkpointed);
+        return Err(Misfit::State(format!("sled covers commit {is}, but the journal knows a checkpoint of {was}")));
+    }
+    let report = Recovery {
+        frames: tail.frames,
+        last: tail.last().seq,
+        covered: covered.seq,
+        torn: tail.torn.clone(),
+        healed: None,
     };
     Ok(Recovered { keeper, tail, report })
+}
+
+fn open(folder: &Folder, files: &Files<RealDisk>, origin: Origin) -> Result<Recovered<SledState>, OpenError> {
+    match SledState::open(&folder.sled()) {
+        Ok(state) => attach(state, files, origin),
+        Err(StateTrouble::System(problem)) => return Err(OpenError::State(problem)),
+        Err(StateTrouble::Damaged(problem)) => Err(Misfit::State(problem)),
+    }
+    .map_err(|misfit| match misfit {
+        Misfit::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
+        Misfit::LostEnd(problem) => OpenError::Incomplete { problem, advice: advice(folder) },
+        Misfit::State(problem) => OpenError::Heal(problem),
+    })
+}
+
+/// Reads everything, checks that it is complete, and rebuilds the state if that is what it takes. `now_unix_s` names the place of the old one.
+///
+/// # Errors
+/// [`OpenError`], which says what is missing, where, and what helps.
+pub fn recover(
+    folder: &Folder,
+    files: &Files<RealDisk>,
+    is_new: bool,
+    now_unix_s: u64,
+) -> Result<Recovered<SledState>, OpenError> {
+    let origin = if is_new { Origin::New } else { Origin::Found };
+    let problem = match open(folder, files, origin) {
+        Err(OpenError::Heal(problem)) => problem,
+        other => return other,
+    };
+    let base = base(folder, files, &problem)?;
+    let quarantine = folder.new_quarantine(now_unix_s);
+    make_state(folder, files, &base).map_err(OpenError::Heal)?;
+    swap(folder.path(), &quarantine).map_err(|error| OpenError::Heal(error.to_string()))?;
+    let mut recovered = open(folder, files, Origin::Found)?;
+    recovered.report.healed = Some(Healed { problem, base, quarantine });
+    Ok(recovered)
+}
+
+fn base(folder: &Folder, files: &Files<RealDisk>, problem: &str) -> Result<Base, OpenError> {
+    plan(files, &RealDisk::new(folder.backups())).map_err(|error| match error {
+        NoBase::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
+        NoBase::Missing(why) => {
+            let problem = format!("the state can not be used ({problem}), and {why}");
+            OpenError::Incomplete { problem, advice: advice(folder) }
+        }
+    })
+}
+
+/// Makes a state that covers the whole journal, beside the damaged one.
+fn make_state(folder: &Folder, files: &Files<RealDisk>, base: &Base) -> Result<(), String> {
+    let path = folder.path().join("sled.healing");
+    if path.exists() {
+        fs::remove_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut state = SledState::open(&path).map_err(|trouble| format!("{trouble:?}"))?;
+    if let Base::Backup(name, _) = base {
+        let backups = RealDisk::new(folder.backups());
+        rebuild(&mut state, |visit| read_file(&backups, name, visit)).map_err(|error| error.to_string())?;
+    }
+    let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
+    settle(recovered.keeper).map_err(|trouble| format!("{trouble:?}"))
+}
+
+/// Takes a whole checkpoint.
+///
+/// # Errors
+/// As [`Keeper::step`].
+pub fn settle<S: State>(mut keeper: Keeper<S>) -> Result<(), KeeperTrouble> {
+    keeper.begin();
+    while keeper.is_busy() {
+        keeper.step()?;
+    }
+    Ok(())
+}
+
+/// What to do where nothing can be rebuilt, with the names to type.
+fn advice(folder: &Folder) -> String {
+    let data_dir = folder.path().display();
+    let newest = newest_first(&RealDisk::new(folder.backups())).ok().and_then(|found| found.into_iter().next());
+    let from =
+        newest.map_or_else(|| "BACKUP".to_owned(), |(_, name)| folder.backups().join(name).display().to_string());
+    format!(
+        "keep {data_dir} as it is; if the disk it came from can still be read, copy all of it again; \
+         otherwise `odometer restore --from {from} --data-dir NEW-FOLDER` brings back what that backup holds, and the numbers issued \
+         after it would be issued again"
+    )
 }
 
 /// The store's id: the one that FORMAT names, or a new one for a folder without FORMAT, from which an interrupted first start is cleared away.
@@ -136,12 +286,13 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
     if let Some(store) = folder.format()? {
         return Ok((store, false));
     }
-    let io = |cause| OpenError::Journal(JournalError::Io { name: String::new(), cause });
+    let failed = |cause| OpenError::Journal { cause, advice: advice(folder) };
+    let io = |cause| failed(JournalError::Io { name: String::new(), cause });
     for name in disk.list().map_err(io)? {
         let bytes = disk.open(&name).and_then(|file| super::disk::DiskFile::read_all(&file)).map_err(io)?;
         if let Some(header) = SegmentHeader::decode(&bytes) {
             let files = Files { disk: Arc::clone(disk), store: header.store, segment_bytes: 0 };
-            let frames = replay(&files, CommitSeq(0), &mut |_, _| {})?.map_or(0, |tail| tail.frames);
+            let frames = replay(&files, CommitSeq(0), &mut |_, _| {}).map_err(failed)?.map_or(0, |tail| tail.frames);
             if frames > 0 || header.first != CommitSeq(1) {
                 let problem = "it has a journal, but the file FORMAT is missing".to_owned();
                 return Err(FolderError::Format { path: folder.journal(), problem }.into());
@@ -152,45 +303,75 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
     Ok((fresh, true))
 }
 
+/// A folder that was opened to be read, while no server runs on it.
+pub struct Opened {
+    /// State and journal.
+    pub recovered: Recovered<SledState>,
+    /// The store's id.
+    pub store: StoreId,
+    _folder: Folder,
+}
+
+/// Opens a store as it is, for as long as the value lives; nothing is rebuilt and no journal is begun.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_to_read(path: &Path) -> Result<Opened, OpenError> {
+    let (folder, files) = take(path)?;
+    match open(&folder, &files, Origin::Found) {
+        Ok(recovered) => Ok(Opened { recovered, store: files.store, _folder: folder }),
+        Err(OpenError::Heal(problem)) => Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds it"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a folder that is a store already.
+fn take(path: &Path) -> Result<(Folder, Files<RealDisk>), OpenError> {
+    if !Folder::is_store(path) {
+        let problem = "there is no odometer data here (no file FORMAT)".to_owned();
+        return Err(FolderError::Format { path: path.to_owned(), problem }.into());
+    }
+    let folder = Folder::take(path)?;
+    let disk = Arc::new(RealDisk::new(folder.journal()));
+    let (store, _) = identify(&folder, &disk, [0; 16])?;
+    Ok((folder, Files { disk, store, segment_bytes: 0 }))
+}
+
 /// What an offline look found.
 #[derive(Debug)]
 pub enum Verdict {
     /// Complete, every record as it was written.
     Clean(Recovery),
-    /// Complete after what a start does by itself.
-    Healable(Recovery),
+    /// Not as it was written, and a start rebuilds it; what is wrong, and from what.
+    Healable(String, Base),
     /// Not to be served.
     Damaged(String),
 }
 
-/// Looks at a folder as a start would, and at every record besides. The folder must not be in use.
+/// Looks at a folder as a start would, and at every record besides. The folder must not be in use. Nothing is rebuilt.
 ///
 /// # Errors
 /// [`OpenError`] only where nothing could be looked at: no such folder, in use, another format.
 pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
-    if !Folder::is_store(path) {
-        let problem = "there is no odometer data here (no file FORMAT)".to_owned();
-        return Err(FolderError::Format { path: path.to_owned(), problem }.into());
+    if Folder::is_store(path) && !path.join("journal").is_dir() {
+        return Ok(Verdict::Damaged("the folder journal is missing".to_owned()));
     }
-    read_format(path)?;
-    for inner in ["journal", "sled"] {
-        if !path.join(inner).is_dir() {
-            return Ok(Verdict::Damaged(format!("the folder {inner} is missing")));
-        }
-    }
-    let folder = Folder::take(path)?;
-    let disk = Arc::new(RealDisk::new(folder.journal()));
-    let (store, is_new) = identify(&folder, &disk, [0; 16])?;
-    let files = Files { disk, store, segment_bytes: 0 };
-    let recovered = match recover(&folder, &files, is_new) {
-        Ok(recovered) => recovered,
-        Err(OpenError::Folder(error)) => return Err(error.into()),
+    let (folder, files) = take(path)?;
+    let problem = match open(&folder, &files, Origin::Found) {
+        Ok(mut recovered) => match recovered.keeper.prove_all() {
+            Ok(_) => return Ok(Verdict::Clean(recovered.report)),
+            Err(problem) => {
+                // So that a start does not have to meet the damage by chance.
+                recovered.keeper.condemn(&problem).map_err(OpenError::State)?;
+                problem
+            }
+        },
+        Err(OpenError::Heal(problem)) => problem,
+        Err(error @ (OpenError::Folder(_) | OpenError::State(_))) => return Err(error),
         Err(error) => return Ok(Verdict::Damaged(error.to_string())),
     };
-    let damaged = recovered.keeper.state().check_all();
-    Ok(match damaged {
-        Err(problem) => Verdict::Damaged(problem),
-        Ok(_) if recovered.report.rolled_back => Verdict::Healable(recovered.report),
-        Ok(_) => Verdict::Clean(recovered.report),
+    Ok(match base(&folder, &files, &problem) {
+        Ok(base) => Verdict::Healable(problem, base),
+        Err(error) => Verdict::Damaged(error.to_string()),
     })
 }

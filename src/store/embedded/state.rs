@@ -1,49 +1,102 @@
 //! sled, the state behind the journal. sled lives only in this file.
 //!
-//! Job: keep records by key ([`State`], [`SledState`]), and say up to which commit they are complete and durable.
+//! Job: keep bytes by key ([`State`], [`SledState`]), in order, and say up to which commit they are complete and durable.
 //! Invariant: `covered` grows only after every change up to it was forced to the disk by our own `fdatasync`; sled's own `flush()`
 //! calls `sync_file_range`, which survives a killed process but not a power cut.
-//! Must never: be touched by two threads (0.34 can deadlock on mixed reads and writes), or return bytes whose checksum is wrong.
+//! Must never: be touched by two threads (0.34 can deadlock on mixed reads and writes), or be believed: seals.rs proves what it returns.
 //!
 //! sled is pinned to 0.34.7 and treated as a part that may fail: leftovers of an interrupted snapshot make it unopenable and are
 //! removed first; its panics while opening are caught and become an error; its file lock may outlive its owner by a moment, so
 //! opening waits for it for two seconds.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::frame::CommitSeq;
-use super::record::{Key, Record};
+use super::frame::{CommitSeq, Mark};
 
 /// Cache of sled, in bytes: small, since the records in use are cached above it.
 const SLED_CACHE_BYTES: u64 = 16 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Its single byte is no stored key, which has three at least.
 const COVERED: &[u8] = &[0];
+const SEALS: &str = "odometer.seals";
+const CONDEMNED: &str = "odometer.condemned";
 
-/// Records by key, complete up to a commit.
+/// A key and what is to be there; `None`: nothing.
+pub type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+/// A key and what is there.
+pub type Found = (Vec<u8>, Vec<u8>);
+
+/// Bytes by key, complete up to a commit. Every error is one sentence.
 pub trait State: Send {
-    /// The record of `key`; `None` if there is none.
+    /// What is under `key`.
     ///
     /// # Errors
-    /// One sentence, if it can not be read or is not what was written.
-    fn get(&self, key: &Key) -> Result<Option<Record>, String>;
+    /// If it can not be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String>;
 
-    /// Writes or removes records. Durable after [`State::cover`].
+    /// Everything in a bucket, with its key, in the order of keys.
     ///
     /// # Errors
-    /// One sentence; then any of the records may have been written.
-    fn put(&mut self, changes: &[(Key, Option<Record>)]) -> Result<(), String>;
+    /// If it can not be read.
+    fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String>;
 
-    /// Forces everything to the disk, then notes, durably, that every commit up to `seq` is there.
+    /// Writes or removes entries. Durable after [`State::cover`].
     ///
     /// # Errors
-    /// One sentence; then nothing is known, and it must not be tried again by this process.
-    fn cover(&mut self, seq: CommitSeq) -> Result<(), String>;
+    /// Then any of them may have been written.
+    fn put(&mut self, entries: &[Entry]) -> Result<(), String>;
 
-    /// What the last successful [`State::cover`] noted; 0 for a new state.
-    fn covered(&self) -> CommitSeq;
+    /// Forces everything to the disk, then notes, durably, that every commit up to `mark` is there.
+    ///
+    /// # Errors
+    /// Then nothing is known, and it must not be tried again by this process.
+    fn cover(&mut self, mark: Mark) -> Result<(), String>;
+
+    /// What the last successful [`State::cover`] noted; the default for a new state.
+    fn covered(&self) -> Mark;
+
+    /// The seals that were saved last; `None` if none ever were.
+    ///
+    /// # Errors
+    /// If they can not be read.
+    fn seals(&self) -> Result<Option<Vec<u8>>, String>;
+
+    /// Replaces the seals, durably and at once: after a crash the old or the new ones are there, whole.
+    ///
+    /// # Errors
+    /// Then either may be there.
+    fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// Leaves a note, durably, that this state is not to be opened again, and why.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    fn condemn(&mut self, why: &str) -> Result<(), String>;
+}
+
+/// Why a state can not be opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StateTrouble {
+    /// It is not what was written: it can be rebuilt, and must not be used.
+    Damaged(String),
+    /// The system refused, and might not another time: a missing right, a full disk, a lock.
+    System(String),
+}
+
+fn trouble(kind: io::ErrorKind, text: String) -> StateTrouble {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull, WouldBlock};
+    match kind {
+        PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | ResourceBusy | StorageFull | WouldBlock => {
+            StateTrouble::System(text)
+        }
+        _ => StateTrouble::Damaged(text),
+    }
 }
 
 /// The state in sled.
@@ -51,54 +104,55 @@ pub struct SledState {
     db: sled::Db,
     /// A second descriptor of sled's file, to sync it.
     file: File,
-    covered: CommitSeq,
+    folder: PathBuf,
+    covered: Mark,
 }
 
 impl SledState {
     /// Opens the state in `folder`, or makes a new one.
     ///
     /// # Errors
-    /// One sentence saying what sled or the system refused.
-    pub fn open(folder: &Path) -> Result<Self, String> {
-        remove_unfinished_snapshots(folder)?;
+    /// [`StateTrouble`], which tells damage from what the system refused.
+    pub fn open(folder: &Path) -> Result<Self, StateTrouble> {
+        let file =
+            |name: &str, error: &io::Error| trouble(error.kind(), format!("{}: {error}", folder.join(name).display()));
+        match fs::read_to_string(folder.join(CONDEMNED)) {
+            Ok(why) => return Err(StateTrouble::Damaged(why)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file(CONDEMNED, &error)),
+        }
+        remove_unfinished_snapshots(folder).map_err(|error| file("", &error))?;
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
             let config = sled::Config::new().path(folder).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
             match catch_unwind(AssertUnwindSafe(|| config.open())) {
                 Ok(Ok(db)) => break db,
-                Ok(Err(error)) if error.to_string().contains("could not acquire lock") && Instant::now() < deadline => {
+                Ok(Err(error)) if error.to_string().contains("could not acquire lock") => {
+                    if Instant::now() >= deadline {
+                        return Err(StateTrouble::System(format!("{} is locked: {error}", folder.display())));
+                    }
                     std::thread::park_timeout(Duration::from_millis(20));
                 }
-                Ok(Err(error)) => return Err(format!("sled can not open {}: {error}", folder.display())),
-                Err(_) => return Err(format!("sled panicked while opening {}", folder.display())),
+                Ok(Err(error)) => {
+                    let text = format!("sled can not open {}: {error}", folder.display());
+                    return Err(match error {
+                        sled::Error::Io(error) => trouble(error.kind(), text),
+                        _ => StateTrouble::Damaged(text),
+                    });
+                }
+                Err(_) => {
+                    return Err(StateTrouble::Damaged(format!("sled panicked while opening {}", folder.display())));
+                }
             }
         };
-        let path = folder.join("db");
-        let file =
-            OpenOptions::new().read(true).write(true).open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let covered = match db.get(COVERED).map_err(|e| format!("sled: {e}"))? {
-            None => CommitSeq(0),
-            Some(bytes) => parse_covered(&bytes).ok_or("sled: the checkpoint number is damaged")?,
+        let options = OpenOptions::new().read(true).write(true).open(folder.join("db"));
+        let db_file = options.map_err(|error| file("db", &error))?;
+        let damaged = || StateTrouble::Damaged("sled: the checkpoint number is damaged".to_owned());
+        let covered = match caught(|| db.get(COVERED)).map_err(StateTrouble::Damaged)? {
+            None => Mark::default(),
+            Some(bytes) => parse_covered(&bytes).ok_or_else(damaged)?,
         };
-        Ok(Self { db, file, covered })
-    }
-
-    /// Reads every record and returns how many there are.
-    ///
-    /// # Errors
-    /// One sentence about the first record that is not as it was written.
-    pub fn check_all(&self) -> Result<u64, String> {
-        let mut count = 0;
-        for entry in self.db.iter() {
-            let (key_bytes, bytes) = entry.map_err(|e| format!("sled: {e}"))?;
-            if *key_bytes == *COVERED {
-                continue;
-            }
-            let key = Key::decode(&key_bytes).map_err(|e| format!("sled holds a damaged key: {e}"))?;
-            Record::decode(&key, &key_bytes, &bytes).map_err(|e| format!("sled holds a damaged record: {e}"))?;
-            count += 1;
-        }
-        Ok(count)
+        Ok(Self { db, file: db_file, folder: folder.to_owned(), covered })
     }
 
     fn force(&self) -> Result<(), String> {
@@ -108,57 +162,92 @@ impl SledState {
 }
 
 impl State for SledState {
-    fn get(&self, key: &Key) -> Result<Option<Record>, String> {
-        let mut key_bytes = Vec::with_capacity(64);
-        key.encode(&mut key_bytes);
-        let found = self.db.get(&key_bytes).map_err(|e| format!("sled: {e}"))?;
-        found.map(|bytes| Record::decode(key, &key_bytes, &bytes).map_err(|e| e.to_string())).transpose()
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        let found = caught(|| self.db.get(key))?;
+        Ok(found.map(|bytes| bytes.to_vec()))
     }
 
-    fn put(&mut self, changes: &[(Key, Option<Record>)]) -> Result<(), String> {
+    fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String> {
+        caught(|| {
+            let entries = self.db.scan_prefix(bucket.to_be_bytes());
+            entries.map(|entry| entry.map(|(key, bytes)| (key.to_vec(), bytes.to_vec()))).collect()
+        })
+    }
+
+    fn put(&mut self, entries: &[Entry]) -> Result<(), String> {
         let mut batch = sled::Batch::default();
-        for (key, record) in changes {
-            let mut key_bytes = Vec::with_capacity(64);
-            key.encode(&mut key_bytes);
-            match record {
-                Some(record) => {
-                    let mut bytes = Vec::with_capacity(128);
-                    record.encode(crc32c::crc32c(&key_bytes), &mut bytes);
-                    batch.insert(key_bytes, bytes);
-                }
-                None => batch.remove(key_bytes),
+        for (key, bytes) in entries {
+            match bytes {
+                Some(bytes) => batch.insert(key.as_slice(), bytes.as_slice()),
+                None => batch.remove(key.as_slice()),
             }
         }
         self.db.apply_batch(batch).map_err(|e| format!("sled: {e}"))
     }
 
-    fn cover(&mut self, seq: CommitSeq) -> Result<(), String> {
+    fn cover(&mut self, mark: Mark) -> Result<(), String> {
         // Two steps, so that the number can not reach the disk before the records that it speaks of.
         self.force()?;
-        let mut bytes = seq.0.to_be_bytes().to_vec();
+        let mut bytes = mark.seq.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&mark.chain.to_be_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
         self.db.insert(COVERED, bytes).map_err(|e| format!("sled: {e}"))?;
         self.force()?;
-        self.covered = seq;
+        self.covered = mark;
         Ok(())
     }
 
-    fn covered(&self) -> CommitSeq {
+    fn covered(&self) -> Mark {
         self.covered
+    }
+
+    fn seals(&self) -> Result<Option<Vec<u8>>, String> {
+        match fs::read(self.folder.join(SEALS)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{SEALS}: {error}")),
+        }
+    }
+
+    fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String> {
+        replace(&self.folder, SEALS, bytes).map_err(|error| format!("{SEALS}: {error}"))
+    }
+
+    fn condemn(&mut self, why: &str) -> Result<(), String> {
+        replace(&self.folder, CONDEMNED, why.as_bytes()).map_err(|error| format!("{CONDEMNED}: {error}"))
     }
 }
 
-fn parse_covered(bytes: &[u8]) -> Option<CommitSeq> {
-    let (number, crc) = bytes.split_first_chunk::<8>()?;
-    (crc32c::crc32c(number).to_be_bytes() == crc).then_some(CommitSeq(u64::from_be_bytes(*number)))
+/// sled's answer; where it panics on a damaged page, that is an error too.
+fn caught<T>(ask: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(answer) => answer.map_err(|error| format!("sled: {error}")),
+        Err(_) => Err("sled panicked while reading".to_owned()),
+    }
 }
 
-fn remove_unfinished_snapshots(folder: &Path) -> Result<(), String> {
-    let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
+/// Writes a file whole and durably: the old one or the new one is there after a crash.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, folder.join(name))?;
+    File::open(folder)?.sync_all()
+}
+
+fn parse_covered(bytes: &[u8]) -> Option<Mark> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    let (seq, chain) = body.split_first_chunk::<8>()?;
+    let mark = Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(chain.try_into().ok()?) };
+    (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(mark)
+}
+
+fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "generating") {
-            fs::remove_file(&path).map_err(fail)?;
+            fs::remove_file(&path)?;
         }
     }
     Ok(())
@@ -167,24 +256,27 @@ fn remove_unfinished_snapshots(folder: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counter::{Counter, CounterName};
-    use crate::tenant::TenantId;
 
     #[test]
-    fn records_and_the_covered_number_come_back() {
+    fn entries_seals_and_the_covered_mark_come_back() {
         let temp = tempfile::tempdir().unwrap();
-        let key = Key::Counter(TenantId(1), CounterName::default_counter());
-        let record = Some(Record::Counter(Counter::default()));
+        let (key, other) = (vec![0, 7, 1], vec![0, 8, 1]);
+        let mark = Mark { seq: CommitSeq(9), chain: 4 };
         let mut state = SledState::open(temp.path()).unwrap();
-        assert_eq!(state.covered(), CommitSeq(0));
-        state.put(&[(key.clone(), record.clone()), (Key::Tenants, Some(Record::Tenants(1)))]).unwrap();
-        state.put(&[(Key::Tenants, None)]).unwrap();
-        state.cover(CommitSeq(9)).unwrap();
+        assert_eq!((state.covered(), state.seals().unwrap()), (Mark::default(), None));
+        state.put(&[(key.clone(), Some(b"a".to_vec())), (other.clone(), Some(b"b".to_vec()))]).unwrap();
+        state.put(&[(other.clone(), None)]).unwrap();
+        state.cover(mark).unwrap();
+        state.save_seals(b"seals").unwrap();
         drop(state);
         fs::write(temp.path().join("snap.0000.generating"), b"half").unwrap();
-        let state = SledState::open(temp.path()).unwrap();
-        assert_eq!(state.covered(), CommitSeq(9));
-        assert_eq!(state.get(&key).unwrap(), record);
-        assert_eq!(state.get(&Key::Tenants).unwrap(), None);
+        let mut state = SledState::open(temp.path()).unwrap();
+        assert_eq!((state.covered(), state.seals().unwrap()), (mark, Some(b"seals".to_vec())));
+        assert_eq!((state.get(&key).unwrap(), state.get(&other).unwrap()), (Some(b"a".to_vec()), None));
+        assert_eq!(state.bucket(7).unwrap(), [(key, b"a".to_vec())]);
+        assert_eq!(state.bucket(0).unwrap(), []);
+        state.condemn("it lied").unwrap();
+        drop(state);
+        assert_eq!(SledState::open(temp.path()).err(), Some(StateTrouble::Damaged("it lied".to_owned())));
     }
 }

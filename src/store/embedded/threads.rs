@@ -8,7 +8,6 @@
 //! Job: run the parts that know no thread. Invariant: whatever goes wrong in a thread poisons the store; it never goes on half.
 //! Must never: let a request wait for a thread that is gone.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -16,50 +15,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::checkpoint::Keeper;
-use super::committer::{Committer, ToKeeper};
+use super::committer::{Committer, Noted, Order, Tidings};
 use super::disk::{Disk, RealDisk, RealFile};
 use super::folder::Folder;
-use super::frame::CommitSeq;
-use super::journal::{AppendError, SPARE};
+use super::journal::{SPARE, remove_segments};
+use super::keeping::KeeperMessage;
 use super::queue::deliver;
-use super::record::{Key, Record};
-use super::state::SledState;
-use crate::store::{Health, StoreError, Unavailable};
+use crate::store::{Health, Unavailable};
 
 /// Requests that one commit takes at most.
 const MAX_BATCH: usize = 2048;
 const IDLE: Duration = Duration::from_secs(1);
 const DISK_CHECK: Duration = Duration::from_millis(500);
-/// A checkpoint starts when so many records wait …
-const CHECKPOINT_RECORDS: usize = 65_536;
-/// … or so many journal segments are on the disk.
-const CHECKPOINT_SEGMENTS: usize = 4;
 
-/// What the helpers tell the committer.
+/// What the committer's thread is told.
 #[derive(Debug)]
 pub(super) enum Control {
-    Loaded(Key, Result<Option<Record>, String>),
-    Checkpointed(CommitSeq, Duration),
-    Spare(io::Result<RealFile>),
-    DiskLow(bool),
-    Failed(String),
+    Tidings(Tidings<RealFile>),
     Close,
-}
-
-/// What the keeper's thread is told.
-#[derive(Debug)]
-pub(super) enum KeeperMessage {
-    Do(ToKeeper),
-    Segments(usize),
-    Close { checkpoint: bool },
-}
-
-/// What the grounds thread is told.
-#[derive(Debug)]
-pub(super) enum GroundsMessage {
-    MakeSpare,
-    Remove(Vec<String>),
 }
 
 /// The committer's thread: everything that it owns.
@@ -67,11 +40,12 @@ pub(super) struct CommitterThread {
     pub(super) shared: Arc<Shared>,
     pub(super) committer: Committer<RealDisk>,
     pub(super) to_keeper: Sender<KeeperMessage>,
-    pub(super) to_grounds: Option<Sender<GroundsMessage>>,
+    pub(super) to_grounds: Option<Sender<Order>>,
     pub(super) keeper: Option<JoinHandle<()>>,
     pub(super) grounds: Option<JoinHandle<()>>,
     pub(super) _folder: Folder,
-    pub(super) spare_requested: bool,
+    /// What the keeper was last told of the journal.
+    pub(super) told: (usize, u64),
     pub(super) closing: bool,
 }
 
@@ -84,7 +58,8 @@ impl CommitterThread {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => {
-                    self.poison("the committer panicked");
+                    let noted = self.committer.poison("the committer panicked".to_owned());
+                    self.note(noted);
                     break;
                 }
             }
@@ -121,9 +96,10 @@ impl CommitterThread {
         metrics.queue_depth.set(self.shared.queue.depth() as f64);
         deliver(turn.answers);
         if let Err(error) = result {
-            self.poison(&format!("the journal could not be written: {error}"));
+            let noted = self.committer.poison(format!("the journal could not be written: {error}"));
+            self.note(noted);
         }
-        self.look_after_segments();
+        self.tell_of_journal();
         self.send_outbox();
         if taken > 0 || !idle {
             return true;
@@ -140,23 +116,10 @@ impl CommitterThread {
 
     fn hear(&mut self, message: Control) {
         match message {
-            Control::Loaded(key, record) => self.committer.loaded(key, record),
-            Control::Checkpointed(covered, took) => self.checkpointed(covered, took),
-            Control::Spare(Ok(file)) => {
-                self.spare_requested = false;
-                self.committer.journal().give_spare(file);
+            Control::Tidings(tidings) => {
+                let noted = self.committer.hear(tidings);
+                self.note(noted);
             }
-            Control::Spare(Err(error)) => {
-                self.spare_requested = false;
-                self.disk_low(true);
-                tracing::warn!(
-                    event.action = "journal-segment-failed",
-                    error.message = %error,
-                    "the next journal segment could not be made; free some disk"
-                );
-            }
-            Control::DiskLow(low) => self.disk_low(low),
-            Control::Failed(problem) => self.poison(&problem),
             Control::Close => {
                 if !self.shared.is_poisoned() {
                     self.shared.set_health(Health::Unavailable(Unavailable::Closing));
@@ -166,25 +129,12 @@ impl CommitterThread {
         }
     }
 
-    fn disk_low(&mut self, low: bool) {
-        if self.shared.is_poisoned() {
-            return;
-        }
-        let why = low.then_some(Unavailable::DiskLow);
-        self.committer.refuse_changes(why.map(StoreError::Unavailable));
-        self.shared.set_health(why.map_or(Health::Ready, Health::Unavailable));
-    }
-
-    fn checkpointed(&mut self, covered: CommitSeq, took: Duration) {
-        self.shared.metrics.checkpoint_duration.record(took.as_secs_f64());
-        if self.shared.is_poisoned() {
-            return;
-        }
-        match self.committer.journal().append_checkpoint(covered) {
-            Ok(_) => {
-                let names = self.committer.journal().release(covered);
-                let removed = names.len();
-                self.tell_grounds(GroundsMessage::Remove(names));
+    /// Logs and measures.
+    fn note(&self, noted: Noted) {
+        match noted {
+            Noted::Nothing => {}
+            Noted::Checkpointed(covered, took, removed) => {
+                self.shared.metrics.checkpoint_duration.record(took.as_secs_f64());
                 tracing::info!(
                     event.action = "checkpoint",
                     event.duration = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
@@ -193,44 +143,50 @@ impl CommitterThread {
                     "checkpoint complete"
                 );
             }
-            // The next checkpoint says it again.
-            Err(AppendError::NoSpare) => {}
-            Err(AppendError::Failed(error)) => self.poison(&format!("the journal could not be written: {error}")),
+            Noted::NoSpare(error) => {
+                self.shared.set_health(Health::Unavailable(Unavailable::DiskLow));
+                tracing::warn!(
+                    event.action = "journal-segment-failed",
+                    error.message = %error,
+                    "the next journal segment could not be made; free some disk"
+                );
+            }
+            Noted::DiskLow(low) => {
+                self.shared.set_health(if low { Health::Unavailable(Unavailable::DiskLow) } else { Health::Ready });
+            }
+            Noted::Poisoned(problem) => {
+                if self.shared.poison(&problem) {
+                    tracing::error!(
+                        event.action = "poison",
+                        error.message = %problem,
+                        "a write failed and its outcome is not known: the store takes no more changes until a restart"
+                    );
+                }
+            }
         }
     }
 
-    fn look_after_segments(&mut self) {
+    fn tell_of_journal(&mut self) {
         let journal = self.committer.journal();
-        let (segments, bytes, wants_spare) = (journal.segments(), journal.bytes(), journal.wants_spare());
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        self.shared.metrics.journal_bytes.set(bytes as f64);
-        if wants_spare && !self.spare_requested && !self.shared.is_poisoned() {
-            self.spare_requested = true;
-            self.tell_grounds(GroundsMessage::MakeSpare);
-            let _ = self.to_keeper.send(KeeperMessage::Segments(segments));
+        self.shared.metrics.journal_bytes.set(journal.bytes() as f64);
+        let now = (self.committer.segments_behind(), journal.older_bytes());
+        if now != self.told {
+            self.told = now;
+            let _ = self.to_keeper.send(KeeperMessage::Journal(now.0, now.1));
         }
     }
 
     fn send_outbox(&mut self) {
-        for message in self.committer.outbox() {
-            let _ = self.to_keeper.send(KeeperMessage::Do(message));
-        }
-    }
-
-    fn tell_grounds(&self, message: GroundsMessage) {
-        if let Some(grounds) = &self.to_grounds {
-            let _ = grounds.send(message);
-        }
-    }
-
-    fn poison(&mut self, problem: &str) {
-        self.committer.refuse_changes(Some(StoreError::Poisoned));
-        if self.shared.poison(problem) {
-            tracing::error!(
-                event.action = "poison",
-                error.message = problem,
-                "a write failed and its outcome is not known: the store takes no more changes until a restart"
-            );
+        for order in self.committer.outbox() {
+            match order {
+                Order::Changes(..) | Order::Load(_) => drop(self.to_keeper.send(KeeperMessage::Do(order))),
+                Order::MakeSpare | Order::Remove(_) => {
+                    if let Some(grounds) = &self.to_grounds {
+                        let _ = grounds.send(order);
+                    }
+                }
+            }
         }
     }
 
@@ -245,11 +201,11 @@ impl CommitterThread {
         let _ = self.to_keeper.send(KeeperMessage::Close { checkpoint: healthy });
         let _ = self.keeper.take().map(JoinHandle::join);
         while let Some(message) = self.shared.queue.heard() {
-            match message {
-                Control::Checkpointed(..) | Control::Failed(_) => self.hear(message),
-                _ => {}
+            if let Control::Tidings(Tidings::Checkpointed(..) | Tidings::Failed(_)) = message {
+                self.hear(message);
             }
         }
+        self.send_outbox();
         // Without its sender the grounds thread does what it was told so far, and ends.
         self.to_grounds = None;
         let _ = self.grounds.take().map(JoinHandle::join);
@@ -260,57 +216,7 @@ impl CommitterThread {
 /// Runs a helper's thread; its panic is a failure of the store, since its messages would never come.
 pub(super) fn watched(shared: &Shared, name: &str, run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        shared.queue.tell(Control::Failed(format!("the {name} thread panicked")));
-    }
-}
-
-/// The keeper's thread: serves loads, brings checkpoints forward, and never decides.
-pub(super) fn keep(
-    shared: &Shared,
-    mut keeper: Keeper<SledState>,
-    inbox: &Receiver<KeeperMessage>,
-    interval: Duration,
-) {
-    let (mut started, mut segments, mut closing) = (Instant::now(), 1, None);
-    loop {
-        let wait = match (keeper.is_writing(), closing) {
-            (true, _) | (_, Some(_)) => Duration::ZERO,
-            (false, None) => interval.saturating_sub(started.elapsed()).max(Duration::from_millis(1)),
-        };
-        match inbox.recv_timeout(wait) {
-            Ok(KeeperMessage::Do(ToKeeper::Changes(changes, up_to))) => keeper.take(changes, up_to),
-            Ok(KeeperMessage::Do(ToKeeper::Load(key))) => {
-                let record = keeper.load(&key);
-                shared.queue.tell(Control::Loaded(key, record));
-                continue;
-            }
-            Ok(KeeperMessage::Segments(now)) => segments = now,
-            Ok(KeeperMessage::Close { checkpoint }) => closing = Some(checkpoint),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => closing = closing.or(Some(false)),
-        }
-        if closing == Some(false) || (closing.is_some() && !keeper.is_behind() && !keeper.is_writing()) {
-            return;
-        }
-        let due = closing.is_some()
-            || started.elapsed() >= interval
-            || keeper.pending() >= CHECKPOINT_RECORDS
-            || segments >= CHECKPOINT_SEGMENTS;
-        if !keeper.is_writing() && due {
-            started = Instant::now();
-            segments = 1;
-            if keeper.is_behind() {
-                keeper.begin();
-            }
-        }
-        match keeper.step() {
-            Ok(None) => {}
-            Ok(Some(covered)) => shared.queue.tell(Control::Checkpointed(covered, started.elapsed())),
-            Err(problem) => {
-                shared.queue.tell(Control::Failed(format!("a checkpoint failed: {problem}")));
-                return;
-            }
-        }
+        shared.queue.tell(Control::Tidings(Tidings::Failed(format!("the {name} thread panicked"))));
     }
 }
 
@@ -318,7 +224,7 @@ pub(super) fn keep(
 pub(super) fn keep_grounds(
     shared: &Shared,
     disk: &RealDisk,
-    inbox: &Receiver<GroundsMessage>,
+    inbox: &Receiver<Order>,
     segment_bytes: u64,
     min_free_bytes: u64,
 ) {
@@ -326,26 +232,22 @@ pub(super) fn keep_grounds(
     let mut wants_spare = false;
     loop {
         match inbox.recv_timeout(DISK_CHECK) {
-            Ok(GroundsMessage::MakeSpare) => wants_spare = true,
-            Ok(GroundsMessage::Remove(names)) => {
-                for name in names {
-                    if let Err(error) = disk.remove(&name) {
-                        tracing::warn!(event.action = "journal-remove-failed", file.name = %name, error.message = %error,
-                            "an old journal segment could not be removed");
-                    }
-                }
-            }
+            Ok(Order::MakeSpare) => wants_spare = true,
+            Ok(Order::Remove(names)) => remove_in_order(disk, &names),
+            // The keeper does these.
+            Ok(Order::Changes(..) | Order::Load(_)) => {}
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let low = is_low(shared, disk, min_free_bytes);
         if wants_spare && !low {
             wants_spare = false;
-            shared.queue.tell(Control::Spare(disk.create_zeroed(SPARE, segment_bytes)));
+            let spare = disk.create_zeroed(SPARE, segment_bytes);
+            shared.queue.tell(Control::Tidings(Tidings::Spare(spare)));
         }
         if was_low != Some(low) {
             was_low = Some(low);
-            shared.queue.tell(Control::DiskLow(low));
+            shared.queue.tell(Control::Tidings(Tidings::DiskLow(low)));
             if low {
                 tracing::warn!(
                     event.action = "disk-low",
@@ -354,6 +256,13 @@ pub(super) fn keep_grounds(
                 );
             }
         }
+    }
+}
+
+/// Removes segments so that at every moment those that are left follow each other, on the disk too.
+fn remove_in_order(disk: &RealDisk, names: &[String]) {
+    if let Err(error) = remove_segments(disk, names) {
+        tracing::warn!(event.action = "journal-remove-failed", error.message = %error, "old journal segments could not be removed");
     }
 }
 

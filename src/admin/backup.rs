@@ -1,0 +1,107 @@
+//! The command `backup`: asks the running server for one, or reads the folder itself when none runs.
+//!
+//! Job: [`backup`] writes the file under another name, proves it, and only then gives it the name that was asked for.
+//! Invariant: a file of that name is a whole backup, the new one or the one that was there before. Must never: rebuild or change a store.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{LONGEST_LINE, Reply, Request, connect};
+use crate::store::embedded::archive::BackupWriter;
+use crate::store::embedded::backup::{Encoder, Header, Summary};
+use crate::store::embedded::checkpoint::Step;
+use crate::store::embedded::disk::RealDisk;
+use crate::store::embedded::recovery::open_to_read;
+
+const PIECE: usize = 1 << 18;
+
+/// Makes a backup of the store in `data_dir` as the file `to`; `progress` is told in a few words how far it is.
+///
+/// # Errors
+/// One sentence; the file `to` is then as it was.
+pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn FnMut(&str)) -> Result<Summary> {
+    let name = to
+        .file_name()
+        .filter(|_| !to.is_dir())
+        .with_context(|| format!("--to {} is not a file's name", to.display()))?;
+    let name = name.to_str().with_context(|| format!("--to {} is not UTF-8", to.display()))?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = Arc::new(RealDisk::new(folder.to_owned()));
+    let create = || BackupWriter::create(disk, name).with_context(|| format!("--to {}", to.display()));
+    let writer = match connect(data_dir) {
+        Ok(stream) => {
+            let mut writer = create()?;
+            from_server(stream, &mut writer, progress)?;
+            writer
+        }
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => {
+            let opened = open_to_read(data_dir)?;
+            let mut writer = create()?;
+            from_folder(opened, &mut writer, now_unix_s, progress)?;
+            writer
+        }
+        Err(error) => bail!("the server's admin socket in {} can not be used: {error}", data_dir.display()),
+    };
+    progress("verifying");
+    writer.finish(name).with_context(|| format!("--to {}", to.display()))
+}
+
+fn from_server(
+    mut stream: std::os::unix::net::UnixStream,
+    writer: &mut BackupWriter<RealDisk>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let mut line = serde_json::to_string(&Request::Backup)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    progress("the server makes the backup");
+    let mut stream = BufReader::with_capacity(PIECE, stream);
+    let mut line = String::new();
+    stream.by_ref().take(LONGEST_LINE).read_line(&mut line)?;
+    let made = match serde_json::from_str(&line) {
+        Ok(Reply::Ok(made)) => made,
+        Ok(Reply::Error(problem)) => bail!("the server made no backup: {problem}"),
+        Err(_) => bail!("the server ended the connection; see its log"),
+    };
+    let mut left = made.bytes;
+    let mut piece = vec![0; PIECE];
+    while left > 0 {
+        let wanted = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let read = stream.read(&mut piece[..wanted])?;
+        if read == 0 {
+            bail!("the server ended the connection with {left} of {} bytes to come", made.bytes);
+        }
+        writer.write(&piece[..read])?;
+        left -= read as u64;
+        progress(&format!("{} of {} bytes", made.bytes - left, made.bytes));
+    }
+    Ok(())
+}
+
+fn from_folder(
+    mut opened: crate::store::embedded::recovery::Opened,
+    writer: &mut BackupWriter<RealDisk>,
+    now_unix_s: u64,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let keeper = &mut opened.recovered.keeper;
+    let header = Header { store: opened.store, mark: keeper.newest(), created_unix_s: now_unix_s };
+    keeper.begin_backup(Encoder::new(&header));
+    let mut written = 0;
+    loop {
+        match keeper.step().map_err(|trouble| anyhow!("{trouble:?}"))? {
+            Step::Chunk { bytes, last } => {
+                writer.write(&bytes)?;
+                written += bytes.len();
+                progress(&format!("{written} bytes"));
+                if last {
+                    return Ok(());
+                }
+            }
+            _ => bail!("the backup ended early"),
+        }
+    }
+}

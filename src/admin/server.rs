@@ -1,0 +1,88 @@
+//! The server's end of the admin socket.
+//!
+//! Job: [`bind`] the socket, [`serve`] its connections. Each is one request on a blocking thread: they are rare, and a slow one waits for
+//! nobody but itself.
+//! Invariant: the socket belongs to the process that holds the data folder's lock. Must never: wait for ever for a peer that does nothing.
+
+use std::fs::{self, Permissions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Address, LONGEST_LINE, Made, Reply, Request};
+use crate::store::embedded::EmbeddedStore;
+
+/// How long a peer may neither send its request nor take an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes the socket, in place of one that an earlier process left. Call it as the owner of the data folder.
+///
+/// # Errors
+/// Any error of the system.
+pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
+    let address = Address::of(data_dir)?;
+    match fs::remove_file(&address.path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&address.path)?;
+    fs::set_permissions(&address.path, Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves connections for as long as it is polled.
+///
+/// # Errors
+/// Any error of the system that makes the listener unusable.
+pub async fn serve(listener: UnixListener, store: EmbeddedStore) -> io::Result<()> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let (stream, store, runtime) = (stream.into_std()?, store.clone(), tokio::runtime::Handle::current());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = answer(&stream, &store, &runtime) {
+                tracing::debug!(event.action = "admin-connection", error.message = %error, "an admin connection ended early");
+            }
+        });
+    }
+}
+
+fn answer(stream: &UnixStream, store: &EmbeddedStore, runtime: &tokio::runtime::Handle) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream).take(LONGEST_LINE).read_line(&mut line)?;
+    match serde_json::from_str(&line) {
+        Ok(Request::Backup) => match runtime.block_on(store.backup()) {
+            Ok((mut file, summary)) => {
+                let made =
+                    Made { commit_seq: summary.header.mark.seq.0, records: summary.records, bytes: summary.bytes };
+                tracing::info!(
+                    event.action = "backup-taken",
+                    odometer.commit_seq = made.commit_seq,
+                    odometer.records = made.records,
+                    file.size = made.bytes,
+                    "a backup was asked for and made"
+                );
+                reply(stream, &Reply::Ok(made))?;
+                file.seek(SeekFrom::Start(0))?;
+                io::copy(&mut file.take(made.bytes), &mut &*stream).map(drop)
+            }
+            Err(problem) => {
+                tracing::warn!(event.action = "backup-taken", event.outcome = "failure", error.message = %problem, "a backup was asked for and failed");
+                reply(stream, &Reply::Error(problem))
+            }
+        },
+        Err(error) => reply(stream, &Reply::Error(format!("the request can not be read: {error}"))),
+    }
+}
+
+fn reply(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_string(reply)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())
+}

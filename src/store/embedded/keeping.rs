@@ -1,0 +1,376 @@
+//! The keeper's thread: when to checkpoint, when to back up, and who writes the backup's bytes.
+//!
+//! ```text
+//! committer ──changes, loads──► keeper ──step──► sled
+//! admin ─────────backup?──────►   │ └─chunks──► scribe: one thread for each backup; writes, syncs, proves, names the file
+//!                                 └◄──────────────ended
+//! ```
+//! Job: give the keeper, which knows no thread and no clock, its messages and its steps. A scribe that is slow or stuck slows nobody: a chunk
+//! that it has no room for waits in the keeper's hand, and loads go on.
+//! Invariant: one backup at a time; the committer is told of one only when it is proved and named.
+//! Must never: wait for the scribe.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+
+use super::archive::{self, BackupWriter};
+use super::backup::{Encoder, Header, Summary};
+use super::checkpoint::{Keeper, KeeperTrouble, Step};
+use super::committer::{Order, Tidings};
+use super::disk::{Disk, RealDisk};
+use super::frame::{CommitSeq, StoreId};
+use super::state::SledState;
+use super::threads::Control;
+use super::{BackupPolicy, Shared};
+
+/// A checkpoint starts when so many records wait …
+const CHECKPOINT_RECORDS: usize = 65_536;
+/// … or so many journal segments hold commits that sled does not.
+const CHECKPOINT_SEGMENTS: usize = 4;
+/// Chunks that wait for the scribe.
+const CHUNKS: usize = 4;
+/// How soon a chunk is offered again to a scribe without room.
+const OFFER_AGAIN: Duration = Duration::from_millis(1);
+/// A backup that failed is tried again after so long.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What somebody who asked for a backup gets: the open file, which has no name any more, and what it holds.
+pub(super) type Asked = oneshot::Sender<Result<(File, Summary), String>>;
+
+/// What the keeper's thread is told.
+#[derive(Debug)]
+pub(super) enum KeeperMessage {
+    Do(Order),
+    /// Segments with commits that sled does not cover, and bytes of all segments but the active one.
+    Journal(usize, u64),
+    Backup(Asked),
+    BackupEnded(Result<(Option<File>, Summary), String>),
+    Close {
+        checkpoint: bool,
+    },
+}
+
+enum Chunk {
+    Bytes(Vec<u8>),
+    End(Vec<u8>),
+}
+
+struct Job {
+    scribe: Option<SyncSender<Chunk>>,
+    in_hand: Option<Chunk>,
+    asked: Option<Asked>,
+    started: Instant,
+}
+
+/// Everything that the keeper's thread owns.
+pub(super) struct Keeping {
+    pub(super) shared: Arc<Shared>,
+    pub(super) keeper: Keeper<SledState>,
+    pub(super) inbox: Receiver<KeeperMessage>,
+    pub(super) own: Sender<KeeperMessage>,
+    pub(super) interval: Duration,
+    pub(super) policy: Option<BackupPolicy>,
+    pub(super) folder: PathBuf,
+    pub(super) store: StoreId,
+    pub(super) min_free_bytes: u64,
+    /// The newest backup when the store was opened, and when it was made, in seconds since 1970.
+    pub(super) newest_backup: Option<(CommitSeq, u64)>,
+}
+
+/// What changes while it runs.
+struct Turn {
+    checkpoint_started: Instant,
+    segments_behind: usize,
+    older_bytes: u64,
+    closing: Option<bool>,
+    backup_due: Option<Instant>,
+    /// After a failure, the next try is not before this.
+    not_before: Option<Instant>,
+    backed_up: CommitSeq,
+    asked: VecDeque<Asked>,
+    job: Option<Job>,
+}
+
+impl Keeping {
+    /// Runs until the store is closed.
+    pub(super) fn run(mut self) {
+        let now = Instant::now();
+        let since =
+            self.newest_backup.map_or(Duration::ZERO, |(_, at)| Duration::from_secs(now_unix_s().saturating_sub(at)));
+        let mut turn = Turn {
+            checkpoint_started: now,
+            segments_behind: 1,
+            older_bytes: 0,
+            closing: None,
+            backup_due: self.policy.map(|policy| now + policy.interval.saturating_sub(since)),
+            not_before: None,
+            backed_up: self.newest_backup.map_or(CommitSeq(0), |(seq, _)| seq),
+            asked: VecDeque::new(),
+            job: None,
+        };
+        while self.turn(&mut turn) {}
+        // Without its channel the scribe ends; an unfinished backup leaves nothing.
+    }
+
+    /// One message, one step; false at the end.
+    fn turn(&mut self, turn: &mut Turn) -> bool {
+        match self.inbox.recv_timeout(self.patience(turn)) {
+            Ok(KeeperMessage::Do(Order::Load(key))) => {
+                let record = self.keeper.load(&key);
+                if let Err(problem) = &record {
+                    self.damaged(problem);
+                }
+                self.tell(Tidings::Loaded(key, record));
+                return true;
+            }
+            Ok(message) => self.hear(turn, message),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => turn.closing = turn.closing.or(Some(false)),
+        }
+        if turn.closing.is_some() && turn.job.take().is_some() {
+            self.keeper.abandon_backup();
+        }
+        if turn.closing == Some(false) || (turn.closing.is_some() && !self.keeper.is_behind() && !self.keeper.is_busy())
+        {
+            return false;
+        }
+        self.begin_what_is_due(turn);
+        self.work(turn)
+    }
+
+    fn hear(&mut self, turn: &mut Turn, message: KeeperMessage) {
+        match message {
+            KeeperMessage::Do(Order::Changes(changes, up_to)) => self.keeper.take(changes, up_to),
+            // The grounds do these.
+            KeeperMessage::Do(_) => {}
+            KeeperMessage::Journal(behind, older_bytes) => {
+                turn.segments_behind = behind;
+                turn.older_bytes = older_bytes;
+            }
+            KeeperMessage::Backup(asked) => turn.asked.push_back(asked),
+            KeeperMessage::BackupEnded(result) => self.backup_ended(turn, result),
+            KeeperMessage::Close { checkpoint } => turn.closing = Some(checkpoint),
+        }
+    }
+
+    /// How long to wait for a message before the next step.
+    fn patience(&self, turn: &Turn) -> Duration {
+        if turn.job.as_ref().is_some_and(|job| job.in_hand.is_some()) {
+            return OFFER_AGAIN;
+        }
+        if turn.closing.is_some() || self.keeper.is_busy() {
+            return Duration::ZERO;
+        }
+        let checkpoint = if self.keeper.is_behind() {
+            self.interval.saturating_sub(turn.checkpoint_started.elapsed())
+        } else {
+            IDLE
+        };
+        let backup = turn.backup_due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
+        checkpoint.min(backup).max(Duration::from_millis(1))
+    }
+
+    fn begin_what_is_due(&mut self, turn: &mut Turn) {
+        if self.keeper.is_busy() {
+            return;
+        }
+        if turn.closing.is_none() && turn.job.is_none() {
+            if let Some(asked) = turn.asked.pop_front() {
+                self.begin_backup(turn, Some(asked));
+                return;
+            }
+            if self.is_backup_due(turn) {
+                self.begin_backup(turn, None);
+                return;
+            }
+        }
+        let due = turn.closing.is_some()
+            || turn.checkpoint_started.elapsed() >= self.interval
+            || self.keeper.pending() >= CHECKPOINT_RECORDS
+            || turn.segments_behind >= CHECKPOINT_SEGMENTS;
+        if due && self.keeper.is_behind() {
+            turn.checkpoint_started = Instant::now();
+            turn.segments_behind = 1;
+            self.keeper.begin();
+        }
+    }
+
+    fn is_backup_due(&self, turn: &mut Turn) -> bool {
+        let (Some(policy), Some(due)) = (self.policy, turn.backup_due) else { return false };
+        let now = Instant::now();
+        let wanted = now >= due || turn.older_bytes >= policy.journal_cap_bytes;
+        if turn.not_before.is_some_and(|time| now < time) {
+            return false;
+        }
+        if wanted && self.keeper.newest().seq <= turn.backed_up {
+            turn.backup_due = Some(now + policy.interval);
+            return false;
+        }
+        wanted
+    }
+
+    /// Takes one step of what is under way; false when the store must stop.
+    fn work(&mut self, turn: &mut Turn) -> bool {
+        if let Some(job) = &mut turn.job
+            && let Some(chunk) = job.in_hand.take()
+        {
+            let ended = matches!(chunk, Chunk::End(_));
+            match job.scribe.as_ref().map(|scribe| scribe.try_send(chunk)) {
+                Some(Ok(())) if ended => job.scribe = None,
+                Some(Ok(())) => {}
+                Some(Err(TrySendError::Full(chunk))) => {
+                    job.in_hand = Some(chunk);
+                    return true;
+                }
+                // The scribe gave up; why, it tells by itself.
+                Some(Err(TrySendError::Disconnected(_))) | None => self.keeper.abandon_backup(),
+            }
+        }
+        match self.keeper.step() {
+            Ok(Step::Idle | Step::More) => {}
+            Ok(Step::Chunk { bytes, last }) => {
+                if let Some(job) = &mut turn.job {
+                    job.in_hand = Some(if last { Chunk::End(bytes) } else { Chunk::Bytes(bytes) });
+                }
+            }
+            Ok(Step::Covered(mark)) => self.tell(Tidings::Checkpointed(mark.seq, turn.checkpoint_started.elapsed())),
+            Err(KeeperTrouble::Damaged(problem)) => {
+                self.damaged(&problem);
+                return false;
+            }
+            Err(KeeperTrouble::Failed(problem)) => {
+                self.tell(Tidings::Failed(format!("a checkpoint failed: {problem}")));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// sled does not hold what was written: nothing of it is believed any more, and the next start rebuilds it.
+    fn damaged(&mut self, problem: &str) {
+        if let Err(error) = self.keeper.condemn(problem) {
+            tracing::error!(event.action = "condemn-failed", error.message = %error, "the damaged state could not be marked");
+        }
+        self.tell(Tidings::Failed(format!("the state is damaged: {problem}; a restart rebuilds it")));
+    }
+
+    fn begin_backup(&mut self, turn: &mut Turn, asked: Option<Asked>) {
+        let now = Instant::now();
+        turn.checkpoint_started = now;
+        turn.segments_behind = 1;
+        if let (None, Some(policy)) = (&asked, self.policy) {
+            turn.backup_due = Some(now + policy.interval);
+        }
+        let header = Header { store: self.store, mark: self.keeper.newest(), created_unix_s: now_unix_s() };
+        let (scribe, chunks) = sync_channel(CHUNKS);
+        let writing = Scribe {
+            disk: Arc::new(RealDisk::new(self.folder.clone())),
+            seq: header.mark.seq,
+            min_free_bytes: self.min_free_bytes,
+            keep: if asked.is_none() { self.policy.map(|policy| policy.keep) } else { None },
+        };
+        let own = self.own.clone();
+        let run = move || drop(own.send(KeeperMessage::BackupEnded(writing.run(&chunks))));
+        match thread::Builder::new().name("odometer-scribe".to_owned()).spawn(run) {
+            Ok(_) => {
+                turn.job = Some(Job { scribe: Some(scribe), in_hand: None, asked, started: now });
+                self.keeper.begin_backup(Encoder::new(&header));
+            }
+            Err(error) => drop(asked.map(|asked| asked.send(Err(error.to_string())))),
+        }
+    }
+
+    fn backup_ended(&mut self, turn: &mut Turn, result: Result<(Option<File>, Summary), String>) {
+        // After a job was given up its scribe still tells how it ended.
+        let Some(job) = turn.job.take() else { return };
+        self.keeper.abandon_backup();
+        match (job.asked, result) {
+            (Some(asked), Ok((Some(file), summary))) => drop(asked.send(Ok((file, summary)))),
+            (Some(asked), Ok((None, _))) => drop(asked.send(Err("the backup has no file".to_owned()))),
+            (Some(asked), Err(problem)) => drop(asked.send(Err(problem))),
+            (None, Ok((_, summary))) => {
+                turn.backed_up = summary.header.mark.seq;
+                self.tell(Tidings::BackedUp(turn.backed_up));
+                self.shared.metrics.tell_backup(summary.header.created_unix_s);
+                let took = u64::try_from(job.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                tracing::info!(
+                    event.action = "backup",
+                    event.outcome = "success",
+                    event.duration = took,
+                    odometer.commit_seq = turn.backed_up.0,
+                    odometer.records = summary.records,
+                    file.size = summary.bytes,
+                    "a backup is complete and verified"
+                );
+            }
+            (None, Err(problem)) => {
+                turn.backup_due = Some(Instant::now() + TRY_AGAIN);
+                turn.not_before = turn.backup_due;
+                tracing::warn!(
+                    event.action = "backup",
+                    event.outcome = "failure",
+                    error.message = %problem,
+                    "a backup failed: the journal is kept until one succeeds"
+                );
+            }
+        }
+    }
+
+    fn tell(&self, tidings: Tidings<super::disk::RealFile>) {
+        self.shared.queue.tell(Control::Tidings(tidings));
+    }
+}
+
+/// Writes one backup.
+struct Scribe {
+    disk: Arc<RealDisk>,
+    seq: CommitSeq,
+    min_free_bytes: u64,
+    /// How many automatic backups are kept; `None`: the file is for somebody who asked, and gets no name.
+    keep: Option<usize>,
+}
+
+impl Scribe {
+    fn run(self, chunks: &Receiver<Chunk>) -> Result<(Option<File>, Summary), String> {
+        let named = archive::name_of(self.seq);
+        let name = if self.keep.is_some() { named.clone() } else { format!("asked-{named}") };
+        let mut writer = BackupWriter::create(Arc::clone(&self.disk), &name).map_err(|error| error.to_string())?;
+        loop {
+            if self.disk.free_bytes().unwrap_or(0) < self.min_free_bytes {
+                return Err("the disk is almost full".to_owned());
+            }
+            let (bytes, last) = match chunks.recv() {
+                Ok(Chunk::Bytes(bytes)) => (bytes, false),
+                Ok(Chunk::End(bytes)) => (bytes, true),
+                Err(_) => return Err("it was given up".to_owned()),
+            };
+            writer.write(&bytes).map_err(|error| error.to_string())?;
+            if last {
+                break;
+            }
+        }
+        let Some(keep) = self.keep else {
+            let summary = writer.prove().map_err(|error| error.to_string())?;
+            let file = self.disk.open(writer.partial()).map_err(|error| error.to_string())?;
+            return Ok((Some(file.into()), summary));
+        };
+        let summary = writer.finish(&named).map_err(|error| error.to_string())?;
+        // Old ones that stay for now go next time.
+        let _ = archive::prune(&*self.disk, keep);
+        Ok((None, summary))
+    }
+}
+
+/// Seconds since 1970, by the wall clock: stored for people to read.
+#[expect(clippy::disallowed_methods, reason = "a backup says when it was made")]
+pub(super) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
