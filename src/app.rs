@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admin::server;
+use crate::admin::{SOCKET, server};
 use crate::api::route::{Listener, PATTERNS};
 use crate::api::{Api, Shared};
 use crate::auth::password::{HashingPool, PasswordPolicy};
@@ -227,13 +227,15 @@ impl App {
             let _ = tokio::time::timeout(limit, tokio::task::spawn_blocking(move || workers.join())).await;
         }
         // 4. The committer empties its queue, the keeper checkpoints, the folder is given back.
+        // The socket goes first: once the folder is given back, another process may have made its own.
+        admin.abort();
+        let _ = std::fs::remove_file(self.config.data_dir.join(SOCKET));
         if failure.is_none() {
             let _ = self.store.close().await;
         }
         // 5. Last of all the ops listener; main flushes the logs.
         ops_task.inspect(tokio::task::JoinHandle::abort);
         upkeep.abort();
-        admin.abort();
         match failure {
             Some(error) => Err(error),
             None => {

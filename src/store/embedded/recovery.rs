@@ -24,7 +24,7 @@ use thiserror::Error;
 use super::archive::{newest_first, read_file};
 use super::checkpoint::{Keeper, KeeperTrouble};
 use super::disk::{Disk, RealDisk};
-use super::folder::{Folder, FolderError};
+use super::folder::{Folder, FolderError, read_format};
 use super::frame::{Body, CommitSeq, Mark, SegmentHeader, StoreId};
 use super::heal::{Base, NoBase, plan, rebuild, swap};
 use super::journal::{Files, JournalError, Tail, replay};
@@ -353,7 +353,7 @@ pub enum Verdict {
 /// # Errors
 /// [`OpenError`] only where nothing could be looked at: no such folder, in use, another format.
 pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
-    if Folder::is_store(path) && !path.join("journal").is_dir() {
+    if read_format(path)?.is_some() && !path.join("journal").is_dir() {
         return Ok(Verdict::Damaged("the folder journal is missing".to_owned()));
     }
     let (folder, files) = take(path)?;
