@@ -20,39 +20,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use support::client::Protocol;
-use support::server::{Builder, TestServer, binary};
+use support::command::{Ended, ended, odometer};
+use support::server::{Builder, TestServer};
 use support::workload::{PASSWORD, runtime};
 use tempfile::TempDir;
 
 /// Longer than anything here may take; only a command that hangs meets it.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What a command that ended by itself left behind.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ended {
-    /// It failed with this code and said why in one line, which has all of these words.
-    #[track_caller]
-    fn complained(&self, code: i32, words: &[&str]) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert_eq!(self.stderr.lines().count(), 1, "more or less than one line: {}", self.stderr);
-        assert!(self.stderr.starts_with("odometer: "), "{}", self.stderr);
-        for word in words {
-            assert!(self.stderr.contains(word), "{word:?} is not in {}", self.stderr);
-        }
-    }
-
-    #[track_caller]
-    fn succeeded(self) -> String {
-        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
-        self.stdout
-    }
-}
 
 /// A folder to run commands in.
 struct Place(TempDir);
@@ -73,11 +47,8 @@ impl Place {
     }
 
     fn command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-        let mut command = Command::new(binary().canonicalize().expect("the binary was built"));
-        command.args(words).current_dir(self.0.path());
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ODOMETER_")) {
-            command.env_remove(name);
-        }
+        let mut command = odometer(words);
+        command.current_dir(self.0.path());
         command
     }
 
@@ -89,12 +60,6 @@ impl Place {
     fn verify(&self, data_dir: &Path) -> Ended {
         ended(self.command(["verify", "--data-dir"]).arg(data_dir))
     }
-}
-
-fn ended(command: &mut Command) -> Ended {
-    let output = command.output().expect("the command starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 /// A `serve` that is expected not to become ready.

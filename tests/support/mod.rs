@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "every test crate and the bench use their own part of the support code")]
 
 pub(crate) mod client;
+pub(crate) mod command;
 pub(crate) mod history;
 pub(crate) mod lean;
 pub(crate) mod power;

@@ -183,7 +183,7 @@ pub fn read_format(folder: &Path) -> Result<Option<StoreId>, FolderError> {
     let text = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let used = folder.join("sled").join("db").exists();
+            let used = folder.join("sled").join("db").exists() && !folder.join(RESTORING).exists();
             return if used { Err(problem("it has data, but the file FORMAT is missing".into())) } else { Ok(None) };
         }
         Err(cause) => return Err(FolderError::Io { path, cause }),

@@ -9,8 +9,9 @@
 //! 24 epoch     u64  +1 at every start           8 chain   u32  crc of the frame before it
 //! 32 first     u64  CommitSeq of first frame   12 kind    u32  1 commit, 2 checkpoint
 //! 40 chain     u32  crc of the frame before    16 epoch   u64  of its segment
-//! 44 zeros                                     24 seq     u64  CommitSeq, +1 with every frame
-//! 60 crc       u32  CRC32C over bytes 0 .. 60  32 payload
+//! 44 bytes     u64  of the whole segment       24 seq     u64  CommitSeq, +1 with every frame
+//! 52 zeros                                     32 payload
+//! 60 crc       u32  CRC32C over bytes 0 .. 60
 //!
 //! payload of a commit: entries, one after another     payload of a checkpoint
 //!   key length u16, record length u16 (FFFF = removed)   covered u64  every commit up to it is in sled, durably
@@ -78,6 +79,8 @@ pub struct SegmentHeader {
     pub first: CommitSeq,
     /// The CRC of the frame before its first; 0 if there is none.
     pub chain: u32,
+    /// Bytes of the file when it came into use: as long as no other segment follows, it is not shorter.
+    pub bytes: u64,
 }
 
 impl SegmentHeader {
@@ -90,6 +93,7 @@ impl SegmentHeader {
         bytes[24..32].copy_from_slice(&self.epoch.to_be_bytes());
         bytes[32..40].copy_from_slice(&self.first.0.to_be_bytes());
         bytes[40..44].copy_from_slice(&self.chain.to_be_bytes());
+        bytes[44..52].copy_from_slice(&self.bytes.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[0..60]);
         bytes[60..64].copy_from_slice(&crc.to_be_bytes());
         bytes
@@ -107,6 +111,7 @@ impl SegmentHeader {
             epoch: be_u64(bytes, 24)?,
             first: CommitSeq(be_u64(bytes, 32)?),
             chain: be_u32(bytes, 40)?,
+            bytes: be_u64(bytes, 44)?,
         })
     }
 }
@@ -214,7 +219,7 @@ pub enum Found {
     },
     /// Zeros: nothing was written here.
     Zeros,
-    /// Something else: a torn frame or damage. [`valid_frame_after`] tells which.
+    /// Something else: a torn frame or damage. [`remains_after`] tells which.
     Bad,
 }
 
@@ -268,16 +273,21 @@ fn decode_changes(mut payload: &[u8]) -> Option<Vec<Change>> {
     Some(changes)
 }
 
-/// The offset of a whole frame of this epoch, numbered `seq` or higher, at or behind `offset`. Only one frame is ever in flight, so behind a
-/// torn frame there is none; behind a damaged one that was acknowledged there may be.
+/// The offset of something behind `offset` that a crash does not leave there. Only one frame is ever in flight, and a segment is zeros before
+/// it is used, so behind a torn frame there is no whole frame, whatever its number; and behind one whose head is readable there is nothing.
 #[must_use]
-pub fn valid_frame_after(segment: &[u8], offset: usize, expected: Expected) -> Option<usize> {
-    (offset.next_multiple_of(8)..segment.len()).step_by(8).find(|&at| {
+pub fn remains_after(segment: &[u8], offset: usize, expected: Expected) -> Option<usize> {
+    let whole_frame = (offset.next_multiple_of(8)..segment.len()).step_by(8).find(|&at| {
         let Some(rest) = segment.get(at..) else { return false };
-        be_u32(rest, 0).is_some_and(|length| length != 0)
-            && be_u64(rest, 16) == Some(expected.epoch)
-            && be_u64(rest, 24).is_some_and(|seq| seq >= expected.seq.0)
-            && plausible(rest).is_some()
+        matches!(be_u32(rest, 12), Some(KIND_COMMIT | KIND_CHECKPOINT)) && plausible(rest).is_some()
+    });
+    whole_frame.or_else(|| {
+        let torn = segment.get(offset..)?;
+        let follows = be_u32(torn, 8)? == expected.chain
+            && be_u64(torn, 16)? == expected.epoch
+            && be_u64(torn, 24)? == expected.seq.0;
+        let end = offset.checked_add(padded(usize::try_from(be_u32(torn, 0)?).ok()?)).filter(|_| follows)?;
+        segment.get(end..)?.iter().position(|&byte| byte != 0).map(|at| end + at)
     })
 }
 
@@ -324,7 +334,7 @@ mod tests {
         let covered = Found::Frame { body: Body::Covered, crc, bytes: length };
         assert_eq!(next_frame(&bytes, 0, EXPECTED, EXPECTED.seq), covered);
         assert_eq!(next_frame(&bytes, length, EXPECTED, CommitSeq(0)), Found::Zeros);
-        let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9 };
+        let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9, bytes: 4096 };
         assert_eq!(SegmentHeader::decode(&header.encode()), Some(header));
     }
 
@@ -341,7 +351,7 @@ mod tests {
                 Found::Zeros => panic!("a frame is not zeros"),
             }
         }
-        let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9 }.encode();
+        let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9, bytes: 4096 }.encode();
         for bit in 0..header.len() * 8 {
             let mut flipped = header;
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -368,9 +378,16 @@ mod tests {
         encode_checkpoint(&mut segment, Expected { seq: EXPECTED.seq.next(), chain: crc, ..EXPECTED }, CommitSeq(1));
         segment.resize(4096, 0);
         segment[20] ^= 1;
-        assert_eq!(valid_frame_after(&segment, 0, EXPECTED), Some(first.len()));
+        assert_eq!(remains_after(&segment, 0, EXPECTED), Some(first.len()));
         segment.truncate(first.len());
         segment.resize(4096, 0);
-        assert_eq!(valid_frame_after(&segment, 0, EXPECTED), None);
+        assert_eq!(remains_after(&segment, 0, EXPECTED), None);
+        // An older frame, of another epoch even, does not come there by a crash; nor does anything else.
+        segment[2048..2048 + first.len()].copy_from_slice(&first);
+        assert_eq!(remains_after(&segment, 0, EXPECTED), Some(2048));
+        segment[2048..2048 + first.len()].fill(0);
+        // The head is readable again, and what it says is torn.
+        (segment[20], segment[40], segment[3000]) = (segment[20] ^ 1, segment[40] ^ 1, 1);
+        assert_eq!(remains_after(&segment, 0, EXPECTED), Some(3000));
     }
 }

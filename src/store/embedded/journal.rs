@@ -8,6 +8,7 @@
 //! journal/00000000000000000008.journal   a start opens a segment of its own behind whatever was torn
 //!         [header: first = 84, chain = crc of 83][frame 84] 0 0 0 0 0 0
 //! journal/spare                          zeros, made beside the path of a commit; renamed when it is needed
+//! journal/newest                         the number of the newest segment, so that its loss is noticed
 //! ```
 //! Invariant: frame n+1 is written only after frame n is durable; so at most the last frame of a segment is torn, and only
 //! if nobody was told of it. Each segment's header names the frame that it follows; a missing frame anywhere is a hole, and
@@ -26,12 +27,16 @@ use thiserror::Error;
 use super::disk::{Disk, DiskFile};
 use super::frame::{
     Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, encode_checkpoint,
-    encode_commit, next_frame, valid_frame_after,
+    encode_commit, next_frame, remains_after,
 };
 use super::record::{Key, Record};
 
 /// The segment that is ready to be used next.
 pub const SPARE: &str = "spare";
+/// The file that names the newest segment.
+pub const NEWEST: &str = "newest";
+/// Two places, written in turn, so that a torn write leaves the other.
+const NEWEST_PLACES: [u64; 2] = [0, 512];
 const SUFFIX: &str = ".journal";
 
 /// Why a journal can not be used.
@@ -96,7 +101,13 @@ impl Tail {
     /// The end of a journal that has no segment yet and goes on behind `mark`.
     #[must_use]
     pub fn after(mark: Mark) -> Self {
-        Self::before(SegmentHeader { store: StoreId::default(), epoch: 0, first: mark.seq.next(), chain: mark.chain })
+        Self::before(SegmentHeader {
+            store: StoreId::default(),
+            epoch: 0,
+            first: mark.seq.next(),
+            chain: mark.chain,
+            bytes: 0,
+        })
     }
 
     /// The last frame.
@@ -158,10 +169,19 @@ pub fn replay<D: Disk>(
                 format!("the segment starts with commit {wants}, but the one before it ends with {has}"),
             ));
         }
+        // Of a segment that another follows, the zeros may have been cut off; the chain proves that nothing else was.
+        if index + 1 == count && (bytes.len() as u64) < header.bytes {
+            return Err(hole(bytes.len(), format!("the file ends here, and was made with {} bytes", header.bytes)));
+        }
         tail.expected.epoch = header.epoch;
         read_segment(tail, &name, &bytes, index + 1 == count, covered, visit)?;
         tail.next_number = number_of(&name).unwrap_or(0).saturating_add(1);
         tail.segments.push_back(Segment { name, last: tail.last().seq, bytes: bytes.len() as u64 });
+    }
+    let (has, newest) = (tail.as_ref().map_or(0, |tail| tail.next_number - 1), newest(files));
+    if newest > has {
+        let problem = "the newest segment is missing: it was in use, and this journal ends before it".to_owned();
+        return Err(JournalError::Hole { name: name_of(newest), offset: 0, problem });
     }
     Ok(tail)
 }
@@ -210,8 +230,11 @@ fn read_segment(
     };
     // Behind an older segment's end stands the next segment's header, which proves that nothing is missing.
     if is_last {
-        if let Some(later) = valid_frame_after(bytes, offset, tail.expected) {
-            let problem = format!("commit {} is not readable, but a later one at offset {later} is", tail.expected.seq);
+        if let Some(later) = remains_after(bytes, offset, tail.expected) {
+            let problem = format!(
+                "commit {} is not readable, and no crash leaves what stands at offset {later}",
+                tail.expected.seq
+            );
             return Err(JournalError::Hole { name: name.to_owned(), offset, problem });
         }
         tail.torn = torn.then(|| (name.to_owned(), offset));
@@ -236,6 +259,7 @@ pub struct Journal<D: Disk> {
     next_number: u64,
     older: VecDeque<Segment>,
     spare: Option<D::File>,
+    newest: D::File,
     buffer: Vec<u8>,
 }
 
@@ -261,8 +285,9 @@ impl<D: Disk> Journal<D> {
             None => files.disk.create_zeroed(SPARE, files.segment_bytes).map_err(|e| io_error(SPARE, e))?,
         };
         let active_name = name_of(next_number);
-        let active =
-            activate(&files, spare, &active_name, expected).map_err(|source| io_error(&active_name, source))?;
+        let mut newest = open_newest(&files).map_err(|source| io_error(NEWEST, source))?;
+        let active = activate(&files, spare, next_number, expected, &mut newest)
+            .map_err(|source| io_error(&active_name, source))?;
         // The new segment's header proves where the one before it ends, so the zeros behind that can go: segments stay for a while, and a
         // process that dies again and again would leave many that are almost empty. One that stays long does no harm.
         if let (Some(rewrite), Some(last)) = (rewrite, older.back_mut())
@@ -279,6 +304,7 @@ impl<D: Disk> Journal<D> {
             next_number: next_number + 1,
             older,
             spare: None,
+            newest,
             buffer: Vec::with_capacity(1 << 16),
         })
     }
@@ -323,7 +349,8 @@ impl<D: Disk> Journal<D> {
     fn roll(&mut self) -> Result<(), AppendError> {
         let spare = self.spare.take().ok_or(AppendError::NoSpare)?;
         let name = name_of(self.next_number);
-        let file = activate(&self.files, spare, &name, self.expected).map_err(AppendError::Failed)?;
+        let file = activate(&self.files, spare, self.next_number, self.expected, &mut self.newest)
+            .map_err(AppendError::Failed)?;
         self.next_number += 1;
         self.active = file;
         self.offset = SEGMENT_HEADER_BYTES as u64;
@@ -401,14 +428,45 @@ fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| *word == [0; 16]) && rest.iter().all(|&byte| byte == 0)
 }
 
-fn activate<D: Disk>(files: &Files<D>, mut spare: D::File, name: &str, expected: Expected) -> io::Result<D::File> {
-    let header =
-        SegmentHeader { store: files.store, epoch: expected.epoch, first: expected.seq, chain: expected.chain };
+/// Makes the spare the segment of that number: named, durably, before anything is appended to it.
+fn activate<D: Disk>(
+    files: &Files<D>,
+    mut spare: D::File,
+    number: u64,
+    expected: Expected,
+    newest: &mut D::File,
+) -> io::Result<D::File> {
+    let Expected { epoch, seq: first, chain } = expected;
+    let header = SegmentHeader { store: files.store, epoch, first, chain, bytes: files.segment_bytes };
     spare.write_all_at(&header.encode(), 0)?;
     spare.sync()?;
-    files.disk.rename(SPARE, name)?;
+    files.disk.rename(SPARE, &name_of(number))?;
     files.disk.sync_folder()?;
+    let mut note = number.to_be_bytes().to_vec();
+    note.extend_from_slice(&crc32c::crc32c(&note).to_be_bytes());
+    newest.write_all_at(&note, if number.is_multiple_of(2) { NEWEST_PLACES[0] } else { NEWEST_PLACES[1] })?;
+    newest.sync()?;
     Ok(spare)
+}
+
+/// The note of the newest segment, made if there is none. Its name gets durable with that of the first segment that it names.
+fn open_newest<D: Disk>(files: &Files<D>) -> io::Result<D::File> {
+    match files.disk.open(NEWEST) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => files.disk.create(NEWEST),
+        other => other,
+    }
+}
+
+/// The newest segment that was ever in use, as far as the note tells; a note that is lost or damaged tells nothing, and then the segments
+/// speak for themselves.
+fn newest<D: Disk>(files: &Files<D>) -> u64 {
+    let bytes = files.disk.open(NEWEST).and_then(|file| file.read_all()).unwrap_or_default();
+    let read = |place: u64| {
+        let note: &[u8; 12] = bytes.get(usize::try_from(place).ok()?..)?.first_chunk()?;
+        let (number, crc) = note.split_first_chunk::<8>()?;
+        (*crc == crc32c::crc32c(number).to_be_bytes()).then_some(u64::from_be_bytes(*number))
+    };
+    NEWEST_PLACES.into_iter().filter_map(read).max().unwrap_or(0)
 }
 
 fn name_of(number: u64) -> String {
