@@ -21,7 +21,10 @@ pub(crate) enum Class {
     SledDb,
     SledSnapshot,
     SledConf,
+    SledSeals,
     SledOther,
+    Backup,
+    Newest,
 }
 
 /// A file of the store: its path below the data folder.
@@ -31,10 +34,10 @@ pub(crate) struct StoreFile {
     pub(crate) class: Class,
 }
 
-/// FORMAT and every file below `journal/` and `sled/`, in order.
+/// FORMAT and every file below `journal/`, `sled/` and `backups/`, in order.
 pub(crate) fn store_files(folder: &Path) -> Vec<StoreFile> {
     let mut paths = vec!["FORMAT".to_owned()];
-    for inner in ["journal", "sled"] {
+    for inner in ["journal", "sled", "backups"] {
         collect(folder, inner, &mut paths);
     }
     paths.sort_unstable();
@@ -42,9 +45,12 @@ pub(crate) fn store_files(folder: &Path) -> Vec<StoreFile> {
     let class = |path: &str| match path {
         "FORMAT" => Class::Format,
         "journal/spare" => Class::Spare,
+        "journal/newest" => Class::Newest,
+        "sled/odometer.seals" => Class::SledSeals,
         "sled/db" => Class::SledDb,
         "sled/conf" => Class::SledConf,
         _ if Some(path) == last.as_deref() => Class::JournalLast,
+        _ if path.starts_with("backups/") => Class::Backup,
         _ if path.starts_with("journal/") => Class::JournalOlder,
         _ if path.starts_with("sled/snap.") => Class::SledSnapshot,
         _ => Class::SledOther,
@@ -87,18 +93,17 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     words.iter().all(|word| *word == [0; 16]) && rest.iter().all(|&byte| byte == 0)
 }
 
-/// The last frame of the journal, as file and range, if it stands in the last segment. Behind one that does not, stands a
-/// header that proves it.
-pub(crate) fn last_frame(folder: &Path) -> Option<(String, Range<usize>)> {
+/// The frames of the last segment, as file and ranges. Behind those of another segment stands a header that proves them.
+pub(crate) fn last_frames(folder: &Path) -> Option<(String, Vec<Range<usize>>)> {
     let last = store_files(folder).into_iter().find(|file| file.class == Class::JournalLast)?;
     let bytes = fs::read(folder.join(&last.path)).unwrap();
     let header = SegmentHeader::decode(&bytes)?;
     let mut expected = Expected { epoch: header.epoch, seq: header.first, chain: header.chain };
-    let (mut offset, mut found) = (SEGMENT_HEADER_BYTES, None);
+    let (mut offset, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
     while let Found::Frame { crc, bytes: length, .. } = next_frame(&bytes, offset, expected, CommitSeq(u64::MAX)) {
-        found = Some(offset..offset + length);
+        found.push(offset..offset + length);
         expected = Expected { seq: expected.seq.next(), chain: crc, ..expected };
         offset += length;
     }
-    found.map(|range| (last.path, range))
+    Some((last.path, found))
 }

@@ -51,7 +51,8 @@ fn weight(class: Class) -> usize {
         Class::SledDb => 8,
         Class::JournalLast => 5,
         Class::JournalOlder | Class::SledSnapshot => 3,
-        Class::Format | Class::Spare | Class::SledConf | Class::SledOther => 1,
+        Class::SledSeals => 2,
+        Class::Format | Class::Spare | Class::SledConf | Class::SledOther | Class::Backup | Class::Newest => 1,
     }
 }
 
@@ -72,10 +73,14 @@ impl Mutation {
         format!("{:?} of {} ({} bytes), changed {start}..{end}", self.kind, self.file.path, self.length)
     }
 
-    /// Whether it lies inside the last frame of the journal.
-    pub(crate) fn is_within_last_frame(&self, seed: &Seed) -> bool {
-        let inside = |frame: &Range<usize>| frame.start <= self.changed.start && self.changed.end <= frame.end;
-        seed.last_frame.as_ref().is_some_and(|(path, frame)| *path == self.file.path && inside(frame))
+    /// Where the store's journal ends if the damage is taken for a write that a crash cut short: one stretch, in place, that reaches the last
+    /// frame. Nobody can tell the two apart. `None` for every other damage.
+    pub(crate) fn end_like_a_crash(&self, seed: &Seed) -> Option<Range<usize>> {
+        let in_place = matches!(self.kind, Kind::FlipBit | Kind::ZeroSector | Kind::OtherBlock | Kind::OlderBlock);
+        let (path, frames) = seed.last_frames.as_ref().filter(|_| in_place)?;
+        let last = frames.last().filter(|last| *path == self.file.path && last.start < self.changed.end)?;
+        let first = frames.iter().find(|frame| frame.end > self.changed.start)?;
+        Some(first.start..last.end)
     }
 }
 

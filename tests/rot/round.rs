@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::folder;
 use super::mutate::{Mutation, below, mutate};
-use super::seeds::{NAME, Seed};
+use super::seeds::{self, NAME, Seed};
 use super::support::Random;
 use super::support::client::{Client, Failure, Protocol};
 use super::support::process::open_pidfd;
@@ -33,10 +33,12 @@ pub(crate) enum Outcome {
     Right,
     /// Right, and the look or the start said that something was mended or torn.
     Healed,
+    /// Met only while it served: an error or none, never a wrong value, then an end with one line, and the next start mended it.
+    HealedLater,
     Refused,
     /// Served right, changed, and refused or stopped with one line after that.
     RefusedLater,
-    /// The last frame is gone, and only that was damaged.
+    /// The journal ends before the damage, which looks like a crash.
     Inherent,
     /// Served, but some counters answer an error.
     Unreadable,
@@ -111,9 +113,11 @@ pub(crate) fn run(seed: &Seed, place: &Path, random: &mut Random) -> RoundResult
         folder::copy(&data, &looked_at);
     }
     let (code, words) = look(&looked_at, place);
-    let before = mutation.is_within_last_frame(seed).then_some(seed.values_before.as_slice());
+    let before = mutation.end_like_a_crash(seed).and_then(|stretch| {
+        seeds::values_of(&seed.store(), &place.join("shorter"), &seed.keys, Some((&mutation.file.path, stretch)))
+    });
     let plan = Plan { changed: below(random, seed.keys.len()), kill: below(random, 2) == 0 };
-    let life = lives(seed, &data, &Expected { values: &seed.values, before }, plan);
+    let life = lives(seed, &data, &Expected { values: &seed.values, before: before.as_deref() }, plan);
     let mut outcome = judge(code, &words, life.outcome);
     if matches!(code, None | Some(101)) {
         outcome = outcome.max(if code.is_none() && words == "hang" { Outcome::Hang } else { Outcome::Crash });
@@ -129,7 +133,10 @@ fn judge(code: Option<i32>, words: &str, outcome: Outcome) -> Outcome {
     let sound = matches!(code, Some(0 | 3));
     match outcome {
         Outcome::Refused if sound => Outcome::Inconsistent,
-        Outcome::Right | Outcome::Healed | Outcome::RefusedLater if !sound => Outcome::Inconsistent,
+        Outcome::HealedLater if code == Some(0) => Outcome::Inconsistent,
+        Outcome::Right | Outcome::Healed | Outcome::HealedLater | Outcome::RefusedLater if !sound => {
+            Outcome::Inconsistent
+        }
         Outcome::Right if code == Some(3) || words.contains("unreadable frame") => Outcome::Healed,
         other => other,
     }
@@ -191,8 +198,7 @@ fn lives(seed: &Seed, data: &Path, expected: &Expected<'_>, plan: Plan) -> Life 
     }
     life.panicked |= server.log().iter().any(|line| line.contains("panicked"));
     if !matches!(life.outcome, Outcome::Right | Outcome::Inherent) {
-        server.kill();
-        return life;
+        return mended(server, life, seed, data, expected, changed);
     }
     if kill {
         server.kill();
@@ -216,6 +222,39 @@ fn lives(seed: &Seed, data: &Path, expected: &Expected<'_>, plan: Plan) -> Life 
         detail: format!("after {} of the first life: {}", if kill { "a kill" } else { "a stop" }, again.detail),
         ..again
     }
+}
+
+/// A life that met damage: if it answered nothing wrong and ended by itself with 1, the next one decides.
+fn mended(
+    mut server: TestServer,
+    life: Life,
+    seed: &Seed,
+    data: &Path,
+    expected: &Expected<'_>,
+    changed: usize,
+) -> Life {
+    let ended = server.wait_exit(DEADLINE);
+    let honest = life.outcome < Outcome::Identity && ended.is_some_and(|status| status.code() == Some(1));
+    if !honest || server.written().actions("poison").is_empty() {
+        server.kill();
+        return life;
+    }
+    let server = match begin(data) {
+        Ok(server) => server,
+        Err(again) => return Life { detail: format!("{}; then {}", life.detail, again.detail), ..again },
+    };
+    let mut again = read_all(&server, seed, expected);
+    if again.outcome != Outcome::Right {
+        // The increment may have happened before the damage was met.
+        let mut values = expected.values.to_vec();
+        values[changed] += 1;
+        again = read_all(&server, seed, &Expected { values: &values, before: None });
+    }
+    server.kill();
+    if again.outcome == Outcome::Right {
+        again.outcome = Outcome::HealedLater;
+    }
+    Life { detail: format!("{}; then {}", life.detail, again.detail), ..again }
 }
 
 /// A refusal that came only after the folder was served right.
