@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod segment;
 pub(crate) mod server;
+pub(crate) mod strace;
 pub(crate) mod workload;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -89,5 +90,10 @@ impl Random {
     /// A number in `low..=high`.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
+    }
+
+    /// One of so many things.
+    pub(crate) fn index(&mut self, count: usize) -> usize {
+        usize::try_from(self.next() % count as u64).expect("smaller than a usize")
     }
 }

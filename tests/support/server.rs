@@ -309,7 +309,8 @@ impl TestServer {
         self.try_ops(path).unwrap_or_else(|| panic!("the ops listener does not answer {path}\n{}", self.transcript()))
     }
 
-    fn try_ops(&self, path: &str) -> Option<(u16, String)> {
+    /// The same, or nothing when nobody answers.
+    pub(crate) fn try_ops(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.ops(), OPS_DEADLINE).ok()?;
         stream.set_read_timeout(Some(OPS_DEADLINE)).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;

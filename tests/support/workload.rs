@@ -167,7 +167,7 @@ async fn run_client(plan: Plan, number: u32, mut random: Random) -> Vec<Operatio
 }
 
 /// The setting client begins each run with a set, so that what follows has a certain base.
-fn next_op(sets: bool, first: bool, random: &mut Random) -> Op {
+pub(crate) fn next_op(sets: bool, first: bool, random: &mut Random) -> Op {
     let dice = random.between(0, 99);
     if sets && (first || dice < SETS_PERCENT) {
         return Op::Set(random.between(1, 1 << 40));
