@@ -168,6 +168,12 @@ impl Table {
                 "{phase:10} | {call:35} | {tried:17} | {refused:7} | {poisoned:8} | {unharmed:8} | {violations}"
             ));
         }
+        for violation in &self.violations {
+            // All of them in short; the failing test shows the first in full.
+            let mut lines = violation.lines().filter(|line| !line.trim().is_empty());
+            let (first, last) = (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
+            say(&format!("VIOLATION {first} … {}", last.chars().take(200).collect::<String>()));
+        }
         let sum = |of: fn(&Row) -> u64| self.rows.values().map(of).sum::<u64>();
         say(&format!(
             "calls: {} rounds: {} refused to start, {} poisoned, {} went on unharmed; {} with violations",

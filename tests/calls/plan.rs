@@ -57,7 +57,7 @@ const fn target(
 const RENAME: &str = "?rename,?renameat,?renameat2";
 const MKDIR: &str = "?mkdir,?mkdirat";
 const UNLINK: &str = "?unlink,?unlinkat";
-const STAT: &str = "?statx,?newfstatat,?fstat";
+pub(crate) const STAT: &str = "?statx,?newfstatat,?fstat";
 const RESIZE: &str = "ftruncate,fallocate";
 
 /// All rows.
@@ -79,7 +79,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target(Phase::LaterStart, "getdents64", ASKS, Files::OfFolder, 8),
     target(Phase::LaterStart, STAT, ASKS, Files::OfFolder, 8),
     target(Phase::LaterStart, "read", ASKS, Files::OfFolder, 10),
-    target(Phase::LaterStart, "pread64", ASKS, Files::All, 12),
+    target(Phase::LaterStart, "pread64", ASKS, Files::OfFolder, 12),
     target(Phase::LaterStart, "write", WRITES, Files::OfFolder, 2),
     target(Phase::LaterStart, "pwrite64", WRITES, Files::All, 16),
     target(Phase::LaterStart, "fsync", CHANGES, Files::All, 2),
@@ -91,7 +91,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target(Phase::Running, "sync_file_range", CHANGES, Files::All, 12),
     target(Phase::Running, "fsync", CHANGES, Files::All, 2),
     target(Phase::Running, "openat", CHANGES, Files::OfFolder, 2),
-    target(Phase::Running, "pread64", ASKS, Files::All, 2),
+    target(Phase::Running, "pread64", ASKS, Files::OfFolder, 2),
     target(Phase::Running, "?statfs,?fstatfs", ASKS, Files::All, 4),
     target(Phase::Running, RESIZE, CHANGES, Files::All, 1),
     target(Phase::Rolling, "openat", CHANGES, Files::OfRoll, 2),

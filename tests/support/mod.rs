@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod history;
 pub(crate) mod lean;
+pub(crate) mod mounted;
 pub(crate) mod power;
 pub(crate) mod process;
 pub(crate) mod raw;

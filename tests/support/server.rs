@@ -336,6 +336,11 @@ impl TestServer {
         self.output.lock().log.clone()
     }
 
+    /// The newest of them.
+    pub(crate) fn last_log(&self) -> Option<String> {
+        self.output.lock().log.last().cloned()
+    }
+
     /// The process number of the server itself, below a wrapper too.
     pub(crate) fn pid(&self) -> Option<u32> {
         let wanted = binary().canonicalize().expect("the binary exists");
