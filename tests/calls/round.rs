@@ -41,6 +41,8 @@ pub(crate) enum End {
 pub(crate) struct Round {
     /// Nothing: the server makes fewer such calls.
     pub(crate) end: Option<End>,
+    /// From the failed call to the end of a process that was poisoned by it.
+    pub(crate) seconds: Option<f64>,
     pub(crate) violations: Vec<String>,
 }
 
@@ -97,7 +99,7 @@ pub(crate) fn run(template: &Template, target: &Target, how: &'static str, nth: 
     let folder = TempDir::new().expect("a temporary folder");
     let data_dir = folder.path().join("data");
     let mut story = template.copy(target.phase, &data_dir);
-    let mut faulty = Faulty { trace: folder.path().join("trace"), data_dir, violations: Vec::new() };
+    let mut faulty = Faulty { trace: folder.path().join("trace"), data_dir, violations: Vec::new(), seconds: None };
     let end = faulty.run(&mut story, target, how, nth, seed);
     story.end_of_process();
     let mut violations = faulty.violations;
@@ -105,13 +107,14 @@ pub(crate) fn run(template: &Template, target: &Target, how: &'static str, nth: 
         violations.extend(afterwards(&faulty.data_dir, &mut story).err());
         violations.extend(story.judge().violations.iter().map(|violation| format!("history: {violation:?}")));
     }
-    Round { end, violations }
+    Round { end, seconds: faulty.seconds, violations }
 }
 
 /// The run with the fault.
 struct Faulty {
     data_dir: PathBuf,
     trace: PathBuf,
+    seconds: Option<f64>,
     violations: Vec<String>,
 }
 
@@ -157,6 +160,7 @@ impl Faulty {
             }
             return None;
         }
+        self.seconds = trace.seconds_to_end.filter(|_| poisoned);
         let slow = trace.seconds_to_end.is_none_or(|seconds| seconds > EXIT_SECONDS);
         if ready.is_err() {
             // The standard library takes a file that can not be looked at for one that is not there; so the reason is then another one.
