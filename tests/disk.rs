@@ -172,12 +172,10 @@ fn a_segment_that_does_not_fit_stops_changes_until_it_does() {
     let mut running = server(&story).start();
     wait_for("the missing room is noticed", &mut running, |server| says(server, 503, "disk_low"));
     assert_reads_only(&running, &story.keys[0]);
-    let warnings = || running.log().iter().filter(|line| line.contains("journal-segment-failed")).count();
-    let before = warnings();
-    assert_reads_only(&running, &story.keys[0]);
-    assert!(warnings() < before + 20, "it tries again and again: {before} warnings, then {}", warnings());
     fs::remove_file(filler).unwrap();
     wait_for("the room is noticed", &mut running, |server| says(server, 200, "ready"));
+    let warnings = running.log().iter().filter(|line| line.contains("journal-segment-failed")).count();
+    assert!(warnings < 50, "it tried again and again: {warnings} warnings");
     story.some_load(&mut running);
     running.stop();
     story.end_of_process();

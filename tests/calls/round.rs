@@ -263,7 +263,10 @@ fn afterwards(data_dir: &Path, story: &mut Story) -> Result<(), String> {
     let mut server = server_on(data_dir).spawn();
     let failed = |what: &str, server: &TestServer| Err(format!("the next start: {what}\n{}", told(server)));
     if let Err(reason) = server.wait_ready(HANG) {
-        server.wait_exit(Duration::from_secs(1));
+        if server.wait_exit(Duration::from_secs(1)).is_some() {
+            // Once it has ended, all that it wrote is collected.
+            server.written();
+        }
         return failed(&reason, &server);
     }
     if story.keys.len() < 2 {
