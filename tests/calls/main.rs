@@ -110,7 +110,7 @@ impl Campaign {
         let mut found = false;
         for (row, target) in TARGETS.iter().enumerate() {
             for (fault, how) in target.faults.iter().enumerate().filter(|(_, how)| target.name(how) == prefix) {
-                found = self.run_one(row, target, fault, how, nth);
+                found |= self.run_one(row, target, fault, how, nth);
             }
         }
         assert!(found, "{name:?} names no round, or there is no such call");

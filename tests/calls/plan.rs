@@ -42,6 +42,8 @@ enum Files {
     All,
     OfFolder,
     OfRoll,
+    /// The one that is made beside the path of a commit.
+    OfSpare,
 }
 
 const fn target(
@@ -98,6 +100,8 @@ pub(crate) const TARGETS: &[Target] = &[
     target(Phase::Rolling, "pwrite64", WRITES, Files::OfRoll, 16),
     target(Phase::Rolling, "fsync", CHANGES, Files::OfRoll, 2),
     target(Phase::Rolling, "fdatasync", CHANGES, Files::OfRoll, 2),
+    target(Phase::Rolling, "openat", CHANGES, Files::OfSpare, 1),
+    target(Phase::Rolling, "fsync", CHANGES, Files::OfSpare, 1),
     target(Phase::Rolling, RENAME, CHANGES, Files::All, 2),
     target(Phase::Rolling, UNLINK, ASKS, Files::All, 2),
 ];
@@ -118,6 +122,7 @@ impl Target {
         let paths = match self.files {
             Files::All => Vec::new(),
             Files::OfFolder => files_of(data_dir),
+            Files::OfSpare => vec![data_dir.join("journal/spare")],
             Files::OfRoll => vec![data_dir.join("journal"), data_dir.join("journal/spare")],
         };
         Fault { calls: self.calls, how, nth, paths }
