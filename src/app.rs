@@ -22,9 +22,9 @@ use crate::auth::throttle::Throttle;
 use crate::config::Config;
 use crate::edge::tls::{TlsIdentity, TlsSource};
 use crate::edge::{Destination, Gate, Limits, Observer, Protocol, WorkerParts, Workers, accept, bind};
-use crate::store::Store;
 use crate::store::embedded::recovery::Recovery;
 use crate::store::embedded::{EmbeddedStore, Options};
+use crate::store::{Health, Store};
 use crate::telemetry::Metrics;
 
 /// A process whose store failed is to be gone, and started again, within two seconds.
@@ -232,6 +232,9 @@ impl App {
         let _ = std::fs::remove_file(self.config.data_dir.join(SOCKET));
         if failure.is_none() {
             let _ = self.store.close().await;
+            if self.store.health() == Health::Poisoned {
+                failure = Some(anyhow!("the store failed while it was closed; see the log"));
+            }
         }
         // 5. Last of all the ops listener; main flushes the logs.
         ops_task.inspect(tokio::task::JoinHandle::abort);

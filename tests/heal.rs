@@ -19,7 +19,7 @@ use support::client::Protocol;
 use support::command::{ended, odometer};
 use support::server::TestServer;
 use support::workload::{register, runtime};
-use support::{Random, has_program, require, say, setting};
+use support::{Random, folder, has_program, require, say, setting};
 use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ impl Sample {
 
     fn copy(&self, name: &str) -> PathBuf {
         let copy = self.temp.path().join(name);
-        copy_folder(&self.temp.path().join("data"), &copy);
+        folder::copy(&self.temp.path().join("data"), &copy);
         copy
     }
 
@@ -86,18 +86,6 @@ fn read(server: &TestServer, keys: &[String]) -> Vec<u64> {
         }
         values
     })
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        match entry.file_type().unwrap() {
-            kind if kind.is_dir() => copy_folder(&path, &target),
-            kind if kind.is_file() => drop(fs::copy(&path, &target).unwrap()),
-            _ => {}
-        }
-    }
 }
 
 fn verify(data_dir: &Path) -> support::command::Ended {

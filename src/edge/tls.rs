@@ -134,7 +134,12 @@ fn load(source: &TlsSource) -> Result<CertifiedKey> {
     if let TlsSource::SelfSigned { folder, address } = source {
         let now = OffsetDateTime::now_utc();
         let address = address.to_canonical();
-        let chain = read_chain(&cert_file).unwrap_or_default();
+        // One that is damaged is made again; one that the system does not let us read is not ours to replace.
+        let chain = match std::fs::read(&cert_file) {
+            Ok(_) => read_chain(&cert_file).unwrap_or_default(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(anyhow!("TLS certificate {}: {error}", cert_file.display())),
+        };
         let will_do = chain.first().is_some_and(|cert| {
             expiry(cert).is_some_and(|expiry| expiry > (now + RENEW).unix_timestamp()) && names(cert, address)
         });

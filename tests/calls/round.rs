@@ -77,20 +77,8 @@ impl Template {
         if phase == Phase::FirstStart {
             return Story::with_keys(Vec::new());
         }
-        copy_folder(&self.folder.path().join("data"), to);
+        super::support::folder::copy(&self.folder.path().join("data"), to);
         self.story.clone()
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("the copy is new");
-    for entry in fs::read_dir(from).expect("the folder is there").map(|entry| entry.expect("an entry")) {
-        let (source, copy) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_folder(&source, &copy);
-        } else {
-            fs::copy(&source, &copy).expect("a file can be copied");
-        }
     }
 }
 

@@ -1,13 +1,12 @@
-//! Store folders as files: which there are, copying them, and where the journal's last frame stands.
+//! Store folders as files: which there are, and where the journal's last frames stand.
 //!
-//! Job: the files of a store by class, a quick copy, the range of the last frame.
-//! Invariant: a copy has the same bytes. Must never: write to a folder that it was asked to read.
+//! Job: the files of a store by class, and the ranges of the last frames. Must never: write to a folder that it was asked to read.
 
-use std::fs::{self, File};
+use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+pub(crate) use super::support::folder::{copy, is_zero};
 use odometer::store::embedded::frame::{CommitSeq, Expected, Found, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame};
 
 /// What a file of the store is for.
@@ -64,33 +63,6 @@ fn collect(folder: &Path, inner: &str, paths: &mut Vec<String>) {
         let path = format!("{inner}/{}", entry.file_name().to_string_lossy());
         if entry.file_type().unwrap().is_dir() { collect(folder, &path, paths) } else { paths.push(path) }
     }
-}
-
-/// Copies a folder with everything in it; long zeros become holes. A file that goes away meanwhile, as those of a
-/// running server may, is left out.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    const PIECE: usize = 1 << 14;
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type().unwrap().is_dir() {
-            copy(&source, &target);
-            continue;
-        }
-        let Ok(bytes) = fs::read(&source) else { continue };
-        let file = File::create_new(&target).unwrap();
-        file.set_len(bytes.len() as u64).unwrap();
-        for (index, piece) in bytes.chunks(PIECE).enumerate().filter(|(_, piece)| !is_zero(piece)) {
-            file.write_all_at(piece, (index * PIECE) as u64).unwrap();
-        }
-        file.set_permissions(fs::metadata(&source).unwrap().permissions()).unwrap();
-    }
-}
-
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<16>();
-    words.iter().all(|word| *word == [0; 16]) && rest.iter().all(|&byte| byte == 0)
 }
 
 /// The frames of the last segment, as file and ranges. Behind those of another segment stands a header that proves them.

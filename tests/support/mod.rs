@@ -7,6 +7,7 @@
 
 pub(crate) mod client;
 pub(crate) mod command;
+pub(crate) mod folder;
 pub(crate) mod history;
 pub(crate) mod lean;
 pub(crate) mod mounted;

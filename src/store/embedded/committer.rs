@@ -16,7 +16,6 @@
 //! It starts no thread, reads no clock and knows no runtime, so that a simulation can drive it step by step.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,9 +56,9 @@ pub enum Tidings<F> {
     Checkpointed(CommitSeq, Duration),
     /// A verified backup holds every commit up to here.
     BackedUp(CommitSeq),
-    /// The next segment, or why there is none.
-    Spare(io::Result<F>),
-    /// Whether less is free than the reserve.
+    /// The next segment.
+    Spare(F),
+    /// Whether there is too little room: less than the reserve, or none for the next segment.
     DiskLow(bool),
     /// A helper failed.
     Failed(String),
@@ -72,8 +71,6 @@ pub enum Noted {
     Nothing,
     /// A checkpoint is noted in the journal; so many segments go.
     Checkpointed(CommitSeq, Duration, usize),
-    /// There is no next segment.
-    NoSpare(io::Error),
     /// Changes are refused for want of room, or taken again.
     DiskLow(bool),
     /// The store is poisoned by this.
@@ -157,14 +154,9 @@ impl<D: Disk> Committer<D> {
                 self.backed_up = self.backed_up.max(mark);
                 self.release();
             }
-            Tidings::Spare(Ok(file)) => {
+            Tidings::Spare(file) => {
                 self.spare_requested = false;
                 self.journal.give_spare(file);
-            }
-            Tidings::Spare(Err(error)) => {
-                self.spare_requested = false;
-                self.disk_low(true);
-                return Noted::NoSpare(error);
             }
             Tidings::DiskLow(low) => return if self.disk_low(low) { Noted::DiskLow(low) } else { Noted::Nothing },
             Tidings::Failed(problem) => return self.poison(problem),

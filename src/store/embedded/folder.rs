@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::frame::StoreId;
+use super::state::SEALS;
 
 /// Stands in a folder while a backup is being restored into it.
 pub const RESTORING: &str = "RESTORING";
@@ -183,7 +184,8 @@ pub fn read_format(folder: &Path) -> Result<Option<StoreId>, FolderError> {
     let text = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let used = folder.join("sled").join("db").exists() && !folder.join(RESTORING).exists();
+            // The first checkpoint saves seals; before it nothing is in sled, and a first start may be begun again.
+            let used = folder.join("sled").join(SEALS).exists() && !folder.join(RESTORING).exists();
             return if used { Err(problem("it has data, but the file FORMAT is missing".into())) } else { Ok(None) };
         }
         Err(cause) => return Err(FolderError::Io { path, cause }),

@@ -14,8 +14,9 @@
 //! Invariant: a folder is served only if it is complete. Must never: heal what only the system refused, or change a file of the journal.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,11 +24,13 @@ use thiserror::Error;
 
 use super::archive::{newest_first, read_file};
 use super::checkpoint::{Keeper, KeeperTrouble};
-use super::disk::{Disk, RealDisk};
+use super::disk::{Disk, DiskFile, RealDisk};
 use super::folder::{Folder, FolderError, read_format};
-use super::frame::{Body, CommitSeq, Mark, SegmentHeader, StoreId};
+use super::frame::{
+    Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, next_frame, remains_after,
+};
 use super::heal::{Base, NoBase, plan, rebuild, swap};
-use super::journal::{Files, JournalError, Tail, replay};
+use super::journal::{Files, JournalError, SPARE, Tail, replay};
 use super::state::{SledState, State, StateTrouble};
 
 /// Why a folder can not be served.
@@ -243,7 +246,7 @@ fn make_state(folder: &Folder, files: &Files<RealDisk>, base: &Base) -> Result<(
     if path.exists() {
         fs::remove_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    DirBuilder::new().mode(0o700).create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut state = SledState::open(&path).map_err(|trouble| format!("{trouble:?}"))?;
     if let Base::Backup(name, _) = base {
         let backups = RealDisk::new(folder.backups());
@@ -286,20 +289,33 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
     if let Some(store) = folder.format()? {
         return Ok((store, false));
     }
-    let failed = |cause| OpenError::Journal { cause, advice: advice(folder) };
-    let io = |cause| failed(JournalError::Io { name: String::new(), cause });
-    for name in disk.list().map_err(io)? {
-        let bytes = disk.open(&name).and_then(|file| super::disk::DiskFile::read_all(&file)).map_err(io)?;
-        if let Some(header) = SegmentHeader::decode(&bytes) {
-            let files = Files { disk: Arc::clone(disk), store: header.store, segment_bytes: 0 };
-            let frames = replay(&files, CommitSeq(0), &mut |_, _| {}).map_err(failed)?.map_or(0, |tail| tail.frames);
-            if frames > 0 || header.first != CommitSeq(1) {
-                let problem = "it has a journal, but the file FORMAT is missing".to_owned();
-                return Err(FolderError::Format { path: folder.journal(), problem }.into());
-            }
-        }
-        disk.remove(&name).map_err(io)?;
+    let problem = |what: &str| {
+        let problem = format!("it has {what}, but the file FORMAT is missing");
+        OpenError::Folder(FolderError::Format { path: folder.path().to_owned(), problem })
+    };
+    let io = |cause| OpenError::Folder(FolderError::Io { path: folder.journal(), cause });
+    if newest_first(&RealDisk::new(folder.backups())).is_ok_and(|found| !found.is_empty()) {
+        return Err(problem("backups"));
     }
+    let names = disk.list().map_err(io)?;
+    for name in names.iter().filter(|name| *name != SPARE) {
+        let bytes = disk.open(name).and_then(|file| file.read_all()).map_err(io)?;
+        let header = SegmentHeader::decode(&bytes);
+        // What is not a segment may be the rest of one that was being made; a second segment is made only by a second start.
+        let used = header.is_some_and(|header| {
+            let expected = Expected { epoch: header.epoch, seq: header.first, chain: header.chain };
+            header.first != CommitSeq(1)
+                || next_frame(&bytes, SEGMENT_HEADER_BYTES, expected, CommitSeq(0)) != Found::Zeros
+                || remains_after(&bytes, SEGMENT_HEADER_BYTES, expected).is_some()
+        });
+        if used {
+            return Err(problem("a journal"));
+        }
+    }
+    names.iter().try_for_each(|name| disk.remove(name)).map_err(io)?;
+    let sled = folder.sled();
+    let io = |cause| OpenError::Folder(FolderError::Io { path: sled.clone(), cause });
+    fs::remove_dir_all(&sled).and_then(|()| DirBuilder::new().mode(0o700).create(&sled)).map_err(io)?;
     Ok((fresh, true))
 }
 

@@ -23,7 +23,8 @@ const SLED_CACHE_BYTES: u64 = 16 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Its single byte is no stored key, which has three at least.
 const COVERED: &[u8] = &[0];
-const SEALS: &str = "odometer.seals";
+/// The file of the seals, beside sled's own.
+pub const SEALS: &str = "odometer.seals";
 const CONDEMNED: &str = "odometer.condemned";
 
 /// A key and what is to be there; `None`: nothing.

@@ -143,14 +143,6 @@ impl CommitterThread {
                     "checkpoint complete"
                 );
             }
-            Noted::NoSpare(error) => {
-                self.shared.set_health(Health::Unavailable(Unavailable::DiskLow));
-                tracing::warn!(
-                    event.action = "journal-segment-failed",
-                    error.message = %error,
-                    "the next journal segment could not be made; free some disk"
-                );
-            }
             Noted::DiskLow(low) => {
                 self.shared.set_health(if low { Health::Unavailable(Unavailable::DiskLow) } else { Health::Ready });
             }
@@ -229,7 +221,7 @@ pub(super) fn keep_grounds(
     min_free_bytes: u64,
 ) {
     let mut was_low = None;
-    let mut wants_spare = false;
+    let (mut wants_spare, mut spare_failed) = (false, false);
     loop {
         match inbox.recv_timeout(DISK_CHECK) {
             Ok(Order::MakeSpare) => wants_spare = true,
@@ -239,12 +231,26 @@ pub(super) fn keep_grounds(
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        let low = is_low(shared, disk, min_free_bytes);
+        let mut low = is_low(shared, disk, min_free_bytes);
         if wants_spare && !low {
-            wants_spare = false;
-            let spare = disk.create_zeroed(SPARE, segment_bytes);
-            shared.queue.tell(Control::Tidings(Tidings::Spare(spare)));
+            match disk.create_zeroed(SPARE, segment_bytes) {
+                Ok(spare) => {
+                    (wants_spare, spare_failed) = (false, false);
+                    shared.queue.tell(Control::Tidings(Tidings::Spare(spare)));
+                }
+                // It is tried again with every look at the disk; told once.
+                Err(error) if !spare_failed => {
+                    spare_failed = true;
+                    tracing::warn!(
+                        event.action = "journal-segment-failed",
+                        error.message = %error,
+                        "the next journal segment could not be made; free some disk"
+                    );
+                }
+                Err(_) => {}
+            }
         }
+        low |= spare_failed;
         if was_low != Some(low) {
             was_low = Some(low);
             shared.queue.tell(Control::Tidings(Tidings::DiskLow(low)));
