@@ -162,14 +162,20 @@ fn a_segment_that_does_not_fit_stops_changes_until_it_does() {
     }
     let disk = Mounted::memory(32);
     let mut story = Story::begin(disk.point().join("data"));
-    let server = |story: &Story| story.server().flag("--min-free-disk", "0").flag("--journal-segment-size", "4MiB");
-    let mut running = server(&story).start();
+    let server = |story: &Story, segment| {
+        story
+            .server()
+            .flag("--min-free-disk", "0")
+            .flag("--journal-segment-size", segment)
+            .flag("--journal-cap", "64MiB")
+    };
+    let mut running = server(&story, "1MiB").start();
     story.some_load(&mut running);
     running.stop();
     story.end_of_process();
-    let filler = disk.fill(3 << 20);
-    // It goes on in the spare segment, and there is room for sled, but not for the next spare one.
-    let mut running = server(&story).start();
+    let filler = disk.fill((5 << 20) + (1 << 18));
+    // There is room for the segment that it goes on in and for sled, but not for the next spare one.
+    let mut running = server(&story, "4MiB").start();
     wait_for("the missing room is noticed", &mut running, |server| says(server, 503, "disk_low"));
     assert_reads_only(&running, &story.keys[0]);
     fs::remove_file(filler).unwrap();

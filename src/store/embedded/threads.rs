@@ -238,16 +238,19 @@ pub(super) fn keep_grounds(
                     (wants_spare, spare_failed) = (false, false);
                     shared.queue.tell(Control::Tidings(Tidings::Spare(spare)));
                 }
-                // It is tried again with every look at the disk; told once.
-                Err(error) if !spare_failed => {
+                Err(error) => {
+                    // The part that was made takes room that others need.
+                    let _ = disk.remove(SPARE);
+                    // It is tried again with every look at the disk, and told once.
+                    if !spare_failed {
+                        tracing::warn!(
+                            event.action = "journal-segment-failed",
+                            error.message = %error,
+                            "the next journal segment could not be made; free some disk"
+                        );
+                    }
                     spare_failed = true;
-                    tracing::warn!(
-                        event.action = "journal-segment-failed",
-                        error.message = %error,
-                        "the next journal segment could not be made; free some disk"
-                    );
                 }
-                Err(_) => {}
             }
         }
         low |= spare_failed;
