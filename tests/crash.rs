@@ -12,9 +12,11 @@ mod support;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use support::command::odometer;
 use support::history::{Operation, Rules, Verdict, check};
 use support::power::PowerDisk;
 use support::server::{Keep, TestServer};
@@ -38,9 +40,11 @@ fn kills_lose_and_repeat_nothing() {
         let server = trial.start_server();
         trial.look(&server);
         let load = trial.start_load(&server);
+        let backup = trial.ask_for_a_backup_now_and_then(&server);
         trial.wait_a_random_while();
         server.kill();
         trial.end_of_process(load);
+        backup.map(|mut command| command.wait().expect("without its server the command ends"));
         if trial.random.between(0, 3) == 0 {
             trial.kill_during_start();
         }
@@ -62,12 +66,14 @@ fn power_cuts_lose_and_repeat_nothing() {
         let server = trial.start_server();
         trial.look(&server);
         let load = trial.start_load(&server);
+        let backup = trial.ask_for_a_backup_now_and_then(&server);
         trial.wait_a_random_while();
         let cut = disk.arm();
         in_sync += u32::from(server.freeze());
         cut.now();
         server.kill();
         trial.end_of_process(load);
+        backup.map(|mut command| command.wait().expect("without its server the command ends"));
         disk.restore();
         trial.judge_now_and_then(round);
     }
@@ -119,6 +125,8 @@ struct Trial {
     history: Vec<Operation>,
     restarts: Vec<u64>,
     slowest_start: Duration,
+    /// For files that are not to be lost with the disk.
+    elsewhere: TempDir,
 }
 
 impl Trial {
@@ -136,13 +144,25 @@ impl Trial {
             history: Vec::new(),
             restarts: Vec::new(),
             slowest_start: Duration::ZERO,
+            elsewhere: TempDir::new().expect("a temporary folder"),
         }
     }
 
     fn start_server(&mut self) -> TestServer {
-        let server = TestServer::builder().data_dir(&self.data_dir).keep(Keep::Problems).start();
+        let mut server = TestServer::builder().data_dir(&self.data_dir).keep(Keep::Problems);
+        // Half of the processes checkpoint, roll and back up so often that the end falls into one of these.
+        if self.random.between(0, 1) == 0 {
+            server = server.flag("--checkpoint-interval", "100ms").flag("--journal-segment-size", "1MiB");
+            server = server.flag("--journal-cap", "2MiB").flag("--backup-interval", "1s").flag("--backup-keep", "2");
+        }
+        let server = server.start();
         self.slowest_start = self.slowest_start.max(server.ready_after());
         assert!(server.ready_after() < READY_LIMIT, "ready only after {:?}", server.ready_after());
+        assert_eq!(
+            server.metric("odometer_heals_total"),
+            Some(0.0),
+            "a crash damages nothing, so nothing is to be healed"
+        );
         server
     }
 
@@ -157,6 +177,15 @@ impl Trial {
 
     fn start_load(&mut self, server: &TestServer) -> Load {
         Load::start(&server.endpoint(), &self.keys, self.clock, CLIENTS, self.random.next())
+    }
+
+    /// A backup that is asked for, whatever becomes of it.
+    fn ask_for_a_backup_now_and_then(&mut self, server: &TestServer) -> Option<Child> {
+        (self.random.between(0, 3) == 0).then(|| {
+            let mut command = odometer(["backup", "--data-dir"]);
+            command.arg(server.data_dir()).arg("--to").arg(self.elsewhere.path().join("asked"));
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts")
+        })
     }
 
     /// The random moment of the fault; the load goes on meanwhile.
