@@ -22,9 +22,10 @@ use super::archive::{self, newest_first, read_file};
 use super::backup::{BackupError, Summary, Visit};
 use super::disk::Disk;
 use super::frame::{CommitSeq, Mark};
-use super::journal::{Files, JournalError, Tail, replay};
 use super::record::BUCKETS;
+use super::replay::{Tail, replay};
 use super::seals::{Seals, Table, digest};
+use super::segments::{Files, JournalError};
 use super::state::{Entry, State};
 
 /// Records written to the new state at once.

@@ -6,7 +6,8 @@
 //!  ├ queue.rs      requests in, answers back         ├ heal.rs, restore.rs    rebuilding from a backup
 //!  ├ committer.rs  decide, append, publish, answer   ├ archive.rs, backup.rs  backup files and their bytes
 //!  ├ resident.rs   records in memory                 ├ checkpoint.rs, seals.rs  the keeper: changes on their way to sled, proved
-//!  ├ journal.rs    one frame, one fdatasync          ├ state.rs      sled          folder.rs  lock and FORMAT
+//!  ├ journal.rs    one frame, one fdatasync          ├ replay.rs, segments.rs the journal read back, and its files
+//!  ├ state.rs      sled                              ├ folder.rs     lock and FORMAT
 //!  └ frame.rs, record.rs  bytes                      └ disk.rs       what a disk owes
 //! ```
 //! Job: answer the verbs of [`Store`], warm reads without a lock, everything else through the queue.
@@ -25,9 +26,11 @@ mod keeping;
 pub mod queue;
 pub mod record;
 pub mod recovery;
+pub mod replay;
 pub mod resident;
 pub mod restore;
 pub mod seals;
+pub mod segments;
 pub mod state;
 mod threads;
 
@@ -46,12 +49,13 @@ use self::committer::Committer;
 use self::disk::RealDisk;
 use self::folder::Folder;
 use self::frame::CommitSeq;
-use self::journal::{Files, Journal};
+use self::journal::Journal;
 use self::keeping::{KeeperMessage, Keeping};
 use self::queue::{Answer, Ask, Lane, Queue, Ticket, Work};
 use self::record::{Key, Record};
 use self::recovery::{OpenError, Recovery, identify, recover};
 use self::resident::{Residents, Window};
+use self::segments::Files;
 use self::threads::{CommitterThread, Control};
 use super::{Health, KeyRecord, NewTenant, Store, StoreError, StoreFuture, Unavailable};
 use crate::counter::{Counter, CounterName, Range, Value};

@@ -30,7 +30,8 @@ use super::frame::{
     Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, next_frame, remains_after,
 };
 use super::heal::{Base, NoBase, plan, rebuild, swap};
-use super::journal::{Files, JournalError, SPARE, Tail, replay};
+use super::replay::{Tail, replay};
+use super::segments::{Files, JournalError, SPARE};
 use super::state::{SledState, State, StateTrouble};
 
 /// Why a folder can not be served.

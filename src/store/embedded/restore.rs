@@ -21,7 +21,9 @@ use super::disk::RealDisk;
 use super::folder::{Folder, FolderError, RESTORING};
 use super::frame::StoreId;
 use super::heal::rebuild;
-use super::journal::{Files, Journal, JournalError, Tail};
+use super::journal::Journal;
+use super::replay::Tail;
+use super::segments::{Files, JournalError};
 use super::state::{SledState, StateTrouble};
 
 /// Why a backup could not be restored.

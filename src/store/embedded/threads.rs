@@ -18,9 +18,9 @@ use super::Shared;
 use super::committer::{Committer, Noted, Order, Tidings};
 use super::disk::{Disk, RealDisk, RealFile};
 use super::folder::Folder;
-use super::journal::{SPARE, remove_segments};
 use super::keeping::KeeperMessage;
 use super::queue::deliver;
+use super::segments::{SPARE, remove_segments};
 use crate::store::{Health, Unavailable};
 
 /// Requests that one commit takes at most.
