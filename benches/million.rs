@@ -1,14 +1,17 @@
-//! A million tenants on disk: how soon is the server ready, and how much memory does it take?
+//! A million tenants on disk: how soon is the server ready, how much memory does it take, and what does a backup cost meanwhile?
 //!
 //! Job: register tenants through the store itself (no passwords are hashed), close it, start the real binary on the folder, and print time to
-//! ready and resident memory, at rest and after reading a sample of cold counters. Reference: the same binary on an empty folder.
+//! ready and resident memory, at rest and after reading a sample of cold counters; then increments per second of 64 connections while one
+//! backup after another is taken. References: the same binary on an empty folder; the same server a moment before, without a backup.
 //! Must never: assert a time. `ODOMETER_BENCH_TENANTS` says how many (1,000,000; 2,000 without `--bench`).
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use odometer::auth::key::ApiKey;
@@ -18,12 +21,16 @@ use odometer::store::{NewTenant, Store};
 use odometer::telemetry::StoreMetrics;
 use odometer::tenant::{PasswordHash, TenantName};
 use support::client::Protocol;
+use support::command::odometer;
+use support::lean::{Mode, drive};
 use support::say;
 use support::server::TestServer;
 
 /// Keys kept to read with: one tenant in so many.
 const SAMPLE: u64 = 1000;
 const AT_ONCE: u64 = 1000;
+const CONNECTIONS: usize = 64;
+const PERIOD: Duration = Duration::from_secs(3);
 
 fn main() {
     let is_test = !std::env::args().any(|argument| argument == "--bench");
@@ -44,6 +51,51 @@ fn main() {
             runtime.block_on(measure(name, round, folder, keys));
         }
     }
+    beside_backups(full.path(), &keys, if is_test { 1 } else { 5 });
+}
+
+/// Increments with and without a backup under way, in turn, on one server.
+fn beside_backups(folder: &Path, keys: &[String], rounds: usize) {
+    let server = TestServer::builder().data_dir(folder).flag("--log-level", "warn").chosen_ports().start();
+    let target = tempfile::tempdir().expect("a folder");
+    let file = target.path().join("backup");
+    let increments = || drive(&server.endpoint(), keys, Mode::Spread, CONNECTIONS, PERIOD, 1).per_second;
+    let (mut alone, mut beside, mut took) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        alone.push(increments());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let backups = scope.spawn(|| {
+                let mut took = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let started = Instant::now();
+                    let mut command = odometer(["backup", "--data-dir"]);
+                    let status = command.arg(folder).arg("--to").arg(&file).stdout(Stdio::null()).status();
+                    assert!(status.is_ok_and(|status| status.success()), "a backup failed");
+                    took.push(started.elapsed().as_secs_f64());
+                }
+                took
+            });
+            beside.push(increments());
+            stop.store(true, Ordering::Relaxed);
+            took.extend(backups.join().expect("backups"));
+        });
+    }
+    let mib = std::fs::metadata(&file).expect("a backup").len() >> 20;
+    let (alone, beside) = (median(alone), median(beside));
+    say(&format!(
+        "{CONNECTIONS} connections: {alone:.0} increments/s, {beside:.0} beside backups ({:.2}); a backup of {mib} MiB took {:.2} s \
+         (medians of {rounds} rounds, {} backups)",
+        beside / alone,
+        median(took.clone()),
+        took.len()
+    ));
+    server.stop();
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 async fn load(folder: &Path, tenants: u64) -> Vec<String> {

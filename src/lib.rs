@@ -16,11 +16,12 @@
 //! 3. [`store::Store::advance`] puts the request into a bounded queue. The committer takes all that wait, decides each by [`counter::Counter::advance`],
 //!    appends one frame to the journal and syncs it once; meanwhile the next requests gather.
 //! 4. After the sync, and never before, the new values are published to readers and the answers travel back: one wake for each worker.
-//! 5. Later and elsewhere the keeper writes the changes to sled, syncs, and says so in the journal; then old journal segments go.
+//! 5. Later and elsewhere the keeper writes the changes to sled, syncs, and says so in the journal; then journal segments go that a verified
+//!    backup has too. Digests kept beside sled prove what it returns; a start rebuilds it from backup and journal if they do not.
 //!
 //! # The rooms
 //!
-//! Imports point down only: `app` > `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant`, `counter`.
+//! Imports point down only: `app` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant`, `counter`.
 //!
 //! | room | job |
 //! |---|---|

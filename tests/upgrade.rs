@@ -156,7 +156,7 @@ fn folders_of_every_earlier_format_are_served() {
             assert_eq!(next.first.get(), value + 1);
         }
         let key = block_on(store.find_key(KeyId([2; 8]))).unwrap().expect("the key is there");
-        assert_eq!((key.tenant, key.secret.clone()), (TenantId(2), SecretHash([2; 32])));
+        assert_eq!((key.tenant, key.secret), (TenantId(2), SecretHash([2; 32])));
         block_on(store.close()).unwrap();
         served += 1;
     }

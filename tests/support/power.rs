@@ -50,6 +50,7 @@ impl PowerDisk {
         require("root", is_root())
             && require("loop devices", has_loop_devices())
             && require(&mkfs(), has_program(&mkfs()))
+            && require(&format!("{} in the kernel", filesystem()), in_kernel(&filesystem()))
             && require("perl or python3", has_program("perl") || has_program("python3"))
     }
 
@@ -130,10 +131,23 @@ impl Drop for PowerDisk {
     }
 }
 
-fn mkfs() -> String {
+fn filesystem() -> String {
     let filesystem = setting("ODOMETER_POWER_FS").unwrap_or_else(|| "ext4".to_owned());
     assert!(["ext4", "xfs"].contains(&filesystem.as_str()), "ODOMETER_POWER_FS={filesystem} is neither ext4 nor xfs");
-    format!("mkfs.{filesystem}")
+    filesystem
+}
+
+fn mkfs() -> String {
+    format!("mkfs.{}", filesystem())
+}
+
+/// Whether it can be mounted, perhaps after its module was loaded.
+fn in_kernel(filesystem: &str) -> bool {
+    let known = || {
+        let listed = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        listed.lines().any(|line| line.split_whitespace().last() == Some(filesystem))
+    };
+    known() || (Command::new("modprobe").arg(filesystem).output().is_ok() && known())
 }
 
 fn shutdown_command(mount_point: &Path) -> Command {
