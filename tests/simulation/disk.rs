@@ -1,0 +1,417 @@
+//! A disk in memory that forgets what was not synced: the double of the journal's and the backups' folder.
+//!
+//! Job: [`SimDisk`] and [`SimFile`] are a `Disk` with two views, what the process reads and what is durable; [`SimDisk::cut_power`] and
+//! [`SimDisk::kill`] are what a crash leaves of them.
+//!
+//! ```text
+//! file     now      sector sector sector …      what the process reads
+//!          dirty      ·      x      ·           sync makes the dirty ones durable; a failed sync some of them, and marks all clean
+//!          durable  sector sector …             after a power cut: this, and any subset of the dirty ones, each whole or torn
+//! names    now, durable, and the changes in between, of which a power cut keeps any subset
+//! ```
+//! Invariant: what a successful sync covered is never lost, and nothing else is sure to stay. A file lives only while a durable name does.
+//! Must never: let a page that a failed sync marked clean become durable by a later sync.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use odometer::store::embedded::disk::{Disk, DiskFile};
+
+use crate::bugs::Bug;
+use crate::machine::{Fate, Power, coin, io_error};
+use crate::support::Random;
+
+pub(crate) const SECTOR: usize = 512;
+const JOURNAL: &str = "journal";
+
+/// A write as the process meant it: the file, where, what. Frames are read out of it.
+pub(crate) type Written = (usize, u64, Vec<u8>);
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    dirty: Vec<bool>,
+    size_dirty: bool,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Made(String, usize),
+    Removed(String),
+    Renamed(String, String, usize),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Folder {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    changes: Vec<NameChange>,
+    written: Vec<Written>,
+}
+
+/// See the module's text.
+#[derive(Clone)]
+pub(crate) struct SimDisk {
+    power: Power,
+    area: &'static str,
+    bug: Option<Bug>,
+    folder: Arc<Mutex<Folder>>,
+}
+
+/// An open file of a [`SimDisk`].
+pub(crate) struct SimFile {
+    disk: SimDisk,
+    inode: usize,
+}
+
+/// Bytes as they were before something happened to them.
+#[derive(Clone, Debug)]
+pub(crate) struct Scar {
+    pub(crate) inode: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    now: Vec<u8>,
+    durable: Vec<u8>,
+}
+
+impl Inode {
+    fn sectors(&self) -> usize {
+        self.now.len().div_ceil(SECTOR)
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: usize) {
+        let end = offset + bytes.len();
+        if bytes.is_empty() {
+            return;
+        }
+        if end > self.now.len() {
+            self.now.resize(end, 0);
+            self.size_dirty = true;
+        }
+        self.dirty.resize(self.sectors(), false);
+        self.now[offset..end].copy_from_slice(bytes);
+        self.dirty[offset / SECTOR..end.div_ceil(SECTOR)].fill(true);
+    }
+
+    fn persist(&mut self, sector: usize) {
+        let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.now.len()));
+        if self.durable.len() < to {
+            self.durable.resize(to, 0);
+        }
+        self.durable[from..to].copy_from_slice(&self.now[from..to]);
+        self.dirty[sector] = false;
+    }
+
+    fn sync(&mut self) {
+        if self.size_dirty {
+            self.durable.resize(self.now.len(), 0);
+            self.size_dirty = false;
+        }
+        (0..self.dirty.len()).filter(|&sector| self.dirty[sector]).collect::<Vec<_>>().into_iter().for_each(|sector| {
+            self.persist(sector);
+        });
+    }
+
+    /// The kernel gives up on pages and calls them clean; some had reached the disk.
+    fn fail_sync(&mut self, power: &Power) {
+        if std::mem::take(&mut self.size_dirty) && power.coin() {
+            self.durable.resize(self.now.len(), 0);
+        }
+        for sector in 0..self.dirty.len() {
+            if std::mem::take(&mut self.dirty[sector]) && power.coin() {
+                self.persist(sector);
+            }
+        }
+    }
+
+    /// Pages that were given up on are read from the disk again once they were dropped from memory.
+    fn evict(&mut self, random: &mut Random) {
+        for sector in 0..self.sectors() {
+            let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.now.len()));
+            let clean = !self.dirty.get(sector).copied().unwrap_or(false);
+            if clean && to <= self.durable.len() && self.now[from..to] != self.durable[from..to] && coin(random) {
+                self.now[from..to].copy_from_slice(&self.durable[from..to]);
+            }
+        }
+    }
+
+    fn cut_power(&mut self, random: &mut Random) {
+        if self.size_dirty && coin(random) {
+            self.durable.resize(self.now.len(), 0);
+        }
+        for sector in 0..self.dirty.len() {
+            if !self.dirty[sector] || coin(random) {
+                continue;
+            }
+            let old = self.durable.get(sector * SECTOR..).unwrap_or_default();
+            let old: Vec<u8> = old.iter().take(SECTOR).copied().collect();
+            self.persist(sector);
+            if random.between(0, 2) == 0 {
+                // Torn: the new sector's beginning, the old one's end.
+                let at = random.between(0, SECTOR as u64) as usize;
+                let sector = &mut self.durable[sector * SECTOR..];
+                let length = sector.len().min(SECTOR);
+                for (index, byte) in sector.iter_mut().enumerate().take(length).skip(at) {
+                    *byte = old.get(index).copied().unwrap_or(0);
+                }
+            }
+        }
+        self.now = self.durable.clone();
+        self.dirty = vec![false; self.sectors()];
+        self.size_dirty = false;
+    }
+}
+
+impl Folder {
+    fn make(&mut self, name: &str) -> usize {
+        let inode = self.inodes.len();
+        self.inodes.push(Inode::default());
+        self.names.insert(name.to_owned(), inode);
+        self.changes.push(NameChange::Made(name.to_owned(), inode));
+        inode
+    }
+
+    fn sync(&mut self) {
+        self.durable_names = self.names.clone();
+        self.changes.clear();
+    }
+
+    fn cut_power(&mut self, random: &mut Random) {
+        let changes = std::mem::take(&mut self.changes);
+        // A file system with a journal of its own keeps a beginning of them; POSIX allows any subset.
+        let beginning = coin(random).then(|| random.between(0, changes.len() as u64) as usize);
+        for (index, change) in changes.into_iter().enumerate() {
+            if !beginning.map_or_else(|| coin(random), |length| index < length) {
+                continue;
+            }
+            let names = &mut self.durable_names;
+            match change {
+                NameChange::Made(name, inode) => drop(names.insert(name, inode)),
+                NameChange::Removed(name) => drop(names.remove(&name)),
+                NameChange::Renamed(from, to, inode) => {
+                    if names.get(&from) == Some(&inode) {
+                        names.remove(&from);
+                    }
+                    names.insert(to, inode);
+                }
+            }
+        }
+        self.names = self.durable_names.clone();
+    }
+}
+
+impl SimDisk {
+    pub(crate) fn new(power: Power, area: &'static str, bug: Option<Bug>) -> Self {
+        Self { power, area, bug, folder: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Folder> {
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of the disk that shares nothing with it, on another machine.
+    pub(crate) fn fork(&self, power: Power) -> Self {
+        let folder = Arc::new(Mutex::new(self.lock().clone()));
+        Self { power, area: self.area, bug: None, folder }
+    }
+
+    /// What only the process knew is gone, what the kernel knew stays; except for pages that a failed sync left behind.
+    pub(crate) fn kill(&self, random: &mut Random) {
+        self.lock().inodes.iter_mut().for_each(|inode| inode.evict(random));
+    }
+
+    /// What was not synced is gone, or not, or torn.
+    pub(crate) fn cut_power(&self, random: &mut Random) {
+        let mut folder = self.lock();
+        folder.inodes.iter_mut().for_each(|inode| inode.cut_power(random));
+        folder.cut_power(random);
+    }
+
+    /// What was written since the last call.
+    pub(crate) fn take_written(&self) -> Vec<Written> {
+        std::mem::take(&mut self.lock().written)
+    }
+
+    /// The files, by name.
+    pub(crate) fn names(&self) -> Vec<(String, usize)> {
+        self.lock().names.iter().map(|(name, inode)| (name.clone(), *inode)).collect()
+    }
+
+    pub(crate) fn length(&self, inode: usize) -> usize {
+        self.lock().inodes[inode].now.len()
+    }
+
+    /// Changes bytes behind everybody's back, on the disk itself.
+    pub(crate) fn rot(&self, inode: usize, from: usize, to: usize, change: impl Fn(&mut [u8])) -> Scar {
+        let mut folder = self.lock();
+        let file = &mut folder.inodes[inode];
+        let scar = Scar { inode, from, to, now: file.now.clone(), durable: file.durable.clone() };
+        for bytes in [&mut file.now, &mut file.durable] {
+            if let Some(part) = bytes.get_mut(from..to) {
+                change(part);
+            }
+        }
+        scar
+    }
+
+    /// Undoes [`SimDisk::rot`].
+    pub(crate) fn mend(&self, scar: Scar) {
+        let mut folder = self.lock();
+        let file = &mut folder.inodes[scar.inode];
+        (file.now, file.durable) = (scar.now, scar.durable);
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.power.whole(self.area, "list")?;
+        Ok(self.lock().names.keys().cloned().collect())
+    }
+
+    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<SimFile> {
+        let bytes = bytes as usize;
+        let fate = self.power.act(self.area, "create zeroed");
+        if fate == Fate::Dead || (fate == Fate::Fails && self.power.coin()) {
+            return Err(full());
+        }
+        let part = if fate == Fate::Fine { bytes } else { self.power.between(0, bytes as u64) as usize };
+        let mut folder = self.lock();
+        let inode = folder.make(name);
+        folder.inodes[inode].write(&vec![0; part], 0);
+        match fate {
+            Fate::Fine => {
+                folder.inodes[inode].sync();
+                Ok(SimFile { disk: self.clone(), inode })
+            }
+            Fate::Fails if self.power.coin() => {
+                folder.inodes[inode].write(&vec![0; bytes], 0);
+                folder.inodes[inode].fail_sync(&self.power);
+                Err(io_error())
+            }
+            _ => Err(full()),
+        }
+    }
+
+    fn create(&self, name: &str) -> io::Result<SimFile> {
+        let fate = self.power.act(self.area, "create");
+        if fate == Fate::Dead || fate == Fate::Fails {
+            return Err(full());
+        }
+        let inode = self.lock().make(name);
+        if fate == Fate::Fine { Ok(SimFile { disk: self.clone(), inode }) } else { Err(io_error()) }
+    }
+
+    fn open(&self, name: &str) -> io::Result<SimFile> {
+        self.power.whole(self.area, "open")?;
+        let inode = self.lock().names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(SimFile { disk: self.clone(), inode })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let fate = self.power.act(self.area, "rename");
+        if fate == Fate::Fine || (fate == Fate::Crash && self.power.coin()) {
+            let mut folder = self.lock();
+            let inode = folder.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            folder.names.insert(to.to_owned(), inode);
+            folder.changes.push(NameChange::Renamed(from.to_owned(), to.to_owned(), inode));
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let fate = self.power.act(self.area, "remove");
+        if fate == Fate::Fine || (fate == Fate::Crash && self.power.coin()) {
+            let mut folder = self.lock();
+            folder.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+            folder.changes.push(NameChange::Removed(name.to_owned()));
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.power.whole(self.area, "sync folder")?;
+        if self.bug != Some(Bug::FolderSyncForgotten) || self.area != JOURNAL {
+            self.lock().sync();
+        }
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(if self.power.lock().low { 0 } else { u64::MAX })
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        self.disk.power.whole(self.disk.area, "read")?;
+        Ok(self.disk.lock().inodes[self.inode].now.clone())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.power.whole(self.disk.area, "read")?;
+        let folder = self.disk.lock();
+        let rest = folder.inodes[self.inode].now.get(offset as usize..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let fate = self.disk.power.act(self.disk.area, "write");
+        if fate == Fate::Dead {
+            return Err(io_error());
+        }
+        let part = match fate {
+            Fate::Fine => bytes.len(),
+            _ => self.disk.power.between(0, bytes.len() as u64) as usize,
+        };
+        let mut folder = self.disk.lock();
+        let (bug, area) = (self.disk.bug, self.disk.area);
+        folder.written.push((self.inode, offset, bytes.to_vec()));
+        let file = &mut folder.inodes[self.inode];
+        let there = file.now.get(offset as usize..).is_some_and(|rest| rest.starts_with(bytes));
+        if !(bug == Some(Bug::NothingRewritten) && area == JOURNAL && there) {
+            file.write(&bytes[..part], offset as usize);
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
+    }
+
+    fn trim(&mut self, bytes: u64) -> io::Result<()> {
+        let fate = self.disk.power.act(self.disk.area, "trim");
+        if fate == Fate::Fine || (fate == Fate::Crash && self.disk.power.coin()) {
+            let mut folder = self.disk.lock();
+            let file = &mut folder.inodes[self.inode];
+            file.now.resize(bytes as usize, 0);
+            file.dirty.truncate(file.sectors());
+            file.size_dirty = true;
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let fate = self.disk.power.act(self.disk.area, "sync");
+        let lies = self.disk.bug == Some(Bug::SyncLies) && self.disk.area == JOURNAL && self.disk.power.coin();
+        let file = &mut self.disk.lock().inodes[self.inode];
+        match fate {
+            Fate::Fine if lies => Ok(()),
+            Fate::Fine => {
+                file.sync();
+                Ok(())
+            }
+            Fate::Fails => {
+                file.fail_sync(&self.disk.power);
+                Err(io_error())
+            }
+            Fate::Crash | Fate::Dead => Err(io_error()),
+        }
+    }
+}
+
+fn full() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
+}

@@ -1,0 +1,201 @@
+//! The machine under a simulated process: it counts every operation on disk and state, and decides which of them fails and at which the
+//! power goes.
+//!
+//! Job: [`Power`], one handle shared by all doubles, answers each operation with a [`Fate`]; [`Tally`] counts what happened.
+//! Invariant: everything is decided by the seed. Once dead, every operation fails until [`Power::rise`].
+//! Must never: read a clock, or let an operation of a dead process have an effect.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::support::Random;
+
+/// What becomes of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It does what it says.
+    Fine,
+    /// It fails; whatever a failure of its kind may leave is left.
+    Fails,
+    /// The process ends in the middle of it.
+    Crash,
+    /// The process is gone already.
+    Dead,
+}
+
+/// How often each thing happened: what, where, and which operation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally(BTreeMap<(&'static str, &'static str, &'static str), u64>);
+
+impl Tally {
+    pub(crate) fn add(&mut self, what: &'static str, area: &'static str, operation: &'static str) {
+        self.count(what, area, operation, 1);
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str, area: &'static str, operation: &'static str, times: u64) {
+        *self.0.entry((what, area, operation)).or_default() += times;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(key, count)| *self.0.entry(*key).or_default() += count);
+    }
+
+    /// How often `what` happened, wherever.
+    pub(crate) fn total(&self, what: &str) -> u64 {
+        self.0.iter().filter(|((is, ..), _)| *is == what).map(|(_, count)| count).sum()
+    }
+
+    /// One line for each kind of event.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for ((what, area, operation), count) in &self.0 {
+            let part = if area.is_empty() { count.to_string() } else { format!("{area} {operation} {count}") };
+            lines.entry(*what).or_default().push(part);
+        }
+        lines.into_iter().map(|(what, parts)| format!("{what}: {}", parts.join(", "))).collect()
+    }
+}
+
+/// See the module's text.
+pub(crate) struct Machine {
+    random: Random,
+    /// What the process is doing, for the tally.
+    pub(crate) phase: &'static str,
+    operations: u64,
+    crash_at: Option<u64>,
+    dead: bool,
+    /// Of 10,000 operations, so many fail.
+    fault_rate: u64,
+    /// Faults since the process began.
+    pub(crate) faults: u64,
+    /// Reads of the state that failed since the process began: they look like damage.
+    pub(crate) failed_reads: u64,
+    /// Whether the disk is almost full.
+    pub(crate) low: bool,
+    pub(crate) tally: Tally,
+    events: Vec<(u64, &'static str, &'static str, &'static str, &'static str)>,
+}
+
+/// A handle to the machine.
+#[derive(Clone)]
+pub(crate) struct Power(Arc<Mutex<Machine>>);
+
+impl Power {
+    /// A machine on which nothing fails yet.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Machine {
+            random: Random::seeded(seed),
+            phase: "start",
+            operations: 0,
+            crash_at: None,
+            dead: false,
+            fault_rate: 0,
+            faults: 0,
+            failed_reads: 0,
+            low: false,
+            tally: Tally::default(),
+            events: Vec::new(),
+        })))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new process begins: it dies at its operation number `crash_at`, and so many of 10,000 operations fail.
+    pub(crate) fn rise(&self, crash_at: Option<u64>, fault_rate: u64) {
+        let mut machine = self.lock();
+        machine.dead = false;
+        machine.operations = 0;
+        machine.crash_at = crash_at;
+        machine.fault_rate = fault_rate;
+        machine.faults = 0;
+        machine.failed_reads = 0;
+        machine.low = false;
+    }
+
+    /// No operation fails any more.
+    pub(crate) fn calm(&self) {
+        self.lock().fault_rate = 0;
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
+    pub(crate) fn set_phase(&self, phase: &'static str) {
+        self.lock().phase = phase;
+    }
+
+    /// Decides one operation.
+    pub(crate) fn act(&self, area: &'static str, operation: &'static str) -> Fate {
+        let mut machine = self.lock();
+        if machine.dead {
+            return Fate::Dead;
+        }
+        machine.operations += 1;
+        if machine.crash_at == Some(machine.operations) {
+            machine.dead = true;
+            let phase = machine.phase;
+            machine.tally.add("crashed while", phase, "");
+            machine.note("crash at", area, operation);
+            return Fate::Crash;
+        }
+        if machine.fault_rate > 0 && machine.random.next() % 10_000 < machine.fault_rate {
+            machine.faults += 1;
+            machine.note("failed", area, operation);
+            return Fate::Fails;
+        }
+        Fate::Fine
+    }
+
+    /// An operation that happens or does not, and nothing in between.
+    pub(crate) fn whole(&self, area: &'static str, operation: &'static str) -> io::Result<()> {
+        match self.act(area, operation) {
+            Fate::Fine => Ok(()),
+            _ => Err(io_error()),
+        }
+    }
+
+    pub(crate) fn tally(&self, what: &'static str, area: &'static str, operation: &'static str) {
+        self.lock().tally.add(what, area, operation);
+    }
+
+    /// The faults and crashes so far, one line each, for whoever looks at a failing seed.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let machine = self.lock();
+        machine
+            .events
+            .iter()
+            .map(|(at, phase, what, area, operation)| format!("operation {at} ({phase}): {what} {area} {operation}"))
+            .collect()
+    }
+
+    /// A number in `low..=high`, for what a fault leaves.
+    pub(crate) fn between(&self, low: u64, high: u64) -> u64 {
+        self.lock().random.between(low, high)
+    }
+
+    pub(crate) fn coin(&self) -> bool {
+        self.between(0, 1) == 0
+    }
+}
+
+impl Machine {
+    /// Counts an event and keeps it for the report of a failing seed.
+    pub(crate) fn note(&mut self, what: &'static str, area: &'static str, operation: &'static str) {
+        self.tally.add(what, area, operation);
+        self.events.push((self.operations, self.phase, what, area, operation));
+    }
+}
+
+/// What the system says when the device does not answer.
+pub(crate) fn io_error() -> io::Error {
+    // EIO
+    io::Error::from_raw_os_error(5)
+}
+
+pub(crate) fn coin(random: &mut Random) -> bool {
+    random.between(0, 1) == 0
+}

@@ -1,0 +1,90 @@
+//! The store in a machine that is made of memory: the real committer, journal, keeper, recovery and backups, on a disk that fails and forgets.
+//!
+//! ```text
+//! plan.rs     what a seed stands for        world.rs    the lives of a seed          judge.rs   what must hold, by the ledger
+//! machine.rs  which operation fails         process.rs  committer, keeper, grounds   ledger.rs  every frame ever written
+//! disk.rs     files and names, unsynced     scribe.rs   who writes backups           clients.rs requests and their history
+//! state.rs    sled's double                 start.rs    recovery and healing         rot.rs, bugs.rs
+//! ```
+//! Job: one thread plays thousands of seeds: any operation may be the last before the power goes, any may fail, and what rests may rot.
+//! Invariant: a seed is the same run each time; only threads and clocks are replaced, all else is the store's own code.
+//! Must never: pass because nothing went wrong. The tally says what happened, and each kind of fault has to.
+
+mod bugs;
+mod clients;
+mod disk;
+mod judge;
+mod ledger;
+mod machine;
+mod plan;
+mod process;
+mod rot;
+mod scribe;
+mod start;
+mod state;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use bugs::Bug;
+use machine::Tally;
+use plan::Plan;
+use support::{number_setting, say};
+use world::{Failure, run};
+
+/// The first seed, where nobody names another.
+const BASE: u64 = 1;
+const SEEDS: u64 = 10_000;
+const THREADS: u64 = 2;
+
+/// Plays a seed; a panic is a failure like another.
+fn play(seed: u64, bug: Option<Bug>) -> Result<Tally, Failure> {
+    catch_unwind(AssertUnwindSafe(|| run(Plan::of(seed, bug)))).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Failure { problem: format!("a panic: {}", said.unwrap_or_default()), events: Vec::new() })
+    })
+}
+
+#[test]
+fn ten_thousand_seeds_lose_and_repeat_nothing() {
+    let (base, seeds) = (number_setting("ODOMETER_SEED", BASE), number_setting("ODOMETER_SIM_SEEDS", SEEDS));
+    say(&format!("{seeds} seeds from ODOMETER_SEED={base}"));
+    let start = Instant::now();
+    let (tally, failures) = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS).map(|worker| scope.spawn(move || play_some(base, seeds, worker))).collect();
+        let mut all = (Tally::default(), Vec::new());
+        for worker in workers {
+            let (tally, failures) = worker.join().expect("a failing seed is no panic");
+            all.0.merge(&tally);
+            all.1.extend(failures);
+        }
+        all
+    });
+    tally.lines().iter().for_each(|line| say(&format!("  {line}")));
+    say(&format!("{seeds} seeds in {:.1} s", start.elapsed().as_secs_f64()));
+    for (seed, failure) in failures.iter().take(5) {
+        say(&format!("ODOMETER_SEED={seed} ODOMETER_SIM_SEEDS=1: {}\n  {:?}", failure.problem, Plan::of(*seed, None)));
+        failure.events.iter().for_each(|event| say(&format!("    {event}")));
+    }
+    let found: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
+    assert!(found.is_empty(), "{} of {seeds} seeds failed: {found:?}", found.len());
+}
+
+/// Every seed of one of the workers.
+fn play_some(base: u64, seeds: u64, worker: u64) -> (Tally, Vec<(u64, Failure)>) {
+    let (mut tally, mut failures) = (Tally::default(), Vec::new());
+    for seed in (base..base + seeds).filter(|seed| seed % THREADS == worker) {
+        match play(seed, None) {
+            Ok(of_seed) => tally.merge(&of_seed),
+            Err(failure) => failures.push((seed, failure)),
+        }
+        if failures.len() == 20 {
+            break;
+        }
+    }
+    (tally, failures)
+}

@@ -1,0 +1,69 @@
+//! What a seed stands for: how long, how small, how eager, and how much goes wrong.
+//!
+//! Job: [`Plan::of`] draws everything from the seed. Invariant: the same seed and bug are the same run, step by step.
+//! Must never: depend on anything but them.
+
+use crate::bugs::Bug;
+use crate::support::Random;
+
+/// See the module's text. Rates are of 1,000 steps, but where they say otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) bug: Option<Bug>,
+    /// Whether more than the clients' history is judged.
+    pub(crate) strict: bool,
+    /// Processes, one after the other.
+    pub(crate) lives: u64,
+    /// Steps of each.
+    pub(crate) steps: u64,
+    pub(crate) segment_bytes: u64,
+    /// Records in memory.
+    pub(crate) capacity: usize,
+    /// How many backups are kept, if any are made.
+    pub(crate) backups: Option<usize>,
+    pub(crate) backup_rate: u64,
+    pub(crate) asked_rate: u64,
+    pub(crate) checkpoint_rate: u64,
+    /// Of 10,000 operations on disk and state, so many fail.
+    pub(crate) fault_rate: u64,
+    /// Of 100 restarts, so many find something rotten.
+    pub(crate) rot_rate: u64,
+    /// Of 100 lives, so many end in a crash.
+    pub(crate) crash_rate: u64,
+    /// The last operation at which a crash may come.
+    pub(crate) crash_within: u64,
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64, bug: Option<Bug>) -> Self {
+        let mut random = Random::seeded(seed ^ 0x9a7c_15f3_9cc0_605d);
+        let mut one_of = |choices: &[u64]| choices[random.between(0, choices.len() as u64 - 1) as usize];
+        let strict = bug.is_none_or(|bug| !Bug::SEEN_BY_CLIENTS.contains(&bug));
+        let backups = one_of(&[0, 0, 1, 2, 3]);
+        let seldom = one_of(&[0, 0, 0, 1]) == 1;
+        let plan = Self {
+            seed,
+            bug,
+            strict,
+            lives: one_of(&[2, 3, 3, 4, 6]),
+            steps: one_of(&[60, 100, 150, 250]),
+            segment_bytes: one_of(&[2048, 2048, 4096]),
+            capacity: one_of(&[2, 3, 4, 8]) as usize,
+            backups: (backups > 0).then_some(backups as usize),
+            backup_rate: one_of(&[2, 5, 20]),
+            asked_rate: u64::from(seldom) * 10,
+            checkpoint_rate: one_of(&[0, 10, 30, 100]),
+            fault_rate: one_of(&[0, 0, 0, 10, 30, 100]),
+            rot_rate: one_of(&[0, 0, 0, 30, 60]),
+            crash_rate: one_of(&[50, 80, 100]),
+            crash_within: one_of(&[30, 100, 250]),
+        };
+        // A bug is to be found for what it is, and not among rot and faults.
+        if bug.is_some() && bug != Some(Bug::NothingRewritten) {
+            Self { rot_rate: 0, fault_rate: 0, ..plan }
+        } else {
+            plan
+        }
+    }
+}

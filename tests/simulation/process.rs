@@ -1,0 +1,461 @@
+//! A process of the store without its threads: the committer, the keeper and the grounds, each taking a step when the scheduler says so.
+//!
+//! Job: pass orders and tidings between the real parts through queues that keep their order, as `threads.rs` and `keeping.rs` do through
+//! channels. The scribe, who writes backups, is in `scribe.rs`.
+//! Invariant: once the machine is dead nothing is handed out any more. Must never: decide anything that the store decides.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use odometer::store::embedded::archive::PARTIAL;
+use odometer::store::embedded::backup::{Encoder, Header};
+use odometer::store::embedded::checkpoint::{Keeper, KeeperTrouble, Step};
+use odometer::store::embedded::committer::{Committer, Noted, Order, Tidings};
+use odometer::store::embedded::disk::Disk;
+use odometer::store::embedded::frame::{CommitSeq, Mark, StoreId};
+use odometer::store::embedded::journal::{SPARE, remove_segments};
+use odometer::store::embedded::queue::{Queue, deliver};
+use odometer::store::embedded::resident::Window;
+use odometer::store::{StoreError, Unavailable};
+
+use crate::bugs::Bug;
+use crate::disk::{SimDisk, SimFile};
+use crate::machine::Power;
+use crate::plan::Plan;
+use crate::scribe::{Chunk, Ended, Scribe};
+use crate::state::SimState;
+use crate::support::Random;
+
+const QUEUE_CAPACITY: usize = 4;
+/// More segments behind than this, and a checkpoint is due, as in `keeping.rs`.
+const CHECKPOINT_SEGMENTS: usize = 4;
+
+/// What the keeper is told.
+enum Message {
+    Do(Order),
+    Journal(usize, u64),
+    BackupEnded(Ended),
+}
+
+/// What the keeper does beside its steps.
+#[derive(Default)]
+struct Keeping {
+    segments_behind: usize,
+    older_bytes: u64,
+    closing: Option<bool>,
+    backed_up: CommitSeq,
+    /// A backup is under way; whether somebody asked for it.
+    job: Option<bool>,
+    in_hand: Option<Chunk>,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Grounds {
+    was_low: Option<bool>,
+    wants_spare: bool,
+}
+
+/// What the process was started with.
+pub(crate) struct Parts {
+    pub(crate) committer: Committer<SimDisk>,
+    pub(crate) keeper: Keeper<SimState>,
+    pub(crate) window: Window,
+    pub(crate) backed_up: CommitSeq,
+}
+
+/// See the module's text.
+pub(crate) struct Process {
+    power: Power,
+    plan: Arc<Plan>,
+    journal: SimDisk,
+    backups: SimDisk,
+    store: StoreId,
+    committer: Committer<SimDisk>,
+    keeper: Keeper<SimState>,
+    pub(crate) window: Window,
+    pub(crate) queue: Queue<Tidings<SimFile>>,
+    to_keeper: VecDeque<Message>,
+    to_grounds: VecDeque<Order>,
+    told: (usize, u64),
+    /// Requests were decided, and the turn is not finished.
+    deciding: bool,
+    taken: usize,
+    idle: bool,
+    keeping: Keeping,
+    scribe: Option<Scribe>,
+    grounds: Grounds,
+    /// Why it takes no change any more.
+    pub(crate) poisoned: Option<String>,
+    /// The state was found to be damaged, as it says here.
+    pub(crate) damaged: Option<String>,
+    /// Whether the last turn committed something.
+    pub(crate) committed: bool,
+    /// Backups that were finished since anybody looked: their names, or partial names, and marks.
+    pub(crate) finished: Vec<(String, Mark)>,
+    keeper_is_done: bool,
+    stopping: bool,
+}
+
+impl Process {
+    pub(crate) fn new(plan: Arc<Plan>, power: Power, disks: (SimDisk, SimDisk), store: StoreId, parts: Parts) -> Self {
+        let keeping = Keeping { segments_behind: 1, backed_up: parts.backed_up, ..Keeping::default() };
+        Self {
+            power,
+            plan,
+            journal: disks.0,
+            backups: disks.1,
+            store,
+            committer: parts.committer,
+            keeper: parts.keeper,
+            window: parts.window,
+            queue: Queue::new(QUEUE_CAPACITY),
+            to_keeper: VecDeque::new(),
+            to_grounds: VecDeque::new(),
+            told: (1, 0),
+            deciding: false,
+            taken: 0,
+            idle: true,
+            keeping,
+            scribe: None,
+            grounds: Grounds::default(),
+            poisoned: None,
+            damaged: None,
+            committed: false,
+            finished: Vec::new(),
+            keeper_is_done: false,
+            stopping: false,
+        }
+    }
+
+    /// The last durable frame.
+    pub(crate) fn last(&self) -> Mark {
+        self.committer.journal().last()
+    }
+
+    /// One half of a committer's turn: hear and decide, or make it durable and answer. Between the halves the others go on, as they do while
+    /// the real one waits for the disk.
+    pub(crate) fn committer_step(&mut self, random: &mut Random) {
+        self.committed = false;
+        if self.deciding {
+            self.finish_turn();
+            return;
+        }
+        self.hear_all();
+        let most = random.between(1, QUEUE_CAPACITY as u64) as usize;
+        self.taken = 0;
+        while self.taken < most
+            && let Some(work) = self.queue.pop()
+        {
+            self.committer.decide(work);
+            self.taken += 1;
+        }
+        self.deciding = true;
+    }
+
+    fn hear_all(&mut self) {
+        self.idle = true;
+        while let Some(tidings) = self.queue.heard() {
+            let noted = self.committer.hear(tidings);
+            self.note(noted);
+            self.idle = false;
+        }
+    }
+
+    fn finish_turn(&mut self) {
+        self.deciding = false;
+        let (turn, result) = self.committer.finish_turn();
+        if self.power.is_dead() {
+            return;
+        }
+        self.committed = turn.committed;
+        deliver(turn.answers);
+        if let Err(error) = result {
+            let noted = self.committer.poison(format!("the journal could not be written: {error}"));
+            self.note(noted);
+        }
+        let journal = self.committer.journal();
+        let now = (self.committer.segments_behind(), journal.older_bytes());
+        if now != self.told {
+            self.told = now;
+            self.to_keeper.push_back(Message::Journal(now.0, now.1));
+        }
+        self.send_outbox();
+        if self.taken == 0 && self.idle && !self.stopping {
+            self.committer.hand_over_all();
+            self.send_outbox();
+        }
+    }
+
+    fn note(&mut self, noted: Noted) {
+        match noted {
+            Noted::Poisoned(problem) => drop(self.poisoned.get_or_insert(problem)),
+            Noted::Checkpointed(_, _, removed) => {
+                let mut machine = self.power.lock();
+                machine.tally.add("checkpoints", "", "");
+                machine.tally.count("segments released", "", "", removed as u64);
+            }
+            Noted::NoSpare(_) => self.power.tally("no spare", "", ""),
+            Noted::DiskLow(true) => self.power.tally("disk low", "", ""),
+            Noted::DiskLow(false) | Noted::Nothing => {}
+        }
+    }
+
+    fn send_outbox(&mut self) {
+        for order in self.committer.outbox() {
+            match order {
+                Order::Changes(..) | Order::Load(_) => self.to_keeper.push_back(Message::Do(order)),
+                Order::MakeSpare | Order::Remove(_) => self.to_grounds.push_back(order),
+            }
+        }
+    }
+
+    /// One message and one step of the keeper.
+    pub(crate) fn keeper_step(&mut self, random: &mut Random) {
+        if self.keeper_is_done {
+            return;
+        }
+        match self.to_keeper.pop_front() {
+            Some(Message::Do(Order::Load(key))) => {
+                let record = self.keeper.load(&key);
+                if let Err(problem) = &record {
+                    self.state_is_damaged(problem.clone());
+                }
+                self.power.tally("loads", "", "");
+                self.tell(Tidings::Loaded(key, record));
+                return;
+            }
+            Some(Message::Do(Order::Changes(changes, up_to))) => self.keeper.take(changes, up_to),
+            Some(Message::Do(_)) | None => {}
+            Some(Message::Journal(behind, older)) => {
+                self.keeping.segments_behind = behind;
+                self.keeping.older_bytes = older;
+            }
+            Some(Message::BackupEnded(result)) => self.backup_ended(result),
+        }
+        if self.keeping.closing.is_some() && self.keeping.job.take().is_some() {
+            self.keeper.abandon_backup();
+        }
+        let rested = !self.keeper.is_behind() && !self.keeper.is_busy();
+        if self.keeping.closing == Some(false) || (self.keeping.closing.is_some() && rested) {
+            self.keeper_is_done = true;
+            return;
+        }
+        self.begin_what_is_due(random);
+        self.keeper_is_done = !self.work();
+    }
+
+    fn begin_what_is_due(&mut self, random: &mut Random) {
+        if self.keeper.is_busy() {
+            return;
+        }
+        let closing = self.keeping.closing.is_some();
+        if !closing && self.keeping.job.is_none() {
+            let asked = random.between(0, 999) < self.plan.asked_rate;
+            let cap = 6 * self.plan.segment_bytes;
+            let wanted = random.between(0, 999) < self.plan.backup_rate || self.keeping.older_bytes >= cap;
+            let due = self.plan.backups.is_some() && wanted && self.keeper.newest().seq > self.keeping.backed_up;
+            if asked || due {
+                self.begin_backup(asked);
+                return;
+            }
+        }
+        let due = closing
+            || random.between(0, 999) < self.plan.checkpoint_rate
+            || self.keeping.segments_behind >= CHECKPOINT_SEGMENTS;
+        if due && self.keeper.is_behind() {
+            self.keeping.segments_behind = 1;
+            self.keeper.begin();
+            if self.plan.bug == Some(Bug::CoveredTooEarly) {
+                self.tell(Tidings::Checkpointed(self.keeper.newest().seq, Duration::ZERO));
+            }
+        }
+    }
+
+    fn begin_backup(&mut self, asked: bool) {
+        self.keeping.segments_behind = 1;
+        let header = Header { store: self.store, mark: self.keeper.newest(), created_unix_s: 7 };
+        let keep = if asked { None } else { self.plan.backups };
+        self.scribe = Some(Scribe::new(self.backups.clone(), header.mark, keep));
+        self.keeping.job = Some(asked);
+        self.keeping.in_hand = None;
+        self.keeping.ended = false;
+        self.keeper.begin_backup(Encoder::new(&header));
+    }
+
+    /// One step of what is under way; false when the keeper must stop.
+    fn work(&mut self) -> bool {
+        if self.keeping.job.is_some()
+            && let Some(chunk) = self.keeping.in_hand.take()
+        {
+            let ended = chunk.last;
+            let taken = match &mut self.scribe {
+                Some(scribe) if !self.keeping.ended => scribe.offer(chunk),
+                _ => Err(None),
+            };
+            match taken {
+                Ok(()) => self.keeping.ended |= ended,
+                Err(Some(chunk)) => {
+                    self.keeping.in_hand = Some(chunk);
+                    return true;
+                }
+                Err(None) => self.keeper.abandon_backup(),
+            }
+        }
+        match self.keeper.step() {
+            Ok(Step::Idle | Step::More) => {}
+            Ok(Step::Chunk { bytes, last }) => {
+                if self.keeping.job.is_some() {
+                    self.keeping.in_hand = Some(Chunk { bytes, last });
+                }
+            }
+            Ok(Step::Covered(mark)) => self.tell(Tidings::Checkpointed(mark.seq, Duration::ZERO)),
+            Err(KeeperTrouble::Damaged(problem)) => {
+                self.state_is_damaged(problem);
+                return false;
+            }
+            Err(KeeperTrouble::Failed(problem)) => {
+                self.tell(Tidings::Failed(format!("a checkpoint failed: {problem}")));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn backup_ended(&mut self, result: Ended) {
+        let Some(asked) = self.keeping.job.take() else { return };
+        self.keeping.in_hand = None;
+        self.keeper.abandon_backup();
+        match result {
+            Ok(mark) if !asked => {
+                self.keeping.backed_up = mark.seq;
+                self.tell(Tidings::BackedUp(mark.seq));
+                self.power.tally("backups", "", "");
+            }
+            Ok(_) => self.power.tally("asked backups", "", ""),
+            Err(_) => self.power.tally("failed backups", "", ""),
+        }
+    }
+
+    fn state_is_damaged(&mut self, problem: String) {
+        if self.power.is_dead() {
+            return;
+        }
+        let _ = self.keeper.condemn(&problem);
+        self.tell(Tidings::Failed(format!("the state is damaged: {problem}")));
+        self.damaged.get_or_insert(problem);
+    }
+
+    fn tell(&self, tidings: Tidings<SimFile>) {
+        if !self.power.is_dead() {
+            self.queue.tell(tidings);
+        }
+    }
+
+    /// One portion of the backup.
+    pub(crate) fn scribe_step(&mut self) {
+        let Some(scribe) = &mut self.scribe else { return };
+        let sender_is_gone = self.keeping.job.is_none();
+        if let Some(ended) = scribe.step(sender_is_gone) {
+            if let (Ok(mark), Some(name)) = (&ended, scribe.name()) {
+                self.finished.push((name, *mark));
+            }
+            self.scribe = None;
+            self.to_keeper.push_back(Message::BackupEnded(ended));
+        }
+    }
+
+    /// One order of the grounds, and a look at the free disk.
+    pub(crate) fn grounds_step(&mut self) {
+        match self.to_grounds.pop_front() {
+            Some(Order::MakeSpare) => self.grounds.wants_spare = true,
+            Some(Order::Remove(names)) => {
+                if remove_segments(&self.journal, &names).is_err() && !self.power.is_dead() {
+                    self.power.tally("segments not removed", "", "");
+                }
+            }
+            Some(Order::Changes(..) | Order::Load(_)) | None => {}
+        }
+        let low = self.journal.free_bytes().unwrap_or(0) == 0;
+        if self.grounds.wants_spare && !low {
+            self.grounds.wants_spare = false;
+            let spare = self.journal.create_zeroed(SPARE, self.plan.segment_bytes);
+            self.tell(Tidings::Spare(spare));
+        }
+        if self.grounds.was_low != Some(low) {
+            self.grounds.was_low = Some(low);
+            self.tell(Tidings::DiskLow(low));
+        }
+    }
+
+    /// Refuses changes from the start, as a store that opens on an almost full disk does.
+    pub(crate) fn open_with_low_disk(&mut self) {
+        self.committer.refuse_changes(Some(Unavailable::DiskLow.into()));
+    }
+
+    /// Stops as a process that was asked to. Every request that was accepted is answered before.
+    pub(crate) fn close(&mut self, random: &mut Random) {
+        self.power.set_phase("close");
+        loop {
+            if !self.deciding {
+                self.hear_all();
+                self.taken = 0;
+                while let Some(work) = self.queue.pop() {
+                    self.committer.decide(work);
+                    self.taken += 1;
+                }
+            }
+            self.stopping = true;
+            self.finish_turn();
+            if self.power.is_dead() {
+                return;
+            }
+            if self.taken == 0 && self.idle {
+                break;
+            }
+        }
+        let healthy = self.poisoned.is_none();
+        if healthy {
+            self.committer.hand_over_all();
+            self.send_outbox();
+        }
+        while let Some(work) = self.queue.pop() {
+            deliver(vec![(work.ticket, Err(StoreError::Unavailable(Unavailable::Closing)))]);
+        }
+        // The keeper meets `Close` behind everything that it was sent.
+        while !self.to_keeper.is_empty() && !self.keeper_is_done {
+            self.keeper_step(random);
+        }
+        self.keeping.closing = Some(healthy);
+        while !self.keeper_is_done && !self.power.is_dead() {
+            self.keeper_step(random);
+        }
+        self.scribe = None;
+        while let Some(tidings) = self.queue.heard() {
+            if let Tidings::Checkpointed(..) | Tidings::Failed(_) = tidings {
+                let noted = self.committer.hear(tidings);
+                self.note(noted);
+            }
+        }
+        self.send_outbox();
+        while !self.to_grounds.is_empty() && !self.power.is_dead() {
+            self.grounds_step();
+        }
+    }
+
+    /// Whether nothing is left to do for anybody.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.deciding
+            && self.queue.depth() == 0
+            && self.to_keeper.is_empty()
+            && self.to_grounds.is_empty()
+            && self.scribe.is_none()
+            && (self.keeper_is_done || !self.keeper.is_busy())
+    }
+}
+
+/// Whether a file in the folder of backups was never finished.
+pub(crate) fn is_partial(name: &str) -> bool {
+    name.ends_with(PARTIAL)
+}

@@ -1,0 +1,283 @@
+//! The state in memory: a double of sled that keeps what it must and forgets the rest, and that rots.
+//!
+//! Job: [`Sled`] is what is on the disk, [`SimState`] an open one. What was put since the last successful force is lost at a crash in any
+//! subset; the covered mark and the seals are durable when their call returned, and either way when it did not.
+//! Invariant: nothing that a successful `cover` or `save_seals` promised is lost, except by [`Sled::rot`].
+//! Must never: keep less than it promised.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use odometer::store::embedded::frame::Mark;
+use odometer::store::embedded::state::{Entry, Found, State, StateTrouble};
+
+use crate::machine::{Fate, Power, coin};
+use crate::support::Random;
+
+const AREA: &str = "state";
+/// Older states that are remembered, for rot to bring back.
+const REMEMBERED: usize = 6;
+
+pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A whole state as it once was.
+#[derive(Clone, Debug)]
+struct Image {
+    records: Records,
+    covered: Mark,
+    seals: Option<Arc<Vec<u8>>>,
+}
+
+/// What is on the disk, and what the process wrote on top of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sled {
+    now: Records,
+    durable: Records,
+    batches: Vec<Vec<Entry>>,
+    covered: Mark,
+    seals: Option<Arc<Vec<u8>>>,
+    condemned: Option<String>,
+    refuses: bool,
+    /// Old records that a reader gets and a proof does not see: the bug of deceived seals.
+    deceit: Records,
+    images: Vec<Image>,
+    /// It holds what was never written, or not what was.
+    pub(crate) is_rotten: bool,
+}
+
+/// A state on a disk, to be opened.
+#[derive(Clone)]
+pub(crate) struct SimState {
+    power: Power,
+    sled: Arc<Mutex<Sled>>,
+}
+
+fn apply(records: &mut Records, batch: &[Entry]) {
+    for (key, bytes) in batch {
+        match bytes {
+            Some(bytes) => drop(records.insert(key.clone(), bytes.clone())),
+            None => drop(records.remove(key)),
+        }
+    }
+}
+
+impl Sled {
+    /// A crash: a beginning of the batches since the last force stays, or any subset of them, or any of their records.
+    fn crash(&mut self, random: &mut Random) {
+        let beginning = coin(random).then(|| random.between(0, self.batches.len() as u64) as usize);
+        let halved = random.between(0, 3) == 0;
+        for (index, mut batch) in std::mem::take(&mut self.batches).into_iter().enumerate() {
+            if beginning.map_or_else(|| coin(random), |length| index < length) {
+                batch.retain(|_| !halved || coin(random));
+                apply(&mut self.durable, &batch);
+            }
+        }
+        self.now = self.durable.clone();
+    }
+
+    /// What goes wrong on the disk while nobody looks; what it was, or nothing if there is nothing that could.
+    fn rot(&mut self, random: &mut Random) -> Option<&'static str> {
+        let image = match self.images.len() as u64 {
+            0 => return None,
+            count => self.images[random.between(0, count - 1) as usize].clone(),
+        };
+        let older = image.records.iter().filter(|(key, bytes)| self.durable.get(*key).is_some_and(|is| is != *bytes));
+        let older: Vec<_> = older.map(|(key, bytes)| (key.clone(), bytes.clone())).collect();
+        let rot = match random.between(0, 7) {
+            0 | 1 if !older.is_empty() => {
+                let (key, bytes) = older[random.between(0, older.len() as u64 - 1) as usize].clone();
+                self.durable.insert(key, bytes);
+                "older record"
+            }
+            2 if !self.durable.is_empty() => {
+                let at = random.between(0, self.durable.len() as u64 - 1) as usize;
+                let key = self.durable.keys().nth(at).cloned().unwrap_or_default();
+                self.durable.remove(&key);
+                "missing record"
+            }
+            3 => {
+                self.durable = image.records;
+                self.covered = image.covered;
+                self.seals = image.seals;
+                "rolled back with its seals"
+            }
+            4 => {
+                self.durable = image.records;
+                self.covered = image.covered;
+                "rolled back without its seals"
+            }
+            5 => {
+                self.refuses = true;
+                "does not open"
+            }
+            6 => {
+                self.seals = None;
+                "seals missing"
+            }
+            _ => {
+                let mut seals = self.seals.as_deref().cloned()?;
+                let at = random.between(0, seals.len() as u64 - 1) as usize;
+                seals[at] ^= 1 << random.between(0, 7);
+                self.seals = Some(Arc::new(seals));
+                "seals damaged"
+            }
+        };
+        self.is_rotten = true;
+        self.now = self.durable.clone();
+        Some(rot)
+    }
+
+    /// The bug: records of an older time are what a reader gets.
+    fn deceive(&mut self) {
+        let older = self.images.first().map(|image| image.records.clone()).unwrap_or_default();
+        self.deceit = older.into_iter().filter(|(key, bytes)| self.durable.get(key) != Some(bytes)).collect();
+    }
+
+    /// Everything in it.
+    pub(crate) fn records(&self) -> &Records {
+        &self.now
+    }
+
+    fn remember(&mut self) {
+        if self.images.len() == REMEMBERED {
+            self.images.remove(0);
+        }
+        let image = Image { records: self.durable.clone(), covered: self.covered, seals: self.seals.clone() };
+        self.images.push(image);
+    }
+}
+
+impl SimState {
+    /// A new, empty state.
+    pub(crate) fn new(power: Power) -> Self {
+        Self { power, sled: Arc::default() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Sled> {
+        self.sled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy that shares nothing with this one, on another machine.
+    pub(crate) fn fork(&self, power: Power) -> Self {
+        let sled = Arc::new(Mutex::new(self.lock().clone()));
+        Self { power, sled }
+    }
+
+    /// Opens it, as [`odometer::store::embedded::state::SledState::open`] does.
+    pub(crate) fn open(&self) -> Result<Self, StateTrouble> {
+        self.power.whole(AREA, "open").map_err(|error| StateTrouble::System(error.to_string()))?;
+        let sled = self.lock();
+        match &sled.condemned {
+            Some(why) => Err(StateTrouble::Damaged(why.clone())),
+            None if sled.refuses => Err(StateTrouble::Damaged("sled can not open".to_owned())),
+            None => Ok(self.clone()),
+        }
+    }
+
+    pub(crate) fn crash(&self, random: &mut Random) {
+        self.lock().crash(random);
+    }
+
+    pub(crate) fn rot(&self, random: &mut Random) -> Option<&'static str> {
+        self.lock().rot(random)
+    }
+
+    pub(crate) fn deceive(&self) {
+        self.lock().deceive();
+    }
+
+    /// A reason that this very state may have to be rebuilt.
+    pub(crate) fn is_hurt(&self) -> bool {
+        let sled = self.lock();
+        sled.is_rotten || sled.condemned.is_some()
+    }
+
+    fn read(&self) -> Result<(), String> {
+        match self.power.act(AREA, "read") {
+            Fate::Fine => Ok(()),
+            fate => {
+                self.power.lock().failed_reads += u64::from(fate == Fate::Fails);
+                Err("sled: the disk does not answer".to_owned())
+            }
+        }
+    }
+}
+
+impl State for SimState {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        self.read()?;
+        let sled = self.lock();
+        Ok(sled.deceit.get(key).or_else(|| sled.now.get(key)).cloned())
+    }
+
+    fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String> {
+        let prefix = bucket.to_be_bytes();
+        let found: Vec<Found> = {
+            let sled = self.lock();
+            let behind = sled.now.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(&prefix));
+            behind.map(|(key, bytes)| (key.clone(), bytes.clone())).collect()
+        };
+        // Most buckets are empty; were each of these reads an operation, most crashes would be in them.
+        if !found.is_empty() || self.power.is_dead() {
+            self.read()?;
+        }
+        Ok(found)
+    }
+
+    fn put(&mut self, entries: &[Entry]) -> Result<(), String> {
+        let fate = self.power.act(AREA, "put");
+        if fate != Fate::Dead {
+            let part = match fate {
+                Fate::Fine => entries.len(),
+                _ => self.power.between(0, entries.len() as u64) as usize,
+            };
+            let entries = &entries[..part];
+            let mut sled = self.lock();
+            apply(&mut sled.now, entries);
+            sled.batches.push(entries.to_vec());
+            entries.iter().for_each(|(key, _)| drop(sled.deceit.remove(key)));
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err("sled: a write failed".to_owned()) }
+    }
+
+    fn cover(&mut self, mark: Mark) -> Result<(), String> {
+        self.power.whole(AREA, "force").map_err(|error| error.to_string())?;
+        {
+            let mut sled = self.lock();
+            sled.durable = sled.now.clone();
+            sled.batches.clear();
+        }
+        let fate = self.power.act(AREA, "cover");
+        if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
+            self.lock().covered = mark;
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err("sled: the mark is not forced".to_owned()) }
+    }
+
+    fn covered(&self) -> Mark {
+        self.lock().covered
+    }
+
+    fn seals(&self) -> Result<Option<Vec<u8>>, String> {
+        self.read()?;
+        Ok(self.lock().seals.as_deref().cloned())
+    }
+
+    fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let fate = self.power.act(AREA, "save seals");
+        if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
+            let mut sled = self.lock();
+            sled.seals = Some(Arc::new(bytes.to_vec()));
+            sled.remember();
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err("the seals are not forced".to_owned()) }
+    }
+
+    fn condemn(&mut self, why: &str) -> Result<(), String> {
+        let fate = self.power.act(AREA, "condemn");
+        if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
+            self.lock().condemned = Some(why.to_owned());
+        }
+        if fate == Fate::Fine { Ok(()) } else { Err("the note is not forced".to_owned()) }
+    }
+}
