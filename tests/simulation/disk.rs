@@ -70,9 +70,7 @@ pub(crate) struct SimFile {
 /// Bytes as they were before something happened to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Scar {
-    pub(crate) inode: usize,
-    pub(crate) from: usize,
-    pub(crate) to: usize,
+    inode: usize,
     now: Vec<u8>,
     durable: Vec<u8>,
 }
@@ -248,7 +246,7 @@ impl SimDisk {
     pub(crate) fn rot(&self, inode: usize, from: usize, to: usize, change: impl Fn(&mut [u8])) -> Scar {
         let mut folder = self.lock();
         let file = &mut folder.inodes[inode];
-        let scar = Scar { inode, from, to, now: file.now.clone(), durable: file.durable.clone() };
+        let scar = Scar { inode, now: file.now.clone(), durable: file.durable.clone() };
         for bytes in [&mut file.now, &mut file.durable] {
             if let Some(part) = bytes.get_mut(from..to) {
                 change(part);

@@ -67,6 +67,8 @@ pub(crate) struct Machine {
     dead: bool,
     /// Of 10,000 operations, so many fail.
     fault_rate: u64,
+    /// An operation that fails more often than others.
+    weak: Option<(&'static str, &'static str)>,
     /// Faults since the process began.
     pub(crate) faults: u64,
     /// Reads of the state that failed since the process began: they look like damage.
@@ -91,6 +93,7 @@ impl Power {
             crash_at: None,
             dead: false,
             fault_rate: 0,
+            weak: None,
             faults: 0,
             failed_reads: 0,
             low: false,
@@ -103,13 +106,14 @@ impl Power {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process begins: it dies at its operation number `crash_at`, and so many of 10,000 operations fail.
-    pub(crate) fn rise(&self, crash_at: Option<u64>, fault_rate: u64) {
+    /// A new process begins: it dies at its operation number `crash_at`, so many of 10,000 operations fail, and every fourth weak one.
+    pub(crate) fn rise(&self, crash_at: Option<u64>, fault_rate: u64, weak: Option<(&'static str, &'static str)>) {
         let mut machine = self.lock();
         machine.dead = false;
         machine.operations = 0;
         machine.crash_at = crash_at;
         machine.fault_rate = fault_rate;
+        machine.weak = weak;
         machine.faults = 0;
         machine.failed_reads = 0;
         machine.low = false;
@@ -117,7 +121,9 @@ impl Power {
 
     /// No operation fails any more.
     pub(crate) fn calm(&self) {
-        self.lock().fault_rate = 0;
+        let mut machine = self.lock();
+        machine.fault_rate = 0;
+        machine.weak = None;
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -142,7 +148,8 @@ impl Power {
             machine.note("crash at", area, operation);
             return Fate::Crash;
         }
-        if machine.fault_rate > 0 && machine.random.next() % 10_000 < machine.fault_rate {
+        let rate = if machine.weak == Some((area, operation)) { 2_500 } else { machine.fault_rate };
+        if rate > 0 && machine.random.next() % 10_000 < rate {
             machine.faults += 1;
             machine.note("failed", area, operation);
             return Fate::Fails;

@@ -88,3 +88,19 @@ fn play_some(base: u64, seeds: u64, worker: u64) -> (Tally, Vec<(u64, Failure)>)
     }
     (tally, failures)
 }
+
+/// Seeds in which a bug has to be found.
+const BOUND: u64 = 3_000;
+
+#[test]
+fn seeded_bugs_are_caught() {
+    let base = number_setting("ODOMETER_SEED", BASE);
+    for bug in Bug::SEEN_BY_CLIENTS.into_iter().chain(Bug::OF_THE_STORE) {
+        let found = (base..base + BOUND).find_map(|seed| Some((seed, play(seed, Some(bug)).err()?)));
+        let (seed, failure) = found.unwrap_or_else(|| panic!("{bug:?} was not caught by {BOUND} seeds"));
+        say(&format!("{bug:?}: seed {seed}, {}", failure.problem));
+        if let Err(failure) = play(seed, None) {
+            panic!("seed {seed} fails without {bug:?} too: {}", failure.problem);
+        }
+    }
+}

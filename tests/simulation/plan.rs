@@ -6,6 +6,20 @@
 use crate::bugs::Bug;
 use crate::support::Random;
 
+/// What a machine may be weak at.
+const WEAK: [(&str, &str); 10] = [
+    ("journal", "remove"),
+    ("journal", "create zeroed"),
+    ("journal", "sync folder"),
+    ("journal", "rename"),
+    ("journal", "sync"),
+    ("state", "save seals"),
+    ("state", "cover"),
+    ("state", "condemn"),
+    ("backups", "sync folder"),
+    ("backups", "sync"),
+];
+
 /// See the module's text. Rates are of 1,000 steps, but where they say otherwise.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -27,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) checkpoint_rate: u64,
     /// Of 10,000 operations on disk and state, so many fail.
     pub(crate) fault_rate: u64,
+    /// An operation that fails much more often.
+    pub(crate) weak: Option<(&'static str, &'static str)>,
     /// Of 100 restarts, so many find something rotten.
     pub(crate) rot_rate: u64,
     /// Of 100 lives, so many end in a crash.
@@ -42,6 +58,8 @@ impl Plan {
         let strict = bug.is_none_or(|bug| !Bug::SEEN_BY_CLIENTS.contains(&bug));
         let backups = one_of(&[0, 0, 1, 2, 3]);
         let seldom = one_of(&[0, 0, 0, 1]) == 1;
+        let weak = one_of(&[0, 0, 0, 0, 1]) == 1;
+        let weak = weak.then(|| WEAK[one_of(&[0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) as usize]);
         let plan = Self {
             seed,
             bug,
@@ -55,13 +73,14 @@ impl Plan {
             asked_rate: u64::from(seldom) * 10,
             checkpoint_rate: one_of(&[0, 10, 30, 100]),
             fault_rate: one_of(&[0, 0, 0, 10, 30, 100]),
+            weak,
             rot_rate: one_of(&[0, 0, 0, 30, 60]),
             crash_rate: one_of(&[50, 80, 100]),
             crash_within: one_of(&[30, 100, 250]),
         };
         // A bug is to be found for what it is, and not among rot and faults.
         if bug.is_some() && bug != Some(Bug::NothingRewritten) {
-            Self { rot_rate: 0, fault_rate: 0, ..plan }
+            Self { rot_rate: 0, fault_rate: 0, weak: None, ..plan }
         } else {
             plan
         }

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odometer::store::embedded::archive::PARTIAL;
 use odometer::store::embedded::backup::{Encoder, Header};
 use odometer::store::embedded::checkpoint::{Keeper, KeeperTrouble, Step};
 use odometer::store::embedded::committer::{Committer, Noted, Order, Tidings};
@@ -453,9 +452,4 @@ impl Process {
             && self.scribe.is_none()
             && (self.keeper_is_done || !self.keeper.is_busy())
     }
-}
-
-/// Whether a file in the folder of backups was never finished.
-pub(crate) fn is_partial(name: &str) -> bool {
-    name.ends_with(PARTIAL)
 }

@@ -72,7 +72,7 @@ impl World {
         for _ in 0..self.plan.lives {
             let crashes = self.random.between(0, 99) < self.plan.crash_rate;
             let crash_at = crashes.then(|| self.random.between(1, self.plan.crash_within));
-            self.site.power.rise(crash_at, self.plan.fault_rate);
+            self.site.power.rise(crash_at, self.plan.fault_rate, self.plan.weak);
             self.site.power.tally("lives", "", "");
             if let End::Over = self.live()? {
                 return self.judge_history();
@@ -293,7 +293,7 @@ impl World {
     fn last_life(&mut self) -> Result<(), String> {
         // A start that is refused for rot is tried again when that is mended.
         for _ in 0..3 {
-            self.site.power.rise(None, 0);
+            self.site.power.rise(None, 0, None);
             let mut process = match self.start()? {
                 Ok(process) => process,
                 Err(End::Ended) => continue,
