@@ -13,7 +13,7 @@ use odometer::store::embedded::checkpoint::{Keeper, KeeperTrouble, Step};
 use odometer::store::embedded::committer::{Committer, Noted, Order, Tidings};
 use odometer::store::embedded::disk::Disk;
 use odometer::store::embedded::frame::{CommitSeq, Mark, StoreId};
-use odometer::store::embedded::journal::{SPARE, remove_segments};
+use odometer::store::embedded::grounds::Grounds;
 use odometer::store::embedded::queue::{Queue, deliver};
 use odometer::store::embedded::resident::Window;
 use odometer::store::{StoreError, Unavailable};
@@ -50,12 +50,6 @@ struct Keeping {
     ended: bool,
 }
 
-#[derive(Default)]
-struct Grounds {
-    was_low: Option<bool>,
-    wants_spare: bool,
-}
-
 /// What the process was started with.
 pub(crate) struct Parts {
     pub(crate) committer: Committer<SimDisk>,
@@ -84,7 +78,7 @@ pub(crate) struct Process {
     idle: bool,
     keeping: Keeping,
     scribe: Option<Scribe>,
-    grounds: Grounds,
+    grounds: Grounds<SimDisk>,
     /// Why it takes no change any more.
     pub(crate) poisoned: Option<String>,
     /// The state was found to be damaged, as it says here.
@@ -99,6 +93,7 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn new(plan: Arc<Plan>, power: Power, disks: (SimDisk, SimDisk), store: StoreId, parts: Parts) -> Self {
+        let grounds = Grounds::new(Arc::new(disks.0.clone()), plan.segment_bytes);
         let keeping = Keeping { segments_behind: 1, backed_up: parts.backed_up, ..Keeping::default() };
         Self {
             power,
@@ -118,7 +113,7 @@ impl Process {
             idle: true,
             keeping,
             scribe: None,
-            grounds: Grounds::default(),
+            grounds,
             poisoned: None,
             damaged: None,
             committed: false,
@@ -195,7 +190,6 @@ impl Process {
                 machine.tally.add("checkpoints", "", "");
                 machine.tally.count("segments released", "", "", removed as u64);
             }
-            Noted::NoSpare(_) => self.power.tally("no spare", "", ""),
             Noted::DiskLow(true) => self.power.tally("disk low", "", ""),
             Noted::DiskLow(false) | Noted::Nothing => {}
         }
@@ -367,25 +361,17 @@ impl Process {
 
     /// One order of the grounds, and a look at the free disk.
     pub(crate) fn grounds_step(&mut self) {
-        match self.to_grounds.pop_front() {
-            Some(Order::MakeSpare) => self.grounds.wants_spare = true,
-            Some(Order::Remove(names)) => {
-                if remove_segments(&self.journal, &names).is_err() && !self.power.is_dead() {
-                    self.power.tally("segments not removed", "", "");
-                }
-            }
-            Some(Order::Changes(..) | Order::Load(_)) | None => {}
+        if let Some(order) = self.to_grounds.pop_front()
+            && self.grounds.hear(order).is_err()
+            && !self.power.is_dead()
+        {
+            self.power.tally("segments not removed", "", "");
         }
-        let low = self.journal.free_bytes().unwrap_or(0) == 0;
-        if self.grounds.wants_spare && !low {
-            self.grounds.wants_spare = false;
-            let spare = self.journal.create_zeroed(SPARE, self.plan.segment_bytes);
-            self.tell(Tidings::Spare(spare));
+        let look = self.grounds.look(self.journal.free_bytes().unwrap_or(0) == 0);
+        if look.failed.is_some() {
+            self.power.tally("no spare", "", "");
         }
-        if self.grounds.was_low != Some(low) {
-            self.grounds.was_low = Some(low);
-            self.tell(Tidings::DiskLow(low));
-        }
+        look.tidings.into_iter().for_each(|tidings| self.tell(tidings));
     }
 
     /// Refuses changes from the start, as a store that opens on an almost full disk does.

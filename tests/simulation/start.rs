@@ -11,9 +11,11 @@ use odometer::store::embedded::committer::Committer;
 use odometer::store::embedded::disk::Disk;
 use odometer::store::embedded::frame::{CommitSeq, Mark, StoreId};
 use odometer::store::embedded::heal::{Base, NoBase, plan, rebuild};
-use odometer::store::embedded::journal::{Files, Journal, Tail};
+use odometer::store::embedded::journal::Journal;
 use odometer::store::embedded::recovery::{Misfit, Origin, Recovered, attach, settle};
+use odometer::store::embedded::replay::Tail;
 use odometer::store::embedded::resident::{Residents, Window};
+use odometer::store::embedded::segments::Files;
 use odometer::store::embedded::state::StateTrouble;
 
 use crate::disk::SimDisk;

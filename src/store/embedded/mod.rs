@@ -4,7 +4,8 @@
 //! mod.rs          EmbeddedStore: the trait Store, open and close
 //!  ├ threads.rs, keeping.rs  the threads             ├ recovery.rs   is a folder complete? start and verify
 //!  ├ queue.rs      requests in, answers back         ├ heal.rs, restore.rs    rebuilding from a backup
-//!  ├ committer.rs  decide, append, publish, answer   ├ archive.rs, backup.rs  backup files and their bytes
+//!  ├ committer.rs  decide, append, publish, answer   ├ grounds.rs    spare segments, and room on the disk
+//!  │                                                 ├ archive.rs, backup.rs  backup files and their bytes
 //!  ├ resident.rs   records in memory                 ├ checkpoint.rs, seals.rs  the keeper: changes on their way to sled, proved
 //!  ├ journal.rs    one frame, one fdatasync          ├ replay.rs, segments.rs the journal read back, and its files
 //!  ├ state.rs      sled                              ├ folder.rs     lock and FORMAT
@@ -20,6 +21,7 @@ pub mod committer;
 pub mod disk;
 pub mod folder;
 pub mod frame;
+pub mod grounds;
 pub mod heal;
 pub mod journal;
 mod keeping;

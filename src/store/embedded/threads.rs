@@ -18,9 +18,9 @@ use super::Shared;
 use super::committer::{Committer, Noted, Order, Tidings};
 use super::disk::{Disk, RealDisk, RealFile};
 use super::folder::Folder;
+use super::grounds::Grounds;
 use super::keeping::KeeperMessage;
 use super::queue::deliver;
-use super::segments::{SPARE, remove_segments};
 use crate::store::{Health, Unavailable};
 
 /// Requests that one commit takes at most.
@@ -212,66 +212,42 @@ pub(super) fn watched(shared: &Shared, name: &str, run: impl FnOnce()) {
     }
 }
 
-/// The grounds thread: makes spare segments, removes old ones, watches the free disk.
+/// The grounds thread: gives the grounds their orders, and has them look around twice a second.
 pub(super) fn keep_grounds(
     shared: &Shared,
-    disk: &RealDisk,
+    disk: &Arc<RealDisk>,
     inbox: &Receiver<Order>,
     segment_bytes: u64,
     min_free_bytes: u64,
 ) {
-    let mut was_low = None;
-    let (mut wants_spare, mut spare_failed) = (false, false);
+    let mut grounds = Grounds::new(Arc::clone(disk), segment_bytes);
     loop {
-        match inbox.recv_timeout(DISK_CHECK) {
-            Ok(Order::MakeSpare) => wants_spare = true,
-            Ok(Order::Remove(names)) => remove_in_order(disk, &names),
-            // The keeper does these.
-            Ok(Order::Changes(..) | Order::Load(_)) => {}
-            Err(RecvTimeoutError::Timeout) => {}
+        let heard = match inbox.recv_timeout(DISK_CHECK) {
+            Ok(order) => grounds.hear(order),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if let Err(error) = heard {
+            tracing::warn!(event.action = "journal-remove-failed", error.message = %error, "old journal segments could not be removed");
         }
-        let mut low = is_low(shared, disk, min_free_bytes);
-        if wants_spare && !low {
-            match disk.create_zeroed(SPARE, segment_bytes) {
-                Ok(spare) => {
-                    (wants_spare, spare_failed) = (false, false);
-                    shared.queue.tell(Control::Tidings(Tidings::Spare(spare)));
-                }
-                Err(error) => {
-                    // The part that was made takes room that others need.
-                    let _ = disk.remove(SPARE);
-                    // It is tried again with every look at the disk, and told once.
-                    if !spare_failed {
-                        tracing::warn!(
-                            event.action = "journal-segment-failed",
-                            error.message = %error,
-                            "the next journal segment could not be made; free some disk"
-                        );
-                    }
-                    spare_failed = true;
-                }
-            }
+        let look = grounds.look(is_low(shared, disk, min_free_bytes));
+        if let Some(error) = look.failed {
+            tracing::warn!(
+                event.action = "journal-segment-failed",
+                error.message = %error,
+                "the next journal segment could not be made; free some disk"
+            );
         }
-        low |= spare_failed;
-        if was_low != Some(low) {
-            was_low = Some(low);
-            shared.queue.tell(Control::Tidings(Tidings::DiskLow(low)));
-            if low {
+        for tidings in look.tidings {
+            if matches!(tidings, Tidings::DiskLow(true)) {
                 tracing::warn!(
                     event.action = "disk-low",
                     odometer.min_free_bytes = min_free_bytes,
                     "the disk is almost full: changes are refused until there is room, reads go on"
                 );
             }
+            shared.queue.tell(Control::Tidings(tidings));
         }
-    }
-}
-
-/// Removes segments so that at every moment those that are left follow each other, on the disk too.
-fn remove_in_order(disk: &RealDisk, names: &[String]) {
-    if let Err(error) = remove_segments(disk, names) {
-        tracing::warn!(event.action = "journal-remove-failed", error.message = %error, "old journal segments could not be removed");
     }
 }
 

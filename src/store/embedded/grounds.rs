@@ -1,0 +1,74 @@
+//! Slow work on the journal's folder, beside the path of a commit: making the next segment, removing old ones, minding the room.
+//!
+//! Job: [`Grounds`] takes the committer's orders and tells it what became of them. It starts no thread and reads no clock.
+//! Invariant: a spare that was ordered comes, as soon as there is room for it; until then changes are refused.
+//! Must never: leave half a spare behind, or take the room that is held in reserve.
+
+use std::io;
+use std::sync::Arc;
+
+use super::committer::{Order, Tidings};
+use super::disk::Disk;
+use super::segments::{SPARE, remove_segments};
+
+/// See the module's text.
+pub struct Grounds<D: Disk> {
+    disk: Arc<D>,
+    segment_bytes: u64,
+    wants_spare: bool,
+    spare_failed: bool,
+    told_low: Option<bool>,
+}
+
+/// What a look at the grounds led to.
+pub struct Look<F> {
+    /// To be told to the committer.
+    pub tidings: Vec<Tidings<F>>,
+    /// Why a spare could not be made, the first time.
+    pub failed: Option<io::Error>,
+}
+
+impl<D: Disk> Grounds<D> {
+    /// The grounds of a journal with segments of so many bytes.
+    pub fn new(disk: Arc<D>, segment_bytes: u64) -> Self {
+        Self { disk, segment_bytes, wants_spare: false, spare_failed: false, told_low: None }
+    }
+
+    /// Takes an order. Those of the keeper are left alone.
+    ///
+    /// # Errors
+    /// Any error of the system while segments were removed; the rest of them stays.
+    pub fn hear(&mut self, order: Order) -> io::Result<()> {
+        match order {
+            Order::MakeSpare => self.wants_spare = true,
+            Order::Remove(names) => return remove_segments(&*self.disk, &names),
+            Order::Changes(..) | Order::Load(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do. `is_low`: less is free than the reserve.
+    pub fn look(&mut self, is_low: bool) -> Look<D::File> {
+        let mut look = Look { tidings: Vec::new(), failed: None };
+        if self.wants_spare && !is_low {
+            match self.disk.create_zeroed(SPARE, self.segment_bytes) {
+                Ok(spare) => {
+                    (self.wants_spare, self.spare_failed) = (false, false);
+                    look.tidings.push(Tidings::Spare(spare));
+                }
+                Err(error) => {
+                    // The part that was made takes room that others need. It is tried again with every look, and told once.
+                    let _ = self.disk.remove(SPARE);
+                    look.failed = (!self.spare_failed).then_some(error);
+                    self.spare_failed = true;
+                }
+            }
+        }
+        let low = is_low || self.spare_failed;
+        if self.told_low != Some(low) {
+            self.told_low = Some(low);
+            look.tidings.push(Tidings::DiskLow(low));
+        }
+        look
+    }
+}
