@@ -361,10 +361,10 @@ impl Process {
 
     /// One order of the grounds, and a look at the free disk.
     pub(crate) fn grounds_step(&mut self) {
-        if let Some(order) = self.to_grounds.pop_front()
-            && self.grounds.hear(order).is_err()
-            && !self.power.is_dead()
-        {
+        if let Some(order) = self.to_grounds.pop_front() {
+            self.grounds.hear(order);
+        }
+        if self.grounds.clear().is_err() && !self.power.is_dead() {
             self.power.tally("segments not removed", "", "");
         }
         let look = self.grounds.look(self.journal.free_bytes().unwrap_or(0) == 0);

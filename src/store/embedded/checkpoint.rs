@@ -91,9 +91,10 @@ impl<S: State> Keeper<S> {
             None if covered == Mark::default() => Seals::of_nothing(),
             None => return Err("sled's seals are missing".to_owned()),
         };
-        if covered != seals.covered && covered != seals.target {
-            let (is, was) = (covered.seq, seals.target.seq);
-            return Err(format!("sled covers commit {is}, but its seals are of commit {was}"));
+        // Checkpoints that were interrupted one after another may have left it anywhere between.
+        if covered.seq < seals.covered.seq || covered.seq > seals.target.seq {
+            let (is, from, to) = (covered.seq, seals.covered.seq, seals.target.seq);
+            return Err(format!("sled covers commit {is}, but its seals are of commits {from} to {to}"));
         }
         let pending_up_to = seals.covered;
         Ok(Self {
@@ -114,9 +115,10 @@ impl<S: State> Keeper<S> {
         self.seals.covered
     }
 
-    /// The newest checkpoint that was begun: the journal must reach it.
-    pub fn reached(&self) -> Mark {
-        self.seals.target
+    /// The marks that the journal must have, if it has frames of their numbers: of the last complete checkpoint, of what the state says of
+    /// itself, and of the newest checkpoint that was begun.
+    pub fn marks(&self) -> [Mark; 3] {
+        [self.seals.covered, self.state.covered(), self.seals.target]
     }
 
     /// Takes changes that are durable in the journal, all of them up to commit `up_to`, in order.

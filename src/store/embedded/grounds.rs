@@ -2,14 +2,15 @@
 //!
 //! Job: [`Grounds`] takes the committer's orders and tells it what became of them. It starts no thread and reads no clock.
 //! Invariant: a spare that was ordered comes, as soon as there is room for it; until then changes are refused.
-//! Must never: leave half a spare behind, or take the room that is held in reserve.
+//! Must never: leave half a spare behind, take the room that is held in reserve, or remove a segment before an older one.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
 use super::committer::{Order, Tidings};
 use super::disk::Disk;
-use super::segments::{SPARE, remove_segments};
+use super::segments::SPARE;
 
 /// See the module's text.
 pub struct Grounds<D: Disk> {
@@ -18,6 +19,8 @@ pub struct Grounds<D: Disk> {
     wants_spare: bool,
     spare_failed: bool,
     told_low: Option<bool>,
+    /// Segments that are to go, oldest first.
+    going: VecDeque<String>,
 }
 
 /// What a look at the grounds led to.
@@ -31,18 +34,30 @@ pub struct Look<F> {
 impl<D: Disk> Grounds<D> {
     /// The grounds of a journal with segments of so many bytes.
     pub fn new(disk: Arc<D>, segment_bytes: u64) -> Self {
-        Self { disk, segment_bytes, wants_spare: false, spare_failed: false, told_low: None }
+        Self { disk, segment_bytes, wants_spare: false, spare_failed: false, told_low: None, going: VecDeque::new() }
     }
 
     /// Takes an order. Those of the keeper are left alone.
-    ///
-    /// # Errors
-    /// Any error of the system while segments were removed; the rest of them stays.
-    pub fn hear(&mut self, order: Order) -> io::Result<()> {
+    pub fn hear(&mut self, order: Order) {
         match order {
             Order::MakeSpare => self.wants_spare = true,
-            Order::Remove(names) => return remove_segments(&*self.disk, &names),
+            Order::Remove(names) => self.going.extend(names),
             Order::Changes(..) | Order::Load(_) => {}
+        }
+    }
+
+    /// Removes what is to go, oldest first and each durably before the next: neither a failure nor a power cut may leave a segment without
+    /// the one behind it. What could not be removed is tried again by the next call, before anything younger.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn clear(&mut self) -> io::Result<()> {
+        while let Some(name) = self.going.front() {
+            match self.disk.remove(name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.disk.sync_folder()?,
+            }
+            self.going.pop_front();
         }
         Ok(())
     }

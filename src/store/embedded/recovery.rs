@@ -154,10 +154,11 @@ pub enum Origin {
 /// [`Misfit`].
 pub fn attach<S: State, D: Disk>(state: S, files: &Files<D>, origin: Origin) -> Result<Recovered<S>, Misfit> {
     let mut keeper = Keeper::open(state).map_err(Misfit::State)?;
-    let (covered, reached) = (keeper.covered(), keeper.reached());
+    let marks = keeper.marks();
+    let [covered, _, reached] = marks;
     let mut other_history = false;
     let tail = replay(files, covered.seq, &mut |mark, body| {
-        other_history |= [covered, reached].iter().any(|known| known.seq == mark.seq && known.chain != mark.chain);
+        other_history |= marks.iter().any(|known| known.seq == mark.seq && known.chain != mark.chain);
         match body {
             Body::Commit(changes) => keeper.take(changes, mark),
             Body::Covered | Body::Checkpoint(_) => {}

@@ -1,9 +1,8 @@
-//! The segment files of the journal: their names, how one comes into use, how old ones go.
+//! The segment files of the journal: their names, and how one comes into use.
 //!
-//! Job: [`Files`] says where they are; [`activate`] turns the spare into the next one; [`newest`] tells whether the last of them was lost;
-//! [`remove_segments`] lets go.
+//! Job: [`Files`] says where they are; [`activate`] turns the spare into the next one; [`newest`] tells whether the last of them was lost.
 //! Invariant: a segment is named, durably, in the folder and in the note of the newest, before anything is appended to it.
-//! Must never: leave a segment without the one behind it, on the disk either.
+//! Must never: use a spare that is not zeros to its last byte.
 
 use std::io;
 use std::sync::Arc;
@@ -61,17 +60,6 @@ pub(super) struct Segment {
     pub(super) name: String,
     pub(super) last: CommitSeq,
     pub(super) bytes: u64,
-}
-
-/// Removes segments, oldest first, each durably before the next: a power cut must not leave one without the one behind it.
-///
-/// # Errors
-/// Any error of the system; the rest stays.
-pub fn remove_segments<D: Disk>(disk: &D, names: &[String]) -> io::Result<()> {
-    names.iter().try_for_each(|name| {
-        disk.remove(name)?;
-        disk.sync_folder()
-    })
 }
 
 /// The spare that an earlier process left, if it is what a spare must be; reading zeros is quicker than writing them.

@@ -221,15 +221,21 @@ pub(super) fn keep_grounds(
     min_free_bytes: u64,
 ) {
     let mut grounds = Grounds::new(Arc::clone(disk), segment_bytes);
+    let mut clear_failed = false;
     loop {
-        let heard = match inbox.recv_timeout(DISK_CHECK) {
+        match inbox.recv_timeout(DISK_CHECK) {
             Ok(order) => grounds.hear(order),
-            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
-        };
-        if let Err(error) = heard {
+        }
+        let cleared = grounds.clear();
+        // It is tried again with every look, and told once.
+        if let Err(error) = &cleared
+            && !clear_failed
+        {
             tracing::warn!(event.action = "journal-remove-failed", error.message = %error, "old journal segments could not be removed");
         }
+        clear_failed = cleared.is_err();
         let look = grounds.look(is_low(shared, disk, min_free_bytes));
         if let Some(error) = look.failed {
             tracing::warn!(
