@@ -135,6 +135,10 @@ fn passes_sets_that_happened_and_sets_that_did_not() {
     for value in [2, 100, 200] {
         assert_passes(&[increment(0, 1, 2), unknown, another, read(40, 41, value)], &[10, 30]);
     }
+    // The two that explain 2 and 3 before the set can not explain 4 and 5 behind it: the set did not happen.
+    let used_up = [unanswered(0, 9), unanswered(0, 9), read(20, 21, 3), increment(22, 23, 4), increment(24, 25, 5)];
+    let unknown_set = told(Op::Set(3), 30, 39, Outcome::Unknown);
+    assert_passes(&[&used_up[..], &[unknown_set, increment(50, 51, 6)]].concat(), &[10, 40]);
     let both_at_once = [set(0, 9, 100), set(1, 8, 200), increment(20, 21, 101)];
     assert_passes(&both_at_once, &[]);
     let beside_a_set = [set(10, 20, 100), increment(5, 15, 2), increment(12, 18, 101), increment(30, 31, 102)];

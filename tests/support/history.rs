@@ -138,12 +138,10 @@ fn check_counter(place: Place, operations: Vec<Operation>, rules: &Rules, verdic
         next.perhaps.extend(possible.drain());
         release(&mut waiting, &mut fillers, cut.end);
         let end = cuts.get(index + 1).map_or(u64::MAX, |following| following.start);
-        match decide(place, &cut, &next, &fillers, &waiting, end) {
+        match decide(place, &cut, (&current, &next), &fillers, &waiting, end) {
             Some(base) => {
                 check_segment(place, &mut current, &mut fillers, verdict);
-                while fillers.front().is_some_and(|filler| filler.until < cut.start) {
-                    fillers.pop_front();
-                }
+                expire(&mut fillers, cut.start);
                 next.base = base;
                 current = next;
             }
@@ -161,11 +159,18 @@ fn release(waiting: &mut VecDeque<Filler>, fillers: &mut VecDeque<Filler>, until
     }
 }
 
+/// Forgets the unknown increments that can not have happened after `start`.
+fn expire(fillers: &mut VecDeque<Filler>, start: u64) {
+    while fillers.front().is_some_and(|filler| filler.until < start) {
+        fillers.pop_front();
+    }
+}
+
 /// The value that was in force after the cut, or nothing when the cut did not happen.
 fn decide(
     place: Place,
     cut: &Cut,
-    next: &Segment,
+    (current, next): (&Segment, &Segment),
     fillers: &VecDeque<Filler>,
     waiting: &VecDeque<Filler>,
     end: u64,
@@ -173,9 +178,13 @@ fn decide(
     if let ([only], true) = (cut.candidates.as_slice(), cut.certain) {
         return Some(*only);
     }
+    // What explains a gap before the cut can not explain one behind it too.
+    let mut left = fillers.clone();
+    check_segment(place, &mut current.clone(), &mut left, &mut Verdict::default());
+    expire(&mut left, cut.start);
     let explains = |base: u64| {
         let mut trial = Segment { base, ..next.clone() };
-        let mut available = fillers.clone();
+        let mut available = left.clone();
         available.extend(waiting.iter().take_while(|filler| filler.sent < end));
         let mut outcome = Verdict::default();
         check_segment(place, &mut trial, &mut available, &mut outcome);
