@@ -185,6 +185,10 @@ pub fn attach<S: State, D: Disk>(state: S, files: &Files<D>, origin: Origin) -> 
         let (is, was) = (covered.seq, tail.checkpointed);
         return Err(Misfit::State(format!("sled covers commit {is}, but the journal knows a checkpoint of {was}")));
     }
+    if origin == Origin::Rebuilt {
+        // The old state may have covered a checkpoint frame at the journal's end; the new one must not stop at the last commit before it.
+        keeper.take([], tail.last());
+    }
     let report = Recovery {
         frames: tail.frames,
         last: tail.last().seq,
