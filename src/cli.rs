@@ -34,7 +34,7 @@ pub enum Command {
     ///
     /// Takes the same settings as `serve`, so that it finds the server in the same place. Exits 0 if ready, 1 if not.
     Healthcheck(Flags),
-    /// Check the store of a stopped server: exits 0 if clean, 3 if healed or healable, 4 if not
+    /// Check the store of a stopped server: exits 0 if clean, 3 if a start rebuilds it, 4 if not
     ///
     /// Only the data folder matters; the other settings of `serve` are accepted so that both take the same file,
     /// environment and flags.

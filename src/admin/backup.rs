@@ -25,12 +25,14 @@ const PIECE: usize = 1 << 18;
 pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn FnMut(&str)) -> Result<Summary> {
     let name = to
         .file_name()
-        .filter(|_| !to.is_dir())
+        .filter(|_| to.symlink_metadata().is_ok_and(|found| found.is_file()) || !to.exists())
         .with_context(|| format!("--to {} is not a file's name", to.display()))?;
     let name = name.to_str().with_context(|| format!("--to {} is not UTF-8", to.display()))?;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let disk = Arc::new(RealDisk::new(folder.to_owned()));
-    let create = || BackupWriter::create(disk, name).with_context(|| format!("--to {}", to.display()));
+    // Of its own, so that two commands with one target do not write into one file.
+    let partial = format!(".{name}.{}", std::process::id());
+    let create = || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
     let writer = match connect(data_dir) {
         Ok(stream) => {
             let mut writer = create()?;

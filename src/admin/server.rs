@@ -9,11 +9,18 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use super::{Address, LONGEST_LINE, Made, Reply, Request};
 use crate::store::embedded::EmbeddedStore;
 
+/// Connections at once; more wait.
+const AT_ONCE: usize = 8;
+/// After a connection could not be taken.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long a peer may neither send its request nor take an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,13 +43,24 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 /// Serves connections for as long as it is polled.
 ///
 /// # Errors
-/// Any error of the system that makes the listener unusable.
+/// Any error of the system that makes the listener unusable from the start.
 pub async fn serve(listener: UnixListener, store: EmbeddedStore) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
+    let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let (stream, _) = listener.accept().await?;
-        let (stream, store, runtime) = (stream.into_std()?, store.clone(), tokio::runtime::Handle::current());
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
+        let accepted = listener.accept().await.and_then(|(stream, _)| stream.into_std());
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(event.action = "admin-accept-failed", error.message = %error, "an admin connection could not be taken");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let (store, runtime) = (store.clone(), tokio::runtime::Handle::current());
         tokio::task::spawn_blocking(move || {
+            let _place = place;
             if let Err(error) = answer(&stream, &store, &runtime) {
                 tracing::debug!(event.action = "admin-connection", error.message = %error, "an admin connection ended early");
             }

@@ -92,7 +92,7 @@ impl Scribe {
         };
         let Some(writer) = self.writer.take() else { return Ok(None) };
         let summary = writer.finish(&named).map_err(|error| error.to_string())?;
-        let _ = archive::prune(&self.disk, keep);
+        let _ = archive::prune(&self.disk, crate::start::STORE, keep);
         Ok(Some(summary.header.mark))
     }
 }

@@ -25,7 +25,7 @@ use crate::process::{Parts, Process};
 use crate::state::SimState;
 use crate::support::Random;
 
-const STORE: StoreId = [7; 16];
+pub(crate) const STORE: StoreId = [7; 16];
 
 /// Everything that outlives a process.
 pub(crate) struct Site {
@@ -147,6 +147,7 @@ impl Site {
             rebuild(&mut state, |visit| read_file(&self.backups, name, visit)).map_err(|error| error.to_string())?;
         }
         let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
+        recovered.tail.make_durable(files).map_err(|error| error.to_string())?;
         settle(recovered.keeper).map_err(|trouble| format!("{trouble:?}"))
     }
 
@@ -204,7 +205,7 @@ pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report
         site.clear()?;
     }
     let (recovered, healed) = site.recover(&files, if is_new { Origin::New } else { Origin::Found })?;
-    let _ = archive::prune(&site.backups, usize::MAX);
+    let _ = archive::prune(&site.backups, STORE, usize::MAX);
     let backed_up = newest_backup(&site.backups);
     let Recovered { keeper, tail, .. } = recovered;
     let last = tail.last();

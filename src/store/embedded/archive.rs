@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backups/00000000000000001004.backup       every commit up to 1004, verified when it was written
-//! backups/00000000000000002310.partial      being written, or left by a process that died: never read
+//! backups/00000000000000002310.backup.partial   being written, or left by a process that died: never read
 //! ```
 //! Job: [`BackupWriter`] writes one; [`newest_first`] and [`prune`] look after those that are there.
 //! Invariant: a file that ends in `.backup` was synced, read back and proved before it got that name, and its name was synced before anybody
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::backup::{BackupError, HEADER_BYTES, Header, Summary, Visit, read};
 use super::disk::{Disk, DiskFile};
-use super::frame::CommitSeq;
+use super::frame::{CommitSeq, StoreId};
 
 const SUFFIX: &str = ".backup";
 /// What a file is called before it is a backup.
@@ -53,12 +53,13 @@ pub fn header<D: Disk>(disk: &D, name: &str) -> Result<Header, BackupError> {
     Header::decode(whole).ok_or_else(bad)
 }
 
-/// Removes all but the `keep` newest backups, and what was never finished.
+/// Removes all but the `keep` newest backups of this store, and what was never finished. Files of another store are left alone.
 ///
 /// # Errors
 /// Any error of the system.
-pub fn prune<D: Disk>(disk: &D, keep: usize) -> io::Result<()> {
-    for (_, name) in newest_first(disk)?.into_iter().skip(keep) {
+pub fn prune<D: Disk>(disk: &D, store: StoreId, keep: usize) -> io::Result<()> {
+    let own = |(_, name): &(CommitSeq, String)| header(disk, name).is_ok_and(|header| header.store == store);
+    for (_, name) in newest_first(disk)?.into_iter().filter(own).skip(keep) {
         disk.remove(&name)?;
     }
     disk.list()?.iter().filter(|name| name.ends_with(PARTIAL)).try_for_each(|name| disk.remove(name))
@@ -96,12 +97,12 @@ pub struct BackupWriter<D: Disk> {
 }
 
 impl<D: Disk> BackupWriter<D> {
-    /// Begins a file that will be called `name`.
+    /// Begins a file, which is called `name` and [`PARTIAL`] until it is finished.
     ///
     /// # Errors
     /// Any error of the system.
     pub fn create(disk: Arc<D>, name: &str) -> io::Result<Self> {
-        let partial = format!("{}{PARTIAL}", name.strip_suffix(SUFFIX).unwrap_or(name));
+        let partial = format!("{name}{PARTIAL}");
         let file = disk.create(&partial)?;
         Ok(Self { disk, file, partial, offset: 0, unsynced: 0, is_backup: false })
     }

@@ -13,6 +13,7 @@
 //! Must never: decide a value; report a checkpoint before state and seals are durable; return a record of a bucket that is not proved.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use super::backup::Encoder;
 use super::frame::{Change, Mark};
@@ -32,6 +33,13 @@ pub enum KeeperTrouble {
     Damaged(String),
     /// A write failed: nothing is known, the store must stop.
     Failed(String),
+}
+
+impl fmt::Display for KeeperTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Damaged(problem) | Self::Failed(problem)) = self;
+        f.write_str(problem)
+    }
 }
 
 /// Where a checkpoint is.
@@ -202,7 +210,9 @@ impl<S: State> Keeper<S> {
         if self.is_busy() {
             return;
         }
-        self.target = self.pending_up_to;
+        // One that was interrupted may have reached further than the last commit: to a checkpoint frame. It never goes back.
+        let reached = self.seals.target;
+        self.target = if reached.seq > self.pending_up_to.seq { reached } else { self.pending_up_to };
         self.writing = std::mem::take(&mut self.pending);
         self.entries = self.writing.iter().map(|(key, record)| entry(key, record.as_ref())).collect();
         // sled writes neighbours together, and a backup wants them in order.

@@ -35,7 +35,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Any error of the system.
     fn create(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing; where only reading is allowed, for that.
     ///
     /// # Errors
     /// Any error of the system.
@@ -146,19 +146,25 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<RealFile> {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.folder.join(name))
-            .map(RealFile)
+        // A file that is there is replaced and not opened: it might be a link, or have readers.
+        let path = self.folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(RealFile)
     }
 
     fn open(&self, name: &str) -> io::Result<RealFile> {
-        OpenOptions::new().read(true).write(true).open(self.folder.join(name)).map(RealFile)
+        let path = self.folder.join(name);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error)
+                if [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) =>
+            {
+                File::open(path).map(RealFile)
+            }
+            other => other.map(RealFile),
+        }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

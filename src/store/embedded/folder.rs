@@ -74,7 +74,17 @@ impl Folder {
             let problem = "a restore began here and did not end; run `odometer restore` again".to_owned();
             return Err(FolderError::Format { path: path.to_owned(), problem });
         }
-        Self::take_unfinished(path)
+        let folder = Self::take_unfinished(path)?;
+        // A restore that was killed when all was done left its mark; later it would be taken for a folder that may be cleared.
+        let marker = path.join(RESTORING);
+        if Self::is_store(path) && marker.exists() {
+            let clear = || {
+                fs::remove_file(&marker)?;
+                File::open(path)?.sync_all()
+            };
+            clear().map_err(|cause| FolderError::Io { path: marker.clone(), cause })?;
+        }
+        Ok(folder)
     }
 
     /// As [`Folder::take`], also where a restore has begun.
@@ -108,6 +118,7 @@ impl Folder {
         for inner in ["journal", "sled", "backups"].map(|name| path.join(name)) {
             DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at(&inner))?;
         }
+        File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -168,7 +179,12 @@ impl Folder {
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
-            File::open(&self.path)?.sync_all()
+            File::open(&self.path)?.sync_all()?;
+            // The folder itself may be as new as what is in it.
+            match self.path.canonicalize()?.parent() {
+                Some(parent) => File::open(parent)?.sync_all(),
+                None => Ok(()),
+            }
         };
         write().map_err(|cause| FolderError::Io { path: path.clone(), cause })
     }

@@ -21,6 +21,8 @@ pub struct Grounds<D: Disk> {
     told_low: Option<bool>,
     /// Segments that are to go, oldest first.
     going: VecDeque<String>,
+    /// A sync of the folder failed: what it holds after a power cut is not known, and nothing more is removed.
+    is_stuck: bool,
 }
 
 /// What a look at the grounds led to.
@@ -34,7 +36,15 @@ pub struct Look<F> {
 impl<D: Disk> Grounds<D> {
     /// The grounds of a journal with segments of so many bytes.
     pub fn new(disk: Arc<D>, segment_bytes: u64) -> Self {
-        Self { disk, segment_bytes, wants_spare: false, spare_failed: false, told_low: None, going: VecDeque::new() }
+        Self {
+            disk,
+            segment_bytes,
+            wants_spare: false,
+            spare_failed: false,
+            told_low: None,
+            going: VecDeque::new(),
+            is_stuck: false,
+        }
     }
 
     /// Takes an order. Those of the keeper are left alone.
@@ -52,12 +62,10 @@ impl<D: Disk> Grounds<D> {
     /// # Errors
     /// Any error of the system.
     pub fn clear(&mut self) -> io::Result<()> {
-        while let Some(name) = self.going.front() {
-            match self.disk.remove(name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.disk.sync_folder()?,
-            }
+        while let Some(name) = self.going.front().filter(|_| !self.is_stuck) {
+            self.disk.remove(name)?;
             self.going.pop_front();
+            self.disk.sync_folder().inspect_err(|_| self.is_stuck = true)?;
         }
         Ok(())
     }

@@ -14,8 +14,9 @@
 //! Must never: use a backup that was not proved in this run, or throw the damaged state away.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::archive::{self, newest_first, read_file};
@@ -128,10 +129,12 @@ pub fn rebuild<S: State>(
 /// # Errors
 /// Any error of the system; the next start heals again.
 pub fn swap(data_dir: &Path, quarantine: &str) -> io::Result<()> {
-    let sync = || File::open(data_dir)?.sync_all();
-    fs::create_dir_all(data_dir.join(quarantine))?;
-    fs::rename(data_dir.join("sled"), data_dir.join(quarantine).join("sled"))?;
-    sync()?;
+    let sync = |folder: &Path| File::open(folder)?.sync_all();
+    let quarantine = data_dir.join(quarantine);
+    DirBuilder::new().mode(0o700).create(&quarantine)?;
+    fs::rename(data_dir.join("sled"), quarantine.join("sled"))?;
+    sync(&quarantine)?;
+    sync(data_dir)?;
     fs::rename(data_dir.join("sled.healing"), data_dir.join("sled"))?;
-    sync()
+    sync(data_dir)
 }

@@ -58,16 +58,8 @@ impl<D: Disk> Journal<D> {
     /// # Errors
     /// [`JournalError::Io`], a full disk among them.
     pub fn start(files: Files<D>, tail: Tail) -> Result<Self, JournalError> {
+        tail.make_durable(&files)?;
         let Tail { segments: mut older, next_number, mut expected, rewrite, .. } = tail;
-        if let Some(rewrite) = &rewrite {
-            let again = || -> io::Result<()> {
-                let mut file = files.disk.open(&rewrite.name)?;
-                file.write_all_at(&rewrite.header, 0)?;
-                file.write_all_at(&rewrite.last_frame, rewrite.offset as u64)?;
-                file.sync()
-            };
-            again().map_err(|source| io_error(&rewrite.name, source))?;
-        }
         expected.epoch += 1;
         let spare = match left_spare(&files) {
             Some(spare) => spare,

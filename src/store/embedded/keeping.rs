@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
@@ -40,6 +41,10 @@ const CHUNKS: usize = 4;
 const OFFER_AGAIN: Duration = Duration::from_millis(1);
 /// A backup that failed is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// The first backup of a store is made so soon after a start.
+const FIRST_BACKUP: Duration = Duration::from_secs(60);
+/// A scribe that takes nothing for so long is given up, so that checkpoints go on.
+const STUCK: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// What somebody who asked for a backup gets: the open file, which has no name any more, and what it holds.
@@ -68,6 +73,8 @@ struct Job {
     in_hand: Option<Chunk>,
     asked: Option<Asked>,
     started: Instant,
+    /// When the scribe last took something.
+    taken: Instant,
 }
 
 /// Everything that the keeper's thread owns.
@@ -81,6 +88,8 @@ pub(super) struct Keeping {
     pub(super) folder: PathBuf,
     pub(super) store: StoreId,
     pub(super) min_free_bytes: u64,
+    /// The journal still has its first commit.
+    pub(super) journal_is_complete: bool,
     /// The newest backup when the store was opened, and when it was made, in seconds since 1970.
     pub(super) newest_backup: Option<(CommitSeq, u64)>,
 }
@@ -103,14 +112,18 @@ impl Keeping {
     /// Runs until the store is closed.
     pub(super) fn run(mut self) {
         let now = Instant::now();
-        let since =
-            self.newest_backup.map_or(Duration::ZERO, |(_, at)| Duration::from_secs(now_unix_s().saturating_sub(at)));
+        // A store without a backup gets one soon; where the journal no longer has its first commit, at once: until then nothing could be healed.
+        let due_in = |policy: BackupPolicy| match self.newest_backup {
+            Some((_, at)) => policy.interval.saturating_sub(Duration::from_secs(now_unix_s().saturating_sub(at))),
+            None if self.journal_is_complete => policy.interval.min(FIRST_BACKUP),
+            None => Duration::ZERO,
+        };
         let mut turn = Turn {
             checkpoint_started: now,
             segments_behind: 1,
             older_bytes: 0,
             closing: None,
-            backup_due: self.policy.map(|policy| now + policy.interval.saturating_sub(since)),
+            backup_due: self.policy.map(|policy| now + due_in(policy)),
             not_before: None,
             backed_up: self.newest_backup.map_or(CommitSeq(0), |(seq, _)| seq),
             asked: VecDeque::new(),
@@ -224,11 +237,19 @@ impl Keeping {
         {
             let ended = matches!(chunk, Chunk::End(_));
             match job.scribe.as_ref().map(|scribe| scribe.try_send(chunk)) {
-                Some(Ok(())) if ended => job.scribe = None,
-                Some(Ok(())) => {}
-                Some(Err(TrySendError::Full(chunk))) => {
+                Some(Ok(())) => {
+                    job.taken = Instant::now();
+                    if ended {
+                        job.scribe = None;
+                    }
+                }
+                Some(Err(TrySendError::Full(chunk))) if job.taken.elapsed() < STUCK => {
                     job.in_hand = Some(chunk);
                     return true;
+                }
+                Some(Err(TrySendError::Full(_))) => {
+                    job.scribe = None;
+                    self.keeper.abandon_backup();
                 }
                 // The scribe gave up; why, it tells by itself.
                 Some(Err(TrySendError::Disconnected(_))) | None => self.keeper.abandon_backup(),
@@ -256,7 +277,10 @@ impl Keeping {
 
     /// sled does not hold what was written: nothing of it is believed any more, and the next start rebuilds it.
     fn damaged(&mut self, problem: &str) {
-        if let Err(error) = self.keeper.condemn(problem) {
+        // Without backups there may be nothing to rebuild it from, and the damage may pass: then the next start looks again.
+        if self.policy.is_some()
+            && let Err(error) = self.keeper.condemn(problem)
+        {
             tracing::error!(event.action = "condemn-failed", error.message = %error, "the damaged state could not be marked");
         }
         self.tell(Tidings::Failed(format!("the state is damaged: {problem}; a restart rebuilds it")));
@@ -275,16 +299,24 @@ impl Keeping {
             disk: Arc::new(RealDisk::new(self.folder.clone())),
             seq: header.mark.seq,
             min_free_bytes: self.min_free_bytes,
+            store: self.store,
             keep: if asked.is_none() { self.policy.map(|policy| policy.keep) } else { None },
         };
         let own = self.own.clone();
-        let run = move || drop(own.send(KeeperMessage::BackupEnded(writing.run(&chunks))));
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(|| writing.run(&chunks)));
+            let result = result.unwrap_or_else(|_| Err("its thread panicked".to_owned()));
+            let _ = own.send(KeeperMessage::BackupEnded(result));
+        };
         match thread::Builder::new().name("odometer-scribe".to_owned()).spawn(run) {
             Ok(_) => {
-                turn.job = Some(Job { scribe: Some(scribe), in_hand: None, asked, started: now });
+                turn.job = Some(Job { scribe: Some(scribe), in_hand: None, asked, started: now, taken: now });
                 self.keeper.begin_backup(Encoder::new(&header));
             }
-            Err(error) => drop(asked.map(|asked| asked.send(Err(error.to_string())))),
+            Err(error) => {
+                turn.job = Some(Job { scribe: None, in_hand: None, asked, started: now, taken: now });
+                self.backup_ended(turn, Err(format!("its thread can not be started: {error}")));
+            }
         }
     }
 
@@ -298,6 +330,8 @@ impl Keeping {
             (Some(asked), Err(problem)) => drop(asked.send(Err(problem))),
             (None, Ok((_, summary))) => {
                 turn.backed_up = summary.header.mark.seq;
+                // What it covers is about to go; the committer tells of the rest.
+                turn.older_bytes = 0;
                 self.tell(Tidings::BackedUp(turn.backed_up));
                 self.shared.metrics.tell_backup(summary.header.created_unix_s);
                 let took = u64::try_from(job.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -334,6 +368,7 @@ struct Scribe {
     disk: Arc<RealDisk>,
     seq: CommitSeq,
     min_free_bytes: u64,
+    store: StoreId,
     /// How many automatic backups are kept; `None`: the file is for somebody who asked, and gets no name.
     keep: Option<usize>,
 }
@@ -364,7 +399,7 @@ impl Scribe {
         };
         let summary = writer.finish(&named).map_err(|error| error.to_string())?;
         // Old ones that stay for now go next time.
-        let _ = archive::prune(&*self.disk, keep);
+        let _ = archive::prune(&*self.disk, self.store, keep);
         Ok((None, summary))
     }
 }

@@ -48,7 +48,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::backup::Summary;
 use self::committer::Committer;
-use self::disk::RealDisk;
+use self::disk::{Disk, RealDisk};
 use self::folder::Folder;
 use self::frame::CommitSeq;
 use self::journal::Journal;
@@ -128,8 +128,9 @@ impl EmbeddedStore {
         let recovered = recover(&folder, &files, is_new, keeping::now_unix_s())?;
         let backups = RealDisk::new(folder.backups());
         // Only what was never finished goes; a folder that can not be listed has no backup to count on.
-        let _ = archive::prune(&backups, usize::MAX);
-        let newest_backup = newest_backup(&backups, store);
+        let _ = archive::prune(&backups, store, usize::MAX);
+        let newest_backup = newest_backup(&backups, store, recovered.tail.last().seq);
+        let journal_is_complete = recovered.tail.before.seq == CommitSeq(0);
         let journal = Journal::start(files, recovered.tail).map_err(|error| OpenError::Journal {
             cause: error,
             advice: "free some disk, or see to the disk".into(),
@@ -175,6 +176,7 @@ impl EmbeddedStore {
             folder: folder.backups(),
             store,
             min_free_bytes: options.min_free_disk_bytes,
+            journal_is_complete,
             newest_backup,
         };
         let handle = start(options, &shared, committer, keeping, disk, folder)?;
@@ -375,12 +377,15 @@ impl Shared {
     }
 }
 
-/// The newest automatic backup of this store, and when it was made. It got its name after it was verified.
-fn newest_backup(backups: &RealDisk, store: frame::StoreId) -> Option<(CommitSeq, u64)> {
-    let (seq, name) = archive::newest_first(backups).ok()?.into_iter().next()?;
-    let header =
-        archive::header(backups, &name).ok().filter(|header| header.store == store && header.mark.seq == seq)?;
-    Some((seq, header.created_unix_s))
+/// The newest automatic backup of this store that its journal reaches, and when it was made. It got its name after it was verified; that the
+/// name is durable is made sure here.
+fn newest_backup(backups: &RealDisk, store: frame::StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
+    backups.sync_folder().ok()?;
+    let found = archive::newest_first(backups).ok()?;
+    found.into_iter().filter(|(seq, _)| *seq <= last).find_map(|(seq, name)| {
+        let header = archive::header(backups, &name).ok()?;
+        (header.store == store && header.mark.seq == seq).then_some((seq, header.created_unix_s))
+    })
 }
 
 /// An id for a store that never was.

@@ -137,6 +137,15 @@ pub enum Misfit {
     LostEnd(String),
 }
 
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(problem) | Self::LostEnd(problem) => f.write_str(problem),
+            Self::Journal(error) => error.fmt(f),
+        }
+    }
+}
+
 /// Where a state comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -253,13 +262,15 @@ fn make_state(folder: &Folder, files: &Files<RealDisk>, base: &Base) -> Result<(
         fs::remove_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     DirBuilder::new().mode(0o700).create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut state = SledState::open(&path).map_err(|trouble| format!("{trouble:?}"))?;
+    let mut state = SledState::open(&path).map_err(|trouble| trouble.to_string())?;
     if let Base::Backup(name, _) = base {
         let backups = RealDisk::new(folder.backups());
         rebuild(&mut state, |visit| read_file(&backups, name, visit)).map_err(|error| error.to_string())?;
     }
-    let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
-    settle(recovered.keeper).map_err(|trouble| format!("{trouble:?}"))
+    let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| misfit.to_string())?;
+    // The state will say that the journal reaches its end; so it must, on the disk.
+    recovered.tail.make_durable(files).map_err(|error| error.to_string())?;
+    settle(recovered.keeper).map_err(|trouble| trouble.to_string())
 }
 
 /// Takes a whole checkpoint.
@@ -277,7 +288,9 @@ pub fn settle<S: State>(mut keeper: Keeper<S>) -> Result<(), KeeperTrouble> {
 /// What to do where nothing can be rebuilt, with the names to type.
 fn advice(folder: &Folder) -> String {
     let data_dir = folder.path().display();
-    let newest = newest_first(&RealDisk::new(folder.backups())).ok().and_then(|found| found.into_iter().next());
+    let backups = RealDisk::new(folder.backups());
+    let is_whole = |(_, name): &(CommitSeq, String)| read_file(&backups, name, &mut |_, _| Ok(())).is_ok();
+    let newest = newest_first(&backups).ok().and_then(|found| found.into_iter().find(is_whole));
     let from =
         newest.map_or_else(|| "BACKUP".to_owned(), |(_, name)| folder.backups().join(name).display().to_string());
     format!(
@@ -383,8 +396,10 @@ pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
         Ok(mut recovered) => match recovered.keeper.prove_all() {
             Ok(_) => return Ok(Verdict::Clean(recovered.report)),
             Err(problem) => {
-                // So that a start does not have to meet the damage by chance.
-                recovered.keeper.condemn(&problem).map_err(OpenError::State)?;
+                // So that a start does not have to meet the damage by chance; but only if there is something to rebuild it from.
+                if base(&folder, &files, &problem).is_ok() {
+                    recovered.keeper.condemn(&problem).map_err(OpenError::State)?;
+                }
                 problem
             }
         },

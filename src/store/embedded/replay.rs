@@ -49,6 +49,22 @@ impl Tail {
         })
     }
 
+    /// Writes the last header and the last frame once more, and syncs them: a write or a sync that failed may have left pages that look clean
+    /// and never reached the disk. Nothing may be built upon the journal's end before this.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn make_durable<D: Disk>(&self, files: &Files<D>) -> Result<(), JournalError> {
+        let Some(rewrite) = &self.rewrite else { return Ok(()) };
+        let again = || {
+            let mut file = files.disk.open(&rewrite.name)?;
+            file.write_all_at(&rewrite.header, 0)?;
+            file.write_all_at(&rewrite.last_frame, rewrite.offset as u64)?;
+            file.sync()
+        };
+        again().map_err(|source| io_error(&rewrite.name, source))
+    }
+
     /// The last frame.
     #[must_use]
     pub fn last(&self) -> Mark {

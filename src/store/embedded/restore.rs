@@ -42,7 +42,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The new state could not be made.
-    #[error("{0:?}")]
+    #[error("{0}")]
     State(StateTrouble),
     /// The system refused.
     #[error("{0}: {1}")]
@@ -92,8 +92,6 @@ pub fn restore(
     drop(Journal::start(files, Tail::after(summary.header.mark))?);
     folder.declare(fresh)?;
     fs::remove_file(&marker).and_then(|()| sync(data_dir)).map_err(at)?;
-    let parent = data_dir.canonicalize().ok().and_then(|path| Some(path.parent()?.to_owned()));
-    parent.map_or(Ok(()), |parent| sync(&parent)).map_err(at)?;
     Ok(summary)
 }
 

@@ -9,6 +9,7 @@
 //! removed first; its panics while opening are caught and become an error; its file lock may outlive its owner by a moment, so
 //! opening waits for it for two seconds.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -90,12 +91,24 @@ pub enum StateTrouble {
     System(String),
 }
 
-fn trouble(kind: io::ErrorKind, text: String) -> StateTrouble {
-    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull, WouldBlock};
-    match kind {
-        PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | ResourceBusy | StorageFull | WouldBlock => {
-            StateTrouble::System(text)
-        }
+impl fmt::Display for StateTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Damaged(text) | Self::System(text)) = self;
+        f.write_str(text)
+    }
+}
+
+fn trouble(error: &io::Error, text: String) -> StateTrouble {
+    use io::ErrorKind::{
+        Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull,
+        TimedOut, WouldBlock,
+    };
+    // Too many open files, in this process or in the system, have no kind of their own.
+    let too_many_files = matches!(error.raw_os_error(), Some(23 | 24));
+    match error.kind() {
+        Interrupted | OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | ResourceBusy
+        | StorageFull | TimedOut | WouldBlock => StateTrouble::System(text),
+        _ if too_many_files => StateTrouble::System(text),
         _ => StateTrouble::Damaged(text),
     }
 }
@@ -115,14 +128,14 @@ impl SledState {
     /// # Errors
     /// [`StateTrouble`], which tells damage from what the system refused.
     pub fn open(folder: &Path) -> Result<Self, StateTrouble> {
-        let file =
-            |name: &str, error: &io::Error| trouble(error.kind(), format!("{}: {error}", folder.join(name).display()));
+        let file = |name: &str, error: &io::Error| trouble(error, format!("{}: {error}", folder.join(name).display()));
         match fs::read_to_string(folder.join(CONDEMNED)) {
             Ok(why) => return Err(StateTrouble::Damaged(why)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(file(CONDEMNED, &error)),
         }
         remove_unfinished_snapshots(folder).map_err(|error| file("", &error))?;
+        read_from_the_disk(&folder.join("db")).map_err(|error| file("db", &error))?;
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
             let config = sled::Config::new().path(folder).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
@@ -137,7 +150,7 @@ impl SledState {
                 Ok(Err(error)) => {
                     let text = format!("sled can not open {}: {error}", folder.display());
                     return Err(match error {
-                        sled::Error::Io(error) => trouble(error.kind(), text),
+                        sled::Error::Io(error) => trouble(&error, text),
                         _ => StateTrouble::Damaged(text),
                     });
                 }
@@ -242,6 +255,21 @@ fn parse_covered(bytes: &[u8]) -> Option<Mark> {
     let (seq, chain) = body.split_first_chunk::<8>()?;
     let mark = Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(chain.try_into().ok()?) };
     (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(mark)
+}
+
+/// Makes sure that what is read is what the disk has: after a sync that failed, pages may look clean that never got there, and what the
+/// seals prove must be there after a power cut too.
+fn read_from_the_disk(path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(file) => {
+            file.sync_data()?;
+            // Advice; where it is not taken, there is nothing else to do.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
