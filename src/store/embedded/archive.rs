@@ -28,7 +28,8 @@ pub fn name_of(seq: CommitSeq) -> String {
 }
 
 fn seq_of(name: &str) -> Option<CommitSeq> {
-    name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 20)?.parse().ok().map(CommitSeq)
+    let seq = name.strip_suffix(SUFFIX)?.parse().ok().map(CommitSeq)?;
+    (name_of(seq) == name).then_some(seq)
 }
 
 /// The backups in a folder, by name, newest first. Their content is not looked at.

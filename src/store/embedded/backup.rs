@@ -97,16 +97,15 @@ impl Header {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
-        let valid = bytes[0..8] == MAGIC && bytes[60..64] == crc32c::crc32c(&bytes[0..60]).to_be_bytes();
-        valid.then_some(())?;
-        Some(Self {
+        let header = Self {
             store: bytes[8..24].try_into().ok()?,
             mark: Mark {
                 seq: CommitSeq(u64::from_be_bytes(bytes[24..32].try_into().ok()?)),
                 chain: u32::from_be_bytes(bytes[32..36].try_into().ok()?),
             },
             created_unix_s: u64::from_be_bytes(bytes[36..44].try_into().ok()?),
-        })
+        };
+        (header.mark.seq <= CommitSeq::LARGEST && header.encode() == *bytes).then_some(header)
     }
 }
 

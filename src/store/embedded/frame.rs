@@ -30,6 +30,9 @@ use super::record::{Key, Record};
 pub struct CommitSeq(pub u64);
 
 impl CommitSeq {
+    /// The largest that is read from a file: no store comes so far, and from here one can count on for ever.
+    pub const LARGEST: Self = Self(u64::MAX / 2);
+
     /// The number after this one.
     #[must_use]
     pub fn next(self) -> Self {
@@ -103,16 +106,16 @@ impl SegmentHeader {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; SEGMENT_HEADER_BYTES] = bytes.first_chunk()?;
-        let checked = be_u32(bytes, 60)? == crc32c::crc32c(&bytes[0..60]);
-        let valid = bytes[0..8] == MAGIC && checked && be_u64(bytes, 32)? > 0;
-        valid.then_some(())?;
-        Some(Self {
+        let header = Self {
             store: bytes[8..24].try_into().ok()?,
             epoch: be_u64(bytes, 24)?,
             first: CommitSeq(be_u64(bytes, 32)?),
             chain: be_u32(bytes, 40)?,
             bytes: be_u64(bytes, 44)?,
-        })
+        };
+        let counts = |number| number <= CommitSeq::LARGEST.0;
+        let possible = header.first.0 > 0 && counts(header.first.0) && counts(header.epoch);
+        (possible && header.encode() == *bytes).then_some(header)
     }
 }
 
@@ -241,7 +244,7 @@ fn decode(rest: &[u8], expected: Expected, covered: CommitSeq) -> Option<Found> 
     let body = match be_u32(frame, 12)? {
         KIND_COMMIT if expected.seq <= covered => Body::Covered,
         KIND_COMMIT => Body::Commit(decode_changes(payload)?),
-        KIND_CHECKPOINT => Body::Checkpoint(CommitSeq(be_u64(payload, 0)?)),
+        KIND_CHECKPOINT => Body::Checkpoint(CommitSeq(u64::from_be_bytes(payload.try_into().ok()?))),
         _ => return None,
     };
     Some(Found::Frame { body, crc: be_u32(frame, 4)?, bytes: padded(length) })

@@ -114,7 +114,11 @@ impl Key {
         let key = match kind {
             1 => Self::Tenants,
             2 => Self::Tenant(TenantId(rest.u64()?)),
-            3 => Self::Name(TenantName::parse(rest.text()?).map_err(|_| bad("not a tenant name"))?.folded()),
+            3 => {
+                let name = TenantName::parse(rest.text()?).map_err(|_| bad("not a tenant name"))?;
+                // Two spellings would be two records of one key.
+                Some(name.folded()).filter(|folded| folded == name.as_str()).map(Self::Name).ok_or(bad("not folded"))?
+            }
             4 => Self::ApiKey(KeyId(rest.array()?)),
             5 => {
                 let tenant = TenantId(rest.u64()?);
@@ -317,6 +321,12 @@ mod tests {
                 assert!(Record::decode(&key, &key_bytes, &record_bytes[..length]).is_err());
             }
         }
+    }
+
+    #[test]
+    fn a_name_is_a_key_in_one_spelling_only() {
+        assert_eq!(Key::decode(b"\x03alice"), Ok(Key::Name("alice".into())));
+        assert!(Key::decode(b"\x03Alice").is_err());
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Seals {
 fn read_mark(bytes: &[u8]) -> Option<(Mark, &[u8])> {
     let (seq, rest) = bytes.split_first_chunk()?;
     let (chain, rest) = rest.split_first_chunk()?;
-    Some((Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) }, rest))
+    let mark = Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) };
+    (mark.seq <= CommitSeq::LARGEST).then_some((mark, rest))
 }
 
 #[cfg(test)]

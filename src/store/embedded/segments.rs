@@ -120,7 +120,9 @@ pub(super) fn name_of(number: u64) -> String {
 }
 
 pub(super) fn number_of(name: &str) -> Option<u64> {
-    name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 20)?.parse().ok()
+    let number = name.strip_suffix(SUFFIX)?.parse().ok()?;
+    // One spelling for each number, and none from which one could not count on.
+    (number <= CommitSeq::LARGEST.0 && name_of(number) == name).then_some(number)
 }
 
 pub(super) fn io_error(name: &str, source: io::Error) -> JournalError {
