@@ -1,0 +1,118 @@
+//! The corpus files that are real encodings.
+//!
+//! Job: make them, from a store's point of view: a record of each kind, segments that follow one another, a backup, seals. Invariant: they are
+//! the same bytes at every time. Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
+
+use odometer::counter::{Counter, CounterName, Value};
+use odometer::store::KeyRecord;
+use odometer::store::embedded::backup::{Encoder, Header};
+use odometer::store::embedded::frame::{CommitSeq, Expected, Mark, SegmentHeader, encode_checkpoint, encode_commit};
+use odometer::store::embedded::record::{Key, Record, TenantRecord};
+use odometer::store::embedded::seals::Seals;
+use odometer::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
+
+use super::targets::{FOLLOW, MEND};
+
+/// Target, file name and bytes.
+pub(crate) type Sample = (&'static str, String, Vec<u8>);
+
+const STORE: [u8; 16] = *b"a store's number";
+const SEGMENT_BYTES: u64 = 512;
+
+/// See the module's text.
+pub(crate) fn all() -> Vec<Sample> {
+    let mut samples: Vec<Sample> = records().iter().enumerate().flat_map(|(at, one)| record_samples(at, one)).collect();
+    for (name, flags) in [("as-written", 0), ("mended", MEND), ("followed", MEND | FOLLOW)] {
+        samples.push(("frame", name.to_owned(), with_flags(flags, &folder())));
+        samples.push(("backup", name.to_owned(), with_flags(flags, &backup())));
+        samples.push(("seals", name.to_owned(), with_flags(flags, &seals())));
+    }
+    samples.push(("frame", "lone-frame".to_owned(), with_flags(0, &file(2, &frames(1, 0).0))));
+    samples
+}
+
+fn with_flags(flags: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[flags], bytes].concat()
+}
+
+fn records() -> Vec<(Key, Record)> {
+    let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
+    let tenant = TenantRecord { name: TenantName::parse("Alice").unwrap(), password, created_unix_s: 5 };
+    let key = KeyRecord { tenant: TenantId(3), secret: SecretHash([1; 32]), created_unix_s: 6 };
+    let counter = Counter { value: Value::new(41).unwrap(), max: Value::DEFAULT_MAX };
+    vec![
+        (Key::Tenants, Record::Tenants(4)),
+        (Key::Tenant(TenantId(3)), Record::Tenant(Box::new(tenant))),
+        (Key::Name("alice".into()), Record::Name(TenantId(3))),
+        (Key::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
+        (Key::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(counter)),
+    ]
+}
+
+fn encoded(key: &Key, record: &Record) -> (Vec<u8>, Vec<u8>) {
+    let (mut key_bytes, mut record_bytes) = (Vec::new(), Vec::new());
+    key.encode(&mut key_bytes);
+    record.encode(crc32c::crc32c(&key_bytes), &mut record_bytes);
+    (key_bytes, record_bytes)
+}
+
+fn record_samples(at: usize, (key, record): &(Key, Record)) -> Vec<Sample> {
+    let (key_bytes, record_bytes) = encoded(key, record);
+    let length = u8::try_from(key_bytes.len()).unwrap();
+    let whole = [&[length], key_bytes.as_slice(), &record_bytes].concat();
+    vec![
+        ("record", format!("{at}-as-written"), with_flags(0, &whole)),
+        ("record", format!("{at}-mended"), with_flags(MEND, &whole)),
+        ("record", format!("{at}-stored-key"), with_flags(MEND, &key.stored())),
+    ]
+}
+
+/// Two commits and a checkpoint from `seq` on, and the CRC of the last.
+fn frames(seq: u64, chain: u32) -> (Vec<u8>, u32) {
+    let (mut bytes, records) = (Vec::new(), records());
+    let expected = |at: u64, chain| Expected { epoch: seq, seq: CommitSeq(seq + at), chain };
+    let some = records.iter().skip(2).map(|(key, record)| (key, Some(record)));
+    let chain = encode_commit(&mut bytes, expected(0, chain), some);
+    let chain = encode_commit(&mut bytes, expected(1, chain), records.iter().take(1).map(|(key, _)| (key, None)));
+    let chain = encode_checkpoint(&mut bytes, expected(2, chain), CommitSeq(seq));
+    (bytes, chain)
+}
+
+fn segment(seq: u64, chain: u32) -> (Vec<u8>, u32) {
+    let header = SegmentHeader { store: STORE, epoch: seq, first: CommitSeq(seq), chain, bytes: SEGMENT_BYTES };
+    let mut bytes = header.encode().to_vec();
+    let (frames, chain) = frames(seq, chain);
+    bytes.extend(frames);
+    bytes.resize(usize::try_from(SEGMENT_BYTES).unwrap(), 0);
+    (bytes, chain)
+}
+
+fn file(name: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[name], u16::try_from(bytes.len()).unwrap().to_be_bytes().as_slice(), bytes].concat()
+}
+
+/// Two segments and the note of the newest.
+fn folder() -> Vec<u8> {
+    let (first, chain) = segment(1, 0);
+    let (second, _) = segment(4, chain);
+    let number = 2u64.to_be_bytes();
+    let note = [number.as_slice(), &crc32c::crc32c(&number).to_be_bytes()].concat();
+    [file(3, &first), file(4, &second), file(0, &note)].concat()
+}
+
+fn backup() -> Vec<u8> {
+    let mark = Mark { seq: CommitSeq(9), chain: 0xAB };
+    let mut encoder = Encoder::new(&Header { store: STORE, mark, created_unix_s: 1_700_000_000 });
+    let mut entries: Vec<_> = records().iter().map(|(key, record)| (key.stored(), encoded(key, record).1)).collect();
+    entries.sort();
+    entries.iter().for_each(|(key, record)| encoder.add(key, record));
+    encoder.finish()
+}
+
+/// The start of the file; the target fills it up.
+fn seals() -> Vec<u8> {
+    let mark = |seq, chain| Mark { seq: CommitSeq(seq), chain };
+    let mut bytes = Seals::encode(mark(5, 6), mark(7, 8), &(0..16).map(|bucket| bucket * 77).collect());
+    bytes.truncate(bytes.len() - 4);
+    bytes
+}
