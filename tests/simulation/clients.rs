@@ -134,7 +134,7 @@ impl Clients {
         let ask = match &what {
             What::Advance(place, count) => {
                 let Key::Counter(tenant, name) = key(*place) else { unreachable!("a counter's key is one") };
-                let count = count + u32::from(self.bug == Some(Bug::ValueSkipped) && now % 16 == 0);
+                let count = count + u32::from(self.bug == Some(Bug::ValueSkipped) && now.is_multiple_of(16));
                 Ask::Advance { tenant, name, count }
             }
             What::Set(place, _) if self.bug == Some(Bug::SetLost) => Ask::Load(key(*place)),

@@ -19,22 +19,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use odometer::store::embedded::disk::{Disk, DiskFile};
 
 use crate::bugs::Bug;
+use crate::inode::Inode;
 use crate::machine::{Fate, Power, coin, io_error};
 use crate::support::Random;
 
-pub(crate) const SECTOR: usize = 512;
 const JOURNAL: &str = "journal";
 
 /// A write as the process meant it: the file, where, what. Frames are read out of it.
 pub(crate) type Written = (usize, u64, Vec<u8>);
-
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: Vec<bool>,
-    size_dirty: bool,
-}
 
 #[derive(Clone, Debug)]
 enum NameChange {
@@ -73,94 +65,6 @@ pub(crate) struct Scar {
     inode: usize,
     now: Vec<u8>,
     durable: Vec<u8>,
-}
-
-impl Inode {
-    fn sectors(&self) -> usize {
-        self.now.len().div_ceil(SECTOR)
-    }
-
-    fn write(&mut self, bytes: &[u8], offset: usize) {
-        let end = offset + bytes.len();
-        if bytes.is_empty() {
-            return;
-        }
-        if end > self.now.len() {
-            self.now.resize(end, 0);
-            self.size_dirty = true;
-        }
-        self.dirty.resize(self.sectors(), false);
-        self.now[offset..end].copy_from_slice(bytes);
-        self.dirty[offset / SECTOR..end.div_ceil(SECTOR)].fill(true);
-    }
-
-    fn persist(&mut self, sector: usize) {
-        let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.now.len()));
-        if self.durable.len() < to {
-            self.durable.resize(to, 0);
-        }
-        self.durable[from..to].copy_from_slice(&self.now[from..to]);
-        self.dirty[sector] = false;
-    }
-
-    fn sync(&mut self) {
-        if self.size_dirty {
-            self.durable.resize(self.now.len(), 0);
-            self.size_dirty = false;
-        }
-        (0..self.dirty.len()).filter(|&sector| self.dirty[sector]).collect::<Vec<_>>().into_iter().for_each(|sector| {
-            self.persist(sector);
-        });
-    }
-
-    /// The kernel gives up on pages and calls them clean; some had reached the disk.
-    fn fail_sync(&mut self, power: &Power) {
-        if std::mem::take(&mut self.size_dirty) && power.coin() {
-            self.durable.resize(self.now.len(), 0);
-        }
-        for sector in 0..self.dirty.len() {
-            if std::mem::take(&mut self.dirty[sector]) && power.coin() {
-                self.persist(sector);
-            }
-        }
-    }
-
-    /// Pages that were given up on are read from the disk again once they were dropped from memory.
-    fn evict(&mut self, random: &mut Random) {
-        for sector in 0..self.sectors() {
-            let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.now.len()));
-            let clean = !self.dirty.get(sector).copied().unwrap_or(false);
-            if clean && to <= self.durable.len() && self.now[from..to] != self.durable[from..to] && coin(random) {
-                self.now[from..to].copy_from_slice(&self.durable[from..to]);
-            }
-        }
-    }
-
-    fn cut_power(&mut self, random: &mut Random) {
-        if self.size_dirty && coin(random) {
-            self.durable.resize(self.now.len(), 0);
-        }
-        for sector in 0..self.dirty.len() {
-            if !self.dirty[sector] || coin(random) {
-                continue;
-            }
-            let old = self.durable.get(sector * SECTOR..).unwrap_or_default();
-            let old: Vec<u8> = old.iter().take(SECTOR).copied().collect();
-            self.persist(sector);
-            if random.between(0, 2) == 0 {
-                // Torn: the new sector's beginning, the old one's end.
-                let at = random.between(0, SECTOR as u64) as usize;
-                let sector = &mut self.durable[sector * SECTOR..];
-                let length = sector.len().min(SECTOR);
-                for (index, byte) in sector.iter_mut().enumerate().take(length).skip(at) {
-                    *byte = old.get(index).copied().unwrap_or(0);
-                }
-            }
-        }
-        self.now = self.durable.clone();
-        self.dirty = vec![false; self.sectors()];
-        self.size_dirty = false;
-    }
 }
 
 impl Folder {
@@ -383,10 +287,7 @@ impl DiskFile for SimFile {
         let fate = self.disk.power.act(self.disk.area, "trim");
         if fate == Fate::Fine || (fate == Fate::Crash && self.disk.power.coin()) {
             let mut folder = self.disk.lock();
-            let file = &mut folder.inodes[self.inode];
-            file.now.resize(bytes as usize, 0);
-            file.dirty.truncate(file.sectors());
-            file.size_dirty = true;
+            folder.inodes[self.inode].trim(bytes as usize);
         }
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
     }

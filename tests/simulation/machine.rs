@@ -46,6 +46,11 @@ impl Tally {
         self.0.iter().filter(|((is, ..), _)| *is == what).map(|(_, count)| count).sum()
     }
 
+    /// How often exactly this happened.
+    pub(crate) fn times(&self, what: &'static str, area: &'static str, operation: &'static str) -> u64 {
+        self.0.get(&(what, area, operation)).copied().unwrap_or(0)
+    }
+
     /// One line for each kind of event.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines: BTreeMap<&str, Vec<String>> = BTreeMap::new();

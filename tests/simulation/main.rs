@@ -3,7 +3,7 @@
 //! ```text
 //! plan.rs     what a seed stands for        world.rs    the lives of a seed          judge.rs   what must hold, by the ledger
 //! machine.rs  which operation fails         process.rs  committer, keeper, grounds   ledger.rs  every frame ever written
-//! disk.rs     files and names, unsynced     scribe.rs   who writes backups           clients.rs requests and their history
+//! disk.rs, inode.rs  names, files, unsynced  scribe.rs   who writes backups           clients.rs requests and their history
 //! state.rs    sled's double                 start.rs    recovery and healing         rot.rs, bugs.rs
 //! ```
 //! Job: one thread plays thousands of seeds: any operation may be the last before the power goes, any may fail, and what rests may rot.
@@ -13,6 +13,7 @@
 mod bugs;
 mod clients;
 mod disk;
+mod inode;
 mod judge;
 mod ledger;
 mod machine;
@@ -39,6 +40,59 @@ use world::{Failure, run};
 const BASE: u64 = 1;
 const SEEDS: u64 = 10_000;
 const THREADS: u64 = 2;
+
+/// What a full run has to see.
+const MUST_HAPPEN: [&str; 16] = [
+    "backups",
+    "asked backups",
+    "failed backups",
+    "checkpoints",
+    "clean stops",
+    "disk low",
+    "heals",
+    "kills",
+    "power cuts",
+    "last frame rotted",
+    "no spare",
+    "refused journal rot",
+    "refused state rot",
+    "rests",
+    "segments not removed",
+    "segments released",
+];
+/// Operations that have to fail, and to be the last one before a crash.
+const FAILING: [(&str, &str); 18] = [
+    ("journal", "create zeroed"),
+    ("journal", "list"),
+    ("journal", "open"),
+    ("journal", "read"),
+    ("journal", "remove"),
+    ("journal", "rename"),
+    ("journal", "sync"),
+    ("journal", "sync folder"),
+    ("journal", "trim"),
+    ("journal", "write"),
+    ("backups", "create"),
+    ("backups", "write"),
+    ("state", "cover"),
+    ("state", "force"),
+    ("state", "put"),
+    ("state", "read"),
+    ("state", "save seals"),
+    ("state", "swap"),
+];
+const ROT: [(&str, &str); 10] = [
+    ("journal", "flipped bit"),
+    ("journal", "zeroed sector"),
+    ("backups", "flipped bit"),
+    ("state", "older record"),
+    ("state", "missing record"),
+    ("state", "rolled back with its seals"),
+    ("state", "rolled back without its seals"),
+    ("state", "does not open"),
+    ("state", "seals damaged"),
+    ("state", "seals missing"),
+];
 
 /// Plays a seed; a panic is a failure like another.
 fn play(seed: u64, bug: Option<Bug>) -> Result<Tally, Failure> {
@@ -69,6 +123,16 @@ fn ten_thousand_seeds_lose_and_repeat_nothing() {
     for (seed, failure) in failures.iter().take(5) {
         say(&format!("ODOMETER_SEED={seed} ODOMETER_SIM_SEEDS=1: {}\n  {:?}", failure.problem, Plan::of(*seed, None)));
         failure.events.iter().for_each(|event| say(&format!("    {event}")));
+    }
+    if seeds >= SEEDS {
+        let missing: Vec<&str> = MUST_HAPPEN.into_iter().filter(|what| tally.total(what) == 0).collect();
+        assert!(missing.is_empty(), "never happened: {missing:?}");
+        let never = FAILING.into_iter().find(|(area, operation)| {
+            tally.times("failed", area, operation) == 0 || tally.times("crash at", area, operation) == 0
+        });
+        assert!(never.is_none(), "never failed, or never was the last before a crash: {never:?}");
+        let sound = ROT.into_iter().find(|(area, what)| tally.times("rot", area, what) == 0);
+        assert!(sound.is_none(), "never rotted: {sound:?}");
     }
     let found: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
     assert!(found.is_empty(), "{} of {seeds} seeds failed: {found:?}", found.len());

@@ -4,7 +4,8 @@
 //! who copies the disk again. Invariant: at most one journal file is damaged at a time, and what was damaged is known to the byte.
 //! Must never: damage what a start has accepted without leaving a note of it.
 
-use crate::disk::{SECTOR, Scar};
+use crate::disk::Scar;
+use crate::inode::SECTOR;
 use crate::machine::coin;
 use crate::start::Site;
 use crate::support::Random;

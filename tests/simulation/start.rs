@@ -42,8 +42,9 @@ pub(crate) struct Site {
     pub(crate) heal_is_due: bool,
 }
 
-/// Why a start did not lead to a process.
+/// Why a start did not lead to a process; one sentence, for the report of a failing seed.
 #[derive(Debug)]
+#[expect(dead_code, reason = "the sentences are shown by Debug alone")]
 pub(crate) enum Refusal {
     /// The system said no.
     System(String),
@@ -53,12 +54,15 @@ pub(crate) enum Refusal {
     NoBase(String),
 }
 
+/// What was wrong with a state, and what it was rebuilt from.
+type Healed = (String, Base);
+
 /// What a start did, for whoever judges it.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) last: Mark,
     /// What was wrong with the state, and what it was rebuilt from.
-    pub(crate) healed: Option<(String, Base)>,
+    pub(crate) healed: Option<Healed>,
 }
 
 pub(crate) fn files(disk: &SimDisk, segment_bytes: u64) -> Files<SimDisk> {
@@ -115,7 +119,7 @@ impl Site {
         &mut self,
         files: &Files<SimDisk>,
         origin: Origin,
-    ) -> Result<(Recovered<SimState>, Option<(String, Base)>), Refusal> {
+    ) -> Result<(Recovered<SimState>, Option<Healed>), Refusal> {
         let problem = match self.open(files, origin) {
             Ok(recovered) => return Ok((recovered, None)),
             Err(Trouble::Refused(refusal)) => return Err(refusal),
