@@ -151,7 +151,6 @@ impl Site {
             rebuild(&mut state, |visit| read_file(&self.backups, name, visit)).map_err(|error| error.to_string())?;
         }
         let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
-        recovered.tail.make_durable(files).map_err(|error| error.to_string())?;
         settle(recovered.keeper).map_err(|trouble| format!("{trouble:?}"))
     }
 

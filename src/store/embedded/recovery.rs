@@ -195,6 +195,8 @@ pub fn attach<S: State, D: Disk>(state: S, files: &Files<D>, origin: Origin) -> 
         return Err(Misfit::State(format!("sled covers commit {is}, but the journal knows a checkpoint of {was}")));
     }
     if origin == Origin::Rebuilt {
+        // The new state will cover the last frame, which must then not be lost: only the kernel may have it.
+        tail.make_durable(files).map_err(Misfit::Journal)?;
         // The old state may have covered a checkpoint frame at the journal's end; the new one must not stop at the last commit before it.
         keeper.take([], tail.last());
     }
@@ -268,8 +270,6 @@ fn make_state(folder: &Folder, files: &Files<RealDisk>, base: &Base) -> Result<(
         rebuild(&mut state, |visit| read_file(&backups, name, visit)).map_err(|error| error.to_string())?;
     }
     let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| misfit.to_string())?;
-    // The state will say that the journal reaches its end; so it must, on the disk.
-    recovered.tail.make_durable(files).map_err(|error| error.to_string())?;
     settle(recovered.keeper).map_err(|trouble| trouble.to_string())
 }
 
