@@ -67,6 +67,8 @@ pub type Change = (Key, Option<Record>);
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"ODOJRNL1";
 const FRAME_HEADER_BYTES: usize = 32;
+/// The smallest piece that a device writes.
+const SECTOR: usize = 512;
 const KIND_COMMIT: u32 = 1;
 const KIND_CHECKPOINT: u32 = 2;
 const REMOVED: u16 = u16::MAX;
@@ -286,7 +288,10 @@ pub fn remains_after(segment: &[u8], offset: usize, expected: Expected) -> Optio
     });
     whole_frame.or_else(|| {
         let torn = segment.get(offset..)?;
-        let follows = be_u32(torn, 8)? == expected.chain
+        // A device writes a sector from its beginning: where the number of a head in one sector is readable, so is the length before it.
+        let in_one_sector = offset / SECTOR == (offset + FRAME_HEADER_BYTES - 1) / SECTOR;
+        let follows = in_one_sector
+            && be_u32(torn, 8)? == expected.chain
             && be_u64(torn, 16)? == expected.epoch
             && be_u64(torn, 24)? == expected.seq.0;
         let end = offset.checked_add(padded(usize::try_from(be_u32(torn, 0)?).ok()?)).filter(|_| follows)?;
@@ -389,6 +394,11 @@ mod tests {
         segment[2048..2048 + first.len()].copy_from_slice(&first);
         assert_eq!(remains_after(&segment, 0, EXPECTED), Some(2048));
         segment[2048..2048 + first.len()].fill(0);
+        // A head of two sectors of which the second alone was written says nothing of its length.
+        let mut torn = vec![0; 4096];
+        torn[504..504 + first.len()].copy_from_slice(&first);
+        torn[504..512].fill(0);
+        assert_eq!(remains_after(&torn, 504, EXPECTED), None);
         // The head is readable again, and what it says is torn.
         (segment[20], segment[40], segment[3000]) = (segment[20] ^ 1, segment[40] ^ 1, 1);
         assert_eq!(remains_after(&segment, 0, EXPECTED), Some(3000));

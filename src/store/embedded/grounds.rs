@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::committer::{Order, Tidings};
 use super::disk::Disk;
-use super::segments::SPARE;
+use super::segments::make_spare;
 
 /// See the module's text.
 pub struct Grounds<D: Disk> {
@@ -74,14 +74,13 @@ impl<D: Disk> Grounds<D> {
     pub fn look(&mut self, is_low: bool) -> Look<D::File> {
         let mut look = Look { tidings: Vec::new(), failed: None };
         if self.wants_spare && !is_low {
-            match self.disk.create_zeroed(SPARE, self.segment_bytes) {
+            match make_spare(&*self.disk, self.segment_bytes) {
                 Ok(spare) => {
                     (self.wants_spare, self.spare_failed) = (false, false);
                     look.tidings.push(Tidings::Spare(spare));
                 }
                 Err(error) => {
-                    // The part that was made takes room that others need. It is tried again with every look, and told once.
-                    let _ = self.disk.remove(SPARE);
+                    // It is tried again with every look, and told once.
                     look.failed = (!self.spare_failed).then_some(error);
                     self.spare_failed = true;
                 }

@@ -26,7 +26,7 @@ use super::frame::{CommitSeq, Expected, Mark, SEGMENT_HEADER_BYTES, encode_check
 use super::record::{Key, Record};
 use super::replay::Tail;
 use super::segments::{
-    Files, JournalError, NEWEST, SPARE, Segment, activate, io_error, left_spare, name_of, open_newest,
+    Files, JournalError, NEWEST, SPARE, Segment, activate, io_error, left_spare, make_spare, name_of, open_newest,
 };
 
 /// Why nothing, or nothing known, was appended.
@@ -63,7 +63,7 @@ impl<D: Disk> Journal<D> {
         expected.epoch += 1;
         let spare = match left_spare(&files) {
             Some(spare) => spare,
-            None => files.disk.create_zeroed(SPARE, files.segment_bytes).map_err(|e| io_error(SPARE, e))?,
+            None => make_spare(&*files.disk, files.segment_bytes).map_err(|e| io_error(SPARE, e))?,
         };
         let active_name = name_of(next_number);
         let mut newest = open_newest(&files).map_err(|source| io_error(NEWEST, source))?;

@@ -14,6 +14,7 @@ use super::frame::{CommitSeq, Expected, SegmentHeader, StoreId};
 
 /// The segment that is ready to be used next.
 pub const SPARE: &str = "spare";
+const UNFINISHED_SPARE: &str = "spare.new";
 /// The file that names the newest segment.
 pub const NEWEST: &str = "newest";
 /// Two places, written in turn, so that a torn write leaves the other.
@@ -60,6 +61,19 @@ pub(super) struct Segment {
     pub(super) name: String,
     pub(super) last: CommitSeq,
     pub(super) bytes: u64,
+}
+
+/// Makes the spare. It has its name only when its zeros are durable, so that a later start may use one that it finds.
+pub(super) fn make_spare<D: Disk>(disk: &D, segment_bytes: u64) -> io::Result<D::File> {
+    let made = disk.create_zeroed(UNFINISHED_SPARE, segment_bytes).and_then(|file| {
+        disk.rename(UNFINISHED_SPARE, SPARE)?;
+        Ok(file)
+    });
+    if made.is_err() {
+        // The part that was made takes room that others need.
+        let _ = disk.remove(UNFINISHED_SPARE);
+    }
+    made
 }
 
 /// The spare that an earlier process left, if it is what a spare must be; reading zeros is quicker than writing them.
