@@ -139,7 +139,7 @@ impl World {
                 self.site.power.tally("refused journal rot", "", "");
                 Ok(End::Ended)
             }
-            Refusal::NoBase(_) if self.rot.state && (self.plan.backups.is_none() || self.rot.backup) => {
+            Refusal::NoBase(_) if self.cause_to_heal() && (self.plan.backups.is_none() || self.rot.backup) => {
                 self.site.power.tally("refused state rot", "", "");
                 Ok(End::Over)
             }
