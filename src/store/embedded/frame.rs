@@ -30,7 +30,8 @@ use super::record::{Key, Record};
 pub struct CommitSeq(pub u64);
 
 impl CommitSeq {
-    /// The largest that is read from a file: no store comes so far, and from here one can count on for ever.
+    /// The largest that is read from a file; epochs and segments have the same. A start goes on from half of it at most, which no store
+    /// reaches, so that what it writes can be read again.
     pub const LARGEST: Self = Self(u64::MAX / 2);
 
     /// The number after this one.

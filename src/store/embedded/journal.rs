@@ -56,8 +56,12 @@ impl<D: Disk> Journal<D> {
     /// Continues behind `tail` in a segment of its own, after making the tail durable.
     ///
     /// # Errors
-    /// [`JournalError::Io`], a full disk among them.
+    /// [`JournalError::Io`], a full disk among them; [`JournalError::Hole`] if one can not count on from the tail's numbers.
     pub fn start(files: Files<D>, tail: Tail) -> Result<Self, JournalError> {
+        if tail.expected.seq.0.max(tail.expected.epoch).max(tail.next_number) > CommitSeq::LARGEST.0 / 2 {
+            let problem = "the journal has numbers that no store reaches".to_owned();
+            return Err(JournalError::Hole { name: name_of(tail.next_number), offset: 0, problem });
+        }
         tail.make_durable(&files)?;
         let Tail { segments: mut older, next_number, mut expected, rewrite, .. } = tail;
         expected.epoch += 1;
