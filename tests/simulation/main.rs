@@ -61,7 +61,7 @@ const MUST_HAPPEN: [&str; 16] = [
     "segments released",
 ];
 /// Operations that have to fail, and to be the last one before a crash.
-const FAILING: [(&str, &str); 18] = [
+const FAILING: [(&str, &str); 20] = [
     ("journal", "create zeroed"),
     ("journal", "list"),
     ("journal", "open"),
@@ -74,6 +74,8 @@ const FAILING: [(&str, &str); 18] = [
     ("journal", "write"),
     ("backups", "create"),
     ("backups", "write"),
+    ("backups", "sync"),
+    ("backups", "sync folder"),
     ("state", "cover"),
     ("state", "force"),
     ("state", "put"),

@@ -290,6 +290,11 @@ impl Process {
         }
     }
 
+    /// Whether a backup is under way.
+    pub(crate) fn is_backing_up(&self) -> bool {
+        self.scribe.is_some()
+    }
+
     /// Whether nothing is left to do for anybody.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.deciding

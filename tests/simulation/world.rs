@@ -183,7 +183,14 @@ impl World {
                 return Ok(());
             }
             45..70 => process.committer_step(random),
-            70..86 => process.keeper_step(random),
+            70..86 => {
+                // A backup takes dozens of steps, which a real keeper takes while the committer waits for one sync.
+                let steps = if process.is_backing_up() { random.between(1, 60) } else { 1 };
+                for _ in 0..steps {
+                    process.keeper_step(random);
+                    process.scribe_step();
+                }
+            }
             86..92 => process.scribe_step(),
             92..99 => process.grounds_step(),
             _ => self.site.power.lock().low = self.plan.fault_rate > 0 && random.between(0, 9) == 0,
