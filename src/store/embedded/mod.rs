@@ -133,7 +133,7 @@ impl EmbeddedStore {
         let journal_is_complete = recovered.tail.before.seq == CommitSeq(0);
         let journal = Journal::start(files, recovered.tail).map_err(|error| OpenError::Journal {
             cause: error,
-            advice: "free some disk, or see to the disk".into(),
+            advice: "see whether the disk is full or failing; nothing was lost".into(),
         })?;
         if is_new {
             folder.declare(store)?;

@@ -31,7 +31,7 @@ use super::frame::{
 };
 use super::heal::{Base, NoBase, plan, rebuild, swap};
 use super::replay::{Tail, replay};
-use super::segments::{Files, JournalError, SPARE};
+use super::segments::{Files, JournalError, SUFFIX};
 use super::state::{SledState, State, StateTrouble};
 
 /// Why a folder can not be served.
@@ -317,11 +317,11 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
         return Err(problem("backups"));
     }
     let names = disk.list().map_err(io)?;
-    for name in names.iter().filter(|name| *name != SPARE) {
+    for name in names.iter().filter(|name| name.ends_with(SUFFIX)) {
         let bytes = disk.open(name).and_then(|file| file.read_all()).map_err(io)?;
         let header = SegmentHeader::decode(&bytes);
-        // What is not a segment may be the rest of one that was being made; a second segment is made only by a second start.
-        let used = header.is_some_and(|header| {
+        // A segment has its name only when its header is durable; a second one is made only by a second start.
+        let used = header.is_none_or(|header| {
             let expected = Expected { epoch: header.epoch, seq: header.first, chain: header.chain };
             header.first != CommitSeq(1)
                 || next_frame(&bytes, SEGMENT_HEADER_BYTES, expected, CommitSeq(0)) != Found::Zeros
