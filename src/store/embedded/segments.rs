@@ -1,6 +1,6 @@
 //! The segment files of the journal: their names, and how one comes into use.
 //!
-//! Job: [`Files`] says where they are; [`activate`] turns the spare into the next one; [`newest`] tells whether the last of them was lost.
+//! Job: [`Files`] says where they are; `activate` turns the spare into the next one; `newest` tells whether the last of them was lost.
 //! Invariant: a segment is named, durably, in the folder and in the note of the newest, before anything is appended to it.
 //! Must never: use a spare that is not zeros to its last byte.
 
