@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -19,6 +19,7 @@ use odometer::store::embedded::backup::BackupError;
 use odometer::store::embedded::random_id;
 use odometer::store::embedded::recovery::{Verdict, verify};
 use odometer::store::embedded::restore::{RestoreError, restore, verify_backup};
+use odometer::store::now_unix_s;
 use odometer::telemetry::{LogFormat, Logs, install};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -118,11 +119,6 @@ fn with_progress<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {
     });
     let _ = stderr.write_all(b"\r\x1b[K");
     result
-}
-
-#[expect(clippy::disallowed_methods, reason = "a backup says when it was made")]
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Help and version are no errors; a command alone gets the help; everything else is one line.

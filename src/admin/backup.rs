@@ -28,8 +28,7 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
         .filter(|_| to.symlink_metadata().is_ok_and(|found| found.is_file()) || !to.exists())
         .with_context(|| format!("--to {} is not a file's name", to.display()))?;
     let name = name.to_str().with_context(|| format!("--to {} is not UTF-8", to.display()))?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let disk = Arc::new(RealDisk::new(folder.to_owned()));
+    let disk = Arc::new(RealDisk::around(to));
     // Of its own, so that two commands with one target do not write into one file.
     let partial = format!(".{name}.{}", std::process::id());
     let create = || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));

@@ -4,7 +4,6 @@
 //! Must never: hash a password before the address's limit let it through; let name, password or key reach a log.
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::http::request::Parts;
 use zeroize::Zeroizing;
@@ -14,7 +13,7 @@ use super::error::ApiError;
 use super::params::{Params, Payload};
 use super::{Account, Api};
 use crate::auth::key::ApiKey;
-use crate::store::NewTenant;
+use crate::store::{NewTenant, now_unix_s};
 use crate::tenant::TenantName;
 
 pub(super) async fn register(
@@ -38,9 +37,4 @@ pub(super) async fn register(
     let tenant = api.store.register(tenant).await?;
     account.tenant = Some(tenant);
     Ok(document::user(tenant, &key.reveal()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "the time of a registration is kept for people to read")]
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

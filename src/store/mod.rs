@@ -14,11 +14,19 @@ pub mod embedded;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
 use crate::counter::{Counter, CounterName, CounterRefusal, Range, Value};
 use crate::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
+
+/// Seconds since 1970, by the wall clock: stored for people to read, never compared.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "records and backups say when they were made")]
+pub fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// The outcome of one verb, later.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

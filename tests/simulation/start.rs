@@ -208,7 +208,7 @@ pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report
         site.clear()?;
     }
     let (recovered, healed) = site.recover(&files, if is_new { Origin::New } else { Origin::Found })?;
-    let _ = archive::prune(&site.backups, STORE, usize::MAX);
+    let _ = archive::clear_unfinished(&site.backups);
     let backed_up = newest_backup(&site.backups);
     let Recovered { keeper, tail, .. } = recovered;
     let last = tail.last();

@@ -63,6 +63,14 @@ pub fn prune<D: Disk>(disk: &D, store: StoreId, keep: usize) -> io::Result<()> {
     for (_, name) in newest_first(disk)?.into_iter().filter(own).skip(keep) {
         disk.remove(&name)?;
     }
+    clear_unfinished(disk)
+}
+
+/// Removes what was never finished.
+///
+/// # Errors
+/// Any error of the system.
+pub fn clear_unfinished<D: Disk>(disk: &D) -> io::Result<()> {
     disk.list()?.iter().filter(|name| name.ends_with(PARTIAL)).try_for_each(|name| disk.remove(name))
 }
 

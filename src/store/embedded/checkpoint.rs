@@ -13,12 +13,13 @@
 //! Must never: decide a value; report a checkpoint before state and seals are durable; return a record of a bucket that is not proved.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+
+use thiserror::Error;
 
 use super::backup::Encoder;
 use super::frame::{Change, Mark};
-use super::record::{BUCKETS, Key, Record};
-use super::seals::{Seals, Table, digest};
+use super::record::{BUCKETS, Key, Record, bucket_of_stored};
+use super::seals::{self, Seals, Table, digest};
 use super::state::{Entry, Found, State};
 
 /// Records touched in one step; loads are served between two steps.
@@ -27,19 +28,14 @@ const STEP_RECORDS: usize = 512;
 const STEP_BUCKETS: u16 = 256;
 
 /// What the keeper ran into.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KeeperTrouble {
     /// The state does not hold what was written: it is to be condemned and rebuilt.
+    #[error("{0}")]
     Damaged(String),
     /// A write failed: nothing is known, the store must stop.
+    #[error("{0}")]
     Failed(String),
-}
-
-impl fmt::Display for KeeperTrouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Damaged(problem) | Self::Failed(problem)) = self;
-        f.write_str(problem)
-    }
 }
 
 /// Where a checkpoint is.
@@ -169,7 +165,7 @@ impl<S: State> Keeper<S> {
             return Ok(record.clone());
         }
         let stored = key.stored();
-        self.prove(bucket_of(&stored))?;
+        self.prove(bucket_of_stored(&stored))?;
         let plain = stored.get(2..).unwrap_or_default();
         let bytes = self.state.get(&stored)?;
         bytes.map(|bytes| Record::decode(key, plain, &bytes).map_err(|e| e.to_string())).transpose()
@@ -278,8 +274,8 @@ impl<S: State> Keeper<S> {
     /// The records of a bucket as they are when the checkpoint under way is complete.
     fn newest_of(&mut self, bucket: u16) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
         let mut records: BTreeMap<_, _> = self.examine(bucket)?.into_iter().collect();
-        let start = self.entries.partition_point(|(key, _)| bucket_of(key) < bucket);
-        for (key, bytes) in self.entries.iter().skip(start).take_while(|(key, _)| bucket_of(key) == bucket) {
+        let start = self.entries.partition_point(|(key, _)| bucket_of_stored(key) < bucket);
+        for (key, bytes) in self.entries.iter().skip(start).take_while(|(key, _)| bucket_of_stored(key) == bucket) {
             match bytes {
                 Some(bytes) => drop(records.insert(key.clone(), bytes.clone())),
                 None => drop(records.remove(key)),
@@ -294,12 +290,12 @@ impl<S: State> Keeper<S> {
         while touched < STEP_RECORDS
             && let Some((key, _)) = self.entries.get(done)
         {
-            let (key, bucket) = (key.clone(), bucket_of(key));
+            let (key, bucket) = (key.clone(), bucket_of_stored(key));
             touched += 1 + self.prove(bucket).map_err(KeeperTrouble::Damaged)?;
             if !self.seals.loose.contains(&key)
                 && let Some(old) = self.state.get(&key).map_err(KeeperTrouble::Damaged)?
             {
-                self.change_digest(bucket, |sum| sum.wrapping_sub(digest(&key, &old)));
+                seals::take_out(&mut self.next, &key, &old);
             }
             done += 1;
         }
@@ -317,10 +313,9 @@ impl<S: State> Keeper<S> {
         let end = self.entries.len().min(done + STEP_RECORDS);
         let part = self.entries.get(done..end).unwrap_or_default();
         self.state.put(part)?;
-        for at in done..end {
-            if let Some((key, Some(bytes))) = self.entries.get(at) {
-                let (bucket, digest) = (bucket_of(key), digest(key, bytes));
-                self.change_digest(bucket, |sum| sum.wrapping_add(digest));
+        for (key, bytes) in part {
+            if let Some(bytes) = bytes {
+                seals::add(&mut self.next, key, bytes);
             }
         }
         self.phase = if end == self.entries.len() { Phase::Cover } else { Phase::Put(end) };
@@ -336,12 +331,6 @@ impl<S: State> Keeper<S> {
         self.entries = Vec::new();
         Ok(Step::Covered(self.target))
     }
-
-    fn change_digest(&mut self, bucket: u16, change: impl FnOnce(u64) -> u64) {
-        if let Some(sum) = self.next.get_mut(usize::from(bucket)) {
-            *sum = change(*sum);
-        }
-    }
 }
 
 fn entry(key: &Key, record: Option<&Record>) -> Entry {
@@ -352,8 +341,4 @@ fn entry(key: &Key, record: Option<&Record>) -> Entry {
         bytes
     });
     (stored, bytes)
-}
-
-fn bucket_of(stored_key: &[u8]) -> u16 {
-    stored_key.first_chunk().copied().map_or(0, u16::from_be_bytes)
 }

@@ -6,9 +6,9 @@
 //! Must never: retry a failed sync, or hide an error.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A folder of files.
 pub trait Disk: Send + Sync + 'static {
@@ -107,6 +107,13 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
+    /// The disk that is the folder of the file `path`.
+    #[must_use]
+    pub fn around(path: &Path) -> Self {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Self::new(folder.unwrap_or(Path::new(".")).to_owned())
+    }
+
     /// The disk that is `folder`, which must exist.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
@@ -217,4 +224,17 @@ impl DiskFile for RealFile {
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_data()
     }
+}
+
+/// Writes a file whole and durably: the old one or the new one is there after a crash.
+///
+/// # Errors
+/// Any error of the system; then either may be there.
+pub fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, folder.join(name))?;
+    File::open(folder)?.sync_all()
 }

@@ -16,12 +16,13 @@
 //! Must never: open a folder of another format, or one that another process uses.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::disk::replace;
 use super::frame::StoreId;
 use super::state::SEALS;
 
@@ -173,20 +174,15 @@ impl Folder {
     /// [`FolderError::Io`].
     pub fn declare(&self, store: StoreId) -> Result<(), FolderError> {
         let text = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", hex(&store));
-        let (temporary, path) = (self.path.join("FORMAT.new"), self.path.join("FORMAT"));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.path)?.sync_all()?;
+            replace(&self.path, "FORMAT", text.as_bytes())?;
             // The folder itself may be as new as what is in it.
             match self.path.canonicalize()?.parent() {
                 Some(parent) => File::open(parent)?.sync_all(),
                 None => Ok(()),
             }
         };
-        write().map_err(|cause| FolderError::Io { path: path.clone(), cause })
+        write().map_err(|cause| FolderError::Io { path: self.path.join("FORMAT"), cause })
     }
 }
 

@@ -25,7 +25,7 @@ use super::disk::Disk;
 use super::frame::{CommitSeq, Mark};
 use super::record::BUCKETS;
 use super::replay::{Tail, replay};
-use super::seals::{Seals, Table, digest};
+use super::seals::{self, Seals, Table};
 use super::segments::{Files, JournalError};
 use super::state::{Entry, State};
 
@@ -107,10 +107,7 @@ pub fn rebuild<S: State>(
     let mut table: Table = vec![0; BUCKETS.into()];
     let mut batch: Vec<Entry> = Vec::with_capacity(BATCH);
     let summary = read(&mut |key, record| {
-        let bucket = key.first_chunk().copied().map_or(0, u16::from_be_bytes);
-        if let Some(sum) = table.get_mut(usize::from(bucket)) {
-            *sum = sum.wrapping_add(digest(key, record));
-        }
+        seals::add(&mut table, key, record);
         batch.push((key.to_vec(), Some(record.to_vec())));
         if batch.len() == BATCH { state.put(&std::mem::take(&mut batch)) } else { Ok(()) }
     })?;

@@ -47,6 +47,8 @@ pub struct Journal<D: Disk> {
     expected: Expected,
     next_number: u64,
     older: VecDeque<Segment>,
+    /// Bytes of these: asked for with every commit.
+    older_bytes: u64,
     spare: Option<D::File>,
     newest: D::File,
     buffer: Vec<u8>,
@@ -87,6 +89,7 @@ impl<D: Disk> Journal<D> {
             offset: SEGMENT_HEADER_BYTES as u64,
             expected,
             next_number: next_number + 1,
+            older_bytes: older.iter().map(|segment| segment.bytes).sum(),
             older,
             spare: None,
             newest,
@@ -141,6 +144,7 @@ impl<D: Disk> Journal<D> {
         self.offset = SEGMENT_HEADER_BYTES as u64;
         let last = self.last().seq;
         let bytes = self.files.segment_bytes;
+        self.older_bytes += bytes;
         self.older.push_back(Segment { name: std::mem::replace(&mut self.active_name, name), last, bytes });
         Ok(())
     }
@@ -160,7 +164,9 @@ impl<D: Disk> Journal<D> {
     pub fn release(&mut self, covered: CommitSeq) -> Vec<String> {
         let mut names = Vec::new();
         while self.older.front().is_some_and(|segment| segment.last <= covered) {
-            names.extend(self.older.pop_front().map(|segment| segment.name));
+            let Some(segment) = self.older.pop_front() else { break };
+            self.older_bytes -= segment.bytes;
+            names.push(segment.name);
         }
         names
     }
@@ -168,7 +174,7 @@ impl<D: Disk> Journal<D> {
     /// Bytes of the segments before the active one.
     #[must_use]
     pub fn older_bytes(&self) -> u64 {
-        self.older.iter().map(|segment| segment.bytes).sum()
+        self.older_bytes
     }
 
     /// Bytes that all segments take on the disk, the spare one included.

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -30,6 +30,7 @@ use super::frame::{CommitSeq, StoreId};
 use super::state::SledState;
 use super::threads::Control;
 use super::{BackupPolicy, Shared};
+use crate::store::now_unix_s;
 
 /// A checkpoint starts when so many records wait …
 const CHECKPOINT_RECORDS: usize = 65_536;
@@ -63,9 +64,11 @@ pub(super) enum KeeperMessage {
     },
 }
 
-enum Chunk {
-    Bytes(Vec<u8>),
-    End(Vec<u8>),
+/// A piece of a backup.
+struct Chunk {
+    bytes: Vec<u8>,
+    /// The backup ends with it.
+    last: bool,
 }
 
 struct Job {
@@ -235,7 +238,7 @@ impl Keeping {
         if let Some(job) = &mut turn.job
             && let Some(chunk) = job.in_hand.take()
         {
-            let ended = matches!(chunk, Chunk::End(_));
+            let ended = chunk.last;
             match job.scribe.as_ref().map(|scribe| scribe.try_send(chunk)) {
                 Some(Ok(())) => {
                     job.taken = Instant::now();
@@ -259,7 +262,7 @@ impl Keeping {
             Ok(Step::Idle | Step::More) => {}
             Ok(Step::Chunk { bytes, last }) => {
                 if let Some(job) = &mut turn.job {
-                    job.in_hand = Some(if last { Chunk::End(bytes) } else { Chunk::Bytes(bytes) });
+                    job.in_hand = Some(Chunk { bytes, last });
                 }
             }
             Ok(Step::Covered(mark)) => self.tell(Tidings::Checkpointed(mark.seq, turn.checkpoint_started.elapsed())),
@@ -382,11 +385,7 @@ impl Scribe {
             if self.disk.free_bytes().unwrap_or(0) < self.min_free_bytes {
                 return Err("the disk is almost full".to_owned());
             }
-            let (bytes, last) = match chunks.recv() {
-                Ok(Chunk::Bytes(bytes)) => (bytes, false),
-                Ok(Chunk::End(bytes)) => (bytes, true),
-                Err(_) => return Err("it was given up".to_owned()),
-            };
+            let Ok(Chunk { bytes, last }) = chunks.recv() else { return Err("it was given up".to_owned()) };
             writer.write(&bytes).map_err(|error| error.to_string())?;
             if last {
                 break;
@@ -402,10 +401,4 @@ impl Scribe {
         let _ = archive::prune(&*self.disk, self.store, keep);
         Ok((None, summary))
     }
-}
-
-/// Seconds since 1970, by the wall clock: stored for people to read.
-#[expect(clippy::disallowed_methods, reason = "a backup says when it was made")]
-pub(super) fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

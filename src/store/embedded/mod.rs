@@ -59,7 +59,7 @@ use self::recovery::{OpenError, Recovery, identify, recover};
 use self::resident::{Residents, Window};
 use self::segments::Files;
 use self::threads::{CommitterThread, Control};
-use super::{Health, KeyRecord, NewTenant, Store, StoreError, StoreFuture, Unavailable};
+use super::{Health, KeyRecord, NewTenant, Store, StoreError, StoreFuture, Unavailable, now_unix_s};
 use crate::counter::{Counter, CounterName, Range, Value};
 use crate::telemetry::StoreMetrics;
 use crate::tenant::{KeyId, TenantId};
@@ -125,10 +125,10 @@ impl EmbeddedStore {
         let disk = Arc::new(RealDisk::new(folder.journal()));
         let (store, is_new) = identify(&folder, &disk, random_id()?)?;
         let files = Files { disk: Arc::clone(&disk), store, segment_bytes: options.journal_segment_bytes };
-        let recovered = recover(&folder, &files, is_new, keeping::now_unix_s())?;
+        let recovered = recover(&folder, &files, is_new, now_unix_s())?;
         let backups = RealDisk::new(folder.backups());
         // Only what was never finished goes; a folder that can not be listed has no backup to count on.
-        let _ = archive::prune(&backups, store, usize::MAX);
+        let _ = archive::clear_unfinished(&backups);
         let newest_backup = newest_backup(&backups, store, recovered.tail.last().seq);
         let journal_is_complete = recovered.tail.before.seq == CommitSeq(0);
         let journal = Journal::start(files, recovered.tail).map_err(|error| OpenError::Journal {

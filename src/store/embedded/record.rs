@@ -241,6 +241,12 @@ impl Record {
     }
 }
 
+/// The number of the bucket that a stored key names.
+#[must_use]
+pub fn bucket_of_stored(stored_key: &[u8]) -> u16 {
+    stored_key.first_chunk().copied().map_or(0, u16::from_be_bytes)
+}
+
 fn bucket_of(key_bytes: &[u8]) -> u16 {
     u16::try_from(crc32c::crc32c(key_bytes) % u32::from(BUCKETS)).unwrap_or_else(|_| unreachable!("BUCKETS fits"))
 }

@@ -127,23 +127,17 @@ pub struct Recovered<S> {
 }
 
 /// Why a state and a journal are not every commit together.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum Misfit {
     /// The state is damaged, too old or of another history; one sentence. It can be rebuilt.
+    #[error("{0}")]
     State(String),
     /// The journal can not be read, or has a hole.
+    #[error(transparent)]
     Journal(JournalError),
     /// The journal ends before the state does; one sentence.
+    #[error("{0}")]
     LostEnd(String),
-}
-
-impl fmt::Display for Misfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::State(problem) | Self::LostEnd(problem) => f.write_str(problem),
-            Self::Journal(error) => error.fmt(f),
-        }
-    }
 }
 
 /// Where a state comes from.
@@ -392,23 +386,22 @@ pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
         return Ok(Verdict::Damaged("the folder journal is missing".to_owned()));
     }
     let (folder, files) = take(path)?;
-    let problem = match open(&folder, &files, Origin::Found) {
+    let (problem, keeper) = match open(&folder, &files, Origin::Found) {
         Ok(mut recovered) => match recovered.keeper.prove_all() {
             Ok(_) => return Ok(Verdict::Clean(recovered.report)),
-            Err(problem) => {
-                // So that a start does not have to meet the damage by chance; but only if there is something to rebuild it from.
-                if base(&folder, &files, &problem).is_ok() {
-                    recovered.keeper.condemn(&problem).map_err(OpenError::State)?;
-                }
-                problem
-            }
+            Err(problem) => (problem, Some(recovered.keeper)),
         },
-        Err(OpenError::Heal(problem)) => problem,
+        Err(OpenError::Heal(problem)) => (problem, None),
         Err(error @ (OpenError::Folder(_) | OpenError::State(_))) => return Err(error),
         Err(error) => return Ok(Verdict::Damaged(error.to_string())),
     };
-    Ok(match base(&folder, &files, &problem) {
-        Ok(base) => Verdict::Healable(problem, base),
-        Err(error) => Verdict::Damaged(error.to_string()),
-    })
+    let base = match base(&folder, &files, &problem) {
+        Ok(base) => base,
+        Err(error) => return Ok(Verdict::Damaged(error.to_string())),
+    };
+    // So that a start does not have to meet the damage by chance; but only if there is something to rebuild it from.
+    if let Some(mut keeper) = keeper {
+        keeper.condemn(&problem).map_err(OpenError::State)?;
+    }
+    Ok(Verdict::Healable(problem, base))
 }

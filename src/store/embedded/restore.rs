@@ -97,9 +97,8 @@ pub fn restore(
 
 fn read_backup(from: &Path, progress: Progress<'_>, visit: Visit<'_>) -> Result<Summary, BackupError> {
     let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let folder = from.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut count = 0;
-    read_file(&RealDisk::new(folder.to_owned()), &name, &mut |key, record| {
+    read_file(&RealDisk::around(from), &name, &mut |key, record| {
         count += 1;
         if count % 1024 == 0 {
             progress(count);

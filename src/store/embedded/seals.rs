@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::frame::{CommitSeq, Mark};
-use super::record::BUCKETS;
+use super::record::{BUCKETS, bucket_of_stored};
 
 const MAGIC: [u8; 8] = *b"ODOSEAL1";
 const HEADER_BYTES: usize = 32;
@@ -50,6 +50,22 @@ pub fn digest(stored_key: &[u8], record: &[u8]) -> u64 {
     context.update(stored_key);
     context.update(record);
     context.finish().as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes)
+}
+
+/// Counts a record into its bucket.
+pub fn add(table: &mut Table, stored_key: &[u8], record: &[u8]) {
+    change(table, stored_key, |sum| sum.wrapping_add(digest(stored_key, record)));
+}
+
+/// Takes a record out of its bucket.
+pub fn take_out(table: &mut Table, stored_key: &[u8], record: &[u8]) {
+    change(table, stored_key, |sum| sum.wrapping_sub(digest(stored_key, record)));
+}
+
+fn change(table: &mut Table, stored_key: &[u8], change: impl FnOnce(u64) -> u64) {
+    if let Some(sum) = table.get_mut(usize::from(bucket_of_stored(stored_key))) {
+        *sum = change(*sum);
+    }
 }
 
 impl Seals {

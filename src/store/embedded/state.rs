@@ -9,14 +9,15 @@
 //! removed first; its panics while opening are caught and become an error; its file lock may outlive its owner by a moment, so
 //! opening waits for it for two seconds.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
+
+use super::disk::replace;
 use super::frame::{CommitSeq, Mark};
 
 /// Cache of sled, in bytes: small, since the records in use are cached above it.
@@ -83,19 +84,14 @@ pub trait State: Send {
 }
 
 /// Why a state can not be opened.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Error)]
 pub enum StateTrouble {
     /// It is not what was written: it can be rebuilt, and must not be used.
+    #[error("{0}")]
     Damaged(String),
     /// The system refused, and might not another time: a missing right, a full disk, a lock.
+    #[error("{0}")]
     System(String),
-}
-
-impl fmt::Display for StateTrouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Damaged(text) | Self::System(text)) = self;
-        f.write_str(text)
-    }
 }
 
 fn trouble(error: &io::Error, text: String) -> StateTrouble {
@@ -238,16 +234,6 @@ fn caught<T>(ask: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
         Ok(answer) => answer.map_err(|error| format!("sled: {error}")),
         Err(_) => Err("sled panicked while reading".to_owned()),
     }
-}
-
-/// Writes a file whole and durably: the old one or the new one is there after a crash.
-fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = folder.join(format!("{name}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, folder.join(name))?;
-    File::open(folder)?.sync_all()
 }
 
 fn parse_covered(bytes: &[u8]) -> Option<Mark> {
