@@ -104,6 +104,7 @@ async fn load(folder: &Path, tenants: u64) -> Vec<String> {
         journal_segment_bytes: 16 << 20,
         checkpoint_interval: Duration::from_secs(30),
         cache_records: 100_000,
+        idempotency_keys: 1000,
         min_free_disk_bytes: 0,
         backups: None,
     };
@@ -135,7 +136,7 @@ async fn register(store: Arc<dyn Store>, number: u64, key: ApiKey) {
     let name = TenantName::parse(&format!("tenant-{number}@example.com")).expect("a name");
     let tenant = NewTenant { name, password, key: key.id(), secret: key.secret_hash(), created_unix_s: 1 };
     let id = store.register(tenant).await.expect("registered");
-    store.advance(id, &CounterName::default_counter(), 1).await.expect("incremented");
+    store.advance(id, &CounterName::default_counter(), 1, None).await.expect("incremented");
 }
 
 async fn measure(name: &str, round: &str, folder: &Path, keys: &[String]) {

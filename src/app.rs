@@ -109,6 +109,7 @@ impl App {
             journal_segment_bytes: config.journal_segment_bytes,
             checkpoint_interval: config.checkpoint_interval,
             cache_records: config.cache_records,
+            idempotency_keys: config.idempotency_keys,
             min_free_disk_bytes: config.min_free_disk_bytes,
             backups: config.backups,
         };

@@ -1,8 +1,8 @@
 //! The counter and the one rule that makes its next value.
 //!
-//! Job: pure types ([`Value`], [`CounterName`], [`Counter`], [`Range`]) and the two changes a counter knows,
+//! Job: pure types ([`Value`], [`CounterName`], [`Shape`], [`Counter`], [`Range`]) and the two changes a counter knows,
 //! [`Counter::advance`] and [`Counter::set`]. Every store calls these inside its commit, so the rule exists once.
-//! Invariant: a refused change leaves the counter as it was; a value is always within 1 ..= 2^63−1 and never wraps.
+//! Invariant: a refused change leaves the counter as it was; a value is always within its counter's bounds and never wraps.
 //! Must never: read a clock, touch a disk, know a tenant or HTTP.
 
 use std::fmt;
@@ -10,22 +10,24 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// A counter's value: 1 ..= 2^63−1 ([`Value::LARGEST`]).
+/// A counter's value: 0 ..= 2^63−1 ([`Value::LARGEST`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(u64);
 
 impl Value {
-    /// What a counter holds before its first increment.
+    /// The smallest value that any counter may hold.
+    pub const ZERO: Self = Self(0);
+    /// What a counter holds before its first increment, unless it was created otherwise.
     pub const FIRST: Self = Self(1);
     /// 2^53−1, the largest integer that every JSON reader keeps exact: the default maximum of a counter.
     pub const DEFAULT_MAX: Self = Self((1 << 53) - 1);
     /// 2^63−1, the largest value that any counter may reach.
     pub const LARGEST: Self = Self(i64::MAX as u64);
 
-    /// Takes `raw` if it is within 1 ..= 2^63−1.
+    /// Takes `raw` if it is within 0 ..= 2^63−1.
     #[must_use]
     pub const fn new(raw: u64) -> Option<Self> {
-        if raw >= Self::FIRST.0 && raw <= Self::LARGEST.0 { Some(Self(raw)) } else { None }
+        if raw <= Self::LARGEST.0 { Some(Self(raw)) } else { None }
     }
 
     /// The value as a plain integer, for the wire and the disk.
@@ -42,6 +44,29 @@ impl Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// By how much an increment raises a counter: 1 ..= 2^53−1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step(u64);
+
+impl Step {
+    /// The step of a counter that was not created otherwise.
+    pub const ONE: Self = Self(1);
+    /// 2^53−1.
+    pub const LARGEST: Self = Self((1 << 53) - 1);
+
+    /// Takes `raw` if it is within 1 ..= 2^53−1.
+    #[must_use]
+    pub const fn new(raw: u64) -> Option<Self> {
+        if raw >= Self::ONE.0 && raw <= Self::LARGEST.0 { Some(Self(raw)) } else { None }
+    }
+
+    /// The step as a plain integer.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
     }
 }
 
@@ -77,6 +102,12 @@ impl CounterName {
         NAME.get_or_init(|| Self("default".into())).clone()
     }
 
+    /// Whether it is that name.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        &*self.0 == "default"
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -84,13 +115,15 @@ impl CounterName {
     }
 }
 
-/// Integers reserved by one change: `first ..= last`, both of them issued, nothing between them missing.
+/// Integers reserved by one change: `first`, then every step up to `last`, all of them issued, none between them missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The smallest integer reserved.
     pub first: Value,
     /// The largest integer reserved, which is also the counter's value after the change.
     pub last: Value,
+    /// How many they are.
+    pub count: u32,
 }
 
 /// Why a counter did not change; the caller is at fault and the counter is as before.
@@ -107,27 +140,104 @@ pub enum CounterRefusal {
         count: u32,
     },
     /// A set to a value that the counter may not hold.
-    #[error("{requested} is outside this counter's range of 1 to {max}")]
+    #[error("{requested} is outside this counter's range of {min} to {max}")]
     OutOfRange {
         /// What was asked for.
         requested: Value,
+        /// The counter's minimum.
+        min: Value,
         /// The counter's maximum.
         max: Value,
     },
+    /// A set to a lower value, which would make numbers repeat, without saying so.
+    #[error(
+        "the counter is at {value}: setting it to {requested} would make numbers repeat; send rewind: true if that is wanted"
+    )]
+    RewindRequired {
+        /// The value, which stays.
+        value: Value,
+        /// What was asked for.
+        requested: Value,
+    },
 }
 
-/// A counter: the value issued last, and the maximum it may reach.
+/// Bounds and step of a counter, which never change: `min <= start <= max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    start: Value,
+    step: Step,
+    min: Value,
+    max: Value,
+    rewindable: bool,
+}
+
+/// Three numbers that are not the bounds of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("start must be within min and max: {min} <= {start} <= {max} is not so")]
+pub struct BadShape {
+    start: Value,
+    min: Value,
+    max: Value,
+}
+
+impl Shape {
+    /// The shape of the counter `default`.
+    pub const DEFAULT: Self =
+        Self { start: Value::FIRST, step: Step::ONE, min: Value::FIRST, max: Value::DEFAULT_MAX, rewindable: true };
+
+    /// Checks the bounds. `rewindable`: a set to a lower value needs no word of its own.
+    ///
+    /// # Errors
+    /// [`BadShape`] unless `min <= start <= max`.
+    pub fn new(start: Value, step: Step, min: Value, max: Value, rewindable: bool) -> Result<Self, BadShape> {
+        if min <= start && start <= max {
+            Ok(Self { start, step, min, max, rewindable })
+        } else {
+            Err(BadShape { start, min, max })
+        }
+    }
+
+    /// What the counter holds before its first increment, which issues `start` + `step`.
+    #[must_use]
+    pub fn start(&self) -> Value {
+        self.start
+    }
+
+    /// By how much an increment raises it.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// The smallest value it may be set to.
+    #[must_use]
+    pub fn min(&self) -> Value {
+        self.min
+    }
+
+    /// The largest value it may reach.
+    #[must_use]
+    pub fn max(&self) -> Value {
+        self.max
+    }
+
+    /// Whether it may be set to a lower value without a word.
+    #[must_use]
+    pub fn rewindable(&self) -> bool {
+        self.rewindable
+    }
+}
+
+/// A counter: the value issued last, within its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
-    /// The value issued last (or [`Value::FIRST`] before any increment).
-    pub value: Value,
-    /// The largest value this counter may reach.
-    pub max: Value,
+    value: Value,
+    shape: Shape,
 }
 
 impl Default for Counter {
     fn default() -> Self {
-        Self { value: Value::FIRST, max: Value::DEFAULT_MAX }
+        Self::new(Shape::DEFAULT)
     }
 }
 
@@ -135,7 +245,31 @@ impl Default for Counter {
 pub const MAX_COUNT: u32 = 1_000_000;
 
 impl Counter {
-    /// Reserves the next `count` integers: all of them or, near the maximum, none.
+    /// A counter before its first increment.
+    #[must_use]
+    pub fn new(shape: Shape) -> Self {
+        Self { value: shape.start, shape }
+    }
+
+    /// A counter as it was kept somewhere; `None` if the value is outside the shape.
+    #[must_use]
+    pub fn at(value: Value, shape: Shape) -> Option<Self> {
+        (shape.min <= value && value <= shape.max).then_some(Self { value, shape })
+    }
+
+    /// The value issued last, or the start before any increment.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        self.value
+    }
+
+    /// Its bounds and step.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Reserves the next `count` integers, a step apart: all of them or, near the maximum, none.
     ///
     /// # Errors
     /// [`CounterRefusal::Exhausted`] if the last of them would pass the maximum; the counter is unchanged.
@@ -144,23 +278,26 @@ impl Counter {
     /// If `count` is 0; callers check it at the door.
     pub fn advance(&mut self, count: u32) -> Result<Range, CounterRefusal> {
         assert!(count > 0, "an increment reserves at least one integer");
-        let exhausted = CounterRefusal::Exhausted { value: self.value, max: self.max, count };
-        let last = self.value.checked_add(u64::from(count)).ok_or(exhausted)?;
-        if last > self.max {
-            return Err(exhausted);
-        }
-        let first = self.value.checked_add(1).ok_or(exhausted)?;
+        let exhausted = CounterRefusal::Exhausted { value: self.value, max: self.shape.max, count };
+        let step = self.shape.step.0;
+        let distance = step.checked_mul(u64::from(count)).ok_or(exhausted)?;
+        let last = self.value.checked_add(distance).filter(|last| *last <= self.shape.max).ok_or(exhausted)?;
+        let first = self.value.checked_add(step).ok_or(exhausted)?;
         self.value = last;
-        Ok(Range { first, last })
+        Ok(Range { first, last, count })
     }
 
-    /// Sets the value, up or down: setting it down makes numbers repeat, which is the caller's wish.
+    /// Sets the value. Setting it down makes numbers repeat; that needs `rewind`, or a counter that is rewindable.
     ///
     /// # Errors
-    /// [`CounterRefusal::OutOfRange`] if `value` passes the maximum; the counter is unchanged.
-    pub fn set(&mut self, value: Value) -> Result<Value, CounterRefusal> {
-        if value > self.max {
-            return Err(CounterRefusal::OutOfRange { requested: value, max: self.max });
+    /// [`CounterRefusal::OutOfRange`] if `value` is outside the bounds, [`CounterRefusal::RewindRequired`]; the counter is unchanged.
+    pub fn set(&mut self, value: Value, rewind: bool) -> Result<Value, CounterRefusal> {
+        let Shape { min, max, rewindable, .. } = self.shape;
+        if value < min || value > max {
+            return Err(CounterRefusal::OutOfRange { requested: value, min, max });
+        }
+        if value < self.value && !rewind && !rewindable {
+            return Err(CounterRefusal::RewindRequired { value: self.value, requested: value });
         }
         self.value = value;
         Ok(value)
@@ -172,8 +309,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn counter(value: u64, max: u64) -> Counter {
-        Counter { value: Value::new(value).unwrap(), max: Value::new(max).unwrap() }
+    fn counter(value: u64, step: u64, max: u64) -> Counter {
+        let [start, max] = [1, max].map(|raw| Value::new(raw).unwrap());
+        let shape = Shape::new(start, Step::new(step).unwrap(), start, max, false).unwrap();
+        Counter::at(Value::new(value).unwrap(), shape).unwrap()
     }
 
     #[test]
@@ -188,37 +327,65 @@ mod tests {
 
     #[test]
     fn values_end_at_two_to_the_63_minus_1() {
-        assert_eq!(Value::new(0), None);
+        assert_eq!(Value::new(0), Some(Value::ZERO));
         assert_eq!(Value::new(i64::MAX as u64), Some(Value::LARGEST));
         assert_eq!(Value::new(i64::MAX as u64 + 1), None);
+        assert_eq!((Step::new(0), Step::new(1 << 53)), (None, None));
     }
 
     #[test]
     fn a_full_counter_refuses_and_stays() {
         let largest = Value::LARGEST.get();
-        for (value, max, count) in [(9, 9, 1), (7, 9, 3), (largest, largest, 1), (largest - 1, largest, 2)] {
-            let mut c = counter(value, max);
+        let widest = Step::LARGEST.get();
+        for (value, step, max, count) in [
+            (9, 1, 9, 1),
+            (7, 1, 9, 3),
+            (7, 3, 9, 1),
+            (1, widest, largest, 2000),
+            (largest, 1, largest, 1),
+            (largest - 1, 1, largest, 2),
+            (largest - 1, widest, largest, 1),
+        ] {
+            let mut c = counter(value, step, max);
             assert!(matches!(c.advance(count), Err(CounterRefusal::Exhausted { .. })));
-            assert_eq!(c, counter(value, max));
+            assert_eq!(c, counter(value, step, max));
         }
+    }
+
+    #[test]
+    fn a_set_stays_within_the_bounds_and_goes_down_only_when_told_to() {
+        let value = |raw| Value::new(raw).unwrap();
+        let mut c = counter(5, 1, 9);
+        for bad in [0, 10] {
+            assert!(matches!(c.set(value(bad), true), Err(CounterRefusal::OutOfRange { .. })));
+        }
+        assert!(matches!(c.set(value(4), false), Err(CounterRefusal::RewindRequired { .. })));
+        assert_eq!(c, counter(5, 1, 9));
+        assert_eq!(
+            (c.set(value(5), false), c.set(value(9), false), c.set(value(1), true)),
+            (Ok(value(5)), Ok(value(9)), Ok(value(1)))
+        );
+        assert_eq!(Counter::default().set(Value::FIRST, false), Ok(Value::FIRST));
+        assert!(Shape::new(value(1), Step::ONE, value(2), value(3), false).is_err());
+        assert_eq!(Counter::at(value(0), Shape::DEFAULT), None);
     }
 
     proptest! {
         #[test]
-        fn ranges_follow_one_another_without_a_hole(start in 1u64..1000, counts in prop::collection::vec(1u32..50, 1..50)) {
-            let mut c = counter(start, 1500);
-            let mut expected_first = start + 1;
+        fn ranges_follow_one_another_without_a_hole(start in 1u64..1000, step in 1u64..9, counts in prop::collection::vec(1u32..50, 1..50)) {
+            let mut c = counter(start, step, 1500);
+            let mut expected_first = start + step;
             for count in counts {
                 let before = c;
                 match c.advance(count) {
                     Ok(range) => {
-                        prop_assert_eq!(range.first.get(), expected_first);
-                        prop_assert_eq!(range.last.get(), expected_first + u64::from(count) - 1);
-                        prop_assert_eq!(c.value, range.last);
-                        expected_first = range.last.get() + 1;
+                        prop_assert_eq!((range.first.get(), range.count), (expected_first, count));
+                        prop_assert_eq!(range.last.get(), expected_first + step * u64::from(count - 1));
+                        prop_assert_eq!(c.value(), range.last);
+                        expected_first = range.last.get() + step;
                     }
                     Err(_) => {
-                        prop_assert!(before.value.get() + u64::from(count) > 1500);
+                        prop_assert!(before.value().get() + step * u64::from(count) > 1500);
                         prop_assert_eq!(c, before);
                     }
                 }

@@ -21,7 +21,7 @@
 //!
 //! # The rooms
 //!
-//! Imports point down only: `app` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant`, `counter`.
+//! Imports point down only: `app` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`.
 //!
 //! | room | job |
 //! |---|---|
@@ -33,7 +33,7 @@
 //! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
 //! | [`store`] | what *committed* means; the embedded store below it |
 //! | [`telemetry`] | logs and metrics, each declared once |
-//! | [`tenant`], [`counter`] | pure types and the rule that makes the next value |
+//! | [`tenant`], [`rate`], [`counter`] | pure types and the rule that makes the next value |
 //!
 //! # Where this differs from the first design
 //!
@@ -49,6 +49,7 @@ pub mod config;
 pub mod counter;
 pub mod edge;
 pub mod healthcheck;
+pub mod rate;
 pub mod store;
 pub mod telemetry;
 pub mod tenant;

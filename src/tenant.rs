@@ -1,4 +1,4 @@
-//! Who a counter belongs to: the tenant, its name, and the public half of its API keys.
+//! Who a counter belongs to: the tenant, its name and limit, and what is known of its API keys.
 //!
 //! Job: pure types that are checked once, at the door. Invariant: a [`TenantName`] that exists is well-formed.
 //! Must never: hold a password or the secret half of a key (hashes only, which Debug does not show); know HTTP or a store.
@@ -6,6 +6,8 @@
 use std::fmt;
 
 use thiserror::Error;
+
+use crate::rate::{BadRateLimit, RateLimit};
 
 /// A tenant's number, from 1. It appears in documents as `id`, never in a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +79,144 @@ pub struct KeyId(pub [u8; KeyId::BYTES]);
 impl KeyId {
     /// Random bytes in an id.
     pub const BYTES: usize = 8;
+
+    /// Reads an id as [`KeyId`] is displayed: 16 hexadecimal digits in lower case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| digits && text.len() == 2 * Self::BYTES)?;
+        Some(Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+/// What an API key may do: one or more of *read*, *increment* and *manage*. None of them contains another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Read and list counters.
+    pub const READ: Self = Self(1);
+    /// Take integers.
+    pub const INCREMENT: Self = Self(2);
+    /// Create, set and delete counters; make, list and revoke keys.
+    pub const MANAGE: Self = Self(4);
+    /// Everything.
+    pub const ALL: Self = Self(7);
+    const NAMES: [(&str, Self); 3] = [("read", Self::READ), ("increment", Self::INCREMENT), ("manage", Self::MANAGE)];
+
+    /// The scopes of these bits; `None` if there is none, or an unknown one.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        (bits & !Self::ALL.0 == 0 && bits != 0).then_some(Self(bits))
+    }
+
+    /// As [`Scopes::from_bits`] takes them.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The scope of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, scope)| *scope)
+    }
+
+    /// Their names.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.iter().filter(move |(_, scope)| self.contain(*scope)).map(|(name, _)| *name)
+    }
+
+    /// Whether all of `others` are among them.
+    #[must_use]
+    pub fn contain(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// These and the others.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, name) in self.names().enumerate() {
+            write!(f, "{}{name}", if index == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
+/// What people call an API key: up to 100 visible ASCII characters and spaces, perhaps none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyLabel(String);
+
+/// Why a text is not a [`KeyLabel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("is not 0 to 100 characters of visible ASCII and spaces")]
+pub struct BadKeyLabel;
+
+impl KeyLabel {
+    /// The longest label, in bytes.
+    pub const MAX_BYTES: usize = 100;
+
+    /// Checks `text` and keeps it.
+    ///
+    /// # Errors
+    /// [`BadKeyLabel`].
+    pub fn parse(text: &str) -> Result<Self, BadKeyLabel> {
+        let good = text.len() <= Self::MAX_BYTES && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        good.then(|| Self(text.to_owned())).ok_or(BadKeyLabel)
+    }
+
+    /// The label as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How many requests a tenant may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TenantLimit {
+    /// As `--tenant-rate-limit` says.
+    #[default]
+    Default,
+    /// As many as it likes.
+    Off,
+    /// So many.
+    Rate(RateLimit),
+}
+
+impl fmt::Display for TenantLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Off => f.write_str("off"),
+            Self::Rate(rate) => rate.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for TenantLimit {
+    type Err = BadRateLimit;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, BadRateLimit> {
+        match text {
+            "default" => Ok(Self::Default),
+            "off" => Ok(Self::Off),
+            rate => rate.parse().map(Self::Rate),
+        }
+    }
 }
 
 /// The SHA-256 of an API key's secret half. It can not be turned back, and it is not shown either.
@@ -134,5 +274,25 @@ mod tests {
     #[test]
     fn case_does_not_make_another_name() {
         assert_eq!(TenantName::parse("ALICE").unwrap().folded(), TenantName::parse("alice").unwrap().folded());
+    }
+
+    #[test]
+    fn scopes_labels_and_ids_read_back() {
+        let scopes = Scopes::READ.and(Scopes::MANAGE);
+        assert_eq!((scopes.to_string(), Scopes::from_bits(scopes.bits())), ("read manage".to_owned(), Some(scopes)));
+        assert!(scopes.contain(Scopes::READ) && !scopes.contain(Scopes::INCREMENT) && !scopes.contain(Scopes::ALL));
+        assert_eq!((Scopes::from_bits(0), Scopes::from_bits(8), Scopes::named("write")), (None, None, None));
+        let id = KeyId([0, 1, 2, 3, 4, 5, 0xAB, 0xFF]);
+        assert_eq!(KeyId::parse(&id.to_string()), Some(id));
+        for bad in ["", "0001020304050AbFF", "00010203040506AB", "+001020304050607", "000102030405060"] {
+            assert_eq!(KeyId::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(KeyLabel::parse("build server, 2nd").unwrap().as_str(), "build server, 2nd");
+        for bad in ["a\nb", "ä", &"x".repeat(101)] {
+            assert_eq!(KeyLabel::parse(bad), Err(BadKeyLabel), "{bad:?}");
+        }
+        for limit in ["default", "off", "5/m:9"] {
+            assert_eq!(limit.parse::<TenantLimit>().unwrap().to_string(), limit);
+        }
     }
 }

@@ -10,7 +10,7 @@ use support::history::{Kind, Op, Operation, Outcome, Rules, Verdict, check};
 
 /// An operation of one tenant's default counter.
 fn told(op: Op, sent: u64, returned: u64, outcome: Outcome) -> Operation {
-    Operation { client: 0, tenant: 0, counter: 0, op, sent, returned, outcome }
+    Operation { client: 0, tenant: 0, counter: 0, op, sent, resent: sent, returned, outcome }
 }
 
 fn increment(sent: u64, returned: u64, value: u64) -> Operation {
@@ -167,7 +167,7 @@ fn simulate(count: u64, seed: u64) -> (Vec<Operation>, Vec<u64>) {
                 (Op::Increment, Outcome::Ok(*value))
             }
         };
-        operations.push(Operation { client: 0, tenant, counter: 0, op, sent, returned, outcome });
+        operations.push(Operation { client: 0, tenant, counter: 0, op, sent, resent: sent, returned, outcome });
         if number % 10_000 == 9_999 {
             now += 1_000;
             restarts.push(now - 500);

@@ -11,36 +11,72 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::ModelStore;
-use odometer::counter::{Counter, CounterName, Value};
+use odometer::counter::{CounterName, Shape, Step, Value};
 use odometer::store::embedded::{EmbeddedStore, Options};
-use odometer::store::{Health, NewTenant, Refusal, Store, StoreError};
+use odometer::store::{
+    CounterState, Expected, Health, NewCounter, NewKey, NewTenant, Once, Refusal, SetTo, Store, StoreError,
+    TenantChange, Version,
+};
 use odometer::telemetry::StoreMetrics;
-use odometer::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
+use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
 use proptest::prelude::*;
 
 /// What may happen to a store.
 #[derive(Clone, Debug)]
-enum Step {
+enum What {
     Register { name: u8, upper: bool },
-    Advance { tenant: u64, name: u8, count: u32 },
-    Set { tenant: u64, name: u8, value: u64 },
+    Advance { tenant: u64, name: u8, count: u32, once: Option<u8> },
+    Set { tenant: u64, name: u8, value: u64, rewind: bool, expected: Option<(u64, u64)>, once: Option<u8> },
+    Create { tenant: u64, name: u8, start: u64, step: u64, once: Option<u8> },
+    Delete { tenant: u64, name: u8, expected: Option<(u64, u64)> },
     Current { tenant: u64, name: u8 },
+    Counters { tenant: u64, after: Option<u8>, limit: usize },
     FindKey { key: u8 },
+    AddKey { tenant: u64 },
+    RevokeKey { tenant: u64, key: u8 },
+    Keys { tenant: u64, after: Option<u8>, limit: usize },
+    Use { key: u8, day: u32 },
+    Tenant { tenant: u64 },
+    Change { tenant: u64, suspended: Option<bool> },
+    Password { tenant: u64, revoke: bool },
+    DeleteTenant { tenant: u64 },
     Reopen,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<What>> {
     let near_max = Value::DEFAULT_MAX.get();
-    let value = prop_oneof![1u64..50, near_max - 3..near_max + 3, Just(i64::MAX as u64)];
+    let value = prop_oneof![0u64..50, near_max - 3..near_max + 3, Just(i64::MAX as u64)];
+    let (tenant, name, key) = (1u64..4, 0u8..4, 0u8..30);
+    let once = || prop::option::weighted(0.4, 0u8..6);
+    let expected = || prop::option::weighted(0.3, (0u64..3, 0u64..5));
+    let of = (tenant.clone(), name.clone());
+    let whose = tenant.clone();
     let step = prop_oneof![
-        2 => (0u8..6, any::<bool>()).prop_map(|(name, upper)| Step::Register { name, upper }),
-        8 => (1u64..5, 0u8..3, prop_oneof![Just(1u32), 1u32..1000]).prop_map(|(tenant, name, count)| Step::Advance { tenant, name, count }),
-        3 => (1u64..5, 0u8..3, value).prop_map(|(tenant, name, value)| Step::Set { tenant, name, value }),
-        4 => (1u64..5, 0u8..3).prop_map(|(tenant, name)| Step::Current { tenant, name }),
-        2 => (0u8..8).prop_map(|key| Step::FindKey { key }),
-        1 => Just(Step::Reopen),
+        3 => (0u8..5, any::<bool>()).prop_map(|(name, upper)| What::Register { name, upper }),
+        8 => (of.clone(), prop_oneof![Just(1u32), 1u32..1000], once())
+            .prop_map(|((tenant, name), count, once)| What::Advance { tenant, name, count, once }),
+        4 => (of.clone(), value, any::<bool>(), expected(), once()).prop_map(
+            |((tenant, name), value, rewind, expected, once)| What::Set { tenant, name, value, rewind, expected, once }),
+        6 => (of.clone(), 0u64..20, 1u64..9, once())
+            .prop_map(|((tenant, name), start, step, once)| What::Create { tenant, name, start, step, once }),
+        3 => (of.clone(), expected()).prop_map(|((tenant, name), expected)| What::Delete { tenant, name, expected }),
+        4 => of.prop_map(|(tenant, name)| What::Current { tenant, name }),
+        3 => (whose.clone(), prop::option::of(name), 1usize..4)
+            .prop_map(|(tenant, after, limit)| What::Counters { tenant, after, limit }),
+        2 => key.clone().prop_map(|key| What::FindKey { key }),
+        3 => whose.clone().prop_map(|tenant| What::AddKey { tenant }),
+        2 => (whose.clone(), key.clone()).prop_map(|(tenant, key)| What::RevokeKey { tenant, key }),
+        2 => (whose.clone(), prop::option::of(key.clone()), 1usize..4)
+            .prop_map(|(tenant, after, limit)| What::Keys { tenant, after, limit }),
+        1 => (key, 1u32..9).prop_map(|(key, day)| What::Use { key, day }),
+        2 => whose.clone().prop_map(|tenant| What::Tenant { tenant }),
+        1 => (whose.clone(), prop::option::of(any::<bool>()))
+            .prop_map(|(tenant, suspended)| What::Change { tenant, suspended }),
+        1 => (whose.clone(), any::<bool>()).prop_map(|(tenant, revoke)| What::Password { tenant, revoke }),
+        1 => whose.prop_map(|tenant| What::DeleteTenant { tenant }),
+        2 => Just(What::Reopen),
     ];
-    prop::collection::vec(step, 1..60)
+    prop::collection::vec(step, 1..80)
 }
 
 fn options(folder: &std::path::Path, cache_records: usize) -> Options {
@@ -49,6 +85,7 @@ fn options(folder: &std::path::Path, cache_records: usize) -> Options {
         journal_segment_bytes: 1 << 20,
         checkpoint_interval: Duration::from_millis(1),
         cache_records,
+        idempotency_keys: 1000,
         min_free_disk_bytes: 0,
         backups: None,
     }
@@ -59,7 +96,7 @@ fn open(folder: &std::path::Path, cache_records: usize) -> Arc<dyn Store> {
 }
 
 fn counter_name(number: u8) -> CounterName {
-    CounterName::parse(["default", "invoices", "a.b_c-9"][usize::from(number)]).unwrap()
+    CounterName::parse(["default", "invoices", "a.b_c-9", "E"][usize::from(number)]).unwrap()
 }
 
 fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
@@ -75,33 +112,93 @@ fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
     }
 }
 
+fn expected(version: Option<(u64, u64)>) -> Expected {
+    let version = version.map(|(born, changes)| Version { born, changes });
+    version.map_or(Expected::Any, |version| Expected::OneOf(vec![version]))
+}
+
+/// A request with this key; it is another request for another step of the same key, but for equal ones.
+fn once(key: Option<u8>, request: &What) -> Option<Once> {
+    let digest = format!("{request:?}").bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let digest = u128::from(digest).to_be_bytes();
+    // Two requests with one key are often the same one.
+    let request = if digest[15] % 2 == 0 { digest } else { [0; 16] };
+    key.map(|key| Once { key: [key; 16], request })
+}
+
 /// The answer of one step, as text, so that two stores can be compared whatever they answer.
-async fn answer(store: &dyn Store, step: &Step, number: u8) -> String {
-    match step {
-        Step::Register { name, upper } => format!("{:?}", store.register(new_tenant(*name, *upper, number)).await),
-        Step::Advance { tenant, name, count } => {
-            format!("{:?}", store.advance(TenantId(*tenant), &counter_name(*name), *count).await)
+async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
+    let value = |raw: u64| Value::new(raw).unwrap();
+    match what {
+        What::Register { name, upper } => format!("{:?}", store.register(new_tenant(*name, *upper, number)).await),
+        What::Advance { tenant, name, count, once: key } => {
+            let once = once(*key, what);
+            format!("{:?}", store.advance(TenantId(*tenant), &counter_name(*name), *count, once).await)
         }
-        Step::Set { tenant, name, value } => {
-            format!("{:?}", store.set(TenantId(*tenant), &counter_name(*name), Value::new(*value).unwrap()).await)
+        What::Set { tenant, name, value: raw, rewind, expected: version, once: key } => {
+            let to = SetTo { value: value(*raw), rewind: *rewind, expected: expected(*version) };
+            format!("{:?}", store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await)
         }
-        Step::Current { tenant, name } => {
+        What::Create { tenant, name, start, step, once: key } => {
+            let (start, step) = (value(*start), Step::new(*step).unwrap());
+            let shape = Shape::new(start, step, Value::ZERO, Value::LARGEST, false).unwrap();
+            let new = NewCounter { shape, created_unix_s: u64::from(number), quota: 2 };
+            format!("{:?}", store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await)
+        }
+        What::Delete { tenant, name, expected: version } => {
+            format!("{:?}", store.delete(TenantId(*tenant), &counter_name(*name), expected(*version)).await)
+        }
+        What::Current { tenant, name } => {
             format!("{:?}", store.current(TenantId(*tenant), &counter_name(*name)).await)
         }
-        Step::FindKey { key } => {
-            let found = store.find_key(KeyId([*key; 8])).await.unwrap();
-            format!("{:?}", found.map(|key| (key.tenant, key.secret.0, key.created_unix_s)))
+        What::Counters { tenant, after, limit } => {
+            format!("{:?}", store.counters(TenantId(*tenant), after.map(counter_name), *limit).await)
         }
-        Step::Reopen => String::new(),
+        What::FindKey { key } => format!("{:?}", store.find_key(KeyId([*key; 8])).await),
+        What::AddKey { tenant } => {
+            let key = NewKey {
+                id: KeyId([number; 8]),
+                secret: SecretHash([number; 32]),
+                label: KeyLabel::parse("a label").unwrap(),
+                scopes: Scopes::READ,
+                created_unix_s: 8,
+                expires_unix_s: Some(9),
+            };
+            format!("{:?}", store.add_key(TenantId(*tenant), key, 4).await)
+        }
+        What::RevokeKey { tenant, key } => {
+            format!("{:?}", store.revoke_key(TenantId(*tenant), KeyId([*key; 8])).await)
+        }
+        What::Keys { tenant, after, limit } => {
+            format!("{:?}", store.keys(TenantId(*tenant), after.map(|key| KeyId([key; 8])), *limit).await)
+        }
+        What::Use { key, day } => format!("{:?}", store.note_use(KeyId([*key; 8]), *day).await),
+        What::Tenant { tenant } => {
+            let tenant = TenantId(*tenant);
+            let found = (store.find_tenant(tenant).await, store.holdings(tenant).await, store.last_tenant().await);
+            let name = store.find_name(&TenantName::parse("Tenant-1").unwrap()).await;
+            format!("{found:?} {name:?}")
+        }
+        What::Change { tenant, suspended } => {
+            let limit = TenantChange::Limit(TenantLimit::Off);
+            let change = suspended.map_or(limit, TenantChange::Suspended);
+            format!("{:?}", store.change_tenant(TenantId(*tenant), change).await)
+        }
+        What::Password { tenant, revoke } => {
+            let password = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [number; 16], hash: [2; 32] };
+            format!("{:?}", store.change_password(TenantId(*tenant), password, *revoke).await)
+        }
+        What::DeleteTenant { tenant } => format!("{:?}", store.delete_tenant(TenantId(*tenant)).await),
+        What::Reopen => String::new(),
     }
 }
 
-async fn compare(steps: &[Step], cache_records: usize) -> Result<(), TestCaseError> {
+async fn compare(steps: &[What], cache_records: usize) -> Result<(), TestCaseError> {
     let temp = tempfile::tempdir().unwrap();
     let model = ModelStore::default();
     let mut store = open(temp.path(), cache_records);
     for (number, step) in (0u8..).zip(steps) {
-        if matches!(step, Step::Reopen) {
+        if matches!(step, What::Reopen) {
             store.close().await.unwrap();
             store = open(temp.path(), cache_records);
             continue;
@@ -141,14 +238,24 @@ async fn story(store: &dyn Store) {
     assert!(matches!(taken, Err(StoreError::Refused(Refusal::NameTaken))));
     assert!(store.find_key(KeyId([2; 8])).await.unwrap().is_none(), "a refused registration leaves no key");
     assert_eq!(store.find_key(KeyId([1; 8])).await.unwrap().unwrap().tenant, tenant);
-    assert_eq!(store.current(tenant, &name).await.unwrap(), Counter::default());
-    let range = store.advance(tenant, &name, 10).await.unwrap();
-    assert_eq!((range.first.get(), range.last.get()), (2, 11));
-    store.set(tenant, &name, Value::DEFAULT_MAX).await.unwrap();
-    assert!(matches!(store.advance(tenant, &name, 1).await, Err(StoreError::Refused(Refusal::Counter(_)))));
-    assert_eq!(store.current(tenant, &name).await.unwrap().value, Value::DEFAULT_MAX);
+    assert_eq!(store.current(tenant, &name).await.unwrap(), CounterState::default());
+    let issued = store.advance(tenant, &name, 10, None).await.unwrap().result;
+    assert_eq!((issued.range.first.get(), issued.range.last.get(), issued.range.count), (2, 11, 10));
+    let once = Some(Once { key: [1; 16], request: [2; 16] });
+    let first = store.advance(tenant, &name, 5, once).await.unwrap();
+    let again = store.advance(tenant, &name, 5, once).await.unwrap();
+    assert_eq!((again.result, first.replayed, again.replayed), (first.result, false, true));
+    let other = Some(Once { key: [1; 16], request: [3; 16] });
+    let reused = store.advance(tenant, &name, 6, other).await;
+    assert!(matches!(reused, Err(StoreError::Refused(Refusal::KeyReused))), "{reused:?}");
+    let to = SetTo { value: Value::DEFAULT_MAX, rewind: false, expected: Expected::OneOf(vec![first.result.version]) };
+    store.set(tenant, &name, to.clone(), None).await.unwrap();
+    let late = store.set(tenant, &name, to, None).await;
+    assert!(matches!(late, Err(StoreError::Refused(Refusal::Unexpected(_)))), "{late:?}");
+    assert!(matches!(store.advance(tenant, &name, 1, None).await, Err(StoreError::Refused(Refusal::Counter(_)))));
+    assert_eq!(store.current(tenant, &name).await.unwrap().counter.value(), Value::DEFAULT_MAX);
     store.close().await.unwrap();
-    assert!(store.advance(tenant, &name, 1).await.is_err(), "a closed store takes nothing");
+    assert!(store.advance(tenant, &name, 1, None).await.is_err(), "a closed store takes nothing");
     store.close().await.unwrap();
 }
 
@@ -173,7 +280,7 @@ fn many_at_once_get_every_integer_once_and_in_order() {
             tasks.push(tokio::spawn(async move {
                 let mut own = Vec::new();
                 for _ in 0..50 {
-                    own.push(store.advance(TenantId(1), &name, 1).await.unwrap().last.get());
+                    own.push(store.advance(TenantId(1), &name, 1, None).await.unwrap().result.range.last.get());
                 }
                 assert!(own.is_sorted(), "one caller's integers go up");
                 own

@@ -18,12 +18,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use odometer::counter::{CounterName, Value};
+use odometer::counter::{CounterName, Shape, Step, Value};
 use odometer::store::embedded::archive::name_of;
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
-use odometer::store::{NewTenant, Store};
+use odometer::store::{Expected, NewCounter, NewKey, NewTenant, Once, SetTo, Store};
 use odometer::telemetry::StoreMetrics;
-use odometer::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
+use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantName};
 use support::command::{ended, odometer};
 use support::server::TestServer;
 use support::{folder, setting};
@@ -38,6 +38,7 @@ fn open(data_dir: &Path) -> EmbeddedStore {
         journal_segment_bytes: SEGMENT_BYTES,
         checkpoint_interval: Duration::from_secs(3600),
         cache_records: 1000,
+        idempotency_keys: 1000,
         min_free_disk_bytes: 0,
         backups: Some(BackupPolicy { interval: Duration::from_secs(3600), journal_cap_bytes: 1 << 30, keep: 7 }),
     };
@@ -46,6 +47,15 @@ fn open(data_dir: &Path) -> EmbeddedStore {
 
 fn name(text: &str) -> CounterName {
     CounterName::parse(text).unwrap()
+}
+
+/// A request that was answered when the fixture was made.
+const ONCE: Once = Once { key: [5; 16], request: [6; 16] };
+
+fn new_counter() -> NewCounter {
+    let value = |raw| Value::new(raw).unwrap();
+    let shape = Shape::new(value(10), Step::new(2).unwrap(), value(0), Value::LARGEST, false).unwrap();
+    NewCounter { shape, created_unix_s: 1_700_000_000, quota: 9 }
 }
 
 /// Makes the store of a fixture, and tells what each counter must be. It is copied as it stands, as if its process were killed.
@@ -61,20 +71,28 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
         };
         store.register(tenant).await.unwrap();
     }
-    store.set(TenantId(1), &name("default"), Value::new(41).unwrap()).await.unwrap();
-    store.advance(TenantId(2), &name("invoices"), 1000).await.unwrap();
+    let to = SetTo { value: Value::new(41).unwrap(), rewind: false, expected: Expected::Any };
+    store.set(TenantId(1), &name("default"), to, None).await.unwrap();
+    for (tenant, counter) in [(2, "invoices"), (3, "a.b_c-9")] {
+        store.create(TenantId(tenant), &name(counter), new_counter(), None).await.unwrap();
+    }
+    store.advance(TenantId(2), &name("invoices"), 1000, Some(ONCE)).await.unwrap();
+    let (label, scopes) = (KeyLabel::parse("of the build").unwrap(), Scopes::INCREMENT);
+    let (id, secret, expires_unix_s) = (KeyId([9; 8]), SecretHash([9; 32]), Some(1_900_000_000));
+    let key = NewKey { id, secret, label, scopes, created_unix_s: 1_700_000_000, expires_unix_s };
+    store.add_key(TenantId(2), key, 9).await.unwrap();
     store.close().await.unwrap();
     let store = open(data_dir);
-    store.advance(TenantId(1), &name("default"), 1).await.unwrap();
+    store.advance(TenantId(1), &name("default"), 1, None).await.unwrap();
     let (mut backup, summary) = store.backup().await.unwrap();
     let mut bytes = Vec::new();
     backup.rewind().unwrap();
     backup.read_to_end(&mut bytes).unwrap();
     fs::write(data_dir.join("backups").join(name_of(summary.header.mark.seq)), bytes).unwrap();
-    store.advance(TenantId(3), &name("a.b_c-9"), 7).await.unwrap();
+    store.advance(TenantId(3), &name("a.b_c-9"), 7, None).await.unwrap();
     folder::copy(data_dir, copy);
     store.close().await.unwrap();
-    vec![(1, "default", 42), (2, "invoices", 1001), (3, "a.b_c-9", 8), (3, "default", 1)]
+    vec![(1, "default", 42), (2, "invoices", 2010), (3, "a.b_c-9", 24), (3, "default", 1)]
 }
 
 fn pack(folder: &Path, below: &str, text: &mut String) {
@@ -151,10 +169,21 @@ fn folders_of_every_earlier_format_are_served() {
         let store = open(&data_dir);
         for (tenant, counter, value) in counters {
             let found = block_on(store.current(TenantId(tenant), &name(&counter))).unwrap();
-            assert_eq!(found.value.get(), value, "{entry:?}: tenant {tenant}, counter {counter}");
-            let next = block_on(store.advance(TenantId(tenant), &name(&counter), 1)).unwrap();
-            assert_eq!(next.first.get(), value + 1);
+            assert_eq!(found.counter.value().get(), value, "{entry:?}: tenant {tenant}, counter {counter}");
+            let next = block_on(store.advance(TenantId(tenant), &name(&counter), 1, None)).unwrap();
+            assert_eq!(next.result.range.first.get(), value + found.counter.shape().step().get());
         }
+        let again = block_on(store.advance(TenantId(2), &name("invoices"), 1000, Some(ONCE))).unwrap();
+        assert_eq!(
+            (again.replayed, again.result.range.last.get()),
+            (true, 2010),
+            "what was answered is answered again"
+        );
+        let listed = block_on(store.counters(TenantId(2), None, 9)).unwrap();
+        assert_eq!(listed.items.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["default", "invoices"]);
+        let keys = block_on(store.keys(TenantId(2), None, 9)).unwrap();
+        assert_eq!(keys.items.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [KeyId([2; 8]), KeyId([9; 8])]);
+        assert_eq!((keys.items[1].1.scopes, keys.items[1].1.expires_unix_s), (Scopes::INCREMENT, Some(1_900_000_000)));
         let key = block_on(store.find_key(KeyId([2; 8]))).unwrap().expect("the key is there");
         assert_eq!((key.tenant, key.secret), (TenantId(2), SecretHash([2; 32])));
         block_on(store.close()).unwrap();

@@ -13,11 +13,12 @@ use super::error::ApiError;
 use super::params::{Params, Payload};
 use super::{Account, Api};
 use crate::counter::CounterName;
+use crate::store::{Expected, SetTo};
 
 pub(super) async fn read(api: &Api, client: IpAddr, head: &Parts, account: &mut Account) -> Result<Answer, ApiError> {
     let caller = api.caller(&head.headers, client, account).await?;
-    let counter = api.store.current(caller.tenant(), &CounterName::default_counter()).await?;
-    Ok(document::integer(caller.tenant(), counter.value))
+    let state = api.store.current(caller.tenant(), &CounterName::default_counter()).await?;
+    Ok(document::integer(caller.tenant(), state.counter.value()))
 }
 
 pub(super) async fn set(
@@ -31,8 +32,9 @@ pub(super) async fn set(
     refuse_promises(&head.headers)?;
     let body = payload.read().await?;
     let value = Params::parse(head.uri.query(), &head.headers, &body)?.value("value")?;
-    let value = api.store.set(caller.tenant(), &CounterName::default_counter(), value).await?;
-    Ok(document::integer(caller.tenant(), value))
+    let to = SetTo { value, rewind: false, expected: Expected::Any };
+    let done = api.store.set(caller.tenant(), &CounterName::default_counter(), to, None).await?;
+    Ok(document::integer(caller.tenant(), done.result.counter.value()))
 }
 
 pub(super) async fn increment(
@@ -49,8 +51,8 @@ pub(super) async fn increment(
     if Params::parse(head.uri.query(), &head.headers, &body)?.has("count") {
         return Err(ApiError::NotSupported("count"));
     }
-    let range = api.store.advance(caller.tenant(), &CounterName::default_counter(), 1).await?;
-    Ok(document::integer(caller.tenant(), range.last))
+    let done = api.store.advance(caller.tenant(), &CounterName::default_counter(), 1, None).await?;
+    Ok(document::integer(caller.tenant(), done.result.range.last))
 }
 
 /// Refuses headers that ask for a guarantee which this version does not give: to ignore them would be to promise.

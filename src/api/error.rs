@@ -13,7 +13,7 @@ use crate::auth::AuthFailure;
 use crate::auth::password::HashError;
 use crate::auth::throttle::Decision;
 use crate::counter::CounterRefusal;
-use crate::store::{Refusal, StoreError, Unavailable};
+use crate::store::{CounterState, Refusal, StoreError, Unavailable};
 
 /// Where in the request the fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,22 @@ pub enum ApiError {
     NotSupported(&'static str),
     /// The counter rule said no.
     Counter(CounterRefusal),
+    /// The tenant has no such counter.
+    CounterNotFound,
+    /// The tenant has a counter of that name.
+    CounterExists,
+    /// `default` can be neither created nor deleted.
+    DefaultCounter,
+    /// `If-Match` names another state than this one.
+    PreconditionFailed(CounterState),
+    /// The tenant has as many of something as it may have.
+    QuotaExceeded(u32),
+    /// The idempotency key was used for another request.
+    IdempotencyKeyReused,
+    /// No more idempotency keys can be remembered.
+    IdempotencyFull,
+    /// The tenant has no such API key.
+    KeyNotFound,
     /// A limit was met.
     RateLimited {
         /// `tenant` or `client`.
@@ -114,6 +130,23 @@ impl ApiError {
             Self::Counter(CounterRefusal::OutOfRange { .. }) => {
                 (S::UNPROCESSABLE_ENTITY, "value_out_of_range", "A parameter is not valid")
             }
+            Self::Counter(CounterRefusal::RewindRequired { .. }) => {
+                (S::CONFLICT, "rewind_required", "The value is lower than the counter's")
+            }
+            Self::CounterNotFound => (S::NOT_FOUND, "counter_not_found", "No such counter"),
+            Self::CounterExists => (S::CONFLICT, "counter_exists", "The counter exists"),
+            Self::DefaultCounter => (S::CONFLICT, "default_counter", "The counter default always exists"),
+            Self::PreconditionFailed(_) => {
+                (S::PRECONDITION_FAILED, "precondition_failed", "The counter is not as expected")
+            }
+            Self::QuotaExceeded(_) => (S::CONFLICT, "quota_exceeded", "No more are allowed"),
+            Self::IdempotencyKeyReused => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key was used for another request")
+            }
+            Self::IdempotencyFull => {
+                (S::SERVICE_UNAVAILABLE, "idempotency_full", "No more idempotency keys can be remembered")
+            }
+            Self::KeyNotFound => (S::NOT_FOUND, "key_not_found", "No such API key"),
             Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
             Self::HttpsRequired => (S::FORBIDDEN, "https_required", "Use HTTPS"),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
@@ -148,6 +181,25 @@ impl ApiError {
                 )
             }
             Self::Counter(refusal) => sentence(&refusal.to_string()),
+            Self::CounterNotFound => {
+                "There is no counter of that name. Create it with POST /api/v1/counters; names are 1 to 128 of A-Z a-z 0-9 . _ -.".to_owned()
+            }
+            Self::CounterExists => "There is a counter of that name already; it was not changed.".to_owned(),
+            Self::DefaultCounter => "The counter default can be neither created nor deleted; set it instead.".to_owned(),
+            Self::PreconditionFailed(state) => format!(
+                "The counter was changed since: it is at {} now. Read it, and try again with the ETag of that.",
+                state.counter.value()
+            ),
+            Self::QuotaExceeded(limit) => format!("{limit} are allowed, and there are that many. Delete one that is not needed."),
+            Self::IdempotencyKeyReused => {
+                "Another request was sent with this Idempotency-Key in the last 24 hours. Use a new key for a new request.".to_owned()
+            }
+            Self::IdempotencyFull => {
+                "Each key is remembered for 24 hours, and there is no room for another. Nothing was changed; try again later, or ask the \
+                 operator to raise --idempotency-keys."
+                    .to_owned()
+            }
+            Self::KeyNotFound => "There is no key of that id.".to_owned(),
             Self::RateLimited { scope, decision } => {
                 format!("The {scope} limit of {} is used up. Wait as Retry-After says.", decision.limit)
             }
@@ -175,7 +227,12 @@ impl ApiError {
     pub fn source(&self) -> Option<Source> {
         match self {
             Self::Invalid { parameter, .. } => Some(Source::Parameter(parameter)),
-            Self::Counter(CounterRefusal::OutOfRange { .. }) => Some(Source::Parameter("value")),
+            Self::Counter(CounterRefusal::OutOfRange { .. } | CounterRefusal::RewindRequired { .. }) => {
+                Some(Source::Parameter("value"))
+            }
+            Self::PreconditionFailed(_) => Some(Source::Header("If-Match")),
+            Self::IdempotencyKeyReused | Self::IdempotencyFull => Some(Source::Header("Idempotency-Key")),
+            Self::CounterExists => Some(Source::Parameter("name")),
             Self::Unauthenticated(_) => Some(Source::Header("Authorization")),
             Self::UnsupportedMediaType => Some(Source::Header("Content-Type")),
             _ => None,
@@ -189,6 +246,7 @@ impl ApiError {
             Self::RateLimited { decision, .. } => decision.retry_after,
             Self::Overloaded | Self::Closing => Some(Duration::from_secs(1)),
             Self::Poisoned | Self::StorageFull => Some(Duration::from_secs(5)),
+            Self::IdempotencyFull => Some(Duration::from_secs(60)),
             _ => None,
         }
     }
@@ -219,6 +277,16 @@ impl From<StoreError> for ApiError {
                 code: "username_taken",
                 detail: "has already been taken".to_owned(),
             },
+            StoreError::Refused(Refusal::NoSuchCounter) => Self::CounterNotFound,
+            StoreError::Refused(Refusal::CounterExists) => Self::CounterExists,
+            StoreError::Refused(Refusal::DefaultCounter) => Self::DefaultCounter,
+            StoreError::Refused(Refusal::Unexpected(state)) => Self::PreconditionFailed(state),
+            StoreError::Refused(Refusal::Quota(limit)) => Self::QuotaExceeded(limit),
+            StoreError::Refused(Refusal::KeyReused) => Self::IdempotencyKeyReused,
+            StoreError::Refused(Refusal::IdempotencyFull) => Self::IdempotencyFull,
+            StoreError::Refused(Refusal::NoSuchKey) => Self::KeyNotFound,
+            // Deleted between the look at its key and the change.
+            StoreError::Refused(Refusal::NoSuchTenant) => Self::Unauthenticated(AuthFailure::Unknown),
             StoreError::Unavailable(Unavailable::Overloaded) => Self::Overloaded,
             StoreError::Unavailable(Unavailable::Closing) => Self::Closing,
             StoreError::Unavailable(Unavailable::DiskLow) => Self::StorageFull,

@@ -7,7 +7,6 @@
 
 pub mod key;
 pub mod password;
-pub mod rate;
 pub mod throttle;
 
 use thiserror::Error;

@@ -14,7 +14,7 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use super::rate::RateLimit;
+use crate::rate::RateLimit;
 use crate::tenant::TenantId;
 
 /// Buckets of tenants or addresses kept before the full ones are forgotten.

@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::auth::rate::RateLimit;
 use crate::edge::network::Network;
+use crate::rate::RateLimit;
 use crate::store::embedded::BackupPolicy;
 use crate::telemetry::LogOptions;
 
@@ -69,6 +69,10 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// How many cold records stay in memory.
     pub cache_records: usize,
+    /// Idempotency keys remembered at most.
+    pub idempotency_keys: usize,
+    /// Named counters that a tenant may have.
+    pub counters_per_tenant: u32,
     /// When automatic backups are made, unless off.
     pub backups: Option<BackupPolicy>,
     /// How long a stop waits for requests under way.
@@ -136,6 +140,8 @@ impl Config {
                 .parse("journal-segment-size", values::bytes_within(ByteSize::MIB..=ByteSize::GIB))?,
             checkpoint_interval: layers.parse("checkpoint-interval", values::duration(at_most_an_hour))?,
             cache_records: layers.parse("cache-records", values::whole(1000..=100_000_000))?,
+            idempotency_keys: layers.parse("idempotency-keys", values::whole(1000..=100_000_000))?,
+            counters_per_tenant: layers.parse("counters-per-tenant", values::whole(0..=1_000_000))?,
             backups: backups(&layers)?,
             drain_timeout: layers.parse("drain-timeout", values::duration(Duration::ZERO..=Duration::from_secs(60)))?,
             layers,
@@ -325,6 +331,8 @@ mod tests {
             ("journal-segment-size", "2GiB"),
             ("checkpoint-interval", "99ms"),
             ("cache-records", "999"),
+            ("idempotency-keys", "999"),
+            ("counters-per-tenant", "1000001"),
             ("drain-timeout", "5"),
         ] {
             let line = refusal([(name, text)]);

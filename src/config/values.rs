@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::auth::rate::RateLimit;
 use crate::edge::network::Network;
+use crate::rate::RateLimit;
 use crate::telemetry::LogFormat;
 
 /// What a parser answers: the value or why not.
@@ -85,7 +85,7 @@ pub(super) fn log_level(text: &str) -> Parsed<String> {
 }
 
 /// A whole number within `range`.
-pub(super) fn whole(range: RangeInclusive<usize>) -> impl Fn(&str) -> Parsed<usize> {
+pub(super) fn whole<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>) -> impl Fn(&str) -> Parsed<N> {
     move |text| {
         let expected = || format!("expected a whole number from {} to {}", range.start(), range.end());
         digits(text).filter(|number| range.contains(number)).ok_or_else(expected)

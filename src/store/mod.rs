@@ -10,6 +10,7 @@
 //! Must never: name a library or a status of HTTP; let an implementation answer from state that is not durable.
 
 pub mod embedded;
+mod kept;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,8 +19,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-use crate::counter::{Counter, CounterName, CounterRefusal, Range, Value};
-use crate::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
+pub use self::kept::{
+    CounterState, Digest, Done, Expected, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewKey,
+    NewTenant, Once, Page, TenantChange, TenantRecord, Version,
+};
+use crate::counter::{CounterName, CounterRefusal, Value};
+use crate::tenant::{KeyId, PasswordHash, TenantId, TenantName};
 
 /// Seconds since 1970, by the wall clock: stored for people to read, never compared.
 #[must_use]
@@ -30,32 +35,6 @@ pub fn now_unix_s() -> u64 {
 
 /// The outcome of one verb, later.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
-
-/// Everything that makes a tenant: it is stored as one change or not at all.
-#[derive(Clone, Debug)]
-pub struct NewTenant {
-    /// The name; no other tenant may have it in any case.
-    pub name: TenantName,
-    /// The password, hashed.
-    pub password: PasswordHash,
-    /// The first API key's public half.
-    pub key: KeyId,
-    /// The hash of that key's secret half.
-    pub secret: SecretHash,
-    /// When, in seconds since 1970; stored for people to read, never compared.
-    pub created_unix_s: u64,
-}
-
-/// What a store knows about an API key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// Whose key it is.
-    pub tenant: TenantId,
-    /// The hash of the secret half.
-    pub secret: SecretHash,
-    /// When it was made, in seconds since 1970.
-    pub created_unix_s: u64,
-}
 
 /// Keeps tenants, keys and counters. Object-safe, so that callers hold an `Arc<dyn Store>` and no type parameter.
 ///
@@ -75,21 +54,90 @@ pub trait Store: Send + Sync + 'static {
     /// found, and a revoked one is not found by any call that starts after the revocation returned. *May be retried.*
     fn find_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>>;
 
-    /// The counter as it was last committed; a counter that never changed is [`Counter::default`].
+    /// Finds a tenant by its number; `None` if there is none, or none any more. *May be retried.*
+    fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>>;
+
+    /// Finds whose name it is, in any case. *May be retried.*
+    fn find_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>>;
+
+    /// The number of the tenant that registered last; all of them have numbers from 1. *May be retried.*
+    fn last_tenant(&self) -> StoreFuture<'_, TenantId>;
+
+    /// How much a tenant has. *May be retried.*
+    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, Holdings>;
+
+    /// Changes a tenant; returns it as it is then. *Durable* when it returns, and seen by every call that starts after that. *May be retried.*
+    fn change_tenant(&self, tenant: TenantId, change: TenantChange) -> StoreFuture<'_, Arc<TenantRecord>>;
+
+    /// Replaces a password and, if asked to, revokes every key, *atomically*. Returns how many keys that were. *May be retried.*
+    fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32>;
+
+    /// Deletes a tenant. When it returns, the name is free and no key of it is found; counters and keys are removed from the disk too, unless
+    /// it returned an error, and then by the next start. *May be retried* until it is refused as [`Refusal::NoSuchTenant`].
+    fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()>;
+
+    /// Stores another key of a tenant that has less than `quota`. *Durable* when it returns. A retry after [`StoreError::OutcomeUnknown`] needs
+    /// a new id.
+    fn add_key(&self, tenant: TenantId, key: NewKey, quota: u32) -> StoreFuture<'_, ()>;
+
+    /// The tenant's keys behind `after`, by id, `limit` at most. *May be retried.*
+    fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>>;
+
+    /// Revokes a key of the tenant. *Durable* when it returns; the key is not found by any call that starts after that. *May be retried.*
+    fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()>;
+
+    /// Notes the day on which a key was used, in days since 1970, unless that is known. *May be retried.*
+    fn note_use(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()>;
+
+    /// The counter as it was last committed. `default` is there for every tenant, and before its first change [`CounterState::default`].
     ///
     /// At least as new as any answer that was returned before this call. *May be retried.*
-    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, Counter>;
+    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState>;
 
-    /// Reserves the next `count` integers of a counter by [`Counter::advance`]: all of them or none.
+    /// The tenant's counters behind `after`, by name, `limit` at most, `default` among them. Each is as new as [`Store::current`] says; together
+    /// they are no snapshot. *May be retried.*
+    fn counters(
+        &self,
+        tenant: TenantId,
+        after: Option<CounterName>,
+        limit: usize,
+    ) -> StoreFuture<'_, Page<ListedCounter>>;
+
+    /// Creates a counter. *Atomic* and *durable*, and with `once` *safe to retry* for a day, always, as [`Store::advance`].
+    fn create(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        new: NewCounter,
+        once: Option<Once>,
+    ) -> StoreFuture<'_, Done<CounterState>>;
+
+    /// Reserves the next `count` integers of a counter by [`Counter::advance`](crate::counter::Counter::advance): all of them or none.
     ///
     /// *Atomic*: no other change of the counter falls between them. *Durable* when it returns. *May be retried* after
     /// [`StoreError::Unavailable`] and [`StoreError::Poisoned`] without a hole; after [`StoreError::OutcomeUnknown`] a
-    /// retry may leave the first range issued to nobody.
-    fn advance(&self, tenant: TenantId, name: &CounterName, count: u32) -> StoreFuture<'_, Range>;
+    /// retry may leave the first range issued to nobody. With `once` it may be retried always, for 24 hours in which the store runs: a request
+    /// with the same key is answered as the first was, in the same commit or after it, and changes nothing; what was refused is not remembered.
+    fn advance(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        count: u32,
+        once: Option<Once>,
+    ) -> StoreFuture<'_, Done<Issued>>;
 
-    /// Sets a counter by [`Counter::set`]. *Atomic* and *durable* as [`Store::advance`]; *may be retried* always, as
-    /// far as nobody else sets or increments in between.
-    fn set(&self, tenant: TenantId, name: &CounterName, value: Value) -> StoreFuture<'_, Value>;
+    /// Sets a counter by [`Counter::set`](crate::counter::Counter::set) if it is as `expected`. *Atomic* and *durable* as [`Store::advance`], and
+    /// with `once` as safe to retry.
+    fn set(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        to: SetTo,
+        once: Option<Once>,
+    ) -> StoreFuture<'_, Done<CounterState>>;
+
+    /// Deletes a counter if it is as `expected`; one of the same name that is created later is another. *Durable* when it returns.
+    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Expected) -> StoreFuture<'_, ()>;
 
     /// How the store is, without waiting.
     fn health(&self) -> Health;
@@ -104,6 +152,17 @@ pub trait Store: Send + Sync + 'static {
     /// Finishes what was accepted, brings the state to rest on the disk and refuses everything after it.
     /// Returns when the folder may be opened by another process. Calling it twice is harmless.
     fn close(&self) -> StoreFuture<'_, ()>;
+}
+
+/// What a counter is to be set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetTo {
+    /// The value.
+    pub value: Value,
+    /// It may be lower than the counter's.
+    pub rewind: bool,
+    /// What the counter must be before.
+    pub expected: Expected,
 }
 
 /// Whether the store takes changes now, and if not, why.
@@ -126,6 +185,33 @@ pub enum Refusal {
     /// Another tenant has the name, perhaps in another case.
     #[error("the name has already been taken")]
     NameTaken,
+    /// The tenant has no such counter.
+    #[error("there is no such counter")]
+    NoSuchCounter,
+    /// The tenant has a counter of that name.
+    #[error("there is a counter of that name already")]
+    CounterExists,
+    /// `default` can be neither created nor deleted.
+    #[error("the counter default always exists")]
+    DefaultCounter,
+    /// The counter is in another state than was expected: in this one.
+    #[error("the counter is not as expected")]
+    Unexpected(CounterState),
+    /// The tenant has as many as it may have.
+    #[error("no more than {0} are allowed")]
+    Quota(u32),
+    /// Another request had the same idempotency key.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// As many idempotency keys are remembered as there is room for, in all or of this tenant; to forget one early would be to issue twice.
+    #[error("as many idempotency keys are remembered as there is room for")]
+    IdempotencyFull,
+    /// The tenant has no such key.
+    #[error("there is no such key")]
+    NoSuchKey,
+    /// There is no such tenant, or none any more.
+    #[error("there is no such tenant")]
+    NoSuchTenant,
 }
 
 /// Why the store takes no change for the moment. Nothing was changed.

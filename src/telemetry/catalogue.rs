@@ -83,6 +83,8 @@ pub(super) const AUTH_FAILURES: Declared =
     counter("odometer_auth_failures_total", "Requests refused for their credentials, by reason.");
 pub(super) const RATE_LIMITED: Declared =
     counter("odometer_rate_limited_total", "Requests refused by a rate limit, by what the limit covers.");
+pub(super) const IDEMPOTENCY_KEYS: Declared =
+    gauge("odometer_idempotency_keys", Unit::Count, "Idempotency keys that are remembered, each for a day.");
 pub(super) const JOURNAL_BYTES: Declared = gauge(
     "odometer_journal_bytes",
     Unit::Bytes,
@@ -114,7 +116,7 @@ pub(super) const LOG_DROPS: Declared =
     counter("odometer_log_lines_dropped_total", "Log lines lost because their queue was full or their target refused.");
 
 /// All of the above; `process_*` comes from metrics-process.
-pub(super) const ALL: [&Declared; 21] = [
+pub(super) const ALL: [&Declared; 22] = [
     &HTTP_REQUESTS,
     &HTTP_DURATION,
     &HTTP_EXCEPTIONS,
@@ -128,6 +130,7 @@ pub(super) const ALL: [&Declared; 21] = [
     &INTEGERS_ISSUED,
     &AUTH_FAILURES,
     &RATE_LIMITED,
+    &IDEMPOTENCY_KEYS,
     &JOURNAL_BYTES,
     &CHECKPOINT_DURATION,
     &HEALS,

@@ -184,6 +184,7 @@ impl Metrics {
             shed: counter(recorder, &catalogue::SHED, Vec::new()),
             increments: counter(recorder, &catalogue::INCREMENTS, Vec::new()),
             integers_issued: counter(recorder, &catalogue::INTEGERS_ISSUED, Vec::new()),
+            idempotency_keys: gauge(recorder, &catalogue::IDEMPOTENCY_KEYS, Vec::new()),
             journal_bytes: gauge(recorder, &catalogue::JOURNAL_BYTES, Vec::new()),
             checkpoint_duration: histogram(recorder, &catalogue::CHECKPOINT_DURATION, Vec::new()),
             ready: gauge(recorder, &catalogue::STORE_READY, Vec::new()),
@@ -229,6 +230,8 @@ pub struct StoreMetrics {
     pub increments: Counter,
     /// Integers made durable; a range counts all of its own.
     pub integers_issued: Counter,
+    /// Idempotency keys that are remembered.
+    pub idempotency_keys: Gauge,
     /// Bytes of journal that a restart would replay.
     pub journal_bytes: Gauge,
     /// Time of one checkpoint, in seconds.
@@ -254,6 +257,7 @@ impl StoreMetrics {
             shed: Counter::noop(),
             increments: Counter::noop(),
             integers_issued: Counter::noop(),
+            idempotency_keys: Gauge::noop(),
             journal_bytes: Gauge::noop(),
             checkpoint_duration: Histogram::noop(),
             ready: Gauge::noop(),

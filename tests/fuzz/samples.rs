@@ -3,13 +3,15 @@
 //! Job: make them, from a store's point of view: a record of each kind, segments that follow one another, a backup, seals. Invariant: they are
 //! the same bytes at every time. Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
 
-use odometer::counter::{Counter, CounterName, Value};
-use odometer::store::KeyRecord;
+use odometer::counter::{Counter, CounterName, Range, Shape, Value};
+use odometer::store::embedded::answers::{Answered, Answers, Given};
 use odometer::store::embedded::backup::{Encoder, Header};
 use odometer::store::embedded::frame::{CommitSeq, Expected, Mark, SegmentHeader, encode_checkpoint, encode_commit};
-use odometer::store::embedded::record::{Key, Record, TenantRecord};
+use odometer::store::embedded::key::{Key, Member};
+use odometer::store::embedded::record::Record;
 use odometer::store::embedded::seals::Seals;
-use odometer::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
+use odometer::store::{CounterState, Holdings, Issued, KeyRecord, TenantRecord, Version};
+use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
 
 use super::targets::{FOLLOW, MEND};
 
@@ -17,7 +19,7 @@ use super::targets::{FOLLOW, MEND};
 pub(crate) type Sample = (&'static str, String, Vec<u8>);
 
 const STORE: [u8; 16] = *b"a store's number";
-const SEGMENT_BYTES: u64 = 512;
+const SEGMENT_BYTES: u64 = 1536;
 
 /// See the module's text.
 pub(crate) fn all() -> Vec<Sample> {
@@ -37,15 +39,33 @@ fn with_flags(flags: u8, bytes: &[u8]) -> Vec<u8> {
 
 fn records() -> Vec<(Key, Record)> {
     let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
-    let tenant = TenantRecord { name: TenantName::parse("Alice").unwrap(), password, created_unix_s: 5 };
-    let key = KeyRecord { tenant: TenantId(3), secret: SecretHash([1; 32]), created_unix_s: 6 };
-    let counter = Counter { value: Value::new(41).unwrap(), max: Value::DEFAULT_MAX };
+    let name = TenantName::parse("Alice").unwrap();
+    let limit = TenantLimit::Rate("5/m:9".parse().unwrap());
+    let tenant = TenantRecord { name, password, created_unix_s: 5, suspended: true, limit, doomed: false };
+    let key = KeyRecord {
+        tenant: TenantId(3),
+        secret: SecretHash([1; 32]),
+        label: KeyLabel::parse("of the build").unwrap(),
+        scopes: Scopes::READ,
+        created_unix_s: 6,
+        expires_unix_s: Some(7),
+        last_used_day: Some(8),
+    };
+    let value = |raw| Value::new(raw).unwrap();
+    let version = Version { born: 1, changes: 2 };
+    let state = CounterState { counter: Counter::at(value(41), Shape::DEFAULT).unwrap(), version, created_unix_s: 9 };
+    let range = Range { first: value(40), last: value(41), count: 2 };
+    let answered = |given| Answered { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
+    let list = vec![answered(Given::Issued(Issued { range, version })), answered(Given::State(state))];
     vec![
         (Key::Tenants, Record::Tenants(4)),
-        (Key::Tenant(TenantId(3)), Record::Tenant(Box::new(tenant))),
+        (Key::Tenant(TenantId(3)), Record::Tenant(tenant.into())),
         (Key::Name("alice".into()), Record::Name(TenantId(3))),
         (Key::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
-        (Key::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(counter)),
+        (Key::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(state)),
+        (Key::Member(TenantId(3), Member::ApiKey(KeyId([2; 8]))), Record::Member),
+        (Key::Holdings(TenantId(3)), Record::Holdings(Holdings { counters: 0, keys: 1, born: 0 })),
+        (Key::Answers(7), Record::Answers(Answers { age_s: 99, list }.into())),
     ]
 }
 

@@ -1,13 +1,17 @@
-//! The store as a specification: a map in memory and the counter rule, nothing else.
+//! The store as a specification: maps in memory and the counter rule, nothing else.
 //!
 //! Job: answer each verb as the contract says. Invariant: it is too small to be wrong. Must never: be used outside tests; it keeps nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use odometer::counter::{Counter, CounterName, Range, Value};
-use odometer::store::{Health, KeyRecord, NewTenant, Refusal, Store, StoreError, StoreFuture, Unavailable};
-use odometer::tenant::{KeyId, TenantId};
+use odometer::counter::{Counter, CounterName};
+use odometer::store::{
+    CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewKey,
+    NewTenant, Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable,
+    Version,
+};
+use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, TenantId, TenantLimit, TenantName};
 
 /// See the module's text.
 #[derive(Clone, Default)]
@@ -15,10 +19,22 @@ pub(crate) struct ModelStore(Arc<Mutex<Model>>);
 
 #[derive(Default)]
 struct Model {
-    names: Vec<String>,
-    keys: HashMap<KeyId, Arc<KeyRecord>>,
-    counters: HashMap<(TenantId, CounterName), Counter>,
+    registered: u64,
+    tenants: HashMap<TenantId, Arc<TenantRecord>>,
+    keys: BTreeMap<KeyId, Arc<KeyRecord>>,
+    counters: BTreeMap<(TenantId, CounterName), CounterState>,
+    born: HashMap<TenantId, u64>,
+    answers: HashMap<(TenantId, [u8; 16]), ([u8; 16], Given)>,
     closed: bool,
+}
+
+/// An answer's kind: how it is kept, and how it is found again.
+type Kind<T> = (fn(T) -> Given, fn(Given) -> Option<T>);
+
+#[derive(Clone, Copy)]
+enum Given {
+    Issued(Issued),
+    State(CounterState),
 }
 
 impl ModelStore {
@@ -30,21 +46,82 @@ impl ModelStore {
 }
 
 impl Model {
-    fn counter(&mut self, tenant: TenantId, name: &CounterName) -> &mut Counter {
-        self.counters.entry((tenant, name.clone())).or_default()
+    fn tenant(&mut self, tenant: TenantId) -> Result<&mut TenantRecord, Refusal> {
+        self.tenants.get_mut(&tenant).map(Arc::make_mut).ok_or(Refusal::NoSuchTenant)
     }
+
+    fn counter(&self, tenant: TenantId, name: &CounterName) -> Result<CounterState, Refusal> {
+        let found = self.counters.get(&(tenant, name.clone())).copied();
+        found.or_else(|| name.is_default().then(CounterState::default)).ok_or(Refusal::NoSuchCounter)
+    }
+
+    fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = ListedKey> {
+        self.keys.iter().filter(move |(_, key)| key.tenant == tenant).map(|(id, key)| (*id, Arc::clone(key)))
+    }
+
+    fn named(&self, tenant: TenantId) -> usize {
+        self.counters.keys().filter(|(of, name)| *of == tenant && !name.is_default()).count()
+    }
+
+    fn add_key(&mut self, tenant: TenantId, key: NewKey) {
+        let NewKey { id, secret, label, scopes, created_unix_s, expires_unix_s } = key;
+        let record = KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day: None };
+        self.keys.insert(id, Arc::new(record));
+    }
+
+    /// Changes a counter once.
+    fn once<T: Copy>(
+        &mut self,
+        tenant: TenantId,
+        once: Option<Once>,
+        (wrap, unwrap): Kind<T>,
+        change: impl FnOnce(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<Done<T>, StoreError> {
+        let key = once.map(|once| (tenant, once.key));
+        if let (Some(key), Some(once)) = (key, once)
+            && let Some((request, given)) = self.answers.get(&key)
+        {
+            let same = (*request == once.request).then(|| unwrap(*given)).flatten();
+            return Ok(Done { result: same.ok_or(Refusal::KeyReused)?, replayed: true });
+        }
+        let result = change(self)?;
+        if let (Some(key), Some(once)) = (key, once) {
+            self.answers.insert(key, (once.request, wrap(result)));
+        }
+        Ok(Done { result, replayed: false })
+    }
+
+    fn write(&mut self, tenant: TenantId, name: &CounterName, mut state: CounterState) -> CounterState {
+        state.version.changes += 1;
+        self.counters.insert((tenant, name.clone()), state);
+        state
+    }
+}
+
+fn states() -> Kind<CounterState> {
+    (Given::State, |given| if let Given::State(state) = given { Some(state) } else { None })
+}
+
+fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    Page { items, more }
 }
 
 impl Store for ModelStore {
     fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
         self.with(|model| {
-            if model.names.contains(&tenant.name.folded()) {
+            if model.tenants.values().any(|other| other.name.folded() == tenant.name.folded()) {
                 return Err(Refusal::NameTaken.into());
             }
-            model.names.push(tenant.name.folded());
-            let id = TenantId(model.names.len() as u64);
-            let key = KeyRecord { tenant: id, secret: tenant.secret, created_unix_s: tenant.created_unix_s };
-            model.keys.insert(tenant.key, Arc::new(key));
+            model.registered += 1;
+            let id = TenantId(model.registered);
+            let NewTenant { name, password, key, secret, created_unix_s } = tenant;
+            let (limit, label) = (TenantLimit::Default, KeyLabel::default());
+            let record = TenantRecord { name, password, created_unix_s, suspended: false, limit, doomed: false };
+            model.tenants.insert(id, Arc::new(record));
+            let scopes = Scopes::ALL;
+            model.add_key(id, NewKey { id: key, secret, label, scopes, created_unix_s, expires_unix_s: None });
             Ok(id)
         })
     }
@@ -53,16 +130,188 @@ impl Store for ModelStore {
         self.with(|model| Ok(model.keys.get(&key).cloned()))
     }
 
-    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, Counter> {
-        self.with(|model| Ok(*model.counter(tenant, name)))
+    fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>> {
+        self.with(|model| Ok(model.tenants.get(&tenant).cloned()))
     }
 
-    fn advance(&self, tenant: TenantId, name: &CounterName, count: u32) -> StoreFuture<'_, Range> {
-        self.with(|model| Ok(model.counter(tenant, name).advance(count).map_err(Refusal::Counter)?))
+    fn find_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
+        let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| tenant.name.folded() == name.folded();
+        self.with(|model| Ok(model.tenants.iter().find(is_it).map(|(id, _)| *id)))
     }
 
-    fn set(&self, tenant: TenantId, name: &CounterName, value: Value) -> StoreFuture<'_, Value> {
-        self.with(|model| Ok(model.counter(tenant, name).set(value).map_err(Refusal::Counter)?))
+    fn last_tenant(&self) -> StoreFuture<'_, TenantId> {
+        self.with(|model| Ok(TenantId(model.registered)))
+    }
+
+    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, Holdings> {
+        self.with(|model| {
+            let count = |count: usize| u32::try_from(count).unwrap();
+            let born = model.born.get(&tenant).copied().unwrap_or(0);
+            Ok(Holdings { counters: count(model.named(tenant)), keys: count(model.keys_of(tenant).count()), born })
+        })
+    }
+
+    fn change_tenant(&self, tenant: TenantId, change: TenantChange) -> StoreFuture<'_, Arc<TenantRecord>> {
+        self.with(|model| {
+            let record = model.tenant(tenant)?;
+            match change {
+                TenantChange::Suspended(suspended) => record.suspended = suspended,
+                TenantChange::Limit(limit) => record.limit = limit,
+            }
+            Ok(Arc::clone(&model.tenants[&tenant]))
+        })
+    }
+
+    fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32> {
+        self.with(|model| {
+            model.tenant(tenant)?.password = password;
+            let before = model.keys.len();
+            model.keys.retain(|_, key| !revoke_keys || key.tenant != tenant);
+            Ok(u32::try_from(before - model.keys.len()).unwrap())
+        })
+    }
+
+    fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            model.tenants.remove(&tenant).ok_or(Refusal::NoSuchTenant)?;
+            model.keys.retain(|_, key| key.tenant != tenant);
+            model.counters.retain(|(of, _), _| *of != tenant);
+            model.born.remove(&tenant);
+            Ok(())
+        })
+    }
+
+    fn add_key(&self, tenant: TenantId, key: NewKey, quota: u32) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            model.tenant(tenant)?;
+            if model.keys_of(tenant).count() >= quota as usize {
+                return Err(Refusal::Quota(quota).into());
+            }
+            model.add_key(tenant, key);
+            Ok(())
+        })
+    }
+
+    fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
+        let behind = |(id, _): &ListedKey| after.is_none_or(|after| *id > after);
+        self.with(|model| Ok(page(model.keys_of(tenant).filter(behind).collect(), limit)))
+    }
+
+    fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            model.tenant(tenant)?;
+            model.keys.get(&key).filter(|record| record.tenant == tenant).ok_or(Refusal::NoSuchKey)?;
+            model.keys.remove(&key);
+            Ok(())
+        })
+    }
+
+    fn note_use(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            if let Some(key) = model.keys.get_mut(&key).map(Arc::make_mut) {
+                key.last_used_day = key.last_used_day.max(Some(day));
+            }
+            Ok(())
+        })
+    }
+
+    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
+        self.with(|model| Ok(model.counter(tenant, name)?))
+    }
+
+    fn counters(
+        &self,
+        tenant: TenantId,
+        after: Option<CounterName>,
+        limit: usize,
+    ) -> StoreFuture<'_, Page<ListedCounter>> {
+        self.with(|model| {
+            let mut all: BTreeMap<CounterName, CounterState> = BTreeMap::new();
+            all.insert(CounterName::default_counter(), CounterState::default());
+            let own = model.counters.iter().filter(|((of, _), _)| *of == tenant);
+            all.extend(own.map(|((_, name), state)| (name.clone(), *state)));
+            let behind = |(name, _): &ListedCounter| after.as_ref().is_none_or(|after| name > after);
+            Ok(page(all.into_iter().filter(behind).collect(), limit))
+        })
+    }
+
+    fn create(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        new: NewCounter,
+        once: Option<Once>,
+    ) -> StoreFuture<'_, Done<CounterState>> {
+        self.with(|model| {
+            model.once(tenant, once, states(), |model| {
+                model.tenant(tenant)?;
+                match model.counter(tenant, name) {
+                    Ok(_) if name.is_default() => return Err(Refusal::DefaultCounter),
+                    Ok(_) => return Err(Refusal::CounterExists),
+                    Err(_) => {}
+                }
+                if model.named(tenant) >= new.quota as usize {
+                    return Err(Refusal::Quota(new.quota));
+                }
+                let born = model.born.entry(tenant).or_default();
+                *born += 1;
+                let version = Version { born: *born, changes: 0 };
+                let counter = Counter::new(new.shape);
+                let state = CounterState { counter, version, created_unix_s: new.created_unix_s };
+                model.counters.insert((tenant, name.clone()), state);
+                Ok(state)
+            })
+        })
+    }
+
+    fn advance(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        count: u32,
+        once: Option<Once>,
+    ) -> StoreFuture<'_, Done<Issued>> {
+        let unwrap = |given| if let Given::Issued(issued) = given { Some(issued) } else { None };
+        self.with(|model| {
+            model.once(tenant, once, (Given::Issued, unwrap), |model| {
+                let mut state = model.counter(tenant, name)?;
+                let range = state.counter.advance(count)?;
+                Ok(Issued { range, version: model.write(tenant, name, state).version })
+            })
+        })
+    }
+
+    fn set(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        to: SetTo,
+        once: Option<Once>,
+    ) -> StoreFuture<'_, Done<CounterState>> {
+        self.with(|model| {
+            model.once(tenant, once, states(), |model| {
+                let mut state = model.counter(tenant, name)?;
+                if !to.expected.holds(state.version) {
+                    return Err(Refusal::Unexpected(state));
+                }
+                state.counter.set(to.value, to.rewind)?;
+                Ok(model.write(tenant, name, state))
+            })
+        })
+    }
+
+    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Expected) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            if name.is_default() {
+                return Err(Refusal::DefaultCounter.into());
+            }
+            let state = model.counter(tenant, name)?;
+            if !expected.holds(state.version) {
+                return Err(Refusal::Unexpected(state).into());
+            }
+            model.counters.remove(&(tenant, name.clone()));
+            Ok(())
+        })
     }
 
     fn health(&self) -> Health {

@@ -214,6 +214,7 @@ fn churned(home: &Path) -> Vec<String> {
             journal_segment_bytes: SEGMENT.0,
             checkpoint_interval: Duration::from_millis(100),
             cache_records: 100_000,
+            idempotency_keys: 1000,
             min_free_disk_bytes: 0,
             backups: Some(BackupPolicy { interval: DEADLINE * 100, journal_cap_bytes: SEGMENT.0, keep: 2 }),
         };
@@ -241,7 +242,7 @@ fn churned(home: &Path) -> Vec<String> {
 }
 
 async fn advance(store: Arc<dyn Store>, tenant: u64) {
-    store.advance(TenantId(tenant), &CounterName::default_counter(), 1).await.unwrap();
+    store.advance(TenantId(tenant), &CounterName::default_counter(), 1, None).await.unwrap();
 }
 
 fn tenant(number: usize, key: &ApiKey) -> NewTenant {

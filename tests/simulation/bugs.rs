@@ -16,6 +16,8 @@ pub(crate) enum Bug {
     IssuedTwice,
     /// Driver: an increment takes one more than it answers.
     ValueSkipped,
+    /// Driver: a start forgets which idempotency keys were used, so a request that is sent again happens again.
+    KeysForgotten,
     /// Disk: the journal's folder is not synced, so the names of new segments are not durable.
     FolderSyncForgotten,
     /// Driver: a checkpoint is reported when it begins, so segments go that the state does not cover.
@@ -28,8 +30,14 @@ pub(crate) enum Bug {
 
 impl Bug {
     /// The bugs that any checker of histories must see: they are judged by what clients were told, and by nothing else.
-    pub(crate) const SEEN_BY_CLIENTS: [Self; 5] =
-        [Self::SyncLies, Self::UndurableRead, Self::SetLost, Self::IssuedTwice, Self::ValueSkipped];
+    pub(crate) const SEEN_BY_CLIENTS: [Self; 6] = [
+        Self::SyncLies,
+        Self::UndurableRead,
+        Self::SetLost,
+        Self::IssuedTwice,
+        Self::ValueSkipped,
+        Self::KeysForgotten,
+    ];
     /// The bugs of journal and recovery, judged by everything.
     pub(crate) const OF_THE_STORE: [Self; 4] =
         [Self::FolderSyncForgotten, Self::CoveredTooEarly, Self::SealsDeceived, Self::NothingRewritten];

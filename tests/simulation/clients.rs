@@ -1,14 +1,18 @@
 //! The clients: what they ask of the store, what they are told, and the history of both.
 //!
 //! Job: [`Clients::act`] lets one of them ask or read; [`Clients::collect`] takes answers; [`Clients::lose_all`] is the end of a process.
-//! Invariant: the history holds every request once, with times in steps of the scheduler. One client sets, all others increment and read.
+//! Invariant: the history holds every request once, with times in steps of the scheduler. One client sets, all others increment and read. A
+//! request with an idempotency key whose answer was lost is sent again, and counts once, from the first time it was sent.
 //! Must never: look into the store beside the published window and the answers.
 
-use odometer::counter::{CounterName, Value};
-use odometer::store::embedded::queue::{Answer, Ask, Outcome as Told, Queue, Ticket, Work};
-use odometer::store::embedded::record::{Key, Record};
+use odometer::counter::{CounterName, Shape, Value};
+use odometer::store::embedded::ask::{Answer, Ask, CounterChange, Listing, OfCounter, Outcome as Told};
+use odometer::store::embedded::key::{Key, Member, Shelf};
+use odometer::store::embedded::queue::{Queue, Ticket, Work};
+use odometer::store::embedded::record::Record;
+use odometer::store::embedded::remembered::RETENTION_S;
 use odometer::store::embedded::resident::Window;
-use odometer::store::{NewTenant, Refusal, StoreError};
+use odometer::store::{Expected, NewCounter, NewTenant, Once, Refusal, SetTo, StoreError};
 use odometer::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -26,13 +30,24 @@ const CLIENTS: u64 = 5;
 /// A counter, as the history names it.
 pub(crate) type Place = (u32, u32);
 
+/// The time: steps of the scheduler, and how long the store ran.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) step: u64,
+    pub(crate) age_s: u64,
+}
+
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    Advance(Place, u32),
+    /// So many integers, perhaps with an idempotency key.
+    Advance(Place, u32, Option<u64>),
     Set(Place, u64),
     Read(Place),
     Register(TenantName, KeyId),
+    Create(Place),
+    /// The counters of a tenant, and which of them were known when it was asked.
+    List(u32, Vec<String>),
 }
 
 /// What it was told.
@@ -40,7 +55,10 @@ pub(crate) enum What {
 pub(crate) enum Reply {
     /// The last value of a range, the value set, or the value read.
     Value(u64),
+    /// The last value of a range that was given before.
+    Replayed(u64),
     Tenant(TenantId),
+    Names(Vec<String>),
     /// Not done.
     Refused(&'static str),
     Unknown,
@@ -49,25 +67,44 @@ pub(crate) enum Reply {
 struct Waiting {
     client: u32,
     what: What,
-    sent: u64,
+    /// When it was sent first.
+    sent: Now,
+    /// When it was sent last, in steps.
+    resent: u64,
     answer: Receiver<Told>,
-    /// It gave up, so its history says *unknown* already.
+    /// It gave up, so its history says *unknown* already, or it asks again.
     gave_up: bool,
+    /// An answer to it was lost before.
+    is_retry: bool,
+}
+
+/// A request whose answer was lost and which is to be sent again.
+struct Owed {
+    client: u32,
+    what: What,
+    sent: Now,
+    resent: u64,
 }
 
 /// See the module's text.
 pub(crate) struct Clients {
     waiting: Vec<Waiting>,
+    owed: Vec<Owed>,
     bug: Option<Bug>,
     registered: u64,
+    keys: u64,
     pub(crate) history: Vec<Operation>,
+}
+
+fn counter_of(place: Place) -> (TenantId, CounterName) {
+    let name = if place.1 == 0 { "default" } else { "second" };
+    (TenantId(u64::from(place.0) + 1), CounterName::parse(name).expect("a good name"))
 }
 
 /// The counter's key.
 pub(crate) fn key(place: Place) -> Key {
-    let name = if place.1 == 0 { "default" } else { "second" };
-    let name = CounterName::parse(name).expect("a good name");
-    Key::Counter(TenantId(u64::from(place.0) + 1), name)
+    let (tenant, name) = counter_of(place);
+    Key::Counter(tenant, name)
 }
 
 /// Every counter that there may be.
@@ -75,17 +112,17 @@ pub(crate) fn places() -> impl Iterator<Item = Place> {
     (0..TENANTS as u32).flat_map(|tenant| (0..COUNTERS as u32).map(move |counter| (tenant, counter)))
 }
 
-/// A counter's value; one that nobody touched holds 1.
+/// A counter's value; one that nobody touched or created holds 1.
 pub(crate) fn value_of(record: Option<&Record>) -> u64 {
     match record {
-        Some(Record::Counter(counter)) => counter.value.get(),
+        Some(Record::Counter(state)) => state.counter.value().get(),
         _ => Value::FIRST.get(),
     }
 }
 
 impl Clients {
     pub(crate) fn new(bug: Option<Bug>) -> Self {
-        Self { waiting: Vec::new(), bug, registered: 0, history: Vec::new() }
+        Self { waiting: Vec::new(), owed: Vec::new(), bug, registered: 0, keys: 0, history: Vec::new() }
     }
 
     /// Whether nobody waits for an answer.
@@ -93,64 +130,116 @@ impl Clients {
         self.waiting.is_empty()
     }
 
-    /// One client does something at `now`: asks, reads, or gives up. Returns what it read, if it did.
+    /// One client does something: asks, reads, or gives up. Returns what it read, if it did. `known` are the counters of a tenant.
     pub(crate) fn act<C>(
         &mut self,
         random: &mut Random,
-        now: u64,
+        now: Now,
         window: &Window,
         queue: &Queue<C>,
+        known: impl Fn(u32) -> Vec<String>,
     ) -> Option<(Place, u64)> {
         let client = random.between(0, CLIENTS - 1) as u32;
-        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.client == client && !waiting.gave_up) {
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.client == client && !waiting.gave_up) {
             if random.between(0, 99) == 0 {
-                waiting.gave_up = true;
-                let (what, sent) = (waiting.what.clone(), waiting.sent);
-                self.record(client, &what, sent, now, &Reply::Unknown);
+                self.waiting[at].gave_up = true;
+                let Waiting { what, sent, resent, .. } = &self.waiting[at];
+                let owed = Owed { client, what: what.clone(), sent: *sent, resent: *resent };
+                self.lose(owed, now.step);
             }
             return None;
         }
-        let place = (random.between(0, TENANTS - 1) as u32, random.between(0, COUNTERS - 1) as u32);
-        let what = match random.between(0, 99) {
-            0..35 => What::Read(place),
-            35..40 => self.registration(random),
-            40..48 if client == OWNER => What::Set(place, random.between(1, 500)),
-            48..60 => What::Advance(place, random.between(2, 9) as u32),
-            _ => What::Advance(place, 1),
-        };
+        if let Some(at) = self.owed.iter().position(|owed| owed.client == client)
+            && random.between(0, 3) > 0
+        {
+            let owed = self.owed.remove(at);
+            // It may wait for long until it is decided.
+            if now.age_s - owed.sent.age_s > RETENTION_S / 3 {
+                self.record_owed(&owed, now.step);
+            } else {
+                self.send(Owed { resent: now.step, ..owed }, true, queue);
+            }
+            return None;
+        }
+        let what = self.wish(client, random, known);
         if let What::Read(place) = what
             && let Some(published) = window.pin().get(&key(place))
         {
             let value = value_of(published.record().as_deref());
-            self.record(client, &what, now, now, &Reply::Value(value));
+            self.record(client, &what, now.step, now.step, &Reply::Value(value));
             return Some((place, value));
         }
         self.ask(client, what, now, queue);
         None
     }
 
-    /// Sends a request.
-    pub(crate) fn ask<C>(&mut self, client: u32, what: What, now: u64, queue: &Queue<C>) {
-        let ask = match &what {
-            What::Advance(place, count) => {
-                let Key::Counter(tenant, name) = key(*place) else { unreachable!("a counter's key is one") };
-                let count = count + u32::from(self.bug == Some(Bug::ValueSkipped) && now.is_multiple_of(16));
-                Ask::Advance { tenant, name, count }
+    fn wish(&mut self, client: u32, random: &mut Random, known: impl Fn(u32) -> Vec<String>) -> What {
+        if self.registered < TENANTS && random.between(0, 3) == 0 {
+            return self.registration(random);
+        }
+        let place = (random.between(0, TENANTS - 1) as u32, random.between(0, COUNTERS - 1) as u32);
+        let once = (random.between(0, 2) == 0).then(|| {
+            self.keys += 1;
+            self.keys
+        });
+        match random.between(0, 99) {
+            0..30 => What::Read(place),
+            30..33 => What::List(place.0, known(place.0)),
+            33..37 => self.registration(random),
+            37..42 => What::Create((place.0, 1)),
+            42..48 if client == OWNER => What::Set(place, random.between(1, 500)),
+            48..60 => What::Advance(place, random.between(2, 9) as u32, once),
+            _ => What::Advance(place, 1, once),
+        }
+    }
+
+    /// Sends a request for the first time.
+    pub(crate) fn ask<C>(&mut self, client: u32, what: What, now: Now, queue: &Queue<C>) {
+        self.send(Owed { client, what, sent: now, resent: now.step }, false, queue);
+    }
+
+    fn send<C>(&mut self, owed: Owed, is_retry: bool, queue: &Queue<C>) {
+        let ask = self.request(&owed.what, owed.sent.step);
+        let (ticket, answer) = Ticket::new(None);
+        if queue.push(Work { ask, ticket }).is_ok() {
+            let Owed { client, what, sent, resent } = owed;
+            self.waiting.push(Waiting { client, what, sent, resent, answer, gave_up: false, is_retry });
+        } else if is_retry {
+            self.owed.push(owed);
+        } else {
+            self.record(owed.client, &owed.what, owed.resent, owed.resent, &Reply::Refused("overloaded"));
+        }
+    }
+
+    fn request(&self, what: &What, step: u64) -> Ask {
+        let of = |place: Place, change, once| {
+            let (tenant, name) = counter_of(place);
+            Ask::Counter(OfCounter { tenant, name, change, once })
+        };
+        match what {
+            What::Advance(place, count, key) => {
+                let more = u32::from(self.bug == Some(Bug::ValueSkipped) && step.is_multiple_of(16));
+                of(*place, CounterChange::Advance(count + more), key.map(|key| once(key, *place, *count)))
             }
             What::Set(place, _) if self.bug == Some(Bug::SetLost) => Ask::Load(key(*place)),
             What::Set(place, value) => {
-                let Key::Counter(tenant, name) = key(*place) else { unreachable!("a counter's key is one") };
-                Ask::Set { tenant, name, value: Value::new(*value).expect("a small value") }
+                let value = Value::new(*value).expect("a small value");
+                of(*place, CounterChange::Set(Box::new(SetTo { value, rewind: true, expected: Expected::Any })), None)
             }
             What::Read(place) => Ask::Load(key(*place)),
             What::Register(name, key) => Ask::Register(Box::new(new_tenant(name.clone(), *key))),
-        };
-        let (ticket, answer) = Ticket::new(None);
-        if queue.push(Work { ask, ticket }).is_err() {
-            self.record(client, &what, now, now, &Reply::Refused("overloaded"));
-            return;
+            What::Create(place) => of(
+                *place,
+                CounterChange::Create(Box::new(NewCounter { shape: Shape::DEFAULT, created_unix_s: 7, quota: 1 })),
+                None,
+            ),
+            What::List(tenant, _) => Ask::List(Listing {
+                tenant: TenantId(u64::from(*tenant) + 1),
+                shelf: Shelf::Counters,
+                after: None,
+                limit: 9,
+            }),
         }
-        self.waiting.push(Waiting { client, what, sent: now, answer, gave_up: false });
     }
 
     fn registration(&mut self, random: &mut Random) -> What {
@@ -177,23 +266,52 @@ impl Clients {
                     continue;
                 }
             };
-            let waiting = self.waiting.remove(at);
-            let reply = reply(told, &waiting.what);
-            if !waiting.gave_up {
-                self.record(waiting.client, &waiting.what, waiting.sent, now, &reply);
+            let Waiting { client, what, sent, resent, gave_up, is_retry, .. } = self.waiting.remove(at);
+            let reply = reply(told, &what);
+            let is_open = match reply {
+                Reply::Unknown => true,
+                // Refused now, but the first time it may have been done.
+                Reply::Refused(_) => is_retry,
+                _ => false,
+            };
+            if !gave_up && is_open {
+                self.lose(Owed { client, what: what.clone(), sent, resent }, now);
+            } else if !gave_up {
+                self.record(client, &what, sent.step, now, &reply);
             }
-            answered.push((waiting.what, reply));
+            answered.push((what, reply));
         }
         answered
     }
 
-    /// The process is gone, and whoever waits will never know.
+    /// The answer will never come: the request is sent again, if that is safe.
+    fn lose(&mut self, owed: Owed, now: u64) {
+        match owed.what {
+            What::Advance(_, _, Some(_)) => self.owed.push(owed),
+            _ => self.record_owed(&owed, now),
+        }
+    }
+
+    /// The process is gone, and whoever waits will not hear of it any more.
     pub(crate) fn lose_all(&mut self, now: u64) {
-        for waiting in std::mem::take(&mut self.waiting) {
-            if !waiting.gave_up {
-                self.record(waiting.client, &waiting.what, waiting.sent, now, &Reply::Unknown);
+        for Waiting { client, what, sent, resent, gave_up, .. } in std::mem::take(&mut self.waiting) {
+            if !gave_up {
+                self.lose(Owed { client, what, sent, resent }, now);
             }
         }
+    }
+
+    /// Nobody asks again any more.
+    pub(crate) fn give_up(&mut self, now: u64) {
+        for owed in std::mem::take(&mut self.owed) {
+            self.record_owed(&owed, now);
+        }
+    }
+
+    fn record_owed(&mut self, owed: &Owed, now: u64) {
+        let before = self.history.len();
+        self.record(owed.client, &owed.what, owed.sent.step, now, &Reply::Unknown);
+        self.history[before..].iter_mut().for_each(|operation| operation.resent = owed.resent);
     }
 
     /// Notes that somebody read a value.
@@ -203,36 +321,60 @@ impl Clients {
 
     fn record(&mut self, client: u32, what: &What, sent: u64, returned: u64, reply: &Reply) {
         let ((tenant, counter), op, count) = match what {
-            What::Advance(place, count) => (*place, Op::Increment, u64::from(*count)),
+            What::Advance(place, count, _) => (*place, Op::Increment, u64::from(*count)),
             What::Set(place, value) => (*place, Op::Set(*value), 1),
             What::Read(place) => (*place, Op::Read, 1),
-            What::Register(..) => return,
+            What::Register(..) | What::Create(_) | What::List(..) => return,
         };
         for index in 0..count {
             let outcome = match reply {
-                Reply::Value(last) => Outcome::Ok(last - (count - 1 - index)),
+                Reply::Value(last) | Reply::Replayed(last) => Outcome::Ok(last - (count - 1 - index)),
                 Reply::Refused(_) => Outcome::Refused,
-                Reply::Unknown | Reply::Tenant(_) => Outcome::Unknown,
+                Reply::Unknown | Reply::Tenant(_) | Reply::Names(_) => Outcome::Unknown,
             };
-            self.history.push(Operation { client, tenant, counter, op, sent, returned, outcome });
+            self.history.push(Operation { client, tenant, counter, op, sent, resent: sent, returned, outcome });
         }
     }
+}
+
+fn once(key: u64, place: Place, count: u32) -> Once {
+    let digest = |number: u64| {
+        let mut digest = [0; 16];
+        digest[8..].copy_from_slice(&number.to_be_bytes());
+        digest
+    };
+    let request = u64::from(place.0) << 48 | u64::from(place.1) << 32 | u64::from(count);
+    Once { key: digest(key), request: digest(request) }
 }
 
 fn reply(told: Option<Told>, what: &What) -> Reply {
     match (told, what) {
         (None | Some(Err(StoreError::OutcomeUnknown)), _) => Reply::Unknown,
-        (Some(Ok(Answer::Range(range))), _) => Reply::Value(range.last.get()),
-        (Some(Ok(Answer::Value(value))), _) => Reply::Value(value.get()),
-        (Some(Ok(Answer::Tenant(id))), _) => Reply::Tenant(id),
+        (Some(Ok(Answer::Issued(done))), _) if done.replayed => Reply::Replayed(done.result.range.last.get()),
+        (Some(Ok(Answer::Issued(done))), _) => Reply::Value(done.result.range.last.get()),
+        (Some(Ok(Answer::State(done))), _) => Reply::Value(done.result.counter.value().get()),
+        (Some(Ok(Answer::Registered(id))), _) => Reply::Tenant(id),
+        (Some(Ok(Answer::Listed(members))), _) => Reply::Names(members.iter().map(counter_name).collect()),
         // Only the bug of lost sets answers a set like this.
         (Some(Ok(Answer::Loaded(_))), What::Set(_, value)) => Reply::Value(*value),
         (Some(Ok(Answer::Loaded(published))), _) => Reply::Value(value_of(published.record().as_deref())),
-        (Some(Err(StoreError::Refused(Refusal::NameTaken))), _) => Reply::Refused("name taken"),
-        (Some(Err(StoreError::Refused(Refusal::Counter(_)))), _) => Reply::Refused("rule"),
+        (Some(Ok(other)), _) => panic!("nobody asked for {other:?}"),
+        (Some(Err(StoreError::Refused(refusal))), _) => Reply::Refused(match refusal {
+            Refusal::NameTaken => "name taken",
+            Refusal::CounterExists => "exists",
+            Refusal::NoSuchCounter => "no counter",
+            _ => "rule",
+        }),
         (Some(Err(StoreError::Unavailable(_))), _) => Reply::Refused("unavailable"),
         (Some(Err(StoreError::Poisoned)), _) => Reply::Refused("poisoned"),
         (Some(Err(StoreError::Damaged(_))), _) => Reply::Refused("damaged"),
+    }
+}
+
+fn counter_name(member: &Member) -> String {
+    match member {
+        Member::Counter(name) => name.as_str().to_owned(),
+        other => panic!("nobody asked for {other:?}"),
     }
 }
 

@@ -10,8 +10,11 @@ use odometer::store::embedded::archive::read_file;
 use odometer::store::embedded::backup::BackupError;
 use odometer::store::embedded::frame::Mark;
 use odometer::store::embedded::heal::Base;
-use odometer::store::embedded::record::{Key, Record};
+use odometer::store::embedded::key::{Key, Member, Shelf};
+use odometer::store::embedded::record::Record;
 use odometer::store::embedded::recovery::{Origin, attach};
+
+use odometer::tenant::TenantId;
 
 use crate::clients::{Place, Reply, What, key, places, value_of};
 use crate::ledger::{Ledger, Truth, stored};
@@ -102,10 +105,20 @@ impl Judge {
         let mut sets: Vec<Place> = Vec::new();
         for (what, reply) in answered {
             let right = match (what, reply) {
-                (What::Advance(place, count), Reply::Value(last)) => {
+                (What::Advance(place, count, _), Reply::Value(last)) => {
                     ranges.entry(*place).or_default().push((last - u64::from(*count), *last));
                     true
                 }
+                (What::Create(place), Reply::Value(value)) => {
+                    *value == value_of(None) && self.truth.contains_key(&key(*place))
+                }
+                (What::Create(place), Reply::Refused("exists")) => self.truth.contains_key(&key(*place)),
+                // It was there when it was listed, and nothing is deleted here; what came later need not be in it.
+                (What::List(tenant, known), Reply::Names(names)) => {
+                    let now = self.counters_of_tenant(*tenant);
+                    known.iter().all(|name| names.contains(name)) && names.iter().all(|name| now.contains(name))
+                }
+                (What::Advance(_, _, Some(_)), Reply::Replayed(_)) => true,
                 (What::Set(place, value), Reply::Value(told)) => {
                     sets.push(*place);
                     told == value
@@ -135,6 +148,15 @@ impl Judge {
             }
         }
         Ok(())
+    }
+
+    /// The named counters of a tenant.
+    pub(crate) fn counters_of_tenant(&self, tenant: u32) -> Vec<String> {
+        let members = self.truth.keys().filter_map(|key| match key {
+            Key::Member(id, Member::Counter(name)) if id.0 == u64::from(tenant) + 1 => Some(name.as_str().to_owned()),
+            _ => None,
+        });
+        members.collect()
     }
 
     /// Somebody read a value that the store publishes.
@@ -167,6 +189,24 @@ impl Judge {
         for (key, record) in self.truth.iter().filter(|_| plan.strict) {
             if recovered.keeper.load(key)?.as_ref() != Some(record) {
                 return Err(format!("{key:?} is not {record:?} after a restart"));
+            }
+        }
+        let answers = self.truth.iter().filter_map(|(key, record)| match (key, record) {
+            (Key::Answers(page), Record::Answers(answers)) => Some((*page, answers.clone())),
+            _ => None,
+        });
+        if plan.strict && recovered.answers != answers.collect::<Vec<_>>() {
+            return Err("a start does not find the answers that are to be given again".to_owned());
+        }
+        for tenant in (0..3).filter(|_| plan.strict) {
+            let listed = recovered.keeper.list(TenantId(u64::from(tenant) + 1), Shelf::Counters, None, 100)?;
+            let wanted = self.counters_of_tenant(tenant);
+            if !listed
+                .iter()
+                .map(|member| format!("{member:?}"))
+                .eq(wanted.iter().map(|name| format!("Counter(CounterName({name:?}))")))
+            {
+                return Err(format!("tenant {tenant} has {wanted:?}, and {listed:?} are listed"));
             }
         }
         places().map(|place| Ok((place, value_of(recovered.keeper.load(&key(place))?.as_ref())))).collect()

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use odometer::store::embedded::frame::{
     Body, Change, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, next_frame,
 };
-use odometer::store::embedded::record::{Key, Record};
+use odometer::store::embedded::key::Key;
+use odometer::store::embedded::record::Record;
 
 use crate::disk::Written;
 

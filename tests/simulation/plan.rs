@@ -34,6 +34,10 @@ pub(crate) struct Plan {
     pub(crate) segment_bytes: u64,
     /// Records in memory.
     pub(crate) capacity: usize,
+    /// Idempotency keys that are remembered at most.
+    pub(crate) remembered: usize,
+    /// Seconds that a step takes, by the clock of the store.
+    pub(crate) step_s: u64,
     /// How many backups are kept, if any are made.
     pub(crate) backups: Option<usize>,
     pub(crate) backup_rate: u64,
@@ -68,6 +72,8 @@ impl Plan {
             steps: one_of(&[60, 100, 150, 250]),
             segment_bytes: one_of(&[2048, 2048, 4096]),
             capacity: one_of(&[2, 3, 4, 8]) as usize,
+            remembered: one_of(&[4, 40, 400]) as usize,
+            step_s: one_of(&[0, 60, 300]),
             backups: (backups > 0).then_some(backups as usize),
             backup_rate: one_of(&[2, 5, 20]),
             asked_rate: u64::from(seldom) * 10,

@@ -80,6 +80,8 @@ pub(crate) struct Process {
     pub(crate) poisoned: Option<String>,
     /// The state was found to be damaged, as it says here.
     pub(crate) damaged: Option<String>,
+    /// How long it has run, in seconds.
+    pub(crate) running_s: u64,
     /// Whether the last turn committed something.
     pub(crate) committed: bool,
     /// Backups that were finished since anybody looked: their names, or partial names, and marks.
@@ -113,6 +115,7 @@ impl Process {
             grounds,
             poisoned: None,
             damaged: None,
+            running_s: 0,
             committed: false,
             finished: Vec::new(),
             keeper_is_done: false,
@@ -147,6 +150,7 @@ impl Process {
 
     fn hear_all(&mut self) {
         self.idle = true;
+        self.committer.tick(self.running_s);
         while let Some(tidings) = self.queue.heard() {
             let noted = self.committer.hear(tidings);
             self.note(noted);
@@ -195,7 +199,7 @@ impl Process {
     fn send_outbox(&mut self) {
         for order in self.committer.outbox() {
             match order {
-                Order::Changes(..) | Order::Load(_) => self.to_keeper.push_back(Message::Do(order)),
+                Order::Changes(..) | Order::Load(_) | Order::List(..) => self.to_keeper.push_back(Message::Do(order)),
                 Order::MakeSpare | Order::Remove(_) => self.to_grounds.push_back(order),
             }
         }

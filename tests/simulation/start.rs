@@ -5,19 +5,21 @@
 
 use std::sync::Arc;
 
-use odometer::store::embedded::archive::{self, newest_first, read_file};
-use odometer::store::embedded::checkpoint::Keeper;
+use odometer::store::embedded::archive::{self, read_file};
 use odometer::store::embedded::committer::Committer;
+use odometer::store::embedded::desk::{Covered, Desk};
 use odometer::store::embedded::disk::Disk;
 use odometer::store::embedded::frame::{CommitSeq, Mark, StoreId};
 use odometer::store::embedded::heal::{Base, NoBase, plan, rebuild};
 use odometer::store::embedded::journal::Journal;
 use odometer::store::embedded::recovery::{Misfit, Origin, Recovered, attach, settle};
+use odometer::store::embedded::remembered::Remembered;
 use odometer::store::embedded::replay::Tail;
 use odometer::store::embedded::resident::{Residents, Window};
 use odometer::store::embedded::segments::Files;
 use odometer::store::embedded::state::StateTrouble;
 
+use crate::bugs::Bug;
 use crate::disk::SimDisk;
 use crate::machine::{Fate, Power};
 use crate::plan::Plan;
@@ -209,10 +211,12 @@ pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report
     }
     let (recovered, healed) = site.recover(&files, if is_new { Origin::New } else { Origin::Found })?;
     let _ = archive::clear_unfinished(&site.backups);
-    let backed_up = newest_backup(&site.backups);
-    let Recovered { keeper, tail, .. } = recovered;
+    let Recovered { keeper, tail, answers, .. } = recovered;
     let last = tail.last();
-    let (committer, window) = begin(run, files, tail, &keeper, backed_up)?;
+    let backed_up = archive::newest(&site.backups, STORE, last.seq).map_or(CommitSeq(0), |(seq, _)| seq);
+    let answers = if run.bug == Some(Bug::KeysForgotten) { Vec::new() } else { answers };
+    let remembered = Remembered::new(run.remembered, answers);
+    let (committer, window) = begin(run, files, tail, remembered, (keeper.covered().seq, backed_up))?;
     if is_new {
         site.declare()?;
     }
@@ -229,21 +233,13 @@ fn begin(
     run: &Plan,
     files: Files<SimDisk>,
     tail: Tail,
-    keeper: &Keeper<SimState>,
-    backed_up: CommitSeq,
+    remembered: Remembered,
+    (covered, backed_up): (CommitSeq, CommitSeq),
 ) -> Result<(Committer<SimDisk>, Window), Refusal> {
     let journal = Journal::start(files, tail).map_err(|error| Refusal::System(error.to_string()))?;
     let window = Window::default();
     let residents = Residents::new(Arc::clone(&window), run.capacity);
     let kept_for_backup = if run.backups.is_some() { backed_up } else { CommitSeq(u64::MAX) };
-    Ok((Committer::new(journal, residents, keeper.covered().seq, kept_for_backup), window))
-}
-
-/// The newest backup by name, if its header is that of this store.
-fn newest_backup(backups: &SimDisk) -> CommitSeq {
-    let newest = newest_first(backups).ok().and_then(|found| found.into_iter().next());
-    let header = |name: &str| archive::header(backups, name).ok();
-    newest
-        .filter(|(seq, name)| header(name).is_some_and(|header| header.store == STORE && header.mark.seq == *seq))
-        .map_or(CommitSeq(0), |(seq, _)| seq)
+    let covered = Covered { state: covered, backup: kept_for_backup };
+    Ok((Committer::new(journal, Desk::new(residents, remembered), covered), window))
 }

@@ -6,6 +6,7 @@
 //! Must never: keep less than it promised.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use odometer::store::embedded::frame::Mark;
@@ -222,6 +223,13 @@ impl State for SimState {
             self.read()?;
         }
         Ok(found)
+    }
+
+    fn keys_behind(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+        self.read()?;
+        let sled = self.lock();
+        let behind = sled.now.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(|(key, _)| key);
+        Ok(behind.take_while(|key| key.starts_with(prefix)).take(limit).cloned().collect())
     }
 
     fn put(&mut self, entries: &[Entry]) -> Result<(), String> {

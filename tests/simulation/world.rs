@@ -8,7 +8,7 @@ use std::sync::Arc;
 use odometer::store::embedded::frame::Mark;
 
 use crate::bugs::Bug;
-use crate::clients::{Clients, Reply, What};
+use crate::clients::{Clients, Now, Reply, What};
 use crate::judge::{self, Judge, Start as Found};
 use crate::machine::{Power, Tally, coin};
 use crate::plan::Plan;
@@ -44,6 +44,8 @@ struct World {
     judge: Judge,
     rot: Rot,
     clock: u64,
+    /// How long the store ran in all its lives, in seconds of its clock.
+    age_s: u64,
     restarts: Vec<u64>,
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn run(plan: Plan) -> Result<Tally, Failure> {
         judge: Judge::default(),
         rot: Rot::default(),
         clock: 0,
+        age_s: 0,
         restarts: Vec::new(),
         plan,
     };
@@ -150,7 +153,7 @@ impl World {
 
     fn serve(&mut self, mut process: Process) -> Result<(), String> {
         for _ in 0..self.plan.steps {
-            self.clock += 1;
+            self.pass(&mut process);
             self.step(&mut process)?;
             if self.site.power.is_dead() {
                 return Ok(());
@@ -172,11 +175,20 @@ impl World {
         Ok(())
     }
 
+    /// Time passes.
+    fn pass(&mut self, process: &mut Process) {
+        self.clock += 1;
+        self.age_s += self.plan.step_s;
+        process.running_s += self.plan.step_s;
+    }
+
     fn step(&mut self, process: &mut Process) -> Result<(), String> {
         let random = &mut self.random;
         match random.between(0, 99) {
             0..45 => {
-                let read = self.clients.act(random, self.clock, &process.window, &process.queue);
+                let now = Now { step: self.clock, age_s: self.age_s };
+                let known = |tenant| self.judge.counters_of_tenant(tenant);
+                let read = self.clients.act(random, now, &process.window, &process.queue, known);
                 if let Some((place, value)) = read.filter(|_| self.plan.strict) {
                     self.judge.read(place, value)?;
                 }
@@ -248,7 +260,8 @@ impl World {
         if !self.clients.are_idle() {
             return Err("a request was never answered".to_owned());
         }
-        self.clients.ask(1, What::Advance((0, 0), 1), self.clock, &process.queue);
+        let now = Now { step: self.clock, age_s: self.age_s };
+        self.clients.ask(1, What::Advance((0, 0), 1, None), now, &process.queue);
         self.settle(process)?;
         let taken = self.judge.answered.last().is_some_and(|(_, reply)| matches!(reply, Reply::Value(_)));
         if self.site.power.is_dead() || process.poisoned.is_some() || taken || !self.plan.strict {
@@ -260,7 +273,7 @@ impl World {
 
     fn settle(&mut self, process: &mut Process) -> Result<(), String> {
         for round in 0..ROUNDS {
-            self.clock += 1;
+            self.pass(process);
             match round % 6 {
                 0 | 1 => process.committer_step(&mut self.random),
                 2 | 3 => process.keeper_step(&mut self.random),
@@ -323,6 +336,7 @@ impl World {
 
     fn judge_history(&mut self) -> Result<(), String> {
         self.clients.lose_all(self.clock + 1);
+        self.clients.give_up(self.clock + 1);
         judge::history(&self.clients.history, &self.restarts)
     }
 }

@@ -1,7 +1,7 @@
 //! The history checker of all fault tests: a pure function from what clients were told to the rules that were broken.
 //!
 //! Invariant: it accepts every history that some correct counter could have produced and costs O(n log n). An unanswered
-//! increment may have happened at any time between its sending and the end of the process that it was sent to. It must
+//! increment may have happened at any time between its sending and the end of the process that it was sent to last. It must
 //! never guess: where a set overlaps other operations, those only fill gaps, so a fault there may be missed but none is invented.
 //!
 //! A counter's history is cut at its sets; the rules for each piece are in `segment.rs`. Sets that overlap each other
@@ -37,6 +37,8 @@ pub(crate) struct Operation {
     pub(crate) counter: u32,
     pub(crate) op: Op,
     pub(crate) sent: u64,
+    /// When it was sent last: a request with an idempotency key is sent again until it is answered, and counts once.
+    pub(crate) resent: u64,
     pub(crate) returned: u64,
     pub(crate) outcome: Outcome,
 }
@@ -70,7 +72,10 @@ pub(crate) fn check(operations: &[Operation], rules: &Rules) -> Verdict {
     let mut verdict = Verdict::default();
     let mut counters: BTreeMap<(u32, u32), Vec<Operation>> = BTreeMap::new();
     for operation in operations {
-        assert!(operation.sent <= operation.returned, "an answer before its request: {operation:?}");
+        assert!(
+            operation.sent <= operation.resent && operation.resent <= operation.returned,
+            "an answer before its request: {operation:?}"
+        );
         count(operation, &mut verdict);
         counters.entry((operation.tenant, operation.counter)).or_default().push(*operation);
     }
@@ -112,7 +117,7 @@ fn check_counter(place: Place, operations: Vec<Operation>, rules: &Rules, verdic
     let mut unknown: Vec<Filler> = operations
         .iter()
         .filter(|operation| operation.op == Op::Increment && operation.outcome == Outcome::Unknown)
-        .map(|operation| Filler { sent: operation.sent, until: rules.latest_effect(operation.sent) })
+        .map(|operation| Filler { sent: operation.sent, until: rules.latest_effect(operation.resent) })
         .collect();
     unknown.sort_unstable_by_key(|filler| filler.sent);
     let mut segments = distribute(&operations, &cuts).into_iter();
@@ -231,7 +236,7 @@ fn cut_of(operation: &Operation, rules: &Rules) -> Option<Cut> {
         Outcome::Unknown => false,
         Outcome::Refused => return None,
     };
-    let dead = rules.latest_effect(operation.sent);
+    let dead = rules.latest_effect(operation.resent);
     let end = if certain || dead == u64::MAX { operation.returned } else { operation.returned.max(dead) };
     Some(Cut { start: operation.sent, end, candidates: vec![value], certain })
 }

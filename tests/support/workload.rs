@@ -72,7 +72,8 @@ pub(crate) async fn perform(
     };
     let returned = clock.now();
     let outcome = Outcome::from(&result);
-    let operation = Operation { client: number, tenant, counter: DEFAULT_COUNTER, op, sent, returned, outcome };
+    let (counter, resent) = (DEFAULT_COUNTER, sent);
+    let operation = Operation { client: number, tenant, counter, op, sent, resent, returned, outcome };
     (operation, result.err())
 }
 

@@ -5,7 +5,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use odometer::store::embedded::backup::{Encoder, HEADER_BYTES, Header, read};
-use odometer::store::embedded::record::BUCKETS;
+use odometer::store::embedded::key::BUCKETS;
 use odometer::store::embedded::seals::Seals;
 
 use super::{FOLLOW, MEND, mend_bucket, mend_header, mend_record};

@@ -15,7 +15,8 @@ use odometer::store::embedded::frame::{
     next_frame, padded, remains_after,
 };
 use odometer::store::embedded::journal::Journal;
-use odometer::store::embedded::record::{Key, Record};
+use odometer::store::embedded::key::Key;
+use odometer::store::embedded::record::Record;
 use odometer::store::embedded::replay::{Tail, replay};
 use odometer::store::embedded::segments::{Files, JournalError, NEWEST, SPARE};
 

@@ -14,7 +14,8 @@ mod frames;
 mod memory;
 mod texts;
 
-use odometer::store::embedded::record::{BUCKETS, Key, Record};
+use odometer::store::embedded::key::{BUCKETS, Key};
+use odometer::store::embedded::record::Record;
 
 pub(crate) use self::files::{backup, seals};
 pub(crate) use self::frames::frame;

@@ -10,7 +10,7 @@ use odometer::api::error::ApiError;
 use odometer::api::params::Params;
 use odometer::auth::key::{ApiKey, KEY_CHARS};
 use odometer::counter::{CounterName, Value};
-use odometer::store::embedded::record::Key;
+use odometer::store::embedded::key::Key;
 use odometer::tenant::{TenantId, TenantName};
 
 /// The parameters that the API reads, and one that it does not.

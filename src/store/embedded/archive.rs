@@ -66,6 +66,17 @@ pub fn prune<D: Disk>(disk: &D, store: StoreId, keep: usize) -> io::Result<()> {
     clear_unfinished(disk)
 }
 
+/// The newest backup of this store that its journal reaches, and when it was made, in seconds since 1970. It got its name after it was verified;
+/// that the name is durable is made sure here.
+pub fn newest<D: Disk>(disk: &D, store: StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
+    disk.sync_folder().ok()?;
+    let found = newest_first(disk).ok()?;
+    found.into_iter().filter(|(seq, _)| *seq <= last).find_map(|(seq, name)| {
+        let header = header(disk, &name).ok()?;
+        (header.store == store && header.mark.seq == seq).then_some((seq, header.created_unix_s))
+    })
+}
+
 /// Removes what was never finished.
 ///
 /// # Errors

@@ -22,7 +22,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use thiserror::Error;
 
 use super::frame::{CommitSeq, Mark, StoreId};
-use super::record::{Key, Record};
+use super::key::Key;
+use super::record::Record;
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 64;

@@ -13,14 +13,19 @@
 //! Must never: decide a value; report a checkpoint before state and seals are durable; return a record of a bucket that is not proved.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::answers::Answers;
 use super::backup::Encoder;
 use super::frame::{Change, Mark};
-use super::record::{BUCKETS, Key, Record, bucket_of_stored};
+use super::key::{BUCKETS, Key, Member, Shelf, answer_buckets, bucket_of_stored, stored_shelf};
+use super::record::Record;
 use super::seals::{self, Seals, Table, digest};
 use super::state::{Entry, Found, State};
+use crate::tenant::TenantId;
 
 /// Records touched in one step; loads are served between two steps.
 const STEP_RECORDS: usize = 512;
@@ -75,6 +80,8 @@ pub struct Keeper<S> {
     pending: HashMap<Key, Option<Record>>,
     pending_up_to: Mark,
     writing: HashMap<Key, Option<Record>>,
+    /// Members among the two, and whether they are there: a list is laid over the state's with them.
+    shelved: BTreeMap<Key, bool>,
     /// `writing` as bytes, in the order of stored keys.
     entries: Vec<Entry>,
     /// The table as it will be when the checkpoint is complete.
@@ -107,6 +114,7 @@ impl<S: State> Keeper<S> {
             pending: HashMap::new(),
             pending_up_to,
             writing: HashMap::new(),
+            shelved: BTreeMap::new(),
             entries: Vec::new(),
             next: Table::new(),
             target: pending_up_to,
@@ -128,13 +136,15 @@ impl<S: State> Keeper<S> {
     /// Takes changes that are durable in the journal, all of them up to commit `up_to`, in order.
     pub fn take(&mut self, changes: impl IntoIterator<Item = Change>, up_to: Mark) {
         // A checkpoint that was interrupted may or may not have written these.
-        if up_to.seq <= self.seals.target.seq {
-            for (key, record) in changes {
+        let loose = up_to.seq <= self.seals.target.seq;
+        for (key, record) in changes {
+            if loose {
                 self.seals.loose.insert(key.stored());
-                self.pending.insert(key, record);
             }
-        } else {
-            self.pending.extend(changes);
+            if matches!(key, Key::Member(..)) {
+                self.shelved.insert(key.clone(), record.is_some());
+            }
+            self.pending.insert(key, record);
         }
         if up_to.seq > self.pending_up_to.seq {
             self.pending_up_to = up_to;
@@ -169,6 +179,84 @@ impl<S: State> Keeper<S> {
         let plain = stored.get(2..).unwrap_or_default();
         let bytes = self.state.get(&stored)?;
         bytes.map(|bytes| Record::decode(key, plain, &bytes).map_err(|e| e.to_string())).transpose()
+    }
+
+    /// Members of a tenant behind `after`, in order, `limit` at most.
+    ///
+    /// # Errors
+    /// One sentence, if the state does not hold what was written.
+    pub fn list(
+        &mut self,
+        tenant: TenantId,
+        shelf: Shelf,
+        after: Option<Member>,
+        limit: usize,
+    ) -> Result<Vec<Member>, String> {
+        let prefix = stored_shelf(tenant, shelf);
+        self.prove(bucket_of_stored(&prefix))?;
+        let start = after.map(|member| Key::Member(tenant, member));
+        let mut cursor = start.as_ref().map_or_else(|| prefix.clone(), Key::stored);
+        // Nothing of the tenant before it comes behind this.
+        let first = || Key::Member(TenantId(tenant.0.saturating_sub(1)), Member::Doomed(TenantId(u64::MAX)));
+        let behind = (Bound::Excluded(start.unwrap_or_else(first)), Bound::Unbounded);
+        let laid_over = self.shelved.range(behind).filter_map(|(key, there)| match key {
+            Key::Member(of, member) if member.shelf() == shelf => Some((*of, key.stored(), *there)),
+            _ => None,
+        });
+        let laid_over = laid_over.take_while(|(of, ..)| *of <= tenant).filter(|(of, ..)| *of == tenant);
+        let mut laid_over = laid_over.map(|(_, key, there)| (key, there)).peekable();
+        let mut members = Vec::new();
+        let mut found = Vec::new().into_iter().peekable();
+        let mut is_read = false;
+        while members.len() < limit {
+            if found.peek().is_none() && !is_read {
+                found = self.state.keys_behind(&prefix, &cursor, limit)?.into_iter().peekable();
+                is_read = found.len() < limit;
+            }
+            let next: Vec<u8> = match (found.peek(), laid_over.peek()) {
+                (None, None) => break,
+                (Some(of_state), Some((newer, _))) if newer < of_state => newer.clone(),
+                (None, Some((newer, _))) => newer.clone(),
+                (Some(of_state), _) => of_state.clone(),
+            };
+            found.next_if(|key| *key == next);
+            let there = laid_over.next_if(|(key, _)| *key == next).is_none_or(|(_, there)| there);
+            if there {
+                match Key::from_stored(&next).map_err(|error| error.to_string())? {
+                    Key::Member(_, member) => members.push(member),
+                    _ => return Err("a member is filed as something else".to_owned()),
+                }
+            }
+            cursor = next;
+        }
+        Ok(members)
+    }
+
+    /// Every page of answers, in the order of their numbers.
+    ///
+    /// # Errors
+    /// One sentence, if the state does not hold what was written.
+    pub fn answers(&mut self) -> Result<Vec<(u64, Arc<Answers>)>, String> {
+        let mut pages = BTreeMap::new();
+        for bucket in answer_buckets() {
+            for (stored, bytes) in self.examine(bucket)? {
+                let key = Key::from_stored(&stored).map_err(|error| error.to_string())?;
+                if let Key::Answers(page) = key {
+                    let plain = stored.get(2..).unwrap_or_default();
+                    pages.insert(page, Some(Record::decode(&key, plain, &bytes).map_err(|error| error.to_string())?));
+                }
+            }
+        }
+        for (key, record) in self.writing.iter().chain(&self.pending) {
+            if let Key::Answers(page) = key {
+                pages.insert(*page, record.clone());
+            }
+        }
+        let answers = pages.into_iter().filter_map(|(page, record)| match record {
+            Some(Record::Answers(answers)) => Some((page, answers)),
+            _ => None,
+        });
+        Ok(answers.collect())
     }
 
     /// Proves every bucket; returns how many records the state holds.
@@ -328,6 +416,7 @@ impl<S: State> Keeper<S> {
         self.state.save_seals(&Seals::encode(self.target, self.target, &table))?;
         self.seals.complete(self.target, table);
         self.writing = HashMap::new();
+        self.shelved.retain(|key, _| self.pending.contains_key(key));
         self.entries = Vec::new();
         Ok(Step::Covered(self.target))
     }

@@ -1,7 +1,7 @@
 //! The committer: decides every value, in order, and answers when it is durable. There is one, and it alone changes records.
 //!
-//! Job: each turn takes the requests that are there ([`Committer::decide`]), decides them on the records in memory, appends one frame to the
-//! journal, and then, and only then, publishes and answers ([`Committer::finish_turn`]).
+//! Job: each turn takes the requests that are there ([`Committer::decide`]), decides them on the records in memory (decide.rs), appends one frame
+//! to the journal, and then, and only then, publishes and answers ([`Committer::finish_turn`]).
 //!
 //! ```text
 //!   requests: A+1 A+1 B=9 C+1(cold)                          while this turn syncs, the next requests gather
@@ -19,15 +19,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ask::{Answer, Ask, Listing, Outcome};
+use super::decide::{Needs, decide, needs, replay};
+use super::desk::{Covered, Desk};
 use super::disk::Disk;
 use super::frame::{Change, CommitSeq, Mark};
 use super::journal::{AppendError, Journal};
-use super::queue::{Answer, Ask, Outcome, Ticket, Work};
-use super::record::{Key, Record, TenantRecord};
-use super::resident::{Residents, Slot};
-use crate::counter::{Counter, CounterRefusal};
-use crate::store::{NewTenant, Refusal, StoreError, Unavailable};
-use crate::tenant::TenantId;
+use super::key::Key;
+use super::queue::{Ticket, Work};
+use super::record::Record;
+use crate::store::{StoreError, Unavailable};
 
 /// Requests that may wait for records that are not in memory.
 const MAX_PARKED: usize = 4096;
@@ -41,6 +42,8 @@ pub enum Order {
     Changes(Vec<Change>, Mark),
     /// The keeper: find a record and tell.
     Load(Key),
+    /// The keeper: list, and answer by itself.
+    List(Listing, Ticket),
     /// The grounds: make the next segment.
     MakeSpare,
     /// The grounds: remove these segments, in this order.
@@ -93,13 +96,10 @@ pub struct Turn {
 /// See the module's text.
 pub struct Committer<D: Disk> {
     journal: Journal<D>,
-    residents: Residents,
-    parked: HashMap<Key, Vec<Work>>,
+    desk: Desk,
+    parked: HashMap<Key, Vec<(Work, Needs)>>,
     parked_count: usize,
-    touched: Vec<Key>,
     decided: Vec<(Ticket, Outcome)>,
-    increments: u64,
-    integers: u64,
     hand_over: Vec<Change>,
     outbox: Vec<Order>,
     closed_to_changes: Option<StoreError>,
@@ -109,25 +109,31 @@ pub struct Committer<D: Disk> {
 }
 
 impl<D: Disk> Committer<D> {
-    /// A committer that appends to `journal` and remembers in `residents`. Segments are kept until state and backup cover them; where no
-    /// backups are made, `backed_up` is the largest number.
-    pub fn new(journal: Journal<D>, residents: Residents, covered: CommitSeq, backed_up: CommitSeq) -> Self {
+    /// A committer that appends to `journal` and decides on `desk`. Segments are kept until state and backup cover them.
+    pub fn new(journal: Journal<D>, desk: Desk, covered: Covered) -> Self {
         Self {
             journal,
-            residents,
+            desk,
             parked: HashMap::new(),
             parked_count: 0,
-            touched: Vec::new(),
             decided: Vec::new(),
-            increments: 0,
-            integers: 0,
             hand_over: Vec::new(),
             outbox: Vec::new(),
             closed_to_changes: None,
-            covered,
-            backed_up,
+            covered: covered.state,
+            backed_up: covered.backup,
             spare_requested: false,
         }
+    }
+
+    /// Tells how long this process has run, in seconds: idempotency keys are forgotten by it.
+    pub fn tick(&mut self, running_s: u64) {
+        self.desk.remembered.tick(running_s);
+    }
+
+    /// How many idempotency keys are remembered.
+    pub fn remembered(&self) -> usize {
+        self.desk.remembered.len()
     }
 
     /// The journal, to look at.
@@ -214,129 +220,68 @@ impl<D: Disk> Committer<D> {
 
     /// Decides one request, or parks it. Its answer comes with the turn's end.
     pub fn decide(&mut self, work: Work) {
-        if let Some(missing) = self.missing(&work.ask) {
-            self.park(missing, work);
+        let needs = needs(&self.desk, &work.ask);
+        if let Some(missing) = self.desk.missing(&needs).cloned() {
+            self.park(missing, work, needs);
             return;
         }
         let Work { ask, ticket } = work;
-        let outcome = match (&self.closed_to_changes, ask) {
-            (_, Ask::Load(key)) => self.loaded_answer(&key),
-            (Some(why), _) => Err(why.clone()),
-            (None, Ask::Advance { tenant, name, count }) => {
-                let range = self.change_counter(Key::Counter(tenant, name), |counter| counter.advance(count));
-                if range.is_ok() {
-                    self.increments += 1;
-                    self.integers += u64::from(count);
-                }
-                range.map(Answer::Range)
+        let outcome = match ask {
+            Ask::Load(key) => self.loaded_answer(&key),
+            Ask::List(listing) => {
+                Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
+                self.outbox.push(Order::List(listing, ticket));
+                return;
             }
-            (None, Ask::Set { tenant, name, value }) => {
-                self.change_counter(Key::Counter(tenant, name), |counter| counter.set(value)).map(Answer::Value)
-            }
-            (None, Ask::Register(tenant)) => self.register(*tenant).map(Answer::Tenant),
+            // What was answered before is no change, and is answered also when no change is taken.
+            ask => replay(&self.desk, &ask).unwrap_or_else(|| match &self.closed_to_changes {
+                Some(why) => Err(why.clone()),
+                None => decide(&mut self.desk, ask),
+            }),
         };
         self.decided.push((ticket, outcome));
     }
 
-    /// The first record that a decision needs and that is not in memory.
-    fn missing(&self, ask: &Ask) -> Option<Key> {
-        let absent = |key: Key| (!self.residents.contains(&key)).then_some(key);
-        match ask {
-            Ask::Advance { tenant, name, .. } | Ask::Set { tenant, name, .. } => {
-                absent(Key::Counter(*tenant, name.clone()))
-            }
-            Ask::Register(tenant) => absent(Key::Tenants).or_else(|| absent(Key::Name(tenant.name.folded()))),
-            Ask::Load(key) => absent(key.clone()),
-        }
-    }
-
-    fn park(&mut self, missing: Key, work: Work) {
+    fn park(&mut self, missing: Key, work: Work, needs: Needs) {
         if self.parked_count >= MAX_PARKED {
             self.decided.push((work.ticket, Err(Unavailable::Overloaded.into())));
             return;
         }
         self.parked_count += 1;
+        // What it needs stays once it is here: otherwise one record might go while another comes, for ever.
+        needs.iter().flatten().for_each(|key| self.desk.residents.pin(key));
         let waiting = self.parked.entry(missing.clone()).or_default();
         if waiting.is_empty() {
             Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
             self.outbox.push(Order::Load(missing));
         }
-        waiting.push(work);
+        waiting.push((work, needs));
     }
 
     /// Takes a record that the keeper found, and decides what waited for it.
     fn loaded(&mut self, key: Key, record: Result<Option<Record>, String>) {
         let waiting = self.parked.remove(&key).unwrap_or_default();
         self.parked_count -= waiting.len();
+        for key in waiting.iter().flat_map(|(_, needs)| needs.iter().flatten()) {
+            self.desk.residents.unpin(key);
+        }
+        let waiting = waiting.into_iter().map(|(work, _)| work);
         match record {
             Ok(record) => {
-                self.residents.install(key, record);
-                waiting.into_iter().for_each(|work| self.decide(work));
+                self.desk.residents.install(key, record);
+                waiting.for_each(|work| self.decide(work));
             }
             Err(problem) => {
                 let problem: Arc<str> = problem.into();
                 let damaged = |work: Work| (work.ticket, Err(StoreError::Damaged(Arc::clone(&problem))));
-                self.decided.extend(waiting.into_iter().map(damaged));
+                self.decided.extend(waiting.map(damaged));
             }
         }
     }
 
     fn loaded_answer(&mut self, key: &Key) -> Outcome {
-        let slot = self.residents.get_mut(key).ok_or(StoreError::OutcomeUnknown)?;
+        let slot = self.desk.residents.get_mut(key).ok_or(StoreError::OutcomeUnknown)?;
         Ok(Answer::Loaded(slot.published()))
-    }
-
-    fn change_counter<T>(
-        &mut self,
-        key: Key,
-        change: impl FnOnce(&mut Counter) -> Result<T, CounterRefusal>,
-    ) -> Result<T, StoreError> {
-        let slot = self.residents.get_mut(&key).ok_or(StoreError::OutcomeUnknown)?;
-        let mut counter = match &slot.record {
-            Some(Record::Counter(counter)) => *counter,
-            _ => Counter::default(),
-        };
-        let answer = change(&mut counter).map_err(Refusal::Counter)?;
-        slot.record = Some(Record::Counter(counter));
-        Self::touch(&mut self.touched, slot, key);
-        Ok(answer)
-    }
-
-    fn register(&mut self, new: NewTenant) -> Result<TenantId, StoreError> {
-        let name_key = Key::Name(new.name.folded());
-        if self.residents.record(&name_key).is_some() {
-            return Err(Refusal::NameTaken.into());
-        }
-        let count = match self.residents.record(&Key::Tenants) {
-            Some(Record::Tenants(count)) => *count,
-            _ => 0,
-        };
-        let id = TenantId(count + 1);
-        let key = crate::store::KeyRecord { tenant: id, secret: new.secret, created_unix_s: new.created_unix_s };
-        let tenant = TenantRecord { name: new.name, password: new.password, created_unix_s: new.created_unix_s };
-        self.write(Key::Tenants, Record::Tenants(id.0));
-        self.write(name_key, Record::Name(id));
-        self.write(Key::Tenant(id), Record::Tenant(Box::new(tenant)));
-        self.write(Key::ApiKey(new.key), Record::ApiKey(Arc::new(key)));
-        Ok(id)
-    }
-
-    /// Writes a record that is in memory, or one that is new and so has no older version to load.
-    fn write(&mut self, key: Key, record: Record) {
-        if !self.residents.contains(&key) {
-            self.residents.install(key.clone(), None);
-        }
-        if let Some(slot) = self.residents.get_mut(&key) {
-            slot.record = Some(record);
-            Self::touch(&mut self.touched, slot, key);
-        }
-    }
-
-    fn touch(touched: &mut Vec<Key>, slot: &mut Slot, key: Key) {
-        if !slot.touched {
-            slot.touched = true;
-            touched.push(key);
-        }
     }
 
     /// Makes what was decided durable, publishes it and returns the answers.
@@ -345,36 +290,33 @@ impl<D: Disk> Committer<D> {
     /// What the system said when a write or a sync failed, beside the answers, all *outcome unknown*: the store is poisoned.
     pub fn finish_turn(&mut self) -> (Turn, Result<(), std::io::Error>) {
         let mut turn = Turn { answers: std::mem::take(&mut self.decided), ..Turn::default() };
-        let (increments, integers) = (std::mem::take(&mut self.increments), std::mem::take(&mut self.integers));
+        let desk = &mut self.desk;
+        let (increments, integers) = (std::mem::take(&mut desk.increments), std::mem::take(&mut desk.integers));
         let mut result = Ok(());
-        if !self.touched.is_empty() {
-            let residents = &self.residents;
-            match self.journal.append(self.touched.iter().map(|key| (key, residents.record(key)))) {
+        if desk.seal() {
+            match self.journal.append(desk.changes()) {
                 Ok(_) => {
                     turn.committed = true;
                     (turn.increments, turn.integers) = (increments, integers);
-                    for key in self.touched.drain(..) {
-                        let record = self.residents.publish(&key);
-                        self.hand_over.push((key, record));
-                    }
+                    desk.publish(&mut self.hand_over);
                 }
                 Err(AppendError::NoSpare) => {
-                    self.touched.drain(..).for_each(|key| self.residents.roll_back(&key));
+                    desk.roll_back();
                     turn.spoil(&StoreError::Unavailable(Unavailable::DiskLow));
                 }
                 Err(AppendError::Failed(error)) => {
-                    self.touched.drain(..).for_each(|key| self.residents.roll_back(&key));
+                    desk.roll_back();
                     turn.spoil(&StoreError::OutcomeUnknown);
                     self.closed_to_changes = Some(StoreError::Poisoned);
                     result = Err(error);
                 }
             }
         }
-        if self.hand_over.len() >= HAND_OVER || (self.residents.is_over() && !self.hand_over.is_empty()) {
+        if self.hand_over.len() >= HAND_OVER || (self.desk.residents.is_over() && !self.hand_over.is_empty()) {
             self.hand_over_all();
         }
-        if self.residents.is_over() {
-            self.residents.evict();
+        if self.desk.residents.is_over() {
+            self.desk.residents.evict();
         }
         if self.journal.wants_spare() && !self.spare_requested && !self.is_poisoned() {
             self.spare_requested = true;

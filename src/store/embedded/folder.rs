@@ -28,7 +28,7 @@ use super::state::SEALS;
 
 /// Stands in a folder while a backup is being restored into it.
 pub const RESTORING: &str = "RESTORING";
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 const FORMAT_NAME: &str = "odometer data format";
 
 /// Why a data folder can not be used.
@@ -249,8 +249,8 @@ mod tests {
         let folder = Folder::take(temp.path()).unwrap();
         let id = "0".repeat(32);
         for (text, says) in [
-            (format!("odometer data format 3 store {id}\n"), "newer"),
-            ("odometer data format 2 store xyz\n".to_owned(), "store id"),
+            (format!("odometer data format 4 store {id}\n"), "newer"),
+            ("odometer data format 3 store xyz\n".to_owned(), "store id"),
             ("something else\n".to_owned(), "does not say"),
             (String::new(), "does not say"),
         ] {

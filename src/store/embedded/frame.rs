@@ -23,7 +23,8 @@
 
 use std::fmt;
 
-use super::record::{Key, Record};
+use super::key::Key;
+use super::record::Record;
 
 /// The number of a frame: 1 for a store's first, +1 for every other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -315,7 +316,8 @@ fn be_u64(bytes: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counter::{Counter, CounterName};
+    use crate::counter::CounterName;
+    use crate::store::CounterState;
     use crate::tenant::TenantId;
 
     const EXPECTED: Expected = Expected { epoch: 3, seq: CommitSeq(7), chain: 0xABCD };
@@ -323,7 +325,7 @@ mod tests {
     fn frame() -> (Vec<u8>, u32, Vec<Change>) {
         let name = CounterName::default_counter();
         let changes = vec![
-            (Key::Counter(TenantId(1), name.clone()), Some(Record::Counter(Counter::default()))),
+            (Key::Counter(TenantId(1), name.clone()), Some(Record::Counter(CounterState::default()))),
             (Key::Counter(TenantId(2), name), None),
         ];
         let mut bytes = Vec::new();

@@ -52,7 +52,7 @@ impl<D: Disk> Grounds<D> {
         match order {
             Order::MakeSpare => self.wants_spare = true,
             Order::Remove(names) => self.going.extend(names),
-            Order::Changes(..) | Order::Load(_) => {}
+            Order::Changes(..) | Order::Load(_) | Order::List(..) => {}
         }
     }
 

@@ -23,7 +23,7 @@ use super::archive::{self, newest_first, read_file};
 use super::backup::{BackupError, Summary, Visit};
 use super::disk::Disk;
 use super::frame::{CommitSeq, Mark};
-use super::record::BUCKETS;
+use super::key::BUCKETS;
 use super::replay::{Tail, replay};
 use super::seals::{self, Seals, Table};
 use super::segments::{Files, JournalError};

@@ -23,7 +23,8 @@ use std::io;
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{CommitSeq, Expected, Mark, SEGMENT_HEADER_BYTES, encode_checkpoint, encode_commit};
-use super::record::{Key, Record};
+use super::key::Key;
+use super::record::Record;
 use super::replay::Tail;
 use super::segments::{
     Files, JournalError, NEWEST, SPARE, Segment, activate, io_error, left_spare, make_spare, name_of, open_newest,

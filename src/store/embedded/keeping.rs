@@ -22,15 +22,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::archive::{self, BackupWriter};
+use super::ask::{Answer, Listing};
 use super::backup::{Encoder, Header, Summary};
 use super::checkpoint::{Keeper, KeeperTrouble, Step};
 use super::committer::{Order, Tidings};
 use super::disk::{Disk, RealDisk};
 use super::frame::{CommitSeq, StoreId};
+use super::queue::deliver;
 use super::state::SledState;
 use super::threads::Control;
 use super::{BackupPolicy, Shared};
-use crate::store::now_unix_s;
+use crate::store::{StoreError, now_unix_s};
 
 /// A checkpoint starts when so many records wait …
 const CHECKPOINT_RECORDS: usize = 65_536;
@@ -145,6 +147,16 @@ impl Keeping {
                     self.damaged(problem);
                 }
                 self.tell(Tidings::Loaded(key, record));
+                return true;
+            }
+            Ok(KeeperMessage::Do(Order::List(listing, ticket))) => {
+                let Listing { tenant, shelf, after, limit } = listing;
+                let listed = self.keeper.list(tenant, shelf, after, limit);
+                let outcome = listed.map(Answer::Listed).map_err(|problem| {
+                    self.damaged(&problem);
+                    StoreError::Damaged(problem.into())
+                });
+                deliver(vec![(ticket, outcome)]);
                 return true;
             }
             Ok(message) => self.hear(turn, message),

@@ -2,22 +2,27 @@
 //!
 //! ```text
 //! mod.rs          EmbeddedStore: the trait Store, open and close
-//!  ├ threads.rs, keeping.rs  the threads             ├ recovery.rs   is a folder complete? start and verify
-//!  ├ queue.rs      requests in, answers back         ├ heal.rs, restore.rs    rebuilding from a backup
-//!  ├ committer.rs  decide, append, publish, answer   ├ grounds.rs    spare segments, and room on the disk
-//!  │                                                 ├ archive.rs, backup.rs  backup files and their bytes
-//!  ├ resident.rs   records in memory                 ├ checkpoint.rs, seals.rs  the keeper: changes on their way to sled, proved
-//!  ├ journal.rs    one frame, one fdatasync          ├ replay.rs, segments.rs the journal read back, and its files
-//!  ├ state.rs      sled                              ├ folder.rs     lock and FORMAT
-//!  └ frame.rs, record.rs  bytes                      └ disk.rs       what a disk owes
+//!  ├ verbs.rs      the verbs of the trait            ├ recovery.rs   is a folder complete? start and verify
+//!  ├ threads.rs, keeping.rs  the threads             ├ heal.rs, restore.rs    rebuilding from a backup
+//!  ├ ask.rs, queue.rs  requests in, answers back     ├ grounds.rs    spare segments, and room on the disk
+//!  ├ committer.rs  turns: append, publish, answer    ├ archive.rs, backup.rs  backup files and their bytes
+//!  ├ decide.rs, tenants.rs  what a request changes   ├ checkpoint.rs, seals.rs  the keeper: changes on their way to sled, proved
+//!  ├ desk.rs, resident.rs   records in memory        ├ replay.rs, segments.rs the journal read back, and its files
+//!  ├ remembered.rs, answers.rs  idempotency keys     ├ folder.rs     lock and FORMAT
+//!  ├ journal.rs    one frame, one fdatasync          ├ state.rs      sled
+//!  └ frame.rs, key.rs, record.rs  bytes              └ disk.rs       what a disk owes
 //! ```
 //! Job: answer the verbs of [`Store`], warm reads without a lock, everything else through the queue.
 //! Invariant: an answer is durable. Must never: touch sled or the journal from a caller's thread.
 
+pub mod answers;
 pub mod archive;
+pub mod ask;
 pub mod backup;
 pub mod checkpoint;
 pub mod committer;
+mod decide;
+pub mod desk;
 pub mod disk;
 pub mod folder;
 pub mod frame;
@@ -25,44 +30,47 @@ pub mod grounds;
 pub mod heal;
 pub mod journal;
 mod keeping;
+pub mod key;
 pub mod queue;
 pub mod record;
 pub mod recovery;
+pub mod remembered;
 pub mod replay;
 pub mod resident;
 pub mod restore;
 pub mod seals;
 pub mod segments;
 pub mod state;
+mod tenants;
 mod threads;
+mod verbs;
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 use self::backup::Summary;
 use self::committer::Committer;
-use self::disk::{Disk, RealDisk};
+use self::desk::{Covered, Desk};
+use self::disk::RealDisk;
 use self::folder::Folder;
 use self::frame::CommitSeq;
 use self::journal::Journal;
 use self::keeping::{KeeperMessage, Keeping};
-use self::queue::{Answer, Ask, Lane, Queue, Ticket, Work};
-use self::record::{Key, Record};
+use self::queue::{Lane, Queue};
 use self::recovery::{OpenError, Recovery, identify, recover};
+use self::remembered::Remembered;
 use self::resident::{Residents, Window};
 use self::segments::Files;
 use self::threads::{CommitterThread, Control};
-use super::{Health, KeyRecord, NewTenant, Store, StoreError, StoreFuture, Unavailable, now_unix_s};
-use crate::counter::{Counter, CounterName, Range, Value};
+use super::{Health, StoreError, Unavailable, now_unix_s};
 use crate::telemetry::StoreMetrics;
-use crate::tenant::{KeyId, TenantId};
 
 /// Requests that may wait for the committer; more are refused at once.
 const QUEUE_CAPACITY: usize = 8192;
@@ -78,6 +86,8 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// Records kept in memory.
     pub cache_records: usize,
+    /// Idempotency keys that are remembered at most.
+    pub idempotency_keys: usize,
     /// With fewer bytes free than this, changes are refused, and no backup is made.
     pub min_free_disk_bytes: u64,
     /// Automatic backups into `backups`; `None` for none, and then the journal is kept only until sled has it.
@@ -129,7 +139,7 @@ impl EmbeddedStore {
         let backups = RealDisk::new(folder.backups());
         // Only what was never finished goes; a folder that can not be listed has no backup to count on.
         let _ = archive::clear_unfinished(&backups);
-        let newest_backup = newest_backup(&backups, store, recovered.tail.last().seq);
+        let newest_backup = archive::newest(&backups, store, recovered.tail.last().seq);
         let journal_is_complete = recovered.tail.before.seq == CommitSeq(0);
         let journal = Journal::start(files, recovered.tail).map_err(|error| OpenError::Journal {
             cause: error,
@@ -158,7 +168,9 @@ impl EmbeddedStore {
             None => CommitSeq(u64::MAX),
         };
         let residents = Residents::new(window, options.cache_records);
-        let mut committer = Committer::new(journal, residents, recovered.report.covered, kept_for_backup);
+        let desk = Desk::new(residents, Remembered::new(options.idempotency_keys, recovered.answers));
+        let covered = Covered { state: recovered.report.covered, backup: kept_for_backup };
+        let mut committer = Committer::new(journal, desk, covered);
         if threads::is_low(&shared, &disk, options.min_free_disk_bytes) {
             committer.refuse_changes(Some(Unavailable::DiskLow.into()));
             shared.set_health(Health::Unavailable(Unavailable::DiskLow));
@@ -194,33 +206,6 @@ impl EmbeddedStore {
         self.to_keeper.send(KeeperMessage::Backup(asked)).map_err(|_| closing())?;
         answer.await.unwrap_or_else(|_| Err(closing()))
     }
-
-    async fn ask(&self, ask: Ask) -> Result<Answer, StoreError> {
-        let (ticket, answer) = Ticket::new(self.lane.clone());
-        if self.shared.closed.load(Ordering::SeqCst) {
-            return Err(self.shared.why_closed());
-        }
-        if self.shared.queue.push(Work { ask, ticket }).is_err() {
-            self.shared.metrics.shed.increment(1);
-            return Err(Unavailable::Overloaded.into());
-        }
-        // The committer may have left between the look and the push: then nobody else would empty the queue.
-        if self.shared.closed.load(Ordering::SeqCst) {
-            self.shared.empty_queue();
-        }
-        answer.await.unwrap_or(Err(StoreError::OutcomeUnknown))
-    }
-
-    /// The record as it was last committed, from memory if it is there.
-    async fn record(&self, key: Key) -> Result<Option<Arc<Record>>, StoreError> {
-        if let Some(published) = self.shared.window.pin().get(&key) {
-            return Ok(published.record());
-        }
-        match self.ask(Ask::Load(key)).await? {
-            Answer::Loaded(published) => Ok(published.record()),
-            other => unreachable!("a load is answered with a record, not with {other:?}"),
-        }
-    }
 }
 
 fn start(
@@ -253,89 +238,9 @@ fn start(
         _folder: folder,
         told: (1, 0),
         closing: false,
+        started: Instant::now(),
     };
     Ok(named("committer").spawn(move || thread.run())?)
-}
-
-impl Store for EmbeddedStore {
-    fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
-        Box::pin(async move {
-            match self.ask(Ask::Register(Box::new(tenant))).await? {
-                Answer::Tenant(id) => Ok(id),
-                other => unreachable!("a registration is answered with a tenant, not with {other:?}"),
-            }
-        })
-    }
-
-    fn find_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
-        Box::pin(async move {
-            let record = self.record(Key::ApiKey(key)).await?;
-            Ok(record.and_then(|record| match &*record {
-                Record::ApiKey(key) => Some(Arc::clone(key)),
-                _ => None,
-            }))
-        })
-    }
-
-    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, Counter> {
-        let key = Key::Counter(tenant, name.clone());
-        Box::pin(async move {
-            let record = self.record(key).await?;
-            Ok(match record.as_deref() {
-                Some(Record::Counter(counter)) => *counter,
-                _ => Counter::default(),
-            })
-        })
-    }
-
-    fn advance(&self, tenant: TenantId, name: &CounterName, count: u32) -> StoreFuture<'_, Range> {
-        let name = name.clone();
-        Box::pin(async move {
-            match self.ask(Ask::Advance { tenant, name, count }).await? {
-                Answer::Range(range) => Ok(range),
-                other => unreachable!("an increment is answered with a range, not with {other:?}"),
-            }
-        })
-    }
-
-    fn set(&self, tenant: TenantId, name: &CounterName, value: Value) -> StoreFuture<'_, Value> {
-        let name = name.clone();
-        Box::pin(async move {
-            match self.ask(Ask::Set { tenant, name, value }).await? {
-                Answer::Value(value) => Ok(value),
-                other => unreachable!("a set is answered with a value, not with {other:?}"),
-            }
-        })
-    }
-
-    fn health(&self) -> Health {
-        **self.shared.health.load()
-    }
-
-    fn poisoned(&self) -> StoreFuture<'_, Arc<str>> {
-        let mut watch = self.shared.poisoned.subscribe();
-        Box::pin(async move {
-            let reason = watch.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-            reason.ok_or(StoreError::Unavailable(Unavailable::Closing))
-        })
-    }
-
-    fn for_worker(&self) -> Arc<dyn Store> {
-        let lane = Arc::new(Lane::default());
-        tokio::spawn(Arc::clone(&lane).run());
-        Arc::new(Self { lane: Some(lane), ..self.clone() })
-    }
-
-    fn close(&self) -> StoreFuture<'_, ()> {
-        Box::pin(async move {
-            self.shared.queue.tell(Control::Close);
-            let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
-            if let Some(thread) = thread {
-                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-            }
-            Ok(())
-        })
-    }
 }
 
 impl Shared {
@@ -375,17 +280,6 @@ impl Shared {
         }
         queue::deliver(refused);
     }
-}
-
-/// The newest automatic backup of this store that its journal reaches, and when it was made. It got its name after it was verified; that the
-/// name is durable is made sure here.
-fn newest_backup(backups: &RealDisk, store: frame::StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
-    backups.sync_folder().ok()?;
-    let found = archive::newest_first(backups).ok()?;
-    found.into_iter().filter(|(seq, _)| *seq <= last).find_map(|(seq, name)| {
-        let header = archive::header(backups, &name).ok()?;
-        (header.store == store && header.mark.seq == seq).then_some((seq, header.created_unix_s))
-    })
 }
 
 /// An id for a store that never was.

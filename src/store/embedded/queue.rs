@@ -21,54 +21,7 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 
-use super::record::Key;
-use super::resident::Published;
-use crate::counter::{CounterName, Range, Value};
-use crate::store::{NewTenant, StoreError};
-use crate::tenant::TenantId;
-
-/// What is asked of the committer.
-#[derive(Debug)]
-pub enum Ask {
-    /// Reserve integers.
-    Advance {
-        /// Whose counter.
-        tenant: TenantId,
-        /// Which.
-        name: CounterName,
-        /// How many.
-        count: u32,
-    },
-    /// Set a counter.
-    Set {
-        /// Whose counter.
-        tenant: TenantId,
-        /// Which.
-        name: CounterName,
-        /// To what.
-        value: Value,
-    },
-    /// Store a tenant.
-    Register(Box<NewTenant>),
-    /// Bring a record into memory.
-    Load(Key),
-}
-
-/// What was asked for.
-#[derive(Debug)]
-pub enum Answer {
-    /// To [`Ask::Advance`].
-    Range(Range),
-    /// To [`Ask::Set`].
-    Value(Value),
-    /// To [`Ask::Register`].
-    Tenant(TenantId),
-    /// To [`Ask::Load`]: the record as it is published, now and later.
-    Loaded(Arc<Published>),
-}
-
-/// An answer or why there is none.
-pub type Outcome = Result<Answer, StoreError>;
+use super::ask::{Ask, Outcome};
 
 /// Where an answer goes.
 #[derive(Debug)]

@@ -1,59 +1,40 @@
 //! The records of the embedded store and their bytes: the same bytes in the journal and in sled.
 //!
-//! Job: [`Key`] and [`Record`], encoded and decoded. Integers are big-endian. Every record starts with a format version and
+//! Job: [`Record`], encoded and decoded. Integers are big-endian. Every record starts with a format version and
 //! ends with a CRC32C over key and record, so that a record under another key, a cut one or a flipped bit does not decode:
 //!
 //! ```text
-//! key     meta     01                         record  tenants   v=1 u64
-//!         tenant   02 tenant:u64                      tenant    v=1 created:u64 m:u32 t:u32 p:u32 salt:16 hash:32 name
-//!         name     03 folded name                     name      v=1 tenant:u64
-//!         api key  04 id:8                            api key   v=1 tenant:u64 secret:32 created:u64
-//!         counter  05 tenant:u64 name                 counter   v=1 value:u64 max:u64
+//! tenants   v=1 u64
+//! tenant    v=1 created:u64 m:u32 t:u32 p:u32 salt:16 hash:32 flags:u8 limit:u8 count:u32 per_s:u32 burst:u32 name
+//! name      v=1 tenant:u64                 flags 1 suspended, 2 doomed; limit 0 default, 1 off, 2 as the three numbers say (else 0)
+//! api key   v=1 tenant:u64 secret:32 scopes:u8 created:u64 expires:u64 used:u32 label        expires, used: 0 never; used is a day + 1
+//! counter   v=1 value:u64 start:u64 step:u64 min:u64 max:u64 flags:u8 born:u64 changes:u64 created:u64     flags 1 rewindable
+//! member    v=1
+//! holdings  v=1 counters:u32 keys:u32 born:u64
+//! answers   v=1 age:u64 answers, see answers.rs
 //! each record is followed by crc:u32 over key and record
 //! ```
-//! sled and backups file a record under its *stored key*: the number of its bucket, then the key. A bucket is a few hundred neighbours at most
-//! even where there are millions of records, so that one can be read as a whole and proved, see seals.rs.
-//!
 //! Invariant: `decode(key, encode(key, record)) == record`, and records carry absolute values, never differences.
 //! Must never: guess. Bytes that do not fit are an error that names the key's kind, never a default.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
 use thiserror::Error;
 
-use crate::counter::{Counter, CounterName, Value};
-use crate::store::KeyRecord;
-use crate::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
-
-/// The number of buckets; a bucket's number is two bytes, big-endian.
-pub const BUCKETS: u16 = 1 << 14;
+use super::answers::Answers;
+use super::key::Key;
+use crate::counter::{Counter, Shape, Step, Value};
+use crate::rate::RateLimit;
+use crate::store::{CounterState, Holdings, KeyRecord, TenantRecord, Version};
+use crate::tenant::{KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
-
-/// What a record is filed under.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
-    /// How many tenants were registered, which numbers the next.
-    Tenants,
-    /// A tenant, by number.
-    Tenant(TenantId),
-    /// A tenant's folded name.
-    Name(String),
-    /// An API key, by its public half.
-    ApiKey(KeyId),
-    /// A counter of a tenant.
-    Counter(TenantId, CounterName),
-}
-
-/// A tenant as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TenantRecord {
-    /// The name as it was typed.
-    pub name: TenantName,
-    /// The password, hashed.
-    pub password: PasswordHash,
-    /// When it was registered, in seconds since 1970.
-    pub created_unix_s: u64,
-}
+const SUSPENDED: u8 = 1;
+const DOOMED: u8 = 2;
+const REWINDABLE: u8 = 1;
 
 /// What is stored under a [`Key`] of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,107 +42,27 @@ pub enum Record {
     /// How many tenants were registered.
     Tenants(u64),
     /// A tenant.
-    Tenant(Box<TenantRecord>),
+    Tenant(Arc<TenantRecord>),
     /// Whose name it is.
     Name(TenantId),
     /// An API key.
-    ApiKey(std::sync::Arc<KeyRecord>),
+    ApiKey(Arc<KeyRecord>),
     /// A counter.
-    Counter(Counter),
+    Counter(CounterState),
+    /// It is there.
+    Member,
+    /// How much a tenant has.
+    Holdings(Holdings),
+    /// Answers that are to be given again.
+    Answers(Arc<Answers>),
 }
 
 /// Bytes that are not a record of their key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{kind} record: {problem}")]
 pub struct BadRecord {
-    kind: &'static str,
-    problem: &'static str,
-}
-
-impl Key {
-    /// Appends the key's bytes to `out`.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Tenants => out.push(1),
-            Self::Tenant(id) => {
-                out.push(2);
-                out.extend_from_slice(&id.0.to_be_bytes());
-            }
-            Self::Name(folded) => {
-                out.push(3);
-                out.extend_from_slice(folded.as_bytes());
-            }
-            Self::ApiKey(id) => {
-                out.push(4);
-                out.extend_from_slice(&id.0);
-            }
-            Self::Counter(tenant, name) => {
-                out.push(5);
-                out.extend_from_slice(&tenant.0.to_be_bytes());
-                out.extend_from_slice(name.as_str().as_bytes());
-            }
-        }
-    }
-
-    /// Reads a key back.
-    ///
-    /// # Errors
-    /// [`BadRecord`] if the bytes are not a key.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let bad = |problem| BadRecord { kind: "key", problem };
-        let (&kind, rest) = bytes.split_first().ok_or(bad("empty"))?;
-        let mut rest = Reader { kind: "key", rest };
-        let key = match kind {
-            1 => Self::Tenants,
-            2 => Self::Tenant(TenantId(rest.u64()?)),
-            3 => {
-                let name = TenantName::parse(rest.text()?).map_err(|_| bad("not a tenant name"))?;
-                // Two spellings would be two records of one key.
-                Some(name.folded()).filter(|folded| folded == name.as_str()).map(Self::Name).ok_or(bad("not folded"))?
-            }
-            4 => Self::ApiKey(KeyId(rest.array()?)),
-            5 => {
-                let tenant = TenantId(rest.u64()?);
-                Self::Counter(tenant, CounterName::parse(rest.text()?).map_err(|_| bad("not a counter name"))?)
-            }
-            _ => return Err(bad("unknown kind")),
-        };
-        rest.end()?;
-        Ok(key)
-    }
-
-    /// The key's bytes behind the number of its bucket.
-    #[must_use]
-    pub fn stored(&self) -> Vec<u8> {
-        let mut bytes = vec![0; 2];
-        self.encode(&mut bytes);
-        let bucket = bucket_of(bytes.get(2..).unwrap_or_default());
-        bytes[..2].copy_from_slice(&bucket.to_be_bytes());
-        bytes
-    }
-
-    /// Reads a key back from what [`Key::stored`] made.
-    ///
-    /// # Errors
-    /// [`BadRecord`] if the bytes are not a key, or are in another bucket than theirs.
-    pub fn from_stored(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let bad = |problem| BadRecord { kind: "key", problem };
-        let (bucket, key) = bytes.split_first_chunk::<2>().ok_or(bad("too short"))?;
-        if *bucket != bucket_of(key).to_be_bytes() {
-            return Err(bad("in another bucket"));
-        }
-        Self::decode(key)
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Tenants => "tenants",
-            Self::Tenant(_) => "tenant",
-            Self::Name(_) => "name",
-            Self::ApiKey(_) => "api key",
-            Self::Counter(..) => "counter",
-        }
-    }
+    pub(super) kind: &'static str,
+    pub(super) problem: &'static str,
 }
 
 impl Record {
@@ -171,26 +72,25 @@ impl Record {
         out.push(VERSION);
         match self {
             Self::Tenants(count) => out.extend_from_slice(&count.to_be_bytes()),
-            Self::Tenant(tenant) => {
-                let password = &tenant.password;
-                out.extend_from_slice(&tenant.created_unix_s.to_be_bytes());
-                for parameter in [password.memory_kib, password.passes, password.lanes] {
-                    out.extend_from_slice(&parameter.to_be_bytes());
-                }
-                out.extend_from_slice(&password.salt);
-                out.extend_from_slice(&password.hash);
-                out.extend_from_slice(tenant.name.as_str().as_bytes());
-            }
+            Self::Tenant(tenant) => encode_tenant(tenant, out),
             Self::Name(tenant) => out.extend_from_slice(&tenant.0.to_be_bytes()),
             Self::ApiKey(key) => {
                 out.extend_from_slice(&key.tenant.0.to_be_bytes());
                 out.extend_from_slice(&key.secret.0);
+                out.push(key.scopes.bits());
                 out.extend_from_slice(&key.created_unix_s.to_be_bytes());
+                out.extend_from_slice(&key.expires_unix_s.unwrap_or(0).to_be_bytes());
+                out.extend_from_slice(&key.last_used_day.map_or(0, |day| day.saturating_add(1)).to_be_bytes());
+                out.extend_from_slice(key.label.as_str().as_bytes());
             }
-            Self::Counter(counter) => {
-                out.extend_from_slice(&counter.value.get().to_be_bytes());
-                out.extend_from_slice(&counter.max.get().to_be_bytes());
+            Self::Counter(counter) => encode_counter(counter, out),
+            Self::Member => {}
+            Self::Holdings(holdings) => {
+                out.extend_from_slice(&holdings.counters.to_be_bytes());
+                out.extend_from_slice(&holdings.keys.to_be_bytes());
+                out.extend_from_slice(&holdings.born.to_be_bytes());
             }
+            Self::Answers(answers) => answers.encode(out),
         }
         let crc = crc32c::crc32c_append(key_crc, out.get(start..).unwrap_or_default());
         out.extend_from_slice(&crc.to_be_bytes());
@@ -212,89 +112,205 @@ impl Record {
         if version != VERSION {
             return Err(bad("written by a newer build"));
         }
-        let mut rest = Reader { kind, rest };
-        let value = |raw| Value::new(raw).ok_or(bad("value out of range"));
+        let mut rest = Reader::new(kind, rest);
         let record = match key {
             Key::Tenants => Self::Tenants(rest.u64()?),
-            Key::Tenant(_) => {
-                let created_unix_s = rest.u64()?;
-                let password = PasswordHash {
-                    memory_kib: rest.u32()?,
-                    passes: rest.u32()?,
-                    lanes: rest.u32()?,
-                    salt: rest.array()?,
-                    hash: rest.array()?,
-                };
-                let name = TenantName::parse(rest.text()?).map_err(|_| bad("not a tenant name"))?;
-                Self::Tenant(Box::new(TenantRecord { name, password, created_unix_s }))
-            }
+            Key::Tenant(_) => Self::Tenant(decode_tenant(&mut rest)?.into()),
             Key::Name(_) => Self::Name(TenantId(rest.u64()?)),
-            Key::ApiKey(_) => {
-                let tenant = TenantId(rest.u64()?);
-                let secret = SecretHash(rest.array()?);
-                Self::ApiKey(KeyRecord { tenant, secret, created_unix_s: rest.u64()? }.into())
+            Key::ApiKey(_) => Self::ApiKey(decode_api_key(&mut rest)?.into()),
+            Key::Counter(..) => Self::Counter(decode_counter(&mut rest)?),
+            Key::Member(..) => Self::Member,
+            Key::Holdings(_) => {
+                Self::Holdings(Holdings { counters: rest.u32()?, keys: rest.u32()?, born: rest.u64()? })
             }
-            Key::Counter(..) => Self::Counter(Counter { value: value(rest.u64()?)?, max: value(rest.u64()?)? }),
+            Key::Answers(_) => Self::Answers(Answers::decode(&mut rest)?.into()),
         };
         rest.end()?;
         Ok(record)
     }
 }
 
-/// The number of the bucket that a stored key names.
-#[must_use]
-pub fn bucket_of_stored(stored_key: &[u8]) -> u16 {
-    stored_key.first_chunk().copied().map_or(0, u16::from_be_bytes)
+fn encode_tenant(tenant: &TenantRecord, out: &mut Vec<u8>) {
+    let password = &tenant.password;
+    out.extend_from_slice(&tenant.created_unix_s.to_be_bytes());
+    for parameter in [password.memory_kib, password.passes, password.lanes] {
+        out.extend_from_slice(&parameter.to_be_bytes());
+    }
+    out.extend_from_slice(&password.salt);
+    out.extend_from_slice(&password.hash);
+    out.push(if tenant.suspended { SUSPENDED } else { 0 } | if tenant.doomed { DOOMED } else { 0 });
+    let (kind, numbers) = match tenant.limit {
+        TenantLimit::Default => (0, [0; 3]),
+        TenantLimit::Off => (1, [0; 3]),
+        TenantLimit::Rate(rate) => {
+            let per_s = u32::try_from(rate.per.as_secs()).unwrap_or_else(|_| unreachable!("an hour at most"));
+            (2, [rate.count.get(), per_s, rate.burst.get()])
+        }
+    };
+    out.push(kind);
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+    out.extend_from_slice(tenant.name.as_str().as_bytes());
 }
 
-fn bucket_of(key_bytes: &[u8]) -> u16 {
-    u16::try_from(crc32c::crc32c(key_bytes) % u32::from(BUCKETS)).unwrap_or_else(|_| unreachable!("BUCKETS fits"))
+fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, BadRecord> {
+    let created_unix_s = rest.u64()?;
+    let password = PasswordHash {
+        memory_kib: rest.u32()?,
+        passes: rest.u32()?,
+        lanes: rest.u32()?,
+        salt: rest.array()?,
+        hash: rest.array()?,
+    };
+    let [flags, kind] = rest.array()?;
+    let numbers = [rest.u32()?, rest.u32()?, rest.u32()?];
+    let limit = match (kind, numbers) {
+        (0, [0, 0, 0]) => TenantLimit::Default,
+        (1, [0, 0, 0]) => TenantLimit::Off,
+        (2, [count, per_s, burst]) => {
+            let number = |raw| NonZeroU32::new(raw).ok_or(rest.bad("a limit of nothing"));
+            let per = Duration::from_secs(u64::from(number(per_s)?.get()));
+            TenantLimit::Rate(RateLimit { count: number(count)?, per, burst: number(burst)? })
+        }
+        _ => return Err(rest.bad("not a limit")),
+    };
+    if flags & !(SUSPENDED | DOOMED) != 0 {
+        return Err(rest.bad("unknown flags"));
+    }
+    let name = TenantName::parse(rest.text()?).map_err(|_| rest.bad("not a tenant name"))?;
+    let (suspended, doomed) = (flags & SUSPENDED != 0, flags & DOOMED != 0);
+    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, doomed })
 }
 
-struct Reader<'a> {
+fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, BadRecord> {
+    let tenant = TenantId(rest.u64()?);
+    let secret = SecretHash(rest.array()?);
+    let [scopes] = rest.array()?;
+    let scopes = Scopes::from_bits(scopes).ok_or(rest.bad("unknown scopes"))?;
+    let created_unix_s = rest.u64()?;
+    let expires_unix_s = Some(rest.u64()?).filter(|time| *time > 0);
+    let last_used_day = rest.u32()?.checked_sub(1);
+    let label = KeyLabel::parse(rest.text()?).map_err(|_| rest.bad("not a label"))?;
+    Ok(KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day })
+}
+
+/// Appends a counter's bytes, which answers have too.
+pub(super) fn encode_counter(state: &CounterState, out: &mut Vec<u8>) {
+    let shape = state.counter.shape();
+    for value in [state.counter.value().get(), shape.start().get(), shape.step().get()] {
+        out.extend_from_slice(&value.to_be_bytes());
+    }
+    out.extend_from_slice(&shape.min().get().to_be_bytes());
+    out.extend_from_slice(&shape.max().get().to_be_bytes());
+    out.push(if shape.rewindable() { REWINDABLE } else { 0 });
+    for number in [state.version.born, state.version.changes, state.created_unix_s] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+}
+
+/// Reads them back.
+pub(super) fn decode_counter(rest: &mut Reader<'_>) -> Result<CounterState, BadRecord> {
+    let value = rest.value()?;
+    let start = rest.value()?;
+    let step = Step::new(rest.u64()?).ok_or(rest.bad("step out of range"))?;
+    let (min, max) = (rest.value()?, rest.value()?);
+    let [flags] = rest.array()?;
+    if flags & !REWINDABLE != 0 {
+        return Err(rest.bad("unknown flags"));
+    }
+    let shape = Shape::new(start, step, min, max, flags & REWINDABLE != 0).map_err(|_| rest.bad("not bounds"))?;
+    let counter = Counter::at(value, shape).ok_or(rest.bad("value out of bounds"))?;
+    let version = Version { born: rest.u64()?, changes: rest.u64()? };
+    Ok(CounterState { counter, version, created_unix_s: rest.u64()? })
+}
+
+/// Takes a record's bytes apart.
+pub(super) struct Reader<'a> {
     kind: &'static str,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
-        let (head, rest) = self.rest.split_first_chunk().ok_or(BadRecord { kind: self.kind, problem: "too short" })?;
+    pub(super) fn new(kind: &'static str, rest: &'a [u8]) -> Self {
+        Self { kind, rest }
+    }
+
+    pub(super) fn bad(&self, problem: &'static str) -> BadRecord {
+        BadRecord { kind: self.kind, problem }
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
+        let (head, rest) = self.rest.split_first_chunk().ok_or(self.bad("too short"))?;
         self.rest = rest;
         Ok(*head)
     }
 
-    fn u32(&mut self) -> Result<u32, BadRecord> {
+    pub(super) fn u32(&mut self) -> Result<u32, BadRecord> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, BadRecord> {
+    pub(super) fn u64(&mut self) -> Result<u64, BadRecord> {
         self.array().map(u64::from_be_bytes)
     }
 
-    fn text(&mut self) -> Result<&'a str, BadRecord> {
-        let bytes = std::mem::take(&mut self.rest);
-        std::str::from_utf8(bytes).map_err(|_| BadRecord { kind: self.kind, problem: "not text" })
+    pub(super) fn value(&mut self) -> Result<Value, BadRecord> {
+        Value::new(self.u64()?).ok_or(self.bad("value out of range"))
     }
 
-    fn end(&self) -> Result<(), BadRecord> {
-        if self.rest.is_empty() { Ok(()) } else { Err(BadRecord { kind: self.kind, problem: "too long" }) }
+    pub(super) fn text(&mut self) -> Result<&'a str, BadRecord> {
+        let bytes = std::mem::take(&mut self.rest);
+        std::str::from_utf8(bytes).map_err(|_| self.bad("not text"))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(super) fn end(&self) -> Result<(), BadRecord> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.bad("too long")) }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::answers;
+    use super::super::key::Member;
     use super::*;
+    use crate::counter::CounterName;
+    use crate::tenant::KeyId;
 
-    fn samples() -> Vec<(Key, Record)> {
+    pub(in super::super) fn samples() -> Vec<(Key, Record)> {
         let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
-        let tenant = TenantRecord { name: TenantName::parse("Alice").unwrap(), password, created_unix_s: 5 };
-        let key = KeyRecord { tenant: TenantId(3), secret: SecretHash([1; 32]), created_unix_s: 6 };
+        let tenant = |limit: &str, suspended| TenantRecord {
+            name: TenantName::parse("Alice").unwrap(),
+            password,
+            created_unix_s: 5,
+            suspended,
+            limit: limit.parse().unwrap(),
+            doomed: !suspended,
+        };
+        let key = KeyRecord {
+            tenant: TenantId(3),
+            secret: SecretHash([1; 32]),
+            label: KeyLabel::parse("of the build").unwrap(),
+            scopes: Scopes::READ,
+            created_unix_s: 6,
+            expires_unix_s: Some(9),
+            last_used_day: Some(0),
+        };
+        let name = CounterName::default_counter();
+        let holdings = Holdings { counters: 1, keys: 2, born: 3 };
         vec![
             (Key::Tenants, Record::Tenants(4)),
-            (Key::Tenant(TenantId(3)), Record::Tenant(Box::new(tenant))),
+            (Key::Tenant(TenantId(3)), Record::Tenant(tenant("5/m:9", true).into())),
+            (Key::Tenant(TenantId(4)), Record::Tenant(tenant("off", false).into())),
             (Key::Name("alice".into()), Record::Name(TenantId(3))),
             (Key::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
-            (Key::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(Counter::default())),
+            (Key::Counter(TenantId(3), name.clone()), Record::Counter(CounterState::default())),
+            (Key::Member(TenantId(3), Member::Counter(name)), Record::Member),
+            (Key::Member(TenantId(3), Member::ApiKey(KeyId([2; 8]))), Record::Member),
+            (Key::Member(TenantId(0), Member::Doomed(TenantId(3))), Record::Member),
+            (Key::Holdings(TenantId(3)), Record::Holdings(holdings)),
+            (Key::Answers(7), Record::Answers(answers::tests::sample().into())),
         ]
     }
 
@@ -330,25 +346,10 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_a_key_in_one_spelling_only() {
-        assert_eq!(Key::decode(b"\x03alice"), Ok(Key::Name("alice".into())));
-        assert!(Key::decode(b"\x03Alice").is_err());
-    }
-
-    #[test]
-    fn a_stored_key_comes_back_and_only_from_its_own_bucket() {
-        for (key, _) in samples() {
-            let mut stored = key.stored();
-            assert_eq!(Key::from_stored(&stored).unwrap(), key);
-            stored[1] ^= 1;
-            assert!(Key::from_stored(&stored).is_err());
-        }
-    }
-
-    #[test]
     fn a_record_under_another_key_is_noticed() {
         let name = CounterName::default_counter();
-        let (_, record_bytes) = bytes(&Key::Counter(TenantId(1), name.clone()), &Record::Counter(Counter::default()));
+        let counter = Record::Counter(CounterState::default());
+        let (_, record_bytes) = bytes(&Key::Counter(TenantId(1), name.clone()), &counter);
         let other = Key::Counter(TenantId(2), name);
         let mut other_bytes = Vec::new();
         other.encode(&mut other_bytes);

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::answers::Answers;
 use super::archive::{newest_first, read_file};
 use super::checkpoint::{Keeper, KeeperTrouble};
 use super::disk::{Disk, DiskFile, RealDisk};
@@ -122,6 +123,8 @@ pub struct Recovered<S> {
     pub keeper: Keeper<S>,
     /// The journal's end.
     pub tail: Tail,
+    /// Answers that are to be given again, in the order of their pages.
+    pub answers: Vec<(u64, Arc<Answers>)>,
     /// For people.
     pub report: Recovery,
 }
@@ -201,7 +204,8 @@ pub fn attach<S: State, D: Disk>(state: S, files: &Files<D>, origin: Origin) -> 
         torn: tail.torn.clone(),
         healed: None,
     };
-    Ok(Recovered { keeper, tail, report })
+    let answers = keeper.answers().map_err(Misfit::State)?;
+    Ok(Recovered { keeper, tail, answers, report })
 }
 
 fn open(folder: &Folder, files: &Files<RealDisk>, origin: Origin) -> Result<Recovered<SledState>, OpenError> {

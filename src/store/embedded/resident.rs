@@ -2,7 +2,7 @@
 //!
 //! Job: [`Residents`] holds one [`Slot`] for each record in memory, bounded; [`Published`] is the half that readers share.
 //! Invariant: a slot's `record` may be ahead of what is durable, within a commit; what is published never is.
-//! Must never: drop a record that somebody is deciding on, or one that the keeper was not yet told of (the committer hands over first).
+//! Must never: drop a record that somebody is deciding on or waits for, or one that the keeper was not yet told of (the committer hands over first).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use super::record::{Key, Record};
+use super::key::Key;
+use super::record::Record;
 
 /// The durable record, shared with readers: one atomic load.
 #[derive(Debug)]
@@ -58,13 +59,15 @@ pub struct Residents {
     slots: HashMap<Key, Slot>,
     window: Window,
     clock: VecDeque<Key>,
+    /// Keys that somebody waits for, and how many do.
+    pinned: HashMap<Key, u32>,
     capacity: usize,
 }
 
 impl Residents {
     /// Room for about `capacity` records.
     pub fn new(window: Window, capacity: usize) -> Self {
-        Self { slots: HashMap::new(), window, clock: VecDeque::new(), capacity }
+        Self { slots: HashMap::new(), window, clock: VecDeque::new(), pinned: HashMap::new(), capacity }
     }
 
     /// The record's slot, if it is in memory.
@@ -108,6 +111,21 @@ impl Residents {
         }
     }
 
+    /// Keeps a record, here or to come, from being dropped, until it is unpinned as often.
+    pub fn pin(&mut self, key: &Key) {
+        *self.pinned.entry(key.clone()).or_default() += 1;
+    }
+
+    /// Takes one pin out.
+    pub fn unpin(&mut self, key: &Key) {
+        if let Some(pins) = self.pinned.get_mut(key) {
+            *pins -= 1;
+            if *pins == 0 {
+                self.pinned.remove(key);
+            }
+        }
+    }
+
     /// Whether more records are in memory than there is room for.
     pub fn is_over(&self) -> bool {
         self.slots.len() > self.capacity
@@ -122,7 +140,7 @@ impl Residents {
             chances -= 1;
             let Some(key) = self.clock.pop_front() else { break };
             let Some(slot) = self.slots.get(&key) else { continue };
-            if slot.published.used.swap(false, Ordering::Relaxed) {
+            if slot.published.used.swap(false, Ordering::Relaxed) || self.pinned.contains_key(&key) {
                 self.clock.push_back(key);
             } else {
                 self.slots.remove(&key);

@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::frame::{CommitSeq, Mark};
-use super::record::{BUCKETS, bucket_of_stored};
+use super::key::{BUCKETS, bucket_of_stored};
 
 const MAGIC: [u8; 8] = *b"ODOSEAL1";
 const HEADER_BYTES: usize = 32;

@@ -11,6 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -48,6 +49,12 @@ pub trait State: Send {
     /// # Errors
     /// If it can not be read.
     fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String>;
+
+    /// Keys that start with `prefix`, in order, from the first one behind `after` on, `limit` at most.
+    ///
+    /// # Errors
+    /// If they can not be read.
+    fn keys_behind(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String>;
 
     /// Writes or removes entries. Durable after [`State::cover`].
     ///
@@ -184,6 +191,14 @@ impl State for SledState {
         })
     }
 
+    fn keys_behind(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        caught(|| {
+            let keys = self.db.range::<&[u8], _>(behind).keys().map(|key| key.map(|key| key.to_vec()));
+            keys.take_while(|key| key.as_ref().map_or(true, |key| key.starts_with(prefix))).take(limit).collect()
+        })
+    }
+
     fn put(&mut self, entries: &[Entry]) -> Result<(), String> {
         let mut batch = sled::Batch::default();
         for (key, bytes) in entries {
@@ -290,6 +305,8 @@ mod tests {
         assert_eq!((state.get(&key).unwrap(), state.get(&other).unwrap()), (Some(b"a".to_vec()), None));
         assert_eq!(state.bucket(7).unwrap(), [(key, b"a".to_vec())]);
         assert_eq!(state.bucket(0).unwrap(), []);
+        let behind = |after: &[u8]| state.keys_behind(&[0, 7], after, 9).unwrap();
+        assert_eq!((behind(&[0, 7]), behind(&[0, 7, 1])), (vec![vec![0, 7, 1]], vec![]));
         state.condemn("it lied").unwrap();
         drop(state);
         assert_eq!(SledState::open(temp.path()).err(), Some(StateTrouble::Damaged("it lied".to_owned())));

@@ -47,6 +47,7 @@ pub(super) struct CommitterThread {
     /// What the keeper was last told of the journal.
     pub(super) told: (usize, u64),
     pub(super) closing: bool,
+    pub(super) started: Instant,
 }
 
 impl CommitterThread {
@@ -70,6 +71,7 @@ impl CommitterThread {
     /// One turn; false when the store is to be closed and nothing is left to do.
     fn turn(&mut self) -> bool {
         let mut idle = true;
+        self.committer.tick(self.started.elapsed().as_secs());
         while let Some(message) = self.shared.queue.heard() {
             self.hear(message);
             idle = false;
@@ -94,6 +96,8 @@ impl CommitterThread {
         }
         #[expect(clippy::cast_precision_loss, reason = "at most the queue's capacity")]
         metrics.queue_depth.set(self.shared.queue.depth() as f64);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics.idempotency_keys.set(self.committer.remembered() as f64);
         deliver(turn.answers);
         if let Err(error) = result {
             let noted = self.committer.poison(format!("the journal could not be written: {error}"));
@@ -172,7 +176,9 @@ impl CommitterThread {
     fn send_outbox(&mut self) {
         for order in self.committer.outbox() {
             match order {
-                Order::Changes(..) | Order::Load(_) => drop(self.to_keeper.send(KeeperMessage::Do(order))),
+                Order::Changes(..) | Order::Load(_) | Order::List(..) => {
+                    drop(self.to_keeper.send(KeeperMessage::Do(order)))
+                }
                 Order::MakeSpare | Order::Remove(_) => {
                     if let Some(grounds) = &self.to_grounds {
                         let _ = grounds.send(order);

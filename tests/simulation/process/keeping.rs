@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
+use odometer::store::StoreError;
+use odometer::store::embedded::ask::{Answer, Listing};
 use odometer::store::embedded::backup::{Encoder, Header};
 use odometer::store::embedded::checkpoint::{KeeperTrouble, Step};
 use odometer::store::embedded::committer::{Order, Tidings};
+use odometer::store::embedded::queue::deliver;
 
 use super::{Message, Process};
 use crate::bugs::Bug;
@@ -31,6 +34,19 @@ impl Process {
                 }
                 self.power.tally("loads", "", "");
                 self.tell(Tidings::Loaded(key, record));
+                return;
+            }
+            Some(Message::Do(Order::List(listing, ticket))) => {
+                let Listing { tenant, shelf, after, limit } = listing;
+                let listed = self.keeper.list(tenant, shelf, after, limit);
+                if let Err(problem) = &listed {
+                    self.state_is_damaged(problem.clone());
+                }
+                self.power.tally("lists", "", "");
+                if !self.power.is_dead() {
+                    let outcome = listed.map(Answer::Listed).map_err(|problem| StoreError::Damaged(problem.into()));
+                    deliver(vec![(ticket, outcome)]);
+                }
                 return;
             }
             Some(Message::Do(Order::Changes(changes, up_to))) => self.keeper.take(changes, up_to),
