@@ -69,6 +69,12 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Look after the tenants of the running server
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Look after a tenant's API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -81,6 +87,100 @@ pub enum Command {
     Man,
 }
 
+/// How rows are shown, and which server is asked.
+#[derive(Debug, clap::Args)]
+pub struct Asking {
+    /// JSON, one object a line, also on a terminal; where stdout is no terminal it is always JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The settings
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// The commands of `odometer tenant`.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// List all tenants
+    #[command(mut_args(only_data_dir_shown))]
+    List(Asking),
+    /// Show one
+    #[command(mut_args(only_data_dir_shown))]
+    Show {
+        /// Its name
+        name: String,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Refuse everything that it asks, with 403 tenant_suspended, until it is resumed
+    #[command(mut_args(only_data_dir_shown))]
+    Suspend {
+        /// Its name
+        name: String,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Take its requests again
+    #[command(mut_args(only_data_dir_shown))]
+    Resume {
+        /// Its name
+        name: String,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Delete it with its keys and counters, for good; its name is free again
+    #[command(mut_args(only_data_dir_shown))]
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Set how many requests it may make, from the next one on
+    #[command(mut_args(only_data_dir_shown))]
+    Limit {
+        /// Its name
+        name: String,
+        /// Such as 100/s:200, or off, or default for --tenant-rate-limit
+        rate: String,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+/// The commands of `odometer key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List a tenant's keys, without their secrets
+    #[command(mut_args(only_data_dir_shown))]
+    List {
+        /// The tenant's name
+        name: String,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Revoke a key: it is refused from the next request on
+    #[command(mut_args(only_data_dir_shown))]
+    Revoke {
+        /// The tenant's name
+        name: String,
+        /// The key's id: the 16 digits behind odo_
+        id: String,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
 /// The commands of `odometer config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -91,7 +191,8 @@ pub enum ConfigCommand {
 const CONFIG_FLAG: &str = "config";
 
 fn only_data_dir_shown(argument: Arg) -> Arg {
-    let shown = [CONFIG_FLAG, "data-dir", "help", "to", "from", "verify"].contains(&argument.get_id().as_str());
+    let is_setting = SETTINGS.iter().any(|setting| setting.name == argument.get_id().as_str());
+    let shown = !is_setting || argument.get_id() == "data-dir";
     argument.hide(!shown)
 }
 

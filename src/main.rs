@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use odometer::admin::backup::backup;
+use odometer::admin::tenants::{ask, show};
+use odometer::admin::{Order, Request};
 use odometer::app::{self, App};
-use odometer::cli::{Cli, Command, ConfigCommand, VERSION};
+use odometer::cli::{Asking, Cli, Command, ConfigCommand, KeyCommand, TenantCommand, VERSION};
 use odometer::config::{Config, Flags};
 use odometer::healthcheck;
 use odometer::store::embedded::backup::BackupError;
@@ -68,6 +70,9 @@ fn main() -> ExitCode {
             }
         }
         Command::Restore { from, flags, .. } => configured(&flags, |config| restore_into(&from, &config)),
+        Command::Tenant(command) => ask_about_tenants(command),
+        Command::Key(KeyCommand::List { name, asking }) => ask_server(&asking, &of(name, Order::KeyList)),
+        Command::Key(KeyCommand::Revoke { name, id, asking }) => ask_server(&asking, &of(name, Order::KeyRevoke(id))),
         Command::Config(ConfigCommand::Print(flags)) => {
             configured(&flags, |config| say(config.print().trim_end(), ExitCode::SUCCESS))
         }
@@ -81,6 +86,50 @@ fn main() -> ExitCode {
             Err(error) => fail(&error.into()),
         },
     }
+}
+
+fn of(tenant: String, order: Order) -> Request {
+    Request::Tenant { tenant, order }
+}
+
+fn ask_about_tenants(command: TenantCommand) -> ExitCode {
+    let (name, order, asking) = match command {
+        TenantCommand::List(asking) => return ask_server(&asking, &Request::TenantList),
+        TenantCommand::Show { name, asking } => (name, Order::Show, asking),
+        TenantCommand::Suspend { name, asking } => (name, Order::Suspend, asking),
+        TenantCommand::Resume { name, asking } => (name, Order::Resume, asking),
+        TenantCommand::Limit { name, rate, asking } => (name, Order::Limit(rate), asking),
+        TenantCommand::Delete { name, yes, asking } => {
+            if !yes && !confirms(&name) {
+                return complain("nothing was deleted; type the name to confirm, or use --yes", FAILURE);
+            }
+            (name, Order::Delete, asking)
+        }
+    };
+    ask_server(&asking, &of(name, order))
+}
+
+/// Asks on the terminal whether a tenant is to go; without one, nobody confirms.
+fn confirms(name: &str) -> bool {
+    if !std::io::stdin().is_terminal() {
+        return false;
+    }
+    let question = format!("This deletes {name} with all its counters and keys. Type the name to go on: ");
+    let mut typed = String::new();
+    let asked = std::io::stderr().write_all(question.as_bytes());
+    asked.is_ok() && std::io::stdin().read_line(&mut typed).is_ok() && typed.trim_end() == name
+}
+
+fn ask_server(asking: &Asking, request: &Request) -> ExitCode {
+    configured(&asking.flags, |config| {
+        let json = asking.json || !std::io::stdout().is_terminal();
+        match ask(&config.data_dir, request).and_then(|rows| show(&rows, json)) {
+            // What has no rows is done, and that says it all.
+            Ok(text) if text.is_empty() => ExitCode::SUCCESS,
+            Ok(text) => say(text.trim_end(), ExitCode::SUCCESS),
+            Err(error) => fail(&error),
+        }
+    })
 }
 
 fn restore_into(from: &Path, config: &Config) -> ExitCode {

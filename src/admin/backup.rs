@@ -65,7 +65,7 @@ fn from_server(
     let made = match serde_json::from_str(&line) {
         Ok(Reply::Ok(made)) => made,
         Ok(Reply::Error(problem)) => bail!("the server made no backup: {problem}"),
-        Err(_) => bail!("the server ended the connection; see its log"),
+        Ok(_) | Err(_) => bail!("the server ended the connection; see its log"),
     };
     let mut left = made.bytes;
     let mut piece = vec![0; PIECE];

@@ -1,15 +1,19 @@
 //! How commands of the same machine talk to the running server: a Unix socket in the data folder.
 //!
 //! ```text
-//! odometer backup ──► <data-dir>/admin.sock, mode 0600 ──► the server
+//! odometer backup, tenant …, key … ──► <data-dir>/admin.sock, mode 0600 ──► the server
 //!   {"command":"backup"}\n                    one line of JSON, at most 4 KiB
 //!   {"ok":{"commit_seq":7,"records":5,"bytes":900}}\n   or {"error":"…"}\n; after a backup its bytes follow
+//!   {"command":"tenant","tenant":"alice","order":"suspend"}\n
+//!   {"tenant":{"id":1,"name":"alice",…}}\n "done"\n     rows, a line each, and at the end "done" or {"error":"…"}
 //! ```
-//! Job: the protocol, both ends of the socket, and the command `backup`.
+//! Job: the protocol, both ends of the socket, and the commands that use it.
 //! Invariant: whoever may open the data folder is the admin; there is no password. Must never: listen on a network.
 
 pub mod backup;
+mod orders;
 pub mod server;
+pub mod tenants;
 
 use std::fs::File;
 use std::io;
@@ -27,18 +31,55 @@ const LONGEST_PATH: usize = 100;
 const LONGEST_LINE: u64 = 4096;
 
 /// What the server is asked.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
-enum Request {
+pub enum Request {
     /// A backup of everything, now.
     Backup,
+    /// All tenants.
+    TenantList,
+    /// Something about one tenant.
+    Tenant {
+        /// Which: its name, in any case.
+        tenant: String,
+        /// What.
+        order: Order,
+    },
 }
 
-/// What it answers first.
+/// What is to be done with a tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Order {
+    /// Only look.
+    Show,
+    /// Refuse its keys and password until it is resumed.
+    Suspend,
+    /// Take them again.
+    Resume,
+    /// Delete it, with everything it has.
+    Delete,
+    /// Let it make so many requests: `default`, `off`, or a rate.
+    Limit(String),
+    /// List its keys.
+    KeyList,
+    /// Revoke one of them, by its id.
+    KeyRevoke(String),
+}
+
+/// What it answers: rows, if that is what was asked for, and then one of the others.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Reply {
+    /// A tenant.
+    Tenant(TenantRow),
+    /// A key.
+    Key(KeyRow),
+    /// A backup was made; its bytes follow.
     Ok(Made),
+    /// That was all.
+    Done,
+    /// It was not done; one sentence.
     Error(String),
 }
 
@@ -48,6 +89,42 @@ struct Made {
     commit_seq: u64,
     records: u64,
     bytes: u64,
+}
+
+/// What an operator may know of a tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TenantRow {
+    /// Its number, as logs say it in `organization.id`.
+    pub id: u64,
+    /// Its name, as it was typed.
+    pub name: String,
+    /// When it registered, RFC 3339.
+    pub created_at: String,
+    /// Whether it is suspended.
+    pub suspended: bool,
+    /// How many requests it may make: `default`, `off`, or a rate.
+    pub limit: String,
+    /// Named counters that it has.
+    pub counters: u32,
+    /// API keys that it has.
+    pub keys: u32,
+}
+
+/// What an operator may know of a key: never its secret, nor the hash of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// Its public half.
+    pub id: String,
+    /// What its tenant calls it.
+    pub label: String,
+    /// What it may do.
+    pub scopes: String,
+    /// When it was made, RFC 3339.
+    pub created_at: String,
+    /// From when on it is refused, RFC 3339; none: never.
+    pub expires_at: Option<String>,
+    /// The last day on which it was used; none: never.
+    pub last_used_on: Option<String>,
 }
 
 /// The path to bind or connect to. The folder is held open while it is used, since a long path goes through its descriptor.

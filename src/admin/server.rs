@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::orders::{Failure, carry_out, list};
 use super::{Address, LONGEST_LINE, Made, Reply, Request};
 use crate::store::embedded::EmbeddedStore;
 
@@ -49,9 +50,12 @@ pub async fn serve(listener: UnixListener, store: EmbeddedStore) -> io::Result<(
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return Ok(()) };
-        let accepted = listener.accept().await.and_then(|(stream, _)| stream.into_std());
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let accepted = listener.accept().await.and_then(|(stream, _)| {
+            let user = stream.peer_cred()?.uid();
+            Ok((stream.into_std()?, user))
+        });
+        let (stream, user) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(event.action = "admin-accept-failed", error.message = %error, "an admin connection could not be taken");
                 tokio::time::sleep(PAUSE).await;
@@ -61,20 +65,25 @@ pub async fn serve(listener: UnixListener, store: EmbeddedStore) -> io::Result<(
         let (store, runtime) = (store.clone(), tokio::runtime::Handle::current());
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            if let Err(error) = answer(&stream, &store, &runtime) {
+            if let Err(error) = answer(&stream, user, &store, &runtime) {
                 tracing::debug!(event.action = "admin-connection", error.message = %error, "an admin connection ended early");
             }
         });
     }
 }
 
-fn answer(stream: &UnixStream, store: &EmbeddedStore, runtime: &tokio::runtime::Handle) -> io::Result<()> {
+fn answer(stream: &UnixStream, user: u32, store: &EmbeddedStore, runtime: &tokio::runtime::Handle) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(stream).take(LONGEST_LINE).read_line(&mut line)?;
+    let mut rows = |row| reply(stream, &row);
     match serde_json::from_str(&line) {
+        Ok(Request::TenantList) => conclude(stream, runtime.block_on(list(store, &mut rows))),
+        Ok(Request::Tenant { tenant, order }) => {
+            conclude(stream, runtime.block_on(carry_out(store, &tenant, &order, user, &mut rows)))
+        }
         Ok(Request::Backup) => match runtime.block_on(store.backup()) {
             Ok((mut file, summary)) => {
                 let made =
@@ -96,6 +105,15 @@ fn answer(stream: &UnixStream, store: &EmbeddedStore, runtime: &tokio::runtime::
             }
         },
         Err(error) => reply(stream, &Reply::Error(format!("the request can not be read: {error}"))),
+    }
+}
+
+/// Says how it ended, if there is still somebody to say it to.
+fn conclude(stream: &UnixStream, result: Result<(), Failure>) -> io::Result<()> {
+    match result {
+        Ok(()) => reply(stream, &Reply::Done),
+        Err(Failure::Said(problem)) => reply(stream, &Reply::Error(problem)),
+        Err(Failure::Gone(error)) => Err(error),
     }
 }
 
