@@ -127,6 +127,8 @@ impl App {
                 min_bytes: config.password_min_length,
                 allow_common: config.allow_common_passwords,
             },
+            counters_per_tenant: config.counters_per_tenant,
+            noting: papaya::HashSet::new(),
             metrics: metrics.clone(),
             draining: AtomicBool::new(false),
         });
@@ -196,6 +198,7 @@ impl App {
             None => None,
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
+        let deletions = tokio::spawn(finish_deletions(self.admin.store.clone()));
         let admin = tokio::spawn(server::serve(self.admin.listener, self.admin.store));
         tell_ready(self.addresses);
 
@@ -230,6 +233,7 @@ impl App {
         // 4. The committer empties its queue, the keeper checkpoints, the folder is given back.
         // The socket goes first: once the folder is given back, another process may have made its own.
         admin.abort();
+        deletions.abort();
         let _ = std::fs::remove_file(self.config.data_dir.join(SOCKET));
         if failure.is_none() {
             let _ = self.store.close().await;
@@ -259,6 +263,14 @@ async fn upkeep(metrics: Metrics) {
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
+    }
+}
+
+/// Goes on with deletions of tenants that an earlier process began; nobody waits for it.
+async fn finish_deletions(store: EmbeddedStore) {
+    if let Err(error) = store.finish_deletions().await {
+        tracing::warn!(event.action = "deletion-unfinished", error.message = %error,
+            "what deleted tenants had is still on the disk; the next start goes on with it");
     }
 }
 

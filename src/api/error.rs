@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
-use crate::auth::AuthFailure;
 use crate::auth::password::HashError;
 use crate::auth::throttle::Decision;
+use crate::auth::{AuthFailure, Needs};
 use crate::counter::CounterRefusal;
 use crate::store::{CounterState, Refusal, StoreError, Unavailable};
+use crate::tenant::Scopes;
 
 /// Where in the request the fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum Source<'a> {
     /// A parameter of a body, form or query.
-    Parameter(&'static str),
+    Parameter(&'a str),
     /// A header.
     Header(&'static str),
 }
@@ -30,9 +31,13 @@ pub enum ApiError {
     /// No such path.
     NotFound,
     /// The path has other methods: the value of `Allow`.
-    MethodNotAllowed(&'static str),
-    /// Nobody is known.
-    Unauthenticated(AuthFailure),
+    MethodNotAllowed(String),
+    /// Nobody is known, and what this route would take.
+    Unauthenticated(AuthFailure, Needs),
+    /// The key may not do this: these scopes are needed.
+    InsufficientScope(Scopes),
+    /// An operator suspended the tenant.
+    TenantSuspended,
     /// The body can not be read as what it claims to be.
     MalformedBody(&'static str),
     /// The head of the request is not HTTP as this server speaks it.
@@ -52,6 +57,12 @@ pub enum ApiError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A parameter that this route does not know.
+    UnknownParameter(Box<str>),
+    /// `Idempotency-Key` is not what such a key is.
+    InvalidIdempotencyKey,
+    /// Another tenant has the name.
+    UsernameTaken,
     /// A header or parameter asks for what this version does not do.
     NotSupported(&'static str),
     /// The counter rule said no.
@@ -74,7 +85,7 @@ pub enum ApiError {
     KeyNotFound,
     /// A limit was met.
     RateLimited {
-        /// `tenant` or `client`.
+        /// `tenant`, `client` or `name`.
         scope: &'static str,
         /// What the bucket said.
         decision: Decision,
@@ -114,7 +125,9 @@ impl ApiError {
         let (status, code, title) = match self {
             Self::NotFound => (S::NOT_FOUND, "not_found", "No such route"),
             Self::MethodNotAllowed(_) => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
-            Self::Unauthenticated(_) => (S::UNAUTHORIZED, "unauthorized", "No valid API key"),
+            Self::Unauthenticated(..) => (S::UNAUTHORIZED, "unauthorized", "No valid credential"),
+            Self::InsufficientScope(_) => (S::FORBIDDEN, "insufficient_scope", "The API key may not do this"),
+            Self::TenantSuspended => (S::FORBIDDEN, "tenant_suspended", "The tenant is suspended"),
             Self::MalformedBody(_) => (S::BAD_REQUEST, "malformed_body", "The body can not be read"),
             Self::MalformedRequest(_) => (S::BAD_REQUEST, "malformed_request", "The request can not be read"),
             Self::BodyTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
@@ -123,7 +136,12 @@ impl ApiError {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
             Self::Invalid { code, .. } => (S::UNPROCESSABLE_ENTITY, *code, "A parameter is not valid"),
-            Self::NotSupported(_) => (S::BAD_REQUEST, "not_supported", "Not supported by this version"),
+            Self::UnknownParameter(_) => (S::UNPROCESSABLE_ENTITY, "unknown_parameter", "A parameter is not known"),
+            Self::InvalidIdempotencyKey => {
+                (S::BAD_REQUEST, "invalid_idempotency_key", "The idempotency key is not valid")
+            }
+            Self::UsernameTaken => (S::CONFLICT, "username_taken", "The name is taken"),
+            Self::NotSupported(_) => (S::BAD_REQUEST, "not_supported", "Not supported here"),
             Self::Counter(CounterRefusal::Exhausted { .. }) => {
                 (S::CONFLICT, "counter_exhausted", "The counter is at its maximum")
             }
@@ -163,9 +181,15 @@ impl ApiError {
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
-            Self::NotFound => "There is no such path. See /api/v1/integer and README for what there is.".to_owned(),
+            Self::NotFound => {
+                "There is no such path. The API begins at /api/v1/counters, /api/v1/integer, /api/v1/keys and /api/v1/tenant.".to_owned()
+            }
             Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
-            Self::Unauthenticated(failure) => sentence(&failure.to_string()),
+            Self::Unauthenticated(failure, needs) => format!("{} {}", sentence(&failure.to_string()), credentials(*needs)),
+            Self::InsufficientScope(scopes) => {
+                format!("This needs a key with the scope {scopes}. Nothing was changed; use another key, or make one with POST /api/v1/keys.")
+            }
+            Self::TenantSuspended => "The operator of this service suspended the tenant. Nothing was changed; ask them.".to_owned(),
             Self::MalformedBody(detail) | Self::MalformedRequest(detail) => sentence(detail),
             Self::BodyTooLarge(limit) => format!("A body may have {limit} bytes at most."),
             Self::BodyTimeout => "The body must arrive within 5 seconds. Nothing was changed.".to_owned(),
@@ -175,9 +199,16 @@ impl ApiError {
                     .to_owned()
             }
             Self::Invalid { parameter, detail, .. } => sentence(&format!("{parameter} {detail}")),
+            Self::UnknownParameter(name) => {
+                format!("This route has no parameter {}. Nothing was changed; see whether it is mistyped.", shown(name))
+            }
+            Self::InvalidIdempotencyKey => {
+                "An Idempotency-Key is one header of 1 to 255 visible ASCII characters, without spaces. Nothing was changed.".to_owned()
+            }
+            Self::UsernameTaken => "Another tenant has this username, perhaps in another case. Choose another.".to_owned(),
             Self::NotSupported(what) => {
                 format!(
-                    "{what} asks for what this version does not do. Nothing was changed; send the request without it."
+                    "{what} asks for what this route does not do. Nothing was changed; send the request without it."
                 )
             }
             Self::Counter(refusal) => sentence(&refusal.to_string()),
@@ -224,8 +255,11 @@ impl ApiError {
 
     /// Where the fault is, if it is in one place.
     #[must_use]
-    pub fn source(&self) -> Option<Source> {
+    pub fn source(&self) -> Option<Source<'_>> {
         match self {
+            Self::UnknownParameter(name) => Some(Source::Parameter(shown(name))),
+            Self::UsernameTaken => Some(Source::Parameter("username")),
+            Self::InvalidIdempotencyKey => Some(Source::Header("Idempotency-Key")),
             Self::Invalid { parameter, .. } => Some(Source::Parameter(parameter)),
             Self::Counter(CounterRefusal::OutOfRange { .. } | CounterRefusal::RewindRequired { .. }) => {
                 Some(Source::Parameter("value"))
@@ -233,7 +267,9 @@ impl ApiError {
             Self::PreconditionFailed(_) => Some(Source::Header("If-Match")),
             Self::IdempotencyKeyReused | Self::IdempotencyFull => Some(Source::Header("Idempotency-Key")),
             Self::CounterExists => Some(Source::Parameter("name")),
-            Self::Unauthenticated(_) => Some(Source::Header("Authorization")),
+            Self::Unauthenticated(..) | Self::InsufficientScope(_) | Self::TenantSuspended => {
+                Some(Source::Header("Authorization"))
+            }
             Self::UnsupportedMediaType => Some(Source::Header("Content-Type")),
             _ => None,
         }
@@ -261,6 +297,26 @@ impl ApiError {
     }
 }
 
+/// What would be taken instead.
+fn credentials(needs: Needs) -> &'static str {
+    match needs {
+        Needs::Key(_) => "Send your API key as: Authorization: Bearer <key>.",
+        Needs::KeyOrPassword(_) => {
+            "Send your API key as: Authorization: Bearer <key>, or username and password as: Authorization: Basic <base64>."
+        }
+        Needs::Password => "This route takes username and password as: Authorization: Basic <base64>.",
+    }
+}
+
+/// A parameter's name as it may be shown to whoever sent it: whole if it could be a name, its beginning if it is longer than any, which may be a
+/// secret that was sent without a name.
+fn shown(name: &str) -> &str {
+    if name.len() <= LONGEST_SHOWN { name } else { &name[..name.floor_char_boundary(CUT)] }
+}
+
+const LONGEST_SHOWN: usize = 32;
+const CUT: usize = 8;
+
 fn sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_ascii_uppercase());
@@ -286,7 +342,9 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::IdempotencyFull) => Self::IdempotencyFull,
             StoreError::Refused(Refusal::NoSuchKey) => Self::KeyNotFound,
             // Deleted between the look at its key and the change.
-            StoreError::Refused(Refusal::NoSuchTenant) => Self::Unauthenticated(AuthFailure::Unknown),
+            StoreError::Refused(Refusal::NoSuchTenant) => {
+                Self::Unauthenticated(AuthFailure::Unknown, Needs::KeyOrPassword(None))
+            }
             StoreError::Unavailable(Unavailable::Overloaded) => Self::Overloaded,
             StoreError::Unavailable(Unavailable::Closing) => Self::Closing,
             StoreError::Unavailable(Unavailable::DiskLow) => Self::StorageFull,
@@ -297,11 +355,16 @@ impl From<StoreError> for ApiError {
     }
 }
 
-impl From<AuthFailure> for ApiError {
-    fn from(failure: AuthFailure) -> Self {
+impl ApiError {
+    /// Why a caller was not let through to a route with these needs.
+    #[must_use]
+    pub fn refused(failure: AuthFailure, needs: Needs) -> Self {
         match failure {
             AuthFailure::Store(error) => error.into(),
-            failure => Self::Unauthenticated(failure),
+            AuthFailure::Hash(error) => error.into(),
+            AuthFailure::Scope(scopes) => Self::InsufficientScope(scopes),
+            AuthFailure::Suspended => Self::TenantSuspended,
+            failure => Self::Unauthenticated(failure, needs),
         }
     }
 }

@@ -1,99 +1,20 @@
 //! The parameters of a request: a JSON:API document, a plain JSON object, a form or the query, all to one flat list.
 //!
-//! Job: read a body within its limits ([`Payload`]) and parse it ([`Params::parse`]). Invariant: a name is there at most once; a repeated one is an
-//! error, since two readers would take two values.
+//! Job: collect them ([`Params::parse`]) and read each as what it must be. Invariant: a name is there at most once; a repeated one is an error, since two
+//! readers would take two values. A parameter that is there and `null` counts as not there.
 //! Must never: round. A number is an integer as it was written, or it is refused.
 
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use hyper::header::CONTENT_ENCODING;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::error::ApiError;
-use crate::counter::Value;
+use super::syntax::{Json, Media, media_type, members, pairs};
+use crate::counter::{MAX_COUNT, Value};
 
-/// The largest body, in bytes.
-pub const MAX_BODY_BYTES: usize = 4096;
-/// How much of a larger one is read before the answer.
-const MAX_DISCARDED_BYTES: usize = 1 << 20;
-/// How long that may take.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A request's body, to be read once at most.
-#[derive(Debug)]
-pub struct Payload {
-    body: Incoming,
-    /// The sender waits to be asked for the body.
-    expects_continue: bool,
-}
-
-impl Payload {
-    /// The body that came with `headers`.
-    #[must_use]
-    pub fn new(headers: &HeaderMap, body: Incoming) -> Self {
-        Self { body, expects_continue: headers.contains_key(EXPECT) }
-    }
-
-    /// Reads the body, if it is small and quick enough.
-    ///
-    /// # Errors
-    /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::MalformedBody`].
-    pub async fn read(&mut self) -> Result<Bytes, ApiError> {
-        if self.body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-            return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
-        }
-        self.expects_continue = false;
-        tokio::time::timeout(BODY_TIMEOUT, self.frames()).await.unwrap_or(Err(ApiError::BodyTimeout))
-    }
-
-    async fn frames(&mut self) -> Result<Bytes, ApiError> {
-        let mut kept = BytesMut::new();
-        while let Some(frame) = self.body.frame().await {
-            let broken = "the body ended before its announced end, or its chunks are broken";
-            let frame = frame.map_err(|_| ApiError::MalformedBody(broken))?;
-            kept.extend_from_slice(frame.data_ref().map_or(&[][..], |bytes| bytes));
-            if kept.len() > MAX_BODY_BYTES {
-                return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
-            }
-        }
-        Ok(kept.freeze())
-    }
-
-    /// Reads and throws away a bounded rest, so that its sender comes to read the answer; a sender that waits to be asked is not asked.
-    pub async fn discard(&mut self) {
-        if self.expects_continue || self.body.is_end_stream() {
-            return;
-        }
-        let rest = async {
-            let mut seen = 0;
-            while let Some(Ok(frame)) = self.body.frame().await {
-                seen += frame.data_ref().map_or(0, Bytes::len);
-                if seen > MAX_DISCARDED_BYTES {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
-    }
-}
-
-/// A parsed parameter.
-#[derive(Clone, Debug, PartialEq)]
-enum Json {
-    Null,
-    Bool,
-    Integer(u64),
-    OtherNumber,
-    Text(String),
-    Array,
-    Object(Vec<(String, Json)>),
-}
+/// The most entries of a page of a list, and how many there are if nobody says.
+const PAGE_SIZES: (u64, u64) = (100, 20);
 
 /// The parameters of a request, each name once.
 #[derive(Clone, Debug, Default)]
@@ -126,11 +47,22 @@ impl Params {
     /// Whether a parameter is there at all.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.get(name).is_some()
+        self.0.iter().any(|(other, _)| other == name)
+    }
+
+    /// Refuses what is not among `known`: a mistyped name must not be a parameter that was left out.
+    ///
+    /// # Errors
+    /// [`ApiError::UnknownParameter`], naming the first.
+    pub fn only(&self, known: &[&str]) -> Result<(), ApiError> {
+        match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            Some((name, _)) => Err(ApiError::UnknownParameter(name.as_str().into())),
+            None => Ok(()),
+        }
     }
 
     fn get(&self, name: &str) -> Option<&Json> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value)
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value).filter(|value| **value != Json::Null)
     }
 
     /// A text parameter; a missing one is empty.
@@ -139,153 +71,129 @@ impl Params {
     /// [`ApiError::Invalid`] if it is there and not a text.
     pub fn text(&self, name: &'static str) -> Result<&str, ApiError> {
         match self.get(name) {
-            None | Some(Json::Null) => Ok(""),
+            None => Ok(""),
             Some(Json::Text(text)) => Ok(text),
-            Some(_) => Err(ApiError::Invalid {
-                parameter: name,
-                code: "invalid_parameter",
-                detail: "must be a text".to_owned(),
-            }),
+            Some(_) => Err(invalid_parameter(name, "must be a text")),
         }
     }
 
-    /// A counter's value: an integer in digits, as a number or a text.
+    /// A list of texts: a JSON array, or one text with commas; `None` if it is missing. White space around a comma does not count.
     ///
     /// # Errors
-    /// [`ApiError::Invalid`] if it is missing, not a whole number, written with a sign, a point, an exponent or leading zeros, or outside
-    /// 1 ..= 2^63−1.
-    pub fn value(&self, name: &'static str) -> Result<Value, ApiError> {
-        let invalid = |detail: String| ApiError::Invalid { parameter: name, code: "invalid_value", detail };
+    /// [`ApiError::Invalid`] if it is something else.
+    pub fn texts(&self, name: &'static str) -> Result<Option<Vec<&str>>, ApiError> {
+        let one = |element| match element {
+            &Json::Text(ref text) => Ok(text.as_str()),
+            _ => Err(invalid_parameter(name, "must be a list of texts")),
+        };
+        match self.get(name) {
+            None => Ok(None),
+            Some(Json::Text(text)) => Ok(Some(text.split(',').map(str::trim).collect())),
+            Some(Json::Array(elements)) => elements.iter().map(one).collect::<Result<_, _>>().map(Some),
+            Some(_) => Err(invalid_parameter(name, "must be a list of texts")),
+        }
+    }
+
+    /// Yes or no; a missing one is no.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] if it is neither `true` nor `false`.
+    pub fn flag(&self, name: &'static str) -> Result<bool, ApiError> {
+        match self.get(name) {
+            None => Ok(false),
+            Some(Json::Bool(flag)) => Ok(*flag),
+            Some(Json::Text(text)) if text == "true" || text == "false" => Ok(text == "true"),
+            Some(_) => Err(invalid_parameter(name, "must be true or false")),
+        }
+    }
+
+    /// An integer in digits, as a number or a text, within `least` ..= `most`; `None` if it is missing.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] if it is not a whole number, written with a sign, a point, an exponent or leading zeros, or outside.
+    pub fn integer(&self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
         let raw = match self.get(name) {
-            None | Some(Json::Null) => return Err(invalid("is missing".to_owned())),
+            None => return Ok(None),
             Some(Json::Integer(raw)) => Some(*raw),
             Some(Json::Text(text)) => digits(text),
             Some(_) => None,
         };
-        raw.and_then(Value::new)
-            .ok_or_else(|| invalid(format!("must be a whole number from 1 to {}, in digits only", Value::DEFAULT_MAX)))
+        match raw.filter(|raw| (least..=most).contains(raw)) {
+            Some(raw) => Ok(Some(raw)),
+            None => Err(invalid_value(name, format!("must be a whole number from {least} to {most}, in digits only"))),
+        }
     }
+
+    /// A counter's value, if it is there: 0 ..= 2^63−1, as [`Params::integer`] reads it.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`].
+    pub fn optional_value(&self, name: &'static str) -> Result<Option<Value>, ApiError> {
+        Ok(self.integer(name, Value::ZERO.get(), Value::LARGEST.get())?.and_then(Value::new))
+    }
+
+    /// A counter's value, as [`Params::optional_value`], which must be there.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`].
+    pub fn value(&self, name: &'static str) -> Result<Value, ApiError> {
+        self.optional_value(name)?.ok_or_else(|| invalid_value(name, "is missing".to_owned()))
+    }
+
+    /// How many integers an increment is to reserve: `count`, 1 ..= [`MAX_COUNT`]; `None` if it is missing.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`].
+    pub fn count(&self) -> Result<Option<u32>, ApiError> {
+        Ok(self.integer("count", 1, MAX_COUNT.into())?.and_then(|count| u32::try_from(count).ok()))
+    }
+
+    /// A moment in seconds since 1970, from RFC 3339 in UTC; `None` if it is missing.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] if it is something else, or before 1970.
+    pub fn time(&self, name: &'static str) -> Result<Option<u64>, ApiError> {
+        let text = self.text(name)?;
+        if !self.has(name) || self.get(name).is_none() {
+            return Ok(None);
+        }
+        let utc = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|moment| moment.offset() == UtcOffset::UTC);
+        let seconds = utc.and_then(|moment| u64::try_from(moment.unix_timestamp()).ok());
+        let bad = || invalid_parameter(name, "must be a time of RFC 3339 in UTC, such as 2027-01-31T12:00:00Z");
+        seconds.ok_or_else(bad).map(Some)
+    }
+
+    /// Which part of a list is wanted: `page[size]`, and the text of `page[after]` if it is there.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`], [`ApiError::UnknownParameter`] if there is any other parameter.
+    pub fn page(&self) -> Result<(usize, Option<&str>), ApiError> {
+        self.only(&["page[size]", "page[after]"])?;
+        let (most, usual) = PAGE_SIZES;
+        let size = self.integer("page[size]", 1, most)?.unwrap_or(usual);
+        let after = self.get("page[after]").map(|_| self.text("page[after]")).transpose()?;
+        Ok((usize::try_from(size).unwrap_or(1), after))
+    }
+}
+
+/// A parameter that is of the wrong kind.
+pub(super) fn invalid_parameter(parameter: &'static str, detail: impl Into<String>) -> ApiError {
+    ApiError::Invalid { parameter, code: "invalid_parameter", detail: detail.into() }
+}
+
+fn invalid_value(parameter: &'static str, detail: String) -> ApiError {
+    ApiError::Invalid { parameter, code: "invalid_value", detail }
 }
 
 fn digits(text: &str) -> Option<u64> {
-    let canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    let canonical = (text == "0" || !text.starts_with('0')) && text.bytes().all(|byte| byte.is_ascii_digit());
     canonical.then(|| text.parse().ok()).flatten()
-}
-
-enum Media {
-    Json,
-    Form,
-}
-
-fn media_type(headers: &HeaderMap) -> Result<Media, ApiError> {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(first), None) = (types.next(), types.next()) else { return Err(ApiError::UnsupportedMediaType) };
-    let text = first.to_str().map_err(|_| ApiError::UnsupportedMediaType)?;
-    let (essence, parameters) = text.split_once(';').map_or((text, ""), |(essence, rest)| (essence, rest.trim()));
-    match essence.trim().to_ascii_lowercase().as_str() {
-        "application/json" => Ok(Media::Json),
-        // JSON:API: any other parameter than ext and profile must be refused, and of these this server knows none but may ignore profiles.
-        "application/vnd.api+json" if parameters.is_empty() || parameters.starts_with("profile=") => Ok(Media::Json),
-        "application/x-www-form-urlencoded" => Ok(Media::Form),
-        _ => Err(ApiError::UnsupportedMediaType),
-    }
-}
-
-fn pairs(text: &[u8]) -> Result<Vec<(String, Json)>, ApiError> {
-    // The form decoder replaces what is not UTF-8; a name or password must not be changed on the way.
-    let decoded: Vec<(String, Json)> =
-        form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), Json::Text(value.into_owned()))).collect();
-    let replaced = |text: &str| text.contains('\u{FFFD}');
-    if decoded.iter().any(|(name, value)| replaced(name) || matches!(value, Json::Text(text) if replaced(text))) {
-        return Err(ApiError::MalformedBody("the parameters are not valid UTF-8"));
-    }
-    Ok(decoded)
-}
-
-fn members(body: &[u8]) -> Result<Vec<(String, Json)>, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::MalformedBody("the body is not valid UTF-8"))?;
-    let json: Json = serde_json::from_str(text).map_err(|error| {
-        if error.to_string().starts_with(DUPLICATE) {
-            ApiError::MalformedBody("a member of the JSON object is given twice; send each one once")
-        } else {
-            ApiError::MalformedBody("the body is not valid JSON")
-        }
-    })?;
-    let Json::Object(members) = json else {
-        return Err(ApiError::MalformedBody("the body must be a JSON object"));
-    };
-    let mut data = members.iter().position(|(name, _)| name == "data");
-    let Some(data) = data.take() else { return Ok(members) };
-    let attributes = match members.into_iter().nth(data) {
-        Some((_, Json::Object(data))) => data.into_iter().find(|(name, _)| name == "attributes"),
-        _ => None,
-    };
-    match attributes {
-        Some((_, Json::Object(attributes))) => Ok(attributes),
-        _ => Err(ApiError::MalformedBody("a JSON:API document has its parameters in data.attributes, an object")),
-    }
-}
-
-const DUPLICATE: &str = "duplicate member";
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
-    }
-}
-
-struct JsonVisitor;
-
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Bool)
-    }
-
-    fn visit_u64<E: de::Error>(self, integer: u64) -> Result<Json, E> {
-        Ok(Json::Integer(integer))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Json, E> {
-        Ok(Json::OtherNumber)
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::OtherNumber)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
-        while elements.next_element::<Json>()?.is_some() {}
-        Ok(Json::Array)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
-        let mut members: Vec<(String, Json)> = Vec::new();
-        while let Some((name, value)) = entries.next_entry::<String, Json>()? {
-            if members.iter().any(|(other, _)| *other == name) {
-                return Err(de::Error::custom(DUPLICATE));
-            }
-            members.push((name, value));
-        }
-        Ok(Json::Object(members))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::CONTENT_TYPE;
+
     use super::*;
 
     fn parse(content_type: &str, body: &str) -> Result<Params, ApiError> {
@@ -308,16 +216,18 @@ mod tests {
 
     #[test]
     fn a_number_is_an_integer_as_written_or_refused() {
-        for bad in
-            ["0", "-1", "-0", "1.0", "1.5", "1e3", "9223372036854775808", "1e400", "null", "true", "[]", "{}", "\"\""]
+        for bad in ["-1", "-0", "1.0", "1.5", "1e3", "9223372036854775808", "1e400", "null", "true", "[]", "{}", "\"\""]
         {
             let body = format!(r#"{{"value":{bad}}}"#);
             let refused = parse("application/json", &body).and_then(|params| params.value("value"));
             assert!(matches!(refused, Err(ApiError::Invalid { .. } | ApiError::MalformedBody(_))), "{bad}");
         }
-        for bad in ["", "007", "0", "-0", "+5", "1e3", "1.0", " 5", "5 ", "٣", "0x10", "9223372036854775808"] {
+        for bad in ["", "007", "00", "-0", "+5", "1e3", "1.0", " 5", "5 ", "٣", "0x10", "9223372036854775808"] {
             let body = format!(r#"{{"value":"{bad}"}}"#);
             assert!(parse("application/json", &body).unwrap().value("value").is_err(), "{bad:?}");
+        }
+        for zero in [r#"{"value":0}"#, r#"{"value":"0"}"#] {
+            assert_eq!(parse("application/json", zero).unwrap().value("value").unwrap(), Value::ZERO);
         }
         let largest = parse("application/json", r#"{"value":9223372036854775807}"#).unwrap().value("value").unwrap();
         assert_eq!(largest, Value::LARGEST);
@@ -352,5 +262,47 @@ mod tests {
         headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
         assert!(Params::parse(Some("value=2"), &headers, br#"{"value":3}"#).is_err());
         assert_eq!(Params::parse(Some("value=2"), &headers, b"").unwrap().value("value").unwrap().get(), 2);
+    }
+
+    #[test]
+    fn lists_flags_counts_and_times_are_taken_as_written_or_refused() {
+        let json = |body: &str| parse("application/json", body).unwrap();
+        let form = |body: &str| parse("application/x-www-form-urlencoded", body).unwrap();
+        for params in [json(r#"{"l":["read","manage"]}"#), json(r#"{"l":"read, manage"}"#), form("l=read,manage")] {
+            assert_eq!(params.texts("l").unwrap(), Some(vec!["read", "manage"]));
+        }
+        assert_eq!((json("{}").texts("l").unwrap(), json(r#"{"l":null}"#).texts("l").unwrap()), (None, None));
+        assert!(json(r#"{"l":[1]}"#).texts("l").is_err() && json(r#"{"l":{}}"#).texts("l").is_err());
+        for (params, flag) in [(json(r#"{"f":true}"#), true), (form("f=true"), true), (form("f=false"), false)] {
+            assert_eq!(params.flag("f").unwrap(), flag);
+        }
+        assert!(!json("{}").flag("f").unwrap());
+        for bad in [json(r#"{"f":1}"#), form("f=yes"), form("f="), form("f=TRUE")] {
+            assert!(bad.flag("f").is_err());
+        }
+        for (params, count) in [(form("count=1"), 1), (json(r#"{"count":1000000}"#), 1_000_000)] {
+            assert_eq!(params.count().unwrap(), Some(count));
+        }
+        for bad in ["0", "1000001", "1.5", "-1", "", "01", "18446744073709551616"] {
+            assert!(form(&format!("count={bad}")).count().is_err(), "{bad}");
+        }
+        assert_eq!(form("t=1970-01-02T00:00:00Z").time("t").unwrap(), Some(86_400));
+        assert_eq!(form("t=2026-11-24T09%3A00%3A00.5Z").time("t").unwrap(), Some(1_795_510_800));
+        assert_eq!(json(r#"{"t":null}"#).time("t").unwrap(), None);
+        for bad in ["t=", "t=tomorrow", "t=2027-01-31", "t=2027-01-31T12:00:00%2B01:00", "t=1969-12-31T23:59:59Z"] {
+            assert!(form(bad).time("t").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_bounded_and_takes_nothing_else() {
+        let query = |query: &str| Params::parse(Some(query), &HeaderMap::new(), b"").unwrap();
+        assert_eq!(query("").page().unwrap(), (20, None));
+        assert_eq!(query("page[size]=100&page%5Bafter%5D=a").page().unwrap(), (100, Some("a")));
+        for bad in ["page[size]=0", "page[size]=101", "page[size]=x", "page=1", "page[before]=a", "size=5"] {
+            assert!(query(bad).page().is_err(), "{bad}");
+        }
+        let refused = query("a=1&b=2").only(&["a"]);
+        assert!(matches!(refused, Err(ApiError::UnknownParameter(name)) if &*name == "b"));
     }
 }

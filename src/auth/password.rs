@@ -1,8 +1,10 @@
 //! Passwords: the policy, and a small pool of threads that hashes them.
 //!
 //! Job: [`PasswordPolicy::check`] says whether a password will do; [`HashingPool::hash`] makes its argon2id hash (m = 19 MiB, t = 2, p = 1, the
-//! OWASP minimum) on threads of its own, so that requests that only count are not slowed.
-//! Invariant: at most [`WAITING`] passwords wait; more are refused at once. A password is wiped when it was hashed.
+//! OWASP minimum) on threads of its own, so that requests that only count are not slowed; [`HashingPool::verify`] compares one with a hash, by the
+//! parameters that made it.
+//! Invariant: at most [`WAITING`] passwords wait; more are refused at once. A password is wiped when it was hashed. To look for a hash that does
+//! not exist takes as long as for one that does.
 //! Must never: hash on a request worker, keep a password, or log one.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use aws_lc_rs::constant_time;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
@@ -19,6 +22,9 @@ use crate::tenant::PasswordHash;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
+/// What passwords of unknown names are compared with: the parameters of a new hash, and no password's hash.
+const NOBODYS: PasswordHash =
+    PasswordHash { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: [0; 16], hash: [0; 32] };
 /// Each thread keeps 19 MiB for as long as it lives.
 const THREADS: usize = 2;
 /// Passwords that may wait for a thread.
@@ -88,6 +94,8 @@ pub enum HashError {
 
 struct Job {
     password: Zeroizing<Vec<u8>>,
+    /// Whose salt and parameters to take; fresh ones otherwise.
+    like: Option<PasswordHash>,
     answer: oneshot::Sender<Result<PasswordHash, HashError>>,
 }
 
@@ -117,8 +125,23 @@ impl HashingPool {
     /// # Errors
     /// [`HashError`].
     pub async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<PasswordHash, HashError> {
+        self.run(password, None).await
+    }
+
+    /// Whether `password` is the one that `stored` was made of. Without a hash it is not, which takes as long to say.
+    ///
+    /// # Errors
+    /// [`HashError`].
+    pub async fn verify(&self, password: Zeroizing<Vec<u8>>, stored: Option<PasswordHash>) -> Result<bool, HashError> {
+        let made = self.run(password, Some(stored.unwrap_or(NOBODYS))).await?;
+        let expected = stored.unwrap_or(NOBODYS).hash;
+        let equal = constant_time::verify_slices_are_equal(&made.hash, &expected).is_ok();
+        Ok(equal && stored.is_some())
+    }
+
+    async fn run(&self, password: Zeroizing<Vec<u8>>, like: Option<PasswordHash>) -> Result<PasswordHash, HashError> {
         let (answer, receiver) = oneshot::channel();
-        self.jobs.try_send(Job { password, answer }).map_err(|_| HashError::Overloaded)?;
+        self.jobs.try_send(Job { password, like, answer }).map_err(|_| HashError::Overloaded)?;
         receiver.await.unwrap_or(Err(HashError::Failed))
     }
 }
@@ -127,23 +150,26 @@ fn work(inbox: &Mutex<Receiver<Job>>) {
     let mut memory = Vec::new();
     loop {
         let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { password, answer }) = job else { return };
+        let Ok(Job { password, like, answer }) = job else { return };
         // Nobody waits any more: do not spend 20 ms on it.
         if !answer.is_closed() {
-            let _ = answer.send(hash(&password, &mut memory));
+            let _ = answer.send(hash(&password, like.as_ref(), &mut memory));
         }
     }
 }
 
-fn hash(password: &[u8], memory: &mut Vec<Block>) -> Result<PasswordHash, HashError> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(32)).map_err(|_| HashError::Failed)?;
+fn hash(password: &[u8], like: Option<&PasswordHash>, memory: &mut Vec<Block>) -> Result<PasswordHash, HashError> {
+    let mut made = like.copied().unwrap_or(NOBODYS);
+    if like.is_none() {
+        aws_lc_rs::rand::fill(&mut made.salt).map_err(|_| HashError::Failed)?;
+    }
+    let params =
+        Params::new(made.memory_kib, made.passes, made.lanes, Some(made.hash.len())).map_err(|_| HashError::Failed)?;
     memory.resize(params.block_count(), Block::default());
-    let (mut salt, mut hash) = ([0; 16], [0; 32]);
-    aws_lc_rs::rand::fill(&mut salt).map_err(|_| HashError::Failed)?;
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(password, &salt, &mut hash, memory.as_mut_slice())
+        .hash_password_into_with_memory(password, &made.salt, &mut made.hash, memory.as_mut_slice())
         .map_err(|_| HashError::Failed)?;
-    Ok(PasswordHash { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt, hash })
+    Ok(made)
 }
 
 /// The most common passwords of eight and more characters in public lists of leaked ones.
@@ -181,12 +207,27 @@ mod tests {
 
     #[test]
     fn the_hash_is_argon2id_of_password_and_salt() {
-        let made = hash(b"correct horse", &mut Vec::new()).unwrap();
+        let made = hash(b"correct horse", None, &mut Vec::new()).unwrap();
         let params = Params::new(made.memory_kib, made.passes, made.lanes, Some(32)).unwrap();
         let mut again = [0; 32];
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         argon2.hash_password_into(b"correct horse", &made.salt, &mut again).unwrap();
         assert_eq!(again, made.hash);
-        assert_ne!(hash(b"correct horse", &mut Vec::new()).unwrap().salt, made.salt);
+        assert_ne!(hash(b"correct horse", None, &mut Vec::new()).unwrap().salt, made.salt);
+    }
+
+    #[test]
+    fn a_password_is_verified_by_the_parameters_that_made_its_hash() {
+        let pool = HashingPool::start().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let older = PasswordHash { memory_kib: 64, passes: 1, lanes: 1, salt: [7; 16], hash: [0; 32] };
+        let stored = hash(b"correct horse", Some(&older), &mut Vec::new()).unwrap();
+        let verify =
+            |password: &[u8], stored| runtime.block_on(pool.verify(Zeroizing::new(password.to_vec()), stored)).unwrap();
+        assert_eq!((stored.memory_kib, stored.salt), (64, [7; 16]));
+        assert!(verify(b"correct horse", Some(stored)));
+        assert!(!verify(b"correct horsf", Some(stored)) && !verify(b"", Some(stored)));
+        assert!(!verify(b"correct horse", Some(PasswordHash { salt: [8; 16], ..stored })));
+        assert!(!verify(b"correct horse", None));
     }
 }

@@ -1,7 +1,8 @@
-//! Rate limits: one bucket for each tenant, one for each address that is not authenticated.
+//! Rate limits: one bucket for each tenant, one for each address that is not authenticated, and a few that names share for wrong passwords.
 //!
-//! Job: [`Throttle::tenant`] and [`Throttle::client`] take one request from a bucket and say what is left. The clock is monotonic.
-//! Invariant: memory is bounded: buckets that are full again are forgotten, since a new one is the same.
+//! Job: [`Throttle::tenant`] and [`Throttle::client`] take one request from a bucket and say what is left; [`Throttle::name`] takes one try of a
+//! password, which [`Throttle::forgive`] gives back when it was right. The clock is monotonic.
+//! Invariant: memory is bounded: buckets that are full again are forgotten, since a new one is the same. A tenant's bucket has its present limit.
 //! Must never: lock on the path of an authenticated request; know HTTP.
 
 use std::net::IpAddr;
@@ -14,8 +15,9 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::tries::Tries;
 use crate::rate::RateLimit;
-use crate::tenant::TenantId;
+use crate::tenant::{TenantId, TenantLimit};
 
 /// Buckets of tenants or addresses kept before the full ones are forgotten.
 const MAX_BUCKETS: usize = 100_000;
@@ -52,9 +54,17 @@ fn seconds_for(limit: RateLimit, requests: u32) -> u64 {
     (u64::from(requests) * limit.per.as_secs()).div_ceil(u64::from(limit.count.get()))
 }
 
+/// A tenant's bucket, and the limit that it was made for.
+struct Allowance {
+    limit: RateLimit,
+    bucket: Bucket,
+}
+
 /// All buckets.
 pub struct Throttle {
-    tenants: Option<(RateLimit, papaya::HashMap<TenantId, Arc<Bucket>>)>,
+    default: Option<RateLimit>,
+    tenants: papaya::HashMap<TenantId, Arc<Allowance>>,
+    names: Tries,
     clients: Option<(RateLimit, Buckets)>,
     clock: DefaultClock,
 }
@@ -64,28 +74,58 @@ impl Throttle {
     #[must_use]
     pub fn new(tenant: Option<RateLimit>, client: Option<RateLimit>) -> Self {
         Self {
-            tenants: tenant.map(|limit| (limit, papaya::HashMap::new())),
+            default: tenant,
+            tenants: papaya::HashMap::new(),
+            names: Tries::new(),
             clients: client.map(|limit| (limit, RateLimiter::keyed(quota(limit)).with_middleware())),
             clock: DefaultClock::default(),
         }
     }
 
-    /// Takes one request of a tenant; `None` if there is no limit.
-    pub fn tenant(&self, tenant: TenantId) -> Option<Decision> {
-        let (limit, buckets) = self.tenants.as_ref()?;
-        let buckets = buckets.pin();
-        let bucket = match buckets.get(&tenant) {
-            Some(bucket) => Arc::clone(bucket),
+    /// The limit that holds for a tenant whose record says `own`; `None` if there is none.
+    #[must_use]
+    pub fn limit_of(&self, own: TenantLimit) -> Option<RateLimit> {
+        match own {
+            TenantLimit::Default => self.default,
+            TenantLimit::Off => None,
+            TenantLimit::Rate(limit) => Some(limit),
+        }
+    }
+
+    /// Takes one request of a tenant whose record says `own`; `None` if there is no limit. A limit that was changed holds from the next request
+    /// on, with a full bucket.
+    pub fn tenant(&self, tenant: TenantId, own: TenantLimit) -> Option<Decision> {
+        let limit = self.limit_of(own)?;
+        let buckets = self.tenants.pin();
+        let known = buckets.get(&tenant).filter(|allowance| allowance.limit == limit);
+        let outcome = match known {
+            Some(allowance) => allowance.bucket.check(),
             None => {
                 if buckets.len() >= MAX_BUCKETS {
                     // A tenant's burst starts anew; that is the price of a bound, and 100,000 tenants away.
                     buckets.clear();
                 }
-                let fresh = Arc::new(RateLimiter::direct(quota(*limit)).with_middleware());
-                Arc::clone(buckets.get_or_insert(tenant, fresh))
+                let fresh = Arc::new(Allowance { limit, bucket: RateLimiter::direct(quota(limit)).with_middleware() });
+                // Of many first requests at once each must meet the same bucket.
+                let now = buckets.update_or_insert_with(
+                    tenant,
+                    |known| if known.limit == limit { Arc::clone(known) } else { Arc::clone(&fresh) },
+                    || Arc::clone(&fresh),
+                );
+                now.bucket.check()
             }
         };
-        Some(self.decide(*limit, bucket.check()))
+        Some(self.decide(limit, outcome))
+    }
+
+    /// Takes one try of a password for a name in lower case, whether there is such a name or not.
+    pub fn name(&self, folded: &[u8]) -> Decision {
+        self.names.take(folded)
+    }
+
+    /// Gives a try back: the password was right, or was not looked at.
+    pub fn forgive(&self, folded: &[u8]) {
+        self.names.give_back(folded);
     }
 
     /// Takes one request of an address; `None` if there is no limit. Addresses of one IPv6 /64 share a bucket.
@@ -134,13 +174,13 @@ mod tests {
     fn a_burst_is_allowed_and_the_next_is_told_when_to_come_back() {
         let throttle = Throttle::new(Some("1/h:3".parse().unwrap()), Some("1/h:2".parse().unwrap()));
         for remaining in [2, 1, 0] {
-            let decision = throttle.tenant(TenantId(1)).unwrap();
+            let decision = throttle.tenant(TenantId(1), TenantLimit::Default).unwrap();
             assert_eq!((decision.remaining, decision.retry_after), (remaining, None));
         }
-        let refused = throttle.tenant(TenantId(1)).unwrap();
+        let refused = throttle.tenant(TenantId(1), TenantLimit::Default).unwrap();
         assert!(refused.retry_after.unwrap() > Duration::from_secs(3500));
         assert_eq!((refused.reset_s(), refused.window_s()), (3 * 3600, 3 * 3600));
-        assert_eq!(throttle.tenant(TenantId(2)).unwrap().remaining, 2);
+        assert_eq!(throttle.tenant(TenantId(2), TenantLimit::Default).unwrap().remaining, 2);
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         for client in ["2001:db8::1", "2001:db8::2"] {
             assert_eq!(throttle.client(address(client)).unwrap().retry_after, None);
@@ -153,7 +193,21 @@ mod tests {
     #[test]
     fn off_is_no_limit() {
         let throttle = Throttle::new(None, None);
-        assert_eq!(throttle.tenant(TenantId(1)), None);
+        assert_eq!(throttle.tenant(TenantId(1), TenantLimit::Default), None);
         assert_eq!(throttle.client(IpAddr::from([127, 0, 0, 1])), None);
+    }
+
+    #[test]
+    fn a_tenants_own_limit_beats_the_default_from_the_next_request_on() {
+        let throttle = Throttle::new(Some("1/h:2".parse().unwrap()), None);
+        let ask = |own: &str| {
+            throttle.tenant(TenantId(1), own.parse().unwrap()).map(|said| (said.limit.burst.get(), said.remaining))
+        };
+        assert_eq!((ask("default"), ask("default")), (Some((2, 1)), Some((2, 0))));
+        assert!(throttle.tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some());
+        assert_eq!((ask("1/h:5"), ask("1/h:5"), ask("off")), (Some((5, 4)), Some((5, 3)), None));
+        assert_eq!(ask("default"), Some((2, 1)));
+        let unlimited = Throttle::new(None, None);
+        assert_eq!(unlimited.tenant(TenantId(1), TenantLimit::Rate("1/h:1".parse().unwrap())).unwrap().remaining, 0);
     }
 }

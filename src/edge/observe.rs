@@ -20,7 +20,7 @@ use super::network::Network;
 use crate::api::document::{self, Answer};
 use crate::api::error::ApiError;
 use crate::api::route::{Listener, PATTERNS};
-use crate::api::{Account, Api, Noted};
+use crate::api::{Account, Api, Change, Noted};
 use crate::telemetry::{METHODS, Metrics, method_index};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -106,6 +106,7 @@ impl Observer {
             match noted {
                 Noted::AuthFailure(reason) => self.metrics.auth_failure(reason),
                 Noted::RateLimited(scope) => self.metrics.rate_limited(scope),
+                Noted::Changed(change) => tell_change(*change, told),
             }
         }
         let (code, cause) = match &account.error {
@@ -163,6 +164,27 @@ impl Observer {
         }
         client
     }
+}
+
+/// The audit's line: who may do what was changed, by whom and which key, never a secret.
+fn tell_change(change: Change, told: &Told<'_>) {
+    let (action, key, revoked) = match change {
+        Change::KeyCreated(key) => ("key-created", Some(key), None),
+        Change::KeyRevoked(key) => ("key-revoked", Some(key), None),
+        Change::PasswordChanged { revoked } => ("password-changed", None, Some(revoked)),
+        Change::TenantRegistered(key) => ("tenant-registered", Some(key), None),
+        Change::TenantDeleted => ("tenant-deleted", None, None),
+    };
+    tracing::info!(
+        event.action = action,
+        event.outcome = "success",
+        http.request.id = told.id.text(),
+        client.ip = tracing::field::display(told.client),
+        organization.id = told.account.tenant.map(tracing::field::display),
+        odometer.key_id = key.map(tracing::field::display),
+        odometer.keys_revoked = revoked,
+        "who may do what was changed"
+    );
 }
 
 struct Told<'a> {

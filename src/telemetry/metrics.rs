@@ -23,16 +23,17 @@ use super::logs::LogDrops;
 /// The methods that have a label of their own, and `other`, which all the rest share.
 pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 /// Why credentials are refused; each is a series from the start, so that `rate()` sees the first failure.
-pub const AUTH_FAILURE_REASONS: [&str; 6] = ["missing", "malformed", "unknown", "revoked", "expired", "ambiguous"];
+pub const AUTH_FAILURE_REASONS: [&str; 8] =
+    ["missing", "malformed", "unknown", "expired", "ambiguous", "password", "scope", "suspended"];
 /// What a rate limit covers; each is a series from the start.
-pub const RATE_LIMIT_SCOPES: [&str; 2] = ["tenant", "client"];
+pub const RATE_LIMIT_SCOPES: [&str; 3] = ["tenant", "client", "name"];
 /// Faults that are a series from the start; others begin at their first occurrence.
 const EXCEPTIONS: [&str; 1] = ["panic"];
 
 /// The status codes that have a place in the table; any other takes the slow way to the same metric.
-const CODES: [u16; 31] = [
+const CODES: [u16; 32] = [
     200, 201, 202, 204, 206, 301, 302, 304, 308, 400, 401, 403, 404, 405, 406, 408, 409, 411, 412, 413, 414, 415, 417,
-    422, 428, 429, 431, 500, 501, 503, 505,
+    422, 428, 429, 431, 500, 501, 503, 505, 507,
 ];
 
 static METADATA: Metadata<'static> = Metadata::new("odometer", Level::INFO, None);
@@ -414,7 +415,7 @@ mod tests {
                 metrics.http(0, method_index("GET"), 200, Duration::from_micros(150));
                 metrics.http(1, method_index("BREW"), 418, Duration::from_millis(2));
                 metrics.http(usize::MAX, usize::MAX, 404, Duration::ZERO);
-                metrics.auth_failure("revoked");
+                metrics.auth_failure("expired");
                 metrics.auth_failure("surprising");
                 metrics.rate_limited("tenant");
                 metrics.exception("poisoned");
@@ -434,7 +435,7 @@ mod tests {
             "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"0.00025\"} 10000",
             "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"+Inf\"} 10000",
             "http_server_request_duration_seconds_count{method=\"GET\",path=\"/livez\"} 10000",
-            "odometer_auth_failures_total{reason=\"revoked\"} 10000",
+            "odometer_auth_failures_total{reason=\"expired\"} 10000",
             "odometer_auth_failures_total{reason=\"surprising\"} 10000",
             "odometer_rate_limited_total{scope=\"tenant\"} 10000",
             "http_server_exceptions_total{exception=\"poisoned\"} 10000",
