@@ -98,7 +98,7 @@ fn a_refusal_that_spent_a_request_tells_the_limit() {
     let api = Api::on(TestServer::builder().flag("--tenant-rate-limit", "1/h:9").flag("--client-rate-limit", "1/h:9"));
     let tenant = api.register("told");
     let answer = api.ask(Protocol::Http1, "PUT", "/api/v1/integer?value=0", &[tenant.auth()], "");
-    assert_refusal(&answer, 422, "invalid_value", "a value of 0");
+    assert_refusal(&answer, 422, "value_out_of_range", "a value of 0");
     assert_limit(&answer, "tenant", 9, 8);
     let answer = api.ask(Protocol::Http1, "GET", INTEGER, &[], "");
     assert_refusal(&answer, 401, "unauthorized", "no key");

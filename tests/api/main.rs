@@ -1,21 +1,34 @@
 //! Every route and every refusal, asked of the running server over TLS, HTTP/1.1 and HTTP/2.
 //!
-//! Job: the HTTP contract. `routes` what is answered, `refusals` and `values` what is not, `hostile` and `piecewise` requests that no library sends,
-//! `limits` the rate limits, `plain` the port without TLS, `told` what logs and metrics say of it all.
+//! Job: the HTTP contract. `routes` what is answered on the old routes, `refusals` and `values` what is not, `hostile` and `piecewise` requests that no
+//! library sends, `limits` the rate limits, `plain` the port without TLS, `told` and `audit` what logs and metrics say of it all.
+//! The new routes: `counters`, `lists`, `conditions` (entity tags), `once` (idempotency keys), `keys`, `scopes`, `tenants`, `passwords`, `isolation`.
 //! Invariant: after each refusal the counter is read, and it has not moved; every refusal is a JSON:API document whose id is the request's.
 //! Must never: depend on speed, share a server between two tests, or take a number from anything but an answer.
 
+mod audit;
+mod conditions;
+mod counters;
 mod hostile;
+mod isolation;
+mod keys;
 mod limits;
+mod lists;
+mod once;
+mod passwords;
 mod piecewise;
 mod plain;
 mod refusals;
 mod routes;
+mod scopes;
 #[path = "../support/mod.rs"]
 mod support;
+mod tenants;
 mod told;
 mod values;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -30,6 +43,11 @@ const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 const CREATE: &str = "/users/create";
 const INTEGER: &str = "/api/v1/integer";
 const INCREMENT: &str = "/api/v1/integer/increment";
+const COUNTERS: &str = "/api/v1/counters";
+const KEYS: &str = "/api/v1/keys";
+const TENANT: &str = "/api/v1/tenant";
+const TENANTS: &str = "/api/v1/tenants";
+const PASSWORD_ROUTE: &str = "/api/v1/tenant/password";
 const JSON: (&str, &str) = ("content-type", "application/json");
 const JSON_API: (&str, &str) = ("content-type", "application/vnd.api+json");
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -104,6 +122,49 @@ impl Api {
         assert_eq!(value_of(&answer), value);
     }
 
+    /// One request of this tenant with JSON parameters, or none where they are null, and these headers besides.
+    #[track_caller]
+    fn call(
+        &self,
+        protocol: Protocol,
+        tenant: &Tenant,
+        (method, path): (&str, &str),
+        headers: &[(&str, &str)],
+        parameters: &Value,
+    ) -> Answer {
+        let mut all = vec![tenant.auth()];
+        all.extend(headers);
+        let body = if parameters.is_null() { String::new() } else { parameters.to_string() };
+        if !body.is_empty() {
+            all.push(JSON);
+        }
+        self.ask(protocol, method, path, &all, body)
+    }
+
+    /// Creates a counter that starts at 0 and has these parameters besides.
+    #[track_caller]
+    fn create(&self, tenant: &Tenant, name: &str, mut parameters: Value) -> Answer {
+        parameters["name"] = json!(name);
+        parameters["start"] = parameters.get("start").cloned().unwrap_or(json!(0));
+        let answer = self.call(Protocol::Http2, tenant, ("POST", COUNTERS), &[], &parameters);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        answer
+    }
+
+    /// The value of a counter by name.
+    #[track_caller]
+    fn value(&self, tenant: &Tenant, name: &str) -> u64 {
+        value_of(&self.call(Protocol::Http1, tenant, ("GET", &format!("{COUNTERS}/{name}")), &[], &Value::Null))
+    }
+
+    /// A new key of the tenant with these scopes, as somebody who has only that.
+    #[track_caller]
+    fn key(&self, tenant: &Tenant, scopes: &str) -> Tenant {
+        let answer = self.call(Protocol::Http1, tenant, ("POST", KEYS), &[], &json!({ "scopes": scopes }));
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        Tenant::with_key(tenant.id, answer.json()["data"]["attributes"]["api_key"].as_str().unwrap_or_default())
+    }
+
     /// SIGTERM; what the server had written when it ended, well.
     #[track_caller]
     fn stop(self) -> Written {
@@ -128,6 +189,15 @@ impl Tenant {
         assert!(id > 0 && key.starts_with("odo_") && key.len() == 93, "{}", answer.text());
         let bearer = format!("Bearer {key}");
         Self { id, key, bearer }
+    }
+
+    fn with_key(id: u64, key: &str) -> Self {
+        Self { id, key: key.to_owned(), bearer: format!("Bearer {key}") }
+    }
+
+    /// The public half of the key.
+    fn key_id(&self) -> &str {
+        &self.key[4..20]
     }
 
     fn auth(&self) -> (&str, &str) {
@@ -174,6 +244,18 @@ fn assert_error_document(answer: &Answer, case: &str) {
     }
     let detail = error["detail"].as_str().unwrap_or_default();
     assert!(detail.ends_with('.') && detail.starts_with(|c: char| !c.is_lowercase()), "no sentence: {}", told());
+}
+
+/// The answer is this success.
+#[track_caller]
+fn assert_status(answer: &Answer, status: u16, case: &str) {
+    assert_eq!(answer.status, status, "{case}: {}", answer.text());
+    assert_common_headers(answer, case);
+}
+
+/// The header of Basic credentials.
+fn basic(name: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
 }
 
 /// What every answer of the public listener has.

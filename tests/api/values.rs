@@ -16,21 +16,20 @@ fn a_number_is_taken_as_written_or_refused() {
     let tenant = api.register("numbers");
     api.set(&tenant, 41);
     for protocol in BOTH {
-        for raw in ["0", "-0", "-1", "1.0", "1.5", "1e3", "1E0", "0.1e1", "9223372036854775808", "18446744073709551615"]
-        {
+        for raw in ["-0", "-1", "1.0", "1.5", "1e3", "1E0", "0.1e1", "9223372036854775808", "18446744073709551615"] {
             refused_number(&api, protocol, &tenant, raw, "invalid_value");
         }
         for raw in ["18446744073709551616", "100000000000000000000000000000", "true", "null", "[]", "{}", "[5]"] {
             refused_number(&api, protocol, &tenant, raw, "invalid_value");
         }
-        for raw in ["9007199254740992", "9007199254740993", "9223372036854775807"] {
+        for raw in ["0", "9007199254740992", "9007199254740993", "9223372036854775807"] {
             refused_number(&api, protocol, &tenant, raw, "value_out_of_range");
             refused_text(&api, protocol, &tenant, raw, "value_out_of_range");
         }
         for text in [
             "",
             " ",
-            "0",
+            "00",
             "-0",
             "-1",
             "+5",
