@@ -9,8 +9,9 @@ use time::format_description::well_known::Rfc3339;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::{KeyRow, Order, Reply, TenantRow};
+use crate::rate::BadRateLimit;
 use crate::store::{Refusal, Store, StoreError, TenantChange, TenantRecord};
-use crate::tenant::{KeyId, TenantId, TenantLimit, TenantName};
+use crate::tenant::{KeyId, TenantId, TenantName};
 
 /// Keys that are asked of the store at once.
 const PAGE: usize = 100;
@@ -61,25 +62,33 @@ pub(super) async fn carry_out(
     rows: Rows<'_>,
 ) -> Result<(), Failure> {
     let (id, record) = find(store, name).await?;
-    let result = match order {
+    match order {
         Order::Show => return Ok(rows(row(store, id, &record).await?)?),
         Order::KeyList => return list_keys(store, id, rows).await,
-        Order::Suspend => change(store, id, TenantChange::Suspended(true), rows).await,
-        Order::Resume => change(store, id, TenantChange::Suspended(false), rows).await,
-        Order::Limit(text) => {
-            let limit: TenantLimit =
-                text.parse().map_err(|bad| Failure::Said(format!("{text:?}: {bad}, or default, or off")))?;
-            change(store, id, TenantChange::Limit(limit), rows).await
-        }
-        Order::Delete => store.delete_tenant(id).await.map_err(Failure::from),
-        Order::KeyRevoke(text) => {
-            let key = KeyId::parse(text)
-                .ok_or_else(|| Failure::Said(format!("{text:?} is not a key's id, 16 hexadecimal digits")))?;
-            store.revoke_key(id, key).await.map_err(Failure::from)
-        }
-    };
+        _ => {}
+    }
+    let result = change(store, id, order, rows).await;
     tell(order, id, user, &result);
     result
+}
+
+async fn change(store: &dyn Store, id: TenantId, order: &Order, rows: Rows<'_>) -> Result<(), Failure> {
+    let change = match order {
+        Order::Suspend => TenantChange::Suspended(true),
+        Order::Resume => TenantChange::Suspended(false),
+        Order::Limit(text) => {
+            let bad = |bad: BadRateLimit| Failure::Said(format!("{text:?} is no limit: {bad}; or off, or default"));
+            TenantChange::Limit(text.parse().map_err(bad)?)
+        }
+        Order::KeyRevoke(text) => {
+            let bad = || Failure::Said(format!("{text:?} is not a key's id, 16 hexadecimal digits"));
+            return Ok(store.revoke_key(id, KeyId::parse(text).ok_or_else(bad)?).await?);
+        }
+        Order::Delete => return Ok(store.delete_tenant(id).await?),
+        Order::Show | Order::KeyList => return Ok(()),
+    };
+    let record = store.change_tenant(id, change).await?;
+    Ok(rows(row(store, id, &record).await?)?)
 }
 
 async fn find(store: &dyn Store, name: &str) -> Result<(TenantId, Arc<TenantRecord>), Failure> {
@@ -88,12 +97,6 @@ async fn find(store: &dyn Store, name: &str) -> Result<(TenantId, Arc<TenantReco
     let id = store.find_name(&parsed).await?.ok_or_else(none)?;
     let record = store.find_tenant(id).await?.ok_or_else(none)?;
     Ok((id, record))
-}
-
-async fn change(store: &dyn Store, id: TenantId, change: TenantChange, rows: Rows<'_>) -> Result<(), Failure> {
-    let record = store.change_tenant(id, change).await?;
-    rows(row(store, id, &record).await?)?;
-    Ok(())
 }
 
 async fn row(store: &dyn Store, id: TenantId, record: &TenantRecord) -> Result<Reply, Failure> {
