@@ -1,7 +1,7 @@
 //! End to end over TLS: durable increments per second and their latency, beside the same server's reads.
 //!
-//! Invariant: reads, spread and hot increments alternate within each round on the same server, so that a change of the
-//! machine's mood hits all of them; medians over the rounds are shown, with the machine and the disk's own sync time
+//! Invariant: reads and the kinds of increments (spread, one hot counter, named counters, with idempotency keys) alternate within each round
+//! on the same server, so that a change of the machine's mood hits all of them; medians over the rounds are shown, with the machine and the disk's own sync time
 //! as the reference. Server CPU per request includes the TLS handshakes of the measurement's connections.
 //! It must never compare figures from different runs, and never measure an undurable increment.
 //!
@@ -20,13 +20,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use std::os::unix::fs::FileExt;
-use support::lean::{Measured, Mode, drive};
+use support::client::Protocol;
+use support::lean::{Measured, Mode, NAMED, drive};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
 use support::{number_setting, setting};
 use tempfile::TempDir;
 
-const MODES: [Mode; 3] = [Mode::Read, Mode::Spread, Mode::Hot];
+const MODES: [Mode; 5] = [Mode::Read, Mode::Spread, Mode::Hot, Mode::Named, Mode::Once];
 /// The kernel counts CPU time for /proc in units of 10 ms, on every Linux that we support.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -64,10 +65,22 @@ fn main() {
         plan.rounds, plan.period, plan.tenants, plan.threads, plan.logs
     ));
     let server = start_server(&plan, folder.path());
-    let keys = runtime().block_on(register(&server.endpoint(), "bench", plan.tenants));
-    show("\nconnections  what              per second   of reads    p50 µs    p99 µs  incr/commit  server CPU µs");
+    let keys = runtime().block_on(async {
+        let keys = register(&server.endpoint(), "bench", plan.tenants).await;
+        let mut client = server.endpoint().connect(Protocol::Http1).await.expect("the server accepts a connection");
+        for key in &keys {
+            let headers = [("authorization", &*format!("Bearer {key}")), ("content-type", "application/json")];
+            let body = format!(r#"{{"name":"{NAMED}"}}"#);
+            let answer = client.request("POST", "/api/v1/counters", &headers, body).await.expect("an answer");
+            assert_eq!(answer.status, 201, "{}", answer.text());
+        }
+        keys
+    });
+    show(
+        "\nconnections  what              per second   of reads  of plain    p50 µs    p99 µs  incr/commit  server CPU µs",
+    );
     for connections in &plan.connections {
-        let mut samples: [Vec<Sample>; 3] = Default::default();
+        let mut samples: [Vec<Sample>; 5] = Default::default();
         for _ in 0..plan.rounds {
             for (mode, samples) in MODES.iter().zip(&mut samples) {
                 samples.push(measure(&plan, &server, &keys, *mode, *connections));
@@ -101,6 +114,8 @@ impl Plan {
 
 fn start_server(plan: &Plan, folder: &Path) -> TestServer {
     let builder = TestServer::builder().data_dir(folder.join("data")).keep(Keep::Problems);
+    // Far more keys than a day of an ordinary server has: a bench must not end for want of room.
+    let builder = builder.flag("--idempotency-keys", "50000000");
     let builder = match plan.logs.as_str() {
         "warn" => builder.flag("--log-level", "warn").chosen_ports(),
         "file" => builder.flag("--log-dir", folder.join("logs")).chosen_ports(),
@@ -121,20 +136,24 @@ fn measure(plan: &Plan, server: &TestServer, keys: &[String], mode: Mode, connec
     Sample { measured, increments_per_commit, cpu_us_per_request: cpu * 1e6 / requests }
 }
 
-fn print_table(connections: usize, samples: &[Vec<Sample>; 3]) {
+fn print_table(connections: usize, samples: &[Vec<Sample>; 5]) {
     let middle = |samples: &[Sample], of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
     let reads = middle(&samples[0], |sample| sample.measured.per_second);
+    let plain = middle(&samples[1], |sample| sample.measured.per_second);
     for (mode, samples) in MODES.iter().zip(samples) {
         let what = match mode {
             Mode::Read => "reads",
             Mode::Spread => "increments, spread",
             Mode::Hot => "increments, one hot",
+            Mode::Named => "increments, named",
+            Mode::Once => "increments, with key",
         };
         let per_second = middle(samples, |sample| sample.measured.per_second);
         let batch = middle(samples, |sample| sample.increments_per_commit);
         show(&format!(
-            "{connections:>11}  {what:<19}{per_second:>9.0}{:>11.2}{:>10.0}{:>10.0}{:>13}{:>15.1}",
+            "{connections:>11}  {what:<20}{per_second:>9.0}{:>11.2}{:>10.2}{:>10.0}{:>10.0}{:>13}{:>15.1}",
             per_second / reads,
+            per_second / plain,
             middle(samples, |sample| sample.measured.p50_us),
             middle(samples, |sample| sample.measured.p99_us),
             if batch.is_finite() { format!("{batch:.1}") } else { "-".to_owned() },

@@ -1,10 +1,11 @@
 //! The load generator of the benches: prebuilt requests over TLS and the least reading of answers that still notices a wrong one.
 //!
 //! Invariant: one request is under way per connection, and only answers with status 200 and a value count; anything else
-//! ends the bench. It shares the cores with the server, so it must never use an HTTP library, allocate per request, or
-//! record more than one number for each.
+//! ends the bench. It shares the cores with the server, so it must never use an HTTP library, allocate much per request,
+//! or record more than one number for each.
 
-use std::sync::{Arc, Barrier};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
+use super::Random;
 use super::client::Endpoint;
 
 /// What each connection does.
@@ -23,7 +25,16 @@ pub(crate) enum Mode {
     Spread,
     /// Durable increments of the first tenant.
     Hot,
+    /// Durable increments of a named counter, [`NAMED`], over all tenants.
+    Named,
+    /// Durable increments with an idempotency key, each with its own, over all tenants.
+    Once,
 }
+
+/// The named counter that every tenant must have for [`Mode::Named`].
+pub(crate) const NAMED: &str = "invoices-2026";
+/// Stands in a request where its idempotency key goes; as long as one.
+const KEY_GOES_HERE: &[u8] = b"KKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKK";
 
 /// What was measured in one period.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +75,12 @@ pub(crate) fn drive(
 }
 
 fn prebuild(keys: &[String], mode: Mode) -> Vec<Vec<u8>> {
+    let old = "PUT /api/v1/integer/increment HTTP/1.1\r\nContent-Length: 0";
     let line = match mode {
-        Mode::Read => "GET /api/v1/integer HTTP/1.1",
-        Mode::Spread | Mode::Hot => "PUT /api/v1/integer/increment HTTP/1.1\r\nContent-Length: 0",
+        Mode::Read => "GET /api/v1/integer HTTP/1.1".to_owned(),
+        Mode::Spread | Mode::Hot => old.to_owned(),
+        Mode::Named => format!("POST /api/v1/counters/{NAMED}/increment HTTP/1.1\r\nContent-Length: 0"),
+        Mode::Once => format!("{old}\r\nIdempotency-Key: {}", String::from_utf8_lossy(KEY_GOES_HERE)),
     };
     let keys = if mode == Mode::Hot { &keys[..1] } else { keys };
     keys.iter().map(|key| format!("{line}\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n").into()).collect()
@@ -107,8 +121,11 @@ async fn run_connection(
     let mut latencies = Vec::with_capacity(16 * 1024);
     let mut buffer = vec![0; 16 * 1024];
     let mut sent = Instant::now();
+    let mut own = Vec::new();
     for request in requests.iter().cycle().skip(first % requests.len()) {
-        stream.write_all(request).await.expect("the connection stays open");
+        own.clone_from(request);
+        write_key(&mut own);
+        stream.write_all(&own).await.expect("the connection stays open");
         stream.flush().await.expect("the connection stays open");
         let mut filled = 0;
         while answer_bytes(&buffer[..filled]).is_none_or(|wanted| filled < wanted) {
@@ -125,6 +142,17 @@ async fn run_connection(
         sent = now;
     }
     latencies
+}
+
+/// Gives a request an idempotency key that no other has, if it wants one.
+fn write_key(request: &mut [u8]) {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static RUN: OnceLock<u64> = OnceLock::new();
+    if let Some(at) = find(request, KEY_GOES_HERE) {
+        let run = RUN.get_or_init(Random::run_seed);
+        let key = format!("{run:016x}{:016x}", COUNT.fetch_add(1, Ordering::Relaxed));
+        request[at..at + key.len()].copy_from_slice(key.as_bytes());
+    }
 }
 
 /// The length of the whole answer, once its head is complete.
