@@ -12,7 +12,8 @@
 //! ```
 //!
 //! 1. `edge` accepts a connection, shakes hands, and gives every request an id. One worker thread serves a connection from begin to end.
-//! 2. `api::route` finds the route; `auth` turns the key into a [`auth::Caller`], which nothing else can make; the tenant's limit is asked.
+//! 2. `api::route` finds the route and what it needs; `auth` turns the key into a [`auth::Caller`] for that, which nothing else can make; the tenant's
+//!    limit is asked.
 //! 3. [`store::Store::advance`] puts the request into a bounded queue. The committer takes all that wait, decides each by [`counter::Counter::advance`],
 //!    appends one frame to the journal and syncs it once; meanwhile the next requests gather.
 //! 4. After the sync, and never before, the new values are published to readers and the answers travel back: one wake for each worker.

@@ -82,15 +82,16 @@ impl Params {
     /// # Errors
     /// [`ApiError::Invalid`] if it is something else.
     pub fn texts(&self, name: &'static str) -> Result<Option<Vec<&str>>, ApiError> {
-        let one = |element| match element {
-            &Json::Text(ref text) => Ok(text.as_str()),
-            _ => Err(invalid_parameter(name, "must be a list of texts")),
-        };
+        let wrong = || invalid_parameter(name, "must be a list of texts");
         match self.get(name) {
             None => Ok(None),
             Some(Json::Text(text)) => Ok(Some(text.split(',').map(str::trim).collect())),
-            Some(Json::Array(elements)) => elements.iter().map(one).collect::<Result<_, _>>().map(Some),
-            Some(_) => Err(invalid_parameter(name, "must be a list of texts")),
+            Some(Json::Array(elements)) => {
+                let texts =
+                    elements.iter().map(|element| if let Json::Text(text) = element { Some(&**text) } else { None });
+                texts.collect::<Option<_>>().ok_or_else(wrong).map(Some)
+            }
+            Some(_) => Err(wrong()),
         }
     }
 

@@ -18,7 +18,7 @@ fn ask(api: &Api, protocol: Protocol, (method, path): (&str, &str), credentials:
 }
 
 fn challenges(answer: &Answer) -> Vec<&str> {
-    answer.headers.get_all("www-authenticate").iter().map(|value| value.to_str().unwrap()).collect()
+    answer.headers.get_all("www-authenticate").iter().map(|value| value.to_str().expect("ASCII")).collect()
 }
 
 #[test]
