@@ -2,6 +2,10 @@
 //!
 //! Invariant: a request that is refused for its scope changed nothing. Must never: leave out a route that needs a key.
 
+use std::collections::BTreeSet;
+
+use odometer::api::route::{Route, TABLE};
+use odometer::auth::Needs;
 use serde_json::{Value, json};
 
 use super::support::client::Protocol;
@@ -25,6 +29,31 @@ fn routes() -> Vec<(&'static str, &'static str, Value, &'static str, u16)> {
         ("POST", KEYS, json!({ "scopes": "read" }), "manage", 201),
         ("DELETE", "/api/v1/keys/0123456789abcdef", none, "manage", 404),
     ]
+}
+
+/// A route that is added to the table is to be added here.
+#[test]
+fn no_route_is_left_out() {
+    let pattern = |path: &str| match path {
+        "/api/v1/counters/c" | "/api/v1/counters/fresh" => "/api/v1/counters/{name}".to_owned(),
+        "/api/v1/counters/c/increment" => "/api/v1/counters/{name}/increment".to_owned(),
+        path if path.starts_with("/api/v1/keys/") => "/api/v1/keys/{id}".to_owned(),
+        path => path.to_owned(),
+    };
+    let asked: BTreeSet<_> = routes()
+        .into_iter()
+        .filter(|route| route.0 != "HEAD")
+        .map(|(method, path, _, scope, _)| (pattern(path), method, scope.to_owned()))
+        .collect();
+    let scope = |needs: Needs| needs.scopes().map(|scopes| scopes.to_string());
+    let needed: BTreeSet<_> = TABLE
+        .iter()
+        .filter_map(|(pattern, method, route)| match route {
+            Route::Guarded(_, needs) => Some(((*pattern).to_owned(), *method, scope(*needs)?)),
+            Route::Open(_) => None,
+        })
+        .collect();
+    assert_eq!(asked, needed);
 }
 
 #[test]
