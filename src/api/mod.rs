@@ -3,7 +3,7 @@
 //! ```text
 //! route.rs    method and path → Route     caller.rs  header → Caller, limits     integer.rs counters.rs keys.rs tenants.rs ops.rs  one function a route
 //! payload.rs  body → bytes                once.rs    idempotency, conditions     document.rs resource.rs answer → bytes
-//! params.rs syntax.rs bytes → parameters  error.rs   failure → status
+//! params.rs syntax.rs bytes → parameters  error.rs   failure → status            openapi/ docs.rs the routes, for machines and people
 //! ```
 //! Job: [`Api::answer`]. Order: route (404, 405) → caller (401, 429, 403) → headers (400) → body (413, 415, 400) → parameters (422) → store.
 //! Invariant: everything that is refused before the store was asked changed nothing. A handler of a guarded route gets its [`Caller`] from here, and
@@ -11,11 +11,13 @@
 
 mod caller;
 mod counters;
+pub mod docs;
 pub mod document;
 pub mod error;
 mod integer;
 mod keys;
 mod once;
+pub mod openapi;
 mod ops;
 pub mod params;
 pub mod payload;
@@ -204,6 +206,8 @@ impl<'a> Call<'a> {
             Open::Livez => Ok(ops::livez()),
             Open::Readyz => Ok(ops::readyz(store.health(), shared.draining.load(Ordering::Relaxed))),
             Open::Metrics => Ok(ops::metrics(&shared.metrics)),
+            Open::Openapi => Ok(ops::openapi()),
+            Open::Docs(file) => Ok(docs::answer(file)),
             Open::Register => tenants::register(self).await,
             Open::CreateTenant => tenants::create(self).await,
         }

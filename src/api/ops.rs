@@ -1,9 +1,11 @@
 //! For operators and load balancers: alive, ready, measured.
 //!
-//! Job: `/livez`, `/readyz`, `/metrics`. Invariant: *ready* means that an increment would be taken now.
+//! Job: `/livez`, `/readyz`, `/metrics`, `/openapi.json`. Invariant: *ready* means that an increment would be taken now.
 //! Must never: need a key, or tell more than one word about the inside.
 
+use http_body_util::Full;
 use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use super::document::{Answer, text};
 use crate::store::{Health, Unavailable};
@@ -29,4 +31,10 @@ pub(super) fn readyz(health: Health, draining: bool) -> Answer {
 
 pub(super) fn metrics(metrics: &Metrics) -> Answer {
     text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
+}
+
+pub(super) fn openapi() -> Answer {
+    let mut answer = Answer::new(Full::new(super::openapi::json()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }

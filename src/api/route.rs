@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use hyper::Method;
 
+use super::docs::File;
 use crate::auth::Needs;
 use crate::tenant::Scopes;
 
@@ -43,6 +44,11 @@ pub const TABLE: &[Row] = &[
     ("/livez", "GET", Route::Open(Open::Livez)),
     ("/readyz", "GET", Route::Open(Open::Readyz)),
     ("/metrics", "GET", Route::Open(Open::Metrics)),
+    ("/openapi.json", "GET", Route::Open(Open::Openapi)),
+    ("/docs", "GET", Route::Open(Open::Docs(File::Page))),
+    ("/docs/start.js", "GET", Route::Open(Open::Docs(File::Start))),
+    ("/docs/swagger-ui.css", "GET", Route::Open(Open::Docs(File::Style))),
+    ("/docs/swagger-ui-bundle.js", "GET", Route::Open(Open::Docs(File::Bundle))),
 ];
 
 /// The label of everything that has no route.
@@ -73,6 +79,10 @@ pub enum Open {
     Readyz,
     /// Prometheus' text.
     Metrics,
+    /// The API as an OpenAPI document.
+    Openapi,
+    /// The API as a page, or what the page loads.
+    Docs(File),
 }
 
 /// What only tenants may ask for.
@@ -129,7 +139,9 @@ pub enum Listener {
 }
 
 impl Listener {
-    fn has(self, route: Route) -> bool {
+    /// Whether it has this route.
+    #[must_use]
+    pub fn has(self, route: Route) -> bool {
         match route {
             Route::Open(Open::Livez | Open::Readyz) => true,
             Route::Open(Open::Metrics) => self == Self::Ops,

@@ -5,6 +5,7 @@
 //! did not start, or skip a test silently (`require`).
 #![allow(dead_code, reason = "every test crate and the bench use their own part of the support code")]
 
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod folder;
