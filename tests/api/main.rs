@@ -34,6 +34,7 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use support::client::{Answer, Endpoint, Failure, Protocol};
+use support::contract;
 use support::raw::Reply;
 use support::server::{Builder, TestServer, Written};
 use support::workload::{PASSWORD, runtime};
@@ -91,7 +92,10 @@ impl Api {
             client.request(method, path, headers, body).await
         };
         match self.runtime.block_on(asking) {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                contract::assert_described(method, path, &answer);
+                answer
+            }
             Err(failure) => panic!("{protocol:?} {method} {path}: {failure:?}\n{}", self.server.transcript()),
         }
     }

@@ -1,17 +1,17 @@
 //! The OpenAPI document: it is the API, it is what is served and committed, and its page works.
 //!
-//! Job: `document` compares it with the route table, README and the committed copy, `examples` runs its commands, `page` opens `/docs` in a browser.
+//! Job: `described` compares it with the route table, README and the committed copy, `examples` runs its commands, `page` opens `/docs` in a browser.
 //! Invariant: operations come from the document and routes from the table, so neither can be forgotten here.
 //! Must never: repeat a path.
 
-mod document;
+mod described;
 mod examples;
 mod page;
 #[path = "../support/mod.rs"]
 mod support;
 
 use hyper::Method;
-use serde_json::Value;
+use support::contract::document;
 
 /// An operation of the document.
 struct Operation {
@@ -20,15 +20,9 @@ struct Operation {
     description: String,
 }
 
-/// The document as it is served.
-fn served() -> Value {
-    serde_json::from_slice(&odometer::api::openapi::json()).expect("JSON")
-}
-
 /// All its operations, by path.
 fn operations() -> Vec<Operation> {
-    let document = served();
-    let paths = document["paths"].as_object().expect("an object of paths").clone();
+    let paths = document()["paths"].as_object().expect("an object of paths").clone();
     let operations = paths.into_iter().flat_map(|(path, item)| {
         let operations = item.as_object().expect("an object of operations").clone();
         operations.into_iter().map(move |(method, operation)| {

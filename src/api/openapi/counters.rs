@@ -24,7 +24,6 @@ fn count() -> Param {
 pub(super) fn read_integer(op: Op) -> Op {
     op.named(INTEGER, "readInteger", "Read the value.")
         .about("Never changes anything. What it shows is on disk.")
-        .curl(r#"-H "Authorization: Bearer $KEY" https://localhost:8443/api/v1/integer"#)
         .answers(StatusCode::OK, "The value.", "Integer", example("user_integer", "1", json!({ "value": 3 })))
         .header("ETag")
         .refuses(refusals::asking())
@@ -36,7 +35,7 @@ pub(super) fn set_integer(op: Op) -> Op {
         Param::required("value", Kind::Whole(1, max), format!("1 to {max}, higher or lower than before."), 1000);
     op.named(INTEGER, "setInteger", "Set the value.")
         .about("A lower value makes numbers repeat, and a higher one skips some: that is what it is for.")
-        .curl(r#"-X PUT -H "Authorization: Bearer $KEY" -d value=1000 https://localhost:8443/api/v1/integer"#)
+        .sending("-d value=1000")
         .shared_parameter("IdempotencyKey")
         .shared_parameter("IfMatch")
         .body("user_integer", &[value], true)
@@ -56,8 +55,10 @@ pub(super) fn set_integer(op: Op) -> Op {
 pub(super) fn increment_integer(op: Op) -> Op {
     let example = example("user_integer", "1", json!({ "value": 2 }));
     op.named(INTEGER, "incrementInteger", "Take the next integer.")
-        .about("The value plus one, or with `count` the next so many. A new counter stands at 1, so the first increment answers 2.")
-        .curl(r#"-X PUT -H "Authorization: Bearer $KEY" https://localhost:8443/api/v1/integer/increment"#)
+        .about(
+            "The value plus one, or with `count` the next so many. \
+                A new counter stands at 1, so the first increment answers 2.",
+        )
         .shared_parameter("IdempotencyKey")
         .body("user_integer", &[count()], true)
         .answers(StatusCode::OK, "The value after the increment.", "IncrementedInteger", example)
@@ -71,7 +72,6 @@ pub(super) fn list(op: Op) -> Op {
     let example = example_page("counter", "invoices", example_counter(5));
     op.named(COUNTERS, "listCounters", "List the counters.")
         .about("By name, `default` among them. Each counter is as new as a read of it; together they are no snapshot.")
-        .curl(r#"-g -H "Authorization: Bearer $KEY" "https://localhost:8443/api/v1/counters?page[size]=20""#)
         .shared_parameter("PageSize")
         .shared_parameter("PageAfter")
         .answers(StatusCode::OK, "Counters, and where the list goes on.", "Counters", example)
@@ -110,8 +110,11 @@ pub(super) fn create(op: Op) -> Op {
         ),
     ];
     op.named(COUNTERS, "createCounter", "Create a counter.")
-        .about("Its bounds and its step never change. The first increment answers `start` + `step`. `default` always exists.")
-        .curl(r#"-H "Authorization: Bearer $KEY" -d name=invoices -d start=0 https://localhost:8443/api/v1/counters"#)
+        .about(
+            "Its bounds and its step never change. The first increment answers `start` + `step`. \
+                `default` always exists.",
+        )
+        .sending("-d name=invoices -d start=0")
         .shared_parameter("IdempotencyKey")
         .body("counter", &params, false)
         .answers(StatusCode::CREATED, "The new counter.", "Counter", example("counter", "invoices", example_counter(0)))
@@ -120,13 +123,13 @@ pub(super) fn create(op: Op) -> Op {
         .header("Idempotency-Replayed")
         .leads_to("name", "$response.body#/data/id", ["readCounter", "setCounter", "incrementCounter", "deleteCounter"])
         .refuses(refusals::invalid(["invalid_name", "invalid_value", "invalid_parameter"]))
-        .refuses([refusals::parameters(), refusals::exists(), refusals::out_of_range(), refusals::quota(), refusals::changing(), refusals::once()].concat())
+        .refuses([refusals::parameters(), refusals::exists(), refusals::out_of_range(), refusals::quota()].concat())
+        .refuses([refusals::changing(), refusals::once()].concat())
 }
 
 pub(super) fn read(op: Op) -> Op {
     op.named(COUNTERS, "readCounter", "Read a counter.")
         .about("Never changes anything. What it shows is on disk.")
-        .curl(r#"-H "Authorization: Bearer $KEY" https://localhost:8443/api/v1/counters/invoices"#)
         .shared_parameter("CounterName")
         .answers(StatusCode::OK, "The counter.", "Counter", example("counter", "invoices", example_counter(5)))
         .header("ETag")
@@ -141,25 +144,29 @@ pub(super) fn set(op: Op) -> Op {
         "Says that a lower value is meant, which makes numbers repeat; false if not given.",
     )
     .such_as(true);
+    let after = example("counter", "invoices", example_counter(1000));
     op.named(COUNTERS, "setCounter", "Set a counter.")
-        .about("With `If-Match` it is a compare-and-set. A value lower than the counter's needs `rewind`, or a counter that is rewindable.")
-        .curl(r#"-X PUT -H "Authorization: Bearer $KEY" -d value=1000 -d rewind=true https://localhost:8443/api/v1/counters/invoices"#)
+        .about(
+            "With `If-Match` it is a compare-and-set. A value lower than the counter's needs `rewind`, \
+                or a counter that is rewindable.",
+        )
+        .sending("-d value=1000 -d rewind=true")
         .shared_parameter("CounterName")
         .shared_parameter("IdempotencyKey")
         .shared_parameter("IfMatch")
         .body("counter", &[value, rewind], false)
-        .answers(StatusCode::OK, "The counter after that.", "Counter", example("counter", "invoices", example_counter(1000)))
+        .answers(StatusCode::OK, "The counter after that.", "Counter", after)
         .header("ETag")
         .header("Idempotency-Replayed")
         .refuses(refusals::invalid(["invalid_value", "invalid_parameter"]))
-        .refuses([refusals::out_of_range(), refusals::rewind(), refusals::parameters(), refusals::named_counter()].concat())
+        .refuses([refusals::out_of_range(), refusals::rewind(), refusals::parameters()].concat())
+        .refuses(refusals::named_counter())
         .refuses([refusals::changing(), refusals::once(), refusals::conditional()].concat())
 }
 
 pub(super) fn delete(op: Op) -> Op {
     op.named(COUNTERS, "deleteCounter", "Delete a counter.")
         .about("One of the same name that is created later starts anew. `default` can not be deleted.")
-        .curl(r#"-X DELETE -H "Authorization: Bearer $KEY" https://localhost:8443/api/v1/counters/invoices"#)
         .shared_parameter("CounterName")
         .shared_parameter("IfMatch")
         .answers_nothing("It is gone.")
@@ -172,8 +179,11 @@ pub(super) fn delete(op: Op) -> Op {
 pub(super) fn increment(op: Op) -> Op {
     let example = example("counter", "invoices", json!({ "value": 12, "first": 3, "last": 12, "count": 10 }));
     op.named(COUNTERS, "incrementCounter", "Take the next integers of a counter.")
-        .about("The value plus the step, or with `count` the next so many, each a step behind the one before; all of them or none.")
-        .curl(r#"-H "Authorization: Bearer $KEY" -d count=10 https://localhost:8443/api/v1/counters/invoices/increment"#)
+        .about(
+            "The value plus the step, or with `count` the next so many, each a step behind the one before; \
+                all of them or none.",
+        )
+        .sending("-d count=10")
         .shared_parameter("CounterName")
         .shared_parameter("IdempotencyKey")
         .body("counter", &[count().such_as(10)], false)

@@ -15,13 +15,14 @@ const TAG: &str = "keys";
 const TEN_YEARS_S: u64 = 315_360_000;
 
 fn attributes() -> Json {
-    json!({ "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z", "expires_at": null, "last_used_on": null })
+    let created_at = "2026-11-24T09:00:00Z";
+    let scopes = ["increment"];
+    json!({ "label": "till 7", "scopes": scopes, "created_at": created_at, "expires_at": null, "last_used_on": null })
 }
 
 pub(super) fn create(op: Op) -> Op {
     let label = format!("What people call it: up to {} visible ASCII characters and spaces.", KeyLabel::MAX_BYTES);
-    let scopes = "What it may do, as a list or separated by commas; all three if not given. A key can make only keys with scopes that it has itself, unless \
-                  it has `manage`.";
+    let scopes = "What it may do, as a list or separated by commas; all three if not given.";
     let params = [
         Param::optional("label", Kind::Text(0, KeyLabel::MAX_BYTES, Some("^[ -~]*$")), label).such_as("till 7"),
         Param::optional("scopes", Kind::Scopes, scopes).such_as(["increment"].as_slice()),
@@ -40,7 +41,7 @@ pub(super) fn create(op: Op) -> Op {
     new["api_key"] = format!("odo_5fbfa5948d5fa1ea_{}", "0".repeat(72)).into();
     op.named(TAG, "createKey", "Make a key.")
         .about("It is shown in this answer and never again.")
-        .curl(r#"-H "Authorization: Bearer $KEY" -d "label=till 7" -d scopes=increment https://localhost:8443/api/v1/keys"#)
+        .sending(r#"-d "label=till 7" -d scopes=increment"#)
         .body("key", &params, false)
         .answers(StatusCode::CREATED, "The new key.", "NewKey", example("key", "5fbfa5948d5fa1ea", new))
         .header("Location")
@@ -52,7 +53,6 @@ pub(super) fn create(op: Op) -> Op {
 pub(super) fn list(op: Op) -> Op {
     op.named(TAG, "listKeys", "List the keys.")
         .about("By id, without the keys themselves; expired ones too.")
-        .curl(r#"-H "Authorization: Bearer $KEY" https://localhost:8443/api/v1/keys"#)
         .shared_parameter("PageSize")
         .parameter(utoipa::openapi::path::ParameterIn::Query, &after())
         .answers(
@@ -77,7 +77,6 @@ fn after() -> Param {
 pub(super) fn revoke(op: Op) -> Op {
     op.named(TAG, "revokeKey", "Revoke a key.")
         .about("It is refused from the next request on. A key may revoke itself.")
-        .curl(r#"-X DELETE -H "Authorization: Bearer $KEY" "https://localhost:8443/api/v1/keys/$KEY_ID""#)
         .shared_parameter("KeyId")
         .answers_nothing("It is refused from now on.")
         .refuses([refusals::parameters(), refusals::body(), refusals::named_key(), refusals::changing()].concat())

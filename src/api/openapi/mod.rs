@@ -37,21 +37,39 @@ use crate::counter::CounterName;
 
 const ABOUT: &str = "Odometer hands out integers that go up by one: durable, unique, consecutive, for many tenants.
 
-A tenant registers, gets an API key, and asks for the next integer. Every integer that was answered is on disk, unique, consecutive, and safe to \
-ask for again with an `Idempotency-Key`.
+A tenant registers, gets an API key, and asks for the next integer. Every integer that was answered is on disk, unique, \
+consecutive, and safe to ask for again with an `Idempotency-Key`.
 
-**Requests.** Parameters come in a body of at most 4,096 bytes: a JSON object, a JSON:API document with the parameters in `data.attributes`, or a form. \
-They may come in the query too; one that is given twice is refused. In JSON a whole number may be written as a text of digits, and `null` is the same as \
-not given. `HEAD` is answered like `GET`, without the body. Each request may have an `X-Request-Id` of 1 to 128 visible ASCII characters, which comes \
-back (otherwise one is made), and a W3C `traceparent`, which is carried on.
+**Requests.** Parameters come in a body of at most 4,096 bytes: a JSON object, a JSON:API document with the parameters in \
+`data.attributes`, or a form. They may come in the query too; one that is given twice is refused. In JSON a whole number may \
+be written as a text of digits, and `null` is the same as not given. `HEAD` is answered like `GET`, without the body. Each \
+request may have an `X-Request-Id` of 1 to 128 visible ASCII characters, which comes back (otherwise one is made), and a W3C \
+`traceparent`, which is carried on.
 
-**Answers** are JSON:API documents. A refusal (4xx, 507, and 503 with another code than `outcome_unknown`) changed nothing; its `code` is stable and meant for \
-programs.
+**Answers** are JSON:API documents. A refusal (4xx, 507, and 503 with another code than `outcome_unknown`) changed nothing; \
+its `code` is stable and meant for programs.
 
-**Limits.** A request with a valid key spends from its tenant's limit, any other one from its address's. `RateLimit-Policy` and `RateLimit` say how it \
-stands; they are absent where the operator set no limit.
+**Limits.** A request with a valid key spends from its tenant's limit, any other one from its address's. `RateLimit-Policy` \
+and `RateLimit` say how it stands; they are absent where the operator set no limit.
 
 In the examples `KEY` is an API key, and `data/tls/cert.pem` the certificate that the server made for itself.";
+
+const ABOUT_KEY: &str = "`Authorization: Bearer odo_…`. A key has one or more scopes: `read` (read and list counters), \
+    `increment` (take integers), `manage` (create, set and delete counters; make, list and revoke keys). No scope contains \
+    another.";
+
+const ABOUT_PASSWORD: &str = "`Authorization: Basic` with the tenant's name and password, for its keys and itself only; so a \
+    lost key can be replaced. Failures are throttled for each address and each name.";
+
+const ABOUT_ONCE: &str = "Makes the request safe to send again: the same request with the same key is answered as the first \
+    one was, with `Idempotency-Replayed: true`, for at least 24 hours. 1 to 255 visible ASCII characters. Another request with \
+    the same key is refused; what was refused is not remembered.";
+
+const ABOUT_MATCH: &str = "Only if the counter still has this `ETag` (or one of several, or `*`: if it exists). Otherwise 412, \
+    and nothing is changed.";
+
+const ABOUT_TAG: &str = "The counter's state: different after each change, and never the same again, not for a counter that \
+    was deleted and created anew either.";
 
 /// The document.
 #[must_use]
@@ -140,12 +158,9 @@ fn components() -> Components {
     for (name, about, schema, example) in shared_headers() {
         components.headers.insert(name.to_owned(), RefOr::T(header(about, schema, example)));
     }
-    let key = "`Authorization: Bearer odo_…`. A key has one or more scopes: `read` (read and list counters), `increment` (take integers), `manage` \
-               (create, set and delete counters; make, list and revoke keys). No scope contains another.";
-    let password = "`Authorization: Basic` with the tenant's name and password, for its keys and itself only; so a lost key can be replaced. Failures are \
-                    throttled for each address and each name.";
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("odo_…").description(Some(key));
-    let basic: Http = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some(password)).build();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("odo_…");
+    let bearer = bearer.description(Some(ABOUT_KEY));
+    let basic: Http = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some(ABOUT_PASSWORD)).build();
     components.add_security_scheme(KEY, utoipa::openapi::security::SecurityScheme::Http(bearer.build()));
     components.add_security_scheme(PASSWORD, utoipa::openapi::security::SecurityScheme::Http(basic));
     components
@@ -154,11 +169,8 @@ fn components() -> Components {
 fn shared_parameters() -> [(&'static str, ParameterIn, Param); 6] {
     let name = Kind::Text(1, CounterName::MAX_BYTES, Some(resources::COUNTER_NAME));
     let key = Kind::Text(16, 16, Some(resources::KEY_ID));
-    let once = "Makes the request safe to send again: the same request with the same key is answered as the first one was, with `Idempotency-Replayed: true`, \
-                for at least 24 hours. 1 to 255 visible ASCII characters. Another request with the same key is refused; what was refused is not remembered.";
-    let matches = "Only if the counter still has this `ETag` (or one of several, or `*`: if it exists). Otherwise 412, and nothing is changed.";
-    let once = Param::optional("Idempotency-Key", Kind::Text(1, 255, Some("^[!-~]+$")), once);
-    let matches = Param::optional("If-Match", Kind::Any, matches);
+    let once = Param::optional("Idempotency-Key", Kind::Text(1, 255, Some("^[!-~]+$")), ABOUT_ONCE);
+    let matches = Param::optional("If-Match", Kind::Any, ABOUT_MATCH);
     let size = Param::optional("page[size]", Kind::Whole(1, 100), "How many at most, 1 to 100; 20 if it is not given.");
     let after = Param::optional(
         "page[after]",
@@ -184,7 +196,6 @@ fn shared_headers() -> [SharedHeader; 9] {
     let text = |pattern: &str| string().pattern(Some(pattern)).into();
     let policy = "The limit that the request was taken from: how many at once, refilled in how many seconds.";
     let limit = "How that limit stands: how many are left, and in how many seconds it is full again.";
-    let tag = "The counter's state: different after each change, and never the same again, not for a counter that was deleted and created anew either.";
     [
         (
             "X-Request-Id",
@@ -195,7 +206,7 @@ fn shared_headers() -> [SharedHeader; 9] {
         ("RateLimit-Policy", policy, text(r#"^"(tenant|client|name)";q=[0-9]+;w=[0-9]+$"#), r#""tenant";q=2000;w=2"#),
         ("RateLimit", limit, text(r#"^"(tenant|client|name)";r=[0-9]+;t=[0-9]+$"#), r#""tenant";r=1999;t=1"#),
         ("Retry-After", "In how many seconds to try again.", schema::whole(1, u64::from(u32::MAX)).into(), "1"),
-        ("ETag", tag, text(resources::ENTITY_TAG), r#""3-17""#),
+        ("ETag", ABOUT_TAG, text(resources::ENTITY_TAG), r#""3-17""#),
         ("Location", "Where the new resource is.", text("^/api/v1/"), "/api/v1/counters/invoices"),
         (
             "Idempotency-Replayed",

@@ -37,7 +37,7 @@ pub(super) struct Op {
     builder: OperationBuilder,
     about: String,
     needs: Option<Needs>,
-    command: &'static str,
+    words: &'static str,
     answers: Vec<(StatusCode, ResponseBuilder)>,
     refusals: Vec<Row>,
 }
@@ -57,8 +57,8 @@ impl Op {
             Route::Open(_) => None,
         };
         let refusals = refusals::always().into_iter().chain(needs.into_iter().flat_map(refusals::caller)).collect();
-        let (builder, about, command) = (OperationBuilder::new(), String::new(), "");
-        Some(Self { method, path, builder, about, needs, command, answers: vec![], refusals })
+        let (builder, about, words) = (OperationBuilder::new(), String::new(), "");
+        Some(Self { method, path, builder, about, needs, words, answers: vec![], refusals })
     }
 
     /// Its name for generated clients, and what it does in a few words.
@@ -73,9 +73,9 @@ impl Op {
         self
     }
 
-    /// A command that runs as it stands, after the first of the tour in README: what follows `curl` and the certificate.
-    pub(super) fn curl(mut self, words: &'static str) -> Self {
-        self.command = words;
+    /// What a command has to send beside the key, as curl takes it.
+    pub(super) fn sending(mut self, words: &'static str) -> Self {
+        self.words = words;
         self
     }
 
@@ -152,7 +152,7 @@ impl Op {
 
     /// Puts it into the document.
     pub(super) fn finish(self, paths: &mut Paths, components: &mut Components) {
-        let Self { method, path, mut builder, about, needs, command, answers, refusals } = self;
+        let Self { method, path, mut builder, about, needs, words, answers, refusals } = self;
         let limited = refusals.iter().any(|row| row.status == StatusCode::TOO_MANY_REQUESTS);
         for (status, mut response) in answers {
             response = response.header_ref("X-Request-Id", shared_header("X-Request-Id"));
@@ -167,11 +167,31 @@ impl Op {
             components.responses.entry(name.clone()).or_insert_with(|| RefOr::T(refusal(status, &rows)));
             builder = builder.response(status.as_str(), Ref::from_response_name(name));
         }
+        let command = command(&method, path, needs, words);
         let needed = needs.map(needed).unwrap_or_default();
-        let about = format!("{about}{needed}\n\n```sh\ncurl -sS --cacert data/tls/cert.pem {command}\n```");
+        let about = format!("{about}{needed}\n\n```sh\n{command}\n```");
         let operation = builder.description(Some(about)).securities(Some(security(needs))).build();
         paths.add_path_operation(path, vec![method], operation);
     }
+}
+
+/// A command that runs as it stands, after the first of the tour in README, with a key in `KEY` and the id of one in `KEY_ID`.
+fn command(method: &HttpMethod, path: &str, needs: Option<Needs>, words: &str) -> String {
+    let mut command = "curl -sS --cacert data/tls/cert.pem".to_owned();
+    match method {
+        HttpMethod::Put => command.push_str(" -X PUT"),
+        HttpMethod::Delete => command.push_str(" -X DELETE"),
+        _ => {}
+    }
+    if needs.is_some_and(Needs::takes_key) {
+        command.push_str(r#" -H "Authorization: Bearer $KEY""#);
+    }
+    for part in [words, "https://localhost:8443"].into_iter().filter(|part| !part.is_empty()) {
+        command.push(' ');
+        command.push_str(part);
+    }
+    command.push_str(&path.replace("{name}", "invoices").replace("{id}", "$KEY_ID"));
+    command
 }
 
 fn security(needs: Option<Needs>) -> Vec<SecurityRequirement> {

@@ -180,7 +180,8 @@ pub(super) fn example_page(kind: &str, id: &str, attributes: Json) -> Json {
 
 /// A counter's attributes, as an example.
 pub(super) fn example_counter(value: u64) -> Json {
+    let (max, created_at) = (Value::DEFAULT_MAX.get(), "2026-11-24T09:00:00Z");
     json!({
-        "value": value, "start": 0, "step": 1, "min": 0, "max": Value::DEFAULT_MAX.get(), "rewindable": false, "created_at": "2026-11-24T09:00:00Z",
+        "value": value, "start": 0, "step": 1, "min": 0, "max": max, "rewindable": false, "created_at": created_at,
     })
 }

@@ -147,7 +147,9 @@ pub(super) fn parameters(params: &[Param], media: Media, open: bool) -> Schema {
         .property("type", any("The type of the resource; it is not looked at."))
         .required("attributes");
     let data = data.property("attributes", object);
-    ObjectBuilder::new().property("data", data).required("data").into()
+    let document = ObjectBuilder::new().property("data", data);
+    // A document without data has no parameters, which is enough where none is required.
+    if params.iter().any(|param| param.required) { document.required("data").into() } else { document.into() }
 }
 
 /// An example of such a body.
@@ -175,8 +177,9 @@ fn plain(kind: Kind) -> Object {
     match kind {
         Kind::Whole(min, max) => whole(min, max),
         Kind::Text(min, max, pattern) => string().min_length(Some(min)).max_length(Some(max)).pattern(pattern).build(),
+        // A schema counts characters, and one may have four bytes.
         Kind::Secret(min, max) => string()
-            .min_length(Some(min))
+            .min_length(Some(min.div_ceil(4)))
             .max_length(Some(max))
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
             .build(),

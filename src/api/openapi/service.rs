@@ -20,7 +20,6 @@ fn words<const N: usize>(about: &str, words: [&str; N]) -> ResponseBuilder {
 pub(super) fn livez(op: Op) -> Op {
     op.named(TAG, "isAlive", "Is the process alive?")
         .about("Always answered at once, without a look at the store. For a supervisor's liveness check.")
-        .curl("https://localhost:8443/livez")
         .answers_with(StatusCode::OK, words("It is.", ["alive\n"]))
 }
 
@@ -28,7 +27,6 @@ pub(super) fn readyz(op: Op) -> Op {
     let not = words("It does not, and why not.", ["draining\n", "disk_low\n", "overloaded\n", "poisoned\n"]);
     op.named(TAG, "isReady", "Does it take increments?")
         .about("One word. For a load balancer: 503 means that changes would be refused now; reads may go on.")
-        .curl("https://localhost:8443/readyz")
         .answers_with(StatusCode::OK, words("It does.", ["ready\n"]))
         .answers_with(StatusCode::SERVICE_UNAVAILABLE, not)
 }
@@ -44,7 +42,6 @@ pub(super) fn openapi(op: Op) -> Op {
         ResponseBuilder::new().description("OpenAPI 3.1.").content("application/json", Content::new(Some(schema)));
     op.named(TAG, "readOpenapi", "This document.")
         .about("The whole API for generators of clients and testers, as of this version.")
-        .curl("https://localhost:8443/openapi.json")
         .answers_with(StatusCode::OK, response)
 }
 
@@ -52,6 +49,5 @@ pub(super) fn docs(op: Op) -> Op {
     let response = ResponseBuilder::new().description("HTML.").content("text/html", Content::new(Some(string())));
     op.named(TAG, "readDocs", "This document for people.")
         .about("A page to read and to try every operation. Whatever it loads comes from this server.")
-        .curl("https://localhost:8443/docs")
         .answers_with(StatusCode::OK, response)
 }

@@ -28,7 +28,7 @@ fn credentials() -> [Param; 2] {
 
 fn password() -> String {
     format!(
-        "8 to {MAX_BYTES} bytes of UTF-8, not among the most common passwords. The operator may ask for more, or for less."
+        "8 to {MAX_BYTES} bytes of UTF-8, not among the most common passwords. The operator may ask for more or less."
     )
 }
 
@@ -37,11 +37,15 @@ fn api_key() -> String {
 }
 
 pub(super) fn register_user(op: Op) -> Op {
+    let new = example("user", "1", json!({ "api_key": api_key() }));
     op.named(TAG, "registerUser", "Register a tenant, as before.")
-        .about("The route of the application that Odometer replaces. The key can do everything, and is shown in this answer and never again.")
-        .curl("-d username=alice -d password=correct-horse-battery https://localhost:8443/users/create")
+        .about(
+            "The route of the application that Odometer replaces. The key can do everything, \
+                and is shown in this answer and never again.",
+        )
+        .sending("-d username=alice -d password=correct-horse-battery")
         .body("user", &credentials(), true)
-        .answers(StatusCode::OK, "The new tenant and its key.", "User", example("user", "1", json!({ "api_key": api_key() })))
+        .answers(StatusCode::OK, "The new tenant and its key.", "User", new)
         .refuses(refusals::invalid(["invalid_username", "invalid_password", "invalid_parameter", "username_taken"]))
         .refuses([refusals::limited(), refusals::changing()].concat())
 }
@@ -52,7 +56,7 @@ pub(super) fn register(op: Op) -> Op {
     name.example = Some("bob".into());
     op.named(TAG, "registerTenant", "Register a tenant.")
         .about("The key can do everything, and is shown in this answer and never again.")
-        .curl("-d username=bob -d password=correct-horse-battery https://localhost:8443/api/v1/tenants")
+        .sending("-d username=bob -d password=correct-horse-battery")
         .body("tenant", &[name, password], false)
         .answers(
             StatusCode::CREATED,
@@ -68,12 +72,12 @@ pub(super) fn register(op: Op) -> Op {
 
 pub(super) fn read(op: Op) -> Op {
     let attributes = json!({
-        "username": "alice", "created_at": "2026-11-24T09:00:00Z", "counters": { "count": 1, "limit": 1000 }, "keys": { "count": 2, "limit": 100 },
+        "username": "alice", "created_at": "2026-11-24T09:00:00Z",
+        "counters": { "count": 1, "limit": 1000 }, "keys": { "count": 2, "limit": 100 },
         "rate_limit": "1000/s:2000",
     });
     op.named(TAG, "readTenant", "Read what is known of the tenant.")
         .about("The tenant is whoever the key or the name says.")
-        .curl(r#"-H "Authorization: Bearer $KEY" https://localhost:8443/api/v1/tenant"#)
         .answers(StatusCode::OK, "The tenant.", "Tenant", example("tenant", "1", attributes))
         .refuses([refusals::parameters(), refusals::asking()].concat())
 }
@@ -90,7 +94,7 @@ pub(super) fn change_password(op: Op) -> Op {
     ];
     op.named(TAG, "changePassword", "Change the password.")
         .about("The old one is refused from the next request on.")
-        .curl("-X PUT -u bob:correct-horse-battery -d new_password=staple-battery-horse https://localhost:8443/api/v1/tenant/password")
+        .sending("-u bob:correct-horse-battery -d new_password=staple-battery-horse")
         .body("tenant", &params, false)
         .answers_nothing("It is changed.")
         .refuses(refusals::invalid(["invalid_password", "invalid_parameter"]))
@@ -99,8 +103,11 @@ pub(super) fn change_password(op: Op) -> Op {
 
 pub(super) fn delete(op: Op) -> Op {
     op.named(TAG, "deleteTenant", "Delete the tenant.")
-        .about("Its keys are refused from then on, its counters are gone, and its name is free again. There is no way back.")
-        .curl("-X DELETE -u bob:staple-battery-horse https://localhost:8443/api/v1/tenant")
+        .about(
+            "Its keys are refused from then on, its counters are gone, and its name is free again. \
+                There is no way back.",
+        )
+        .sending("-u bob:staple-battery-horse")
         .answers_nothing("It is gone.")
         .refuses([refusals::parameters(), refusals::body(), refusals::changing()].concat())
 }

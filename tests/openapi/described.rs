@@ -11,7 +11,7 @@ use super::support::client::Protocol;
 use super::support::server::TestServer;
 use super::support::workload::runtime;
 use super::support::{say, setting};
-use super::{operations, served};
+use super::{document, operations};
 
 #[test]
 fn the_operations_are_the_routes() {
@@ -43,8 +43,7 @@ fn the_codes_are_those_of_readme() {
         // The port without TLS answers this, and the document is not about that port.
         .filter(|(_, code)| code != "https_required")
         .collect();
-    let document = served();
-    let responses = document["components"]["responses"].as_object().expect("an object of responses");
+    let responses = document()["components"]["responses"].as_object().expect("an object of responses");
     let described: BTreeSet<(String, String)> = responses
         .iter()
         .flat_map(|(name, response)| {
