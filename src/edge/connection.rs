@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::activity::Activity;
 use super::guard::{self, Guard};
 use super::observe::{Observer, new_request_id};
 use super::plain;
@@ -136,10 +137,15 @@ async fn http2<S>(stream: S, observer: Observer, peer: SocketAddr, mut drain: wa
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(move |request| {
-        let observer = observer.clone();
+    let activity = Activity::start();
+    let service = service_fn(|request| {
+        let (observer, ticket) = (observer.clone(), activity.begin());
         let refusal = refuse_head(&request);
-        async move { Ok::<_, Infallible>(observer.answer(peer.ip(), request, refusal).await) }
+        async move {
+            let answer = observer.answer(peer.ip(), request, refusal).await;
+            drop(ticket);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -150,11 +156,16 @@ where
         .keep_alive_timeout(Duration::from_secs(8))
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    tokio::select! {
+    // A request that crossed the goodbye is still answered, and an answer that was not taken yet may still be. How long a drain takes is not for one
+    // connection to say.
+    let rest = tokio::select! {
         _ = connection.as_mut() => return,
-        _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
+        _ = drain.wait_for(|draining| *draining) => Duration::MAX,
+        () = activity.idle(guard::HEAD, guard::IDLE) => guard::WRITE,
+    };
+    connection.as_mut().graceful_shutdown();
+    let rest = if activity.has_begun() { rest } else { guard::LINGER };
+    let _ = timeout(rest, connection).await;
 }
 
 /// What is wrong with a head that the library took, in HTTP/1.1's own rules.

@@ -16,13 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection may be idle between two requests.
-const IDLE: Duration = Duration::from_secs(75);
+pub(super) const IDLE: Duration = Duration::from_secs(75);
 /// How long a head may take from its first byte.
-const HEAD: Duration = Duration::from_secs(8);
+pub(super) const HEAD: Duration = Duration::from_secs(8);
 /// How long a peer may take nothing of an answer.
-const WRITE: Duration = Duration::from_secs(8);
+pub(super) const WRITE: Duration = Duration::from_secs(8);
 /// How long a peer may go on sending after the last answer.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// More than the largest head.
 const RECENT_BYTES: usize = 96 * 1024;
 const FAR: Duration = Duration::from_secs(86_400);

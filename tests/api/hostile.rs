@@ -245,6 +245,29 @@ fn http_on_the_tls_port_is_told_so() {
     api.stop();
 }
 
+/// README, Limits: 8 s from the handshake to the first request, over HTTP/2 too, where the library itself would wait for ever.
+#[test]
+fn http2_without_a_request_is_cut() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // HEADERS of a GET that announce more of them.
+    const HEADERS: &[u8] = &[0, 0, 1, 1, 1, 0, 0, 0, 1, 0x82];
+    let api = Api::start();
+    let opened = [&[][..], &[&PREFACE[..9]], &[PREFACE, SETTINGS], &[PREFACE, SETTINGS, HEADERS]];
+    let cut = opened.map(async |pieces| {
+        let mut stream = api.endpoint.open(&api.endpoint.tls(&[b"h2"])).await.expect("the handshake succeeds");
+        stream.write_all(&pieces.concat()).await.expect("the server reads");
+        stream.flush().await.expect("the server reads");
+        let reading = async { while matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {} };
+        (pieces.concat(), tokio::time::timeout(DEADLINE + Duration::from_secs(3), reading).await)
+    });
+    for (sent, end) in api.runtime.block_on(join_all(cut)) {
+        assert!(end.is_ok(), "still open after {:?}", sent.escape_ascii().to_string());
+    }
+    assert_eq!(api.ask(Protocol::Http2, "GET", "/livez", &[], "").status, 200);
+    api.stop();
+}
+
 /// A peer that has its last answer and keeps its end open does not keep its place: who comes next is served.
 #[test]
 fn an_ended_connection_gives_its_place_back() {
