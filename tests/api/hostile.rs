@@ -245,6 +245,18 @@ fn http_on_the_tls_port_is_told_so() {
     api.stop();
 }
 
+/// What follows an HTTP/1.0 request that wanted to go on is refused in that version, and no less completely.
+#[test]
+fn nonsense_behind_an_old_request_gets_a_document_too() {
+    let api = Api::start();
+    let old = b"GET /livez HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n";
+    let answers = answers_of(&send(&api, &[&old[..], b"\x00nonsense\r\n\r\n"].concat()));
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert_eq!(answers[0].status, 200);
+    assert_refusal(&answers[1], 400, "malformed_request", "behind HTTP/1.0");
+    api.stop();
+}
+
 /// README, Limits: 8 s from the handshake to the first request, over HTTP/2 too, where the library itself would wait for ever.
 #[test]
 fn http2_without_a_request_is_cut() {
