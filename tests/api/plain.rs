@@ -35,6 +35,9 @@ fn a_bare_get_is_sent_to_https() {
             assert_eq!(answer.header("location"), format!("https://{there}:{https}{target}"), "{host}");
         }
     }
+    // Whatever a path is, `Location` is a URI.
+    let odd = ask(&api, "GET /caf\u{e9}?v\u{e4}lue={5} HTTP/1.1\r\nHost: localhost", "");
+    assert_eq!(odd.header("location"), format!("https://localhost:{https}/caf%C3%A9?v%C3%A4lue=%7B5%7D"));
     let head = b"HEAD /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let reply = api.runtime.block_on(over_tcp(api.server.http(), &[head], DEADLINE)).text();
     assert!(reply.starts_with("HTTP/1.1 308 ") && reply.ends_with("\r\n\r\n"), "HEAD has no body: {reply}");
