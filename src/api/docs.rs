@@ -1,6 +1,6 @@
 //! `/docs`: the API as a page, and the files that the page loads.
 //!
-//! Job: [`answer`]. Invariant: whatever the page needs comes from this binary, and the policy that is sent with it lets a browser load nothing else and run no
+//! Job: `answer`. Invariant: whatever the page needs comes from this binary, and the policy that is sent with it lets a browser load nothing else and run no
 //! script that stands in the page; `docs/README.md` says where the files come from.
 //! Must never: put anything of a request into a page.
 

@@ -2,7 +2,7 @@
 //!
 //! Job: [`Desk`] gives the deciders the newest records, takes what they write, and knows at the end of a turn what changed. Two kinds of records
 //! are written and never decided on, members and pages of answers: these pass through without staying in memory.
-//! Invariant: a record is read only when it is in memory; [`Desk::missing`] says which is not.
+//! Invariant: a record is read only when it is in memory; `Desk::missing` says which is not.
 //! Must never: show anything to readers before it is durable.
 
 use super::decide::Needs;

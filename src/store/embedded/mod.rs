@@ -12,7 +12,7 @@
 //!  ├ journal.rs    one frame, one fdatasync          ├ state.rs      sled
 //!  └ frame.rs, key.rs, record.rs  bytes              └ disk.rs       what a disk owes
 //! ```
-//! Job: answer the verbs of [`Store`], warm reads without a lock, everything else through the queue.
+//! Job: answer the verbs of [`Store`](super::Store), warm reads without a lock, everything else through the queue.
 //! Invariant: an answer is durable. Must never: touch sled or the journal from a caller's thread.
 
 pub mod answers;
