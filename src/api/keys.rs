@@ -17,7 +17,7 @@ use crate::tenant::{KeyId, KeyLabel, Scopes};
 /// How many keys a tenant may have, expired ones among them.
 pub(super) const MOST_KEYS: u32 = 100;
 /// The longest time that `expires_in` takes: ten years, in seconds.
-const LONGEST_LIFE_S: u64 = 315_360_000;
+pub(super) const LONGEST_LIFE_S: u64 = 315_360_000;
 
 pub(super) async fn list(call: &Call<'_>, caller: &Caller) -> Result<Answer, ApiError> {
     let params = call.query()?;

@@ -14,7 +14,7 @@ use super::syntax::{Json, Media, media_type, members, pairs};
 use crate::counter::{MAX_COUNT, Value};
 
 /// The most entries of a page of a list, and how many there are if nobody says.
-const PAGE_SIZES: (u64, u64) = (100, 20);
+pub(super) const PAGE_SIZES: (u64, u64) = (100, 20);
 
 /// The parameters of a request, each name once.
 #[derive(Clone, Debug, Default)]

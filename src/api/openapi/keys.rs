@@ -9,10 +9,10 @@ use super::operation::Op;
 use super::refusals;
 use super::resources::{example, example_page};
 use super::schema::{Kind, Param};
+use crate::api::keys::LONGEST_LIFE_S;
 use crate::tenant::KeyLabel;
 
 const TAG: &str = "keys";
-const TEN_YEARS_S: u64 = 315_360_000;
 
 fn attributes() -> Json {
     let created_at = "2026-11-24T09:00:00Z";
@@ -33,8 +33,8 @@ pub(super) fn create(op: Op) -> Op {
         ),
         Param::optional(
             "expires_in",
-            Kind::Whole(1, TEN_YEARS_S),
-            format!("The same in seconds from now, 1 to {TEN_YEARS_S} (ten years)."),
+            Kind::Whole(1, LONGEST_LIFE_S),
+            format!("The same in seconds from now, 1 to {LONGEST_LIFE_S} (ten years)."),
         ),
     ];
     let mut new = attributes();

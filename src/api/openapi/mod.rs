@@ -32,6 +32,9 @@ use utoipa::openapi::{
 use self::operation::{KEY, Op, PASSWORD, header, parameter};
 use self::schema::{Kind, Param, string};
 use super::docs::File;
+use super::once::MAX_KEY_CHARS;
+use super::params::PAGE_SIZES;
+use super::payload::MAX_BODY_BYTES;
 use super::route::{Guarded, Listener, Open, Route, TABLE};
 use crate::counter::CounterName;
 
@@ -53,6 +56,9 @@ its `code` is stable and meant for programs.
 and `RateLimit` say how it stands; they are absent where the operator set no limit.
 
 In the examples `KEY` is an API key, and `data/tls/cert.pem` the certificate that the server made for itself.";
+
+// What the texts say in figures.
+const _: () = assert!(MAX_BODY_BYTES == 4096 && MAX_KEY_CHARS == 255 && CounterName::MAX_BYTES == 128);
 
 const ABOUT_KEY: &str = "`Authorization: Bearer odo_…`. A key has one or more scopes: `read` (read and list counters), \
     `increment` (take integers), `manage` (create, set and delete counters; make, list and revoke keys). No scope contains \
@@ -169,9 +175,11 @@ fn components() -> Components {
 fn shared_parameters() -> [(&'static str, ParameterIn, Param); 6] {
     let name = Kind::Text(1, CounterName::MAX_BYTES, Some(resources::COUNTER_NAME));
     let key = Kind::Text(16, 16, Some(resources::KEY_ID));
-    let once = Param::optional("Idempotency-Key", Kind::Text(1, 255, Some("^[!-~]+$")), ABOUT_ONCE);
+    let once = Param::optional("Idempotency-Key", Kind::Text(1, MAX_KEY_CHARS, Some("^[!-~]+$")), ABOUT_ONCE);
     let matches = Param::optional("If-Match", Kind::Any, ABOUT_MATCH);
-    let size = Param::optional("page[size]", Kind::Whole(1, 100), "How many at most, 1 to 100; 20 if it is not given.");
+    let (most, usual) = PAGE_SIZES;
+    let about_size = format!("How many at most, 1 to {most}; {usual} if it is not given.");
+    let size = Param::optional("page[size]", Kind::Whole(1, most), about_size);
     let after = Param::optional(
         "page[after]",
         name,
