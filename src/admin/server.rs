@@ -104,7 +104,11 @@ fn answer(stream: &UnixStream, user: u32, store: &EmbeddedStore, runtime: &tokio
                 reply(stream, &Reply::Error(problem))
             }
         },
-        Err(error) => reply(stream, &Reply::Error(format!("the request can not be read: {error}"))),
+        // What was sent is not repeated, as everywhere: it may hold what was meant for elsewhere.
+        Err(error) => {
+            let place = format!("the request can not be read, at its character {}", error.column());
+            reply(stream, &Reply::Error(place))
+        }
     }
 }
 
