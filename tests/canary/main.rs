@@ -130,6 +130,7 @@ fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched)
     );
     assert!(to.exists(), "the backup was not made: {:?}", searched.texts.last());
     wait_for_backup(&server);
+    story.hang_up();
     let written = server.stop();
     searched.add("stdout", written.log.join("\n"));
     searched.add("stderr", written.stderr);
