@@ -75,7 +75,7 @@ async function ask(path, parameters, key) {
   }
 }
 
-const [counter = "invoices", order = "order-4711.key"] = process.argv.slice(2);
+const [counter = "invoices", order = "order-4711.txt"] = process.argv.slice(2);
 const key = keyOf(order);
 const increment = `/api/v1/counters/${encodeURIComponent(counter)}/increment`;
 let answer = await ask(increment, {}, key);

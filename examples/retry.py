@@ -78,7 +78,7 @@ def ask(until, path, parameters, key=None):
 
 
 counter = sys.argv[1] if len(sys.argv) > 1 else "invoices"
-order = sys.argv[2] if len(sys.argv) > 2 else "order-4711.key"
+order = sys.argv[2] if len(sys.argv) > 2 else "order-4711.txt"
 key, until = key_of(order), time.monotonic() + LIMIT
 increment = f"/api/v1/counters/{quote(counter, safe='')}/increment"
 status, headers, document, code = ask(until, increment, {}, key)

@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(60); // all of them: no later try is
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let counter = env::args().nth(1).unwrap_or_else(|| "invoices".to_owned());
-    let key = key_of(&env::args().nth(2).unwrap_or_else(|| "order-4711.key".to_owned()))?;
+    let key = key_of(&env::args().nth(2).unwrap_or_else(|| "order-4711.txt".to_owned()))?;
     let (increment, until) = (format!("/api/v1/counters/{counter}/increment"), Instant::now() + LIMIT);
     let (mut status, mut headers, mut document) = ask(&increment, Some(&key), &json!({}), until).await?;
     if document["errors"][0]["code"] == "counter_not_found" {
