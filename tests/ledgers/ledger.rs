@@ -302,7 +302,7 @@ impl Ledger {
     fn check_list(&self, size: u64, answer: &Answer) -> Result<(), String> {
         let shown = usize::try_from(size).expect("a page is small");
         let data: Vec<Value> = self.counters.iter().take(shown).map(|(name, one)| one.resource(name)).collect();
-        let last = self.counters.keys().take(shown).last().filter(|_| self.counters.len() > shown);
+        let last = self.counters.keys().take(shown).next_back().filter(|_| self.counters.len() > shown);
         check_page(answer, &json!(data), COUNTERS, size, last)
     }
 
@@ -325,7 +325,7 @@ impl Ledger {
             });
             data.push(json!({ "id": id, "type": "key", "attributes": attributes }));
         }
-        let last = self.keys.keys().take(shown).last().filter(|_| self.keys.len() > shown);
+        let last = self.keys.keys().take(shown).next_back().filter(|_| self.keys.len() > shown);
         check_page(answer, &json!(data), KEYS, size, last)
     }
 
