@@ -246,7 +246,7 @@ impl ApiError {
             }
             Self::Poisoned => "An earlier write failed. Nothing was changed; try again after the restart.".to_owned(),
             Self::OutcomeUnknown => {
-                "A write failed: this change may or may not have happened. Read the counter before you try again."
+                "A write failed: this change may or may not have happened. With an Idempotency-Key, send it again as it was; without one, read first."
                     .to_owned()
             }
             Self::Internal(_) => "The request was not completed. Tell the operator the id of this error.".to_owned(),
