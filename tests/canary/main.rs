@@ -1,12 +1,13 @@
 //! Secrets in every place that a request has, right and wrong ones: none of them is found again in anything that the server writes or says.
 //!
-//! Job: `story` sends them, `secret` looks for them. Searched are all log files at the most verbose level, stdout and stderr of the server and of every
+//! Job: `story` and `places` send them, `secret` looks for them. Searched are all log files at the most verbose level, stdout and stderr of the server and of every
 //! command, `/metrics`, the head and body of every answer, and all files of the data folder, of backups and of what is restored from them.
 //! Invariant: the same search finds what was planted on purpose in the logs, the answers, the journal, the state and the backups.
 //! Must never: leave out an answer because it is a success; only the value of a new key is, in the one answer that shows it.
 //!
 //! `ODOMETER_CANARY_ROUNDS` (1; the long form is 10), `ODOMETER_SEED` (printed).
 
+mod places;
 mod secret;
 mod story;
 #[path = "../support/mod.rs"]
