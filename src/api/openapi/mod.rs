@@ -21,6 +21,7 @@ mod tenants;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use serde_json::Value as Json;
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::schema::Components;
 use utoipa::openapi::security::{Http, HttpAuthScheme, HttpBuilder};
@@ -198,7 +199,7 @@ fn shared_parameters() -> [(&'static str, ParameterIn, Param); 6] {
     ]
 }
 
-type SharedHeader = (&'static str, &'static str, RefOr<utoipa::openapi::Schema>, &'static str);
+type SharedHeader = (&'static str, &'static str, RefOr<utoipa::openapi::Schema>, Json);
 
 fn shared_headers() -> [SharedHeader; 9] {
     let text = |pattern: &str| string().pattern(Some(pattern)).into();
@@ -209,20 +210,25 @@ fn shared_headers() -> [SharedHeader; 9] {
             "X-Request-Id",
             "The request's id, in the log too: the one that was sent, or a new one.",
             text("^[!-~]{1,128}$"),
-            "597b7bbb2606396f0000000000000007",
+            "597b7bbb2606396f0000000000000007".into(),
         ),
-        ("RateLimit-Policy", policy, text(r#"^"(tenant|client|name)";q=[0-9]+;w=[0-9]+$"#), r#""tenant";q=2000;w=2"#),
-        ("RateLimit", limit, text(r#"^"(tenant|client|name)";r=[0-9]+;t=[0-9]+$"#), r#""tenant";r=1999;t=1"#),
-        ("Retry-After", "In how many seconds to try again.", schema::whole(1, u64::from(u32::MAX)).into(), "1"),
-        ("ETag", ABOUT_TAG, text(resources::ENTITY_TAG), r#""3-17""#),
-        ("Location", "Where the new resource is.", text("^/api/v1/"), "/api/v1/counters/invoices"),
+        (
+            "RateLimit-Policy",
+            policy,
+            text(r#"^"(tenant|client|name)";q=[0-9]+;w=[0-9]+$"#),
+            r#""tenant";q=2000;w=2"#.into(),
+        ),
+        ("RateLimit", limit, text(r#"^"(tenant|client|name)";r=[0-9]+;t=[0-9]+$"#), r#""tenant";r=1999;t=1"#.into()),
+        ("Retry-After", "In how many seconds to try again.", schema::whole(1, u64::from(u32::MAX)).into(), 1.into()),
+        ("ETag", ABOUT_TAG, text(resources::ENTITY_TAG), r#""3-17""#.into()),
+        ("Location", "Where the new resource is.", text("^/api/v1/"), "/api/v1/counters/invoices".into()),
         (
             "Idempotency-Replayed",
             "An earlier request was the same: nothing was changed this time.",
             schema::exactly("true").into(),
-            "true",
+            "true".into(),
         ),
-        ("WWW-Authenticate", "What to send instead.", string().into(), r#"Bearer realm="odometer""#),
-        ("Allow", "The methods that the path has.", string().into(), "GET, HEAD, PUT"),
+        ("WWW-Authenticate", "What to send instead.", string().into(), r#"Bearer realm="odometer""#.into()),
+        ("Allow", "The methods that the path has.", string().into(), "GET, HEAD, PUT".into()),
     ]
 }
