@@ -96,6 +96,10 @@ const ROT: [(&str, &str); 10] = [
     ("state", "seals missing"),
 ];
 
+/// Seeds of millions that found a fault when they were played first: a journal that was written to after a write of it had failed.
+const FOUND: [u64; 13] =
+    [54505, 66931, 103692, 226726, 464225, 520005, 653543, 685910, 773920, 786613, 881812, 897991, 960347];
+
 /// Plays a seed; a panic is a failure like another.
 fn play(seed: u64, bug: Option<Bug>) -> Result<Tally, Failure> {
     catch_unwind(AssertUnwindSafe(|| run(Plan::of(seed, bug)))).unwrap_or_else(|panic| {
@@ -138,6 +142,15 @@ fn ten_thousand_seeds_lose_and_repeat_nothing() {
     }
     let found: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
     assert!(found.is_empty(), "{} of {seeds} seeds failed: {found:?}", found.len());
+}
+
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for seed in FOUND {
+        if let Err(failure) = play(seed, None) {
+            panic!("seed {seed}: {}\n{:?}", failure.problem, failure.events);
+        }
+    }
 }
 
 /// Every seed of one of the workers.

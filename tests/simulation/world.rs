@@ -142,6 +142,8 @@ impl World {
                 self.site.power.tally("refused journal rot", "", "");
                 Ok(End::Ended)
             }
+            // The state and the journal at once: more than is promised, until one of them is put back.
+            Refusal::NoBase(_) if self.cause_to_heal() && self.rot.mend_journal(&self.site) => Ok(End::Ended),
             Refusal::NoBase(_) if self.cause_to_heal() && (self.plan.backups.is_none() || self.rot.backup) => {
                 self.site.power.tally("refused state rot", "", "");
                 Ok(End::Over)

@@ -293,7 +293,8 @@ impl<D: Disk> Committer<D> {
         let desk = &mut self.desk;
         let (increments, integers) = (std::mem::take(&mut desk.increments), std::mem::take(&mut desk.integers));
         let mut result = Ok(());
-        if desk.seal() {
+        // What expires is no reason to write where no change is taken: after a failed write nothing may be, ever.
+        if desk.seal(self.closed_to_changes.is_none()) {
             match self.journal.append(desk.changes()) {
                 Ok(_) => {
                     turn.committed = true;

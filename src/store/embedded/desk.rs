@@ -60,9 +60,10 @@ impl Desk {
         self.passing.push((key, record));
     }
 
-    /// Brings in what goes into the frame besides what was decided. Returns whether there is anything to commit.
-    pub(super) fn seal(&mut self) -> bool {
-        self.passing.extend(self.remembered.seal());
+    /// Brings in what goes into the frame besides what was decided, expired answers only if they are to `expire` now. Returns whether there is
+    /// anything to commit.
+    pub(super) fn seal(&mut self, expire: bool) -> bool {
+        self.passing.extend(self.remembered.seal(expire));
         !self.touched.is_empty() || !self.passing.is_empty()
     }
 

@@ -53,6 +53,8 @@ pub struct Journal<D: Disk> {
     spare: Option<D::File>,
     newest: D::File,
     buffer: Vec<u8>,
+    /// A write or a sync failed: nothing more is written, whoever asks.
+    failed: bool,
 }
 
 impl<D: Disk> Journal<D> {
@@ -95,6 +97,7 @@ impl<D: Disk> Journal<D> {
             spare: None,
             newest,
             buffer: Vec::with_capacity(1 << 16),
+            failed: false,
         })
     }
 
@@ -122,6 +125,15 @@ impl<D: Disk> Journal<D> {
     }
 
     fn write_buffer(&mut self, crc: u32) -> Result<Mark, AppendError> {
+        if self.failed {
+            return Err(AppendError::Failed(io::Error::other("an earlier write of the journal failed")));
+        }
+        let written = self.write_behind_the_last(crc);
+        self.failed = matches!(written, Err(AppendError::Failed(_)));
+        written
+    }
+
+    fn write_behind_the_last(&mut self, crc: u32) -> Result<Mark, AppendError> {
         let length = self.buffer.len() as u64;
         if self.offset + length > self.files.segment_bytes {
             self.roll()?;

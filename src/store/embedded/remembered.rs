@@ -154,9 +154,9 @@ impl Remembered {
         }
     }
 
-    /// What this commit has to write besides its records: the pages that were opened, and that expired ones are gone.
-    pub fn seal(&mut self) -> Vec<Change> {
-        let expired = |page: &&Page| page.age_s.saturating_add(RETENTION_S) < self.now_s;
+    /// What this commit has to write besides its records: the pages that were opened, and, if it is to `expire` them, that old ones are gone.
+    pub fn seal(&mut self, expire: bool) -> Vec<Change> {
+        let expired = |page: &&Page| expire && page.age_s.saturating_add(RETENTION_S) < self.now_s;
         let expiring = self.pages.iter().take(REMOVED_AT_ONCE).take_while(expired);
         let mut changes: Vec<Change> = expiring.map(|page| (Key::Answers(page.number), None)).collect();
         self.expiring = changes.len();
@@ -253,7 +253,7 @@ mod tests {
                 matches!(remembered.find(TENANT, &once(number)), Seen::Now(answered) if answered.key == once(number).key)
             );
         }
-        written(remembered.seal(), &mut disk);
+        written(remembered.seal(true), &mut disk);
         remembered.keep();
         assert_eq!(
             disk.iter().map(|(page, answers)| (*page, answers.list.len())).collect::<Vec<_>>(),
@@ -261,15 +261,15 @@ mod tests {
         );
         remembered.tick(RETENTION_S - 10);
         remembered.note(TENANT, &once(500), given());
-        written(remembered.seal(), &mut disk);
+        written(remembered.seal(true), &mut disk);
         remembered.keep();
         let mut remembered = Remembered::new(1000, disk.clone());
         assert_eq!(remembered.find(TENANT, &once(129)), Seen::Before(Key::Answers(2), 1));
         assert_eq!(remembered.find(TenantId(2), &once(129)), Seen::New);
         remembered.tick(10);
-        assert!(remembered.seal().is_empty(), "not before the day is over");
+        assert!(remembered.seal(true).is_empty(), "not before the day is over");
         remembered.tick(11);
-        written(remembered.seal(), &mut disk);
+        written(remembered.seal(true), &mut disk);
         remembered.keep();
         assert_eq!((remembered.len(), disk.len()), (1, 1));
         assert_eq!(remembered.find(TENANT, &once(129)), Seen::New);
@@ -280,7 +280,7 @@ mod tests {
     fn what_was_not_committed_is_not_remembered() {
         let mut remembered = Remembered::new(1000, Vec::new());
         remembered.note(TENANT, &once(1), given());
-        remembered.seal();
+        remembered.seal(true);
         remembered.forget();
         assert_eq!(
             (remembered.find(TENANT, &once(1)), remembered.len(), remembered.of_tenant.len()),
