@@ -65,6 +65,15 @@ impl Endpoint {
     pub(crate) async fn open(&self, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
+        self.shake_hands(connector, stream).await
+    }
+
+    /// TLS over a connection that the caller made.
+    pub(crate) async fn shake_hands(
+        &self,
+        connector: &TlsConnector,
+        stream: TcpStream,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").expect("localhost is a name");
         connector.connect(name, stream).await
     }

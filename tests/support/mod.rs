@@ -20,6 +20,7 @@ pub(crate) mod raw;
 pub(crate) mod segment;
 pub(crate) mod server;
 pub(crate) mod strace;
+pub(crate) mod wire;
 pub(crate) mod workload;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -100,5 +101,19 @@ impl Random {
     /// One of so many things.
     pub(crate) fn index(&mut self, count: usize) -> usize {
         usize::try_from(self.next() % count as u64).expect("smaller than a usize")
+    }
+
+    /// One of these.
+    pub(crate) fn pick<T: Copy>(&mut self, things: &[T]) -> T {
+        things[self.index(things.len())]
+    }
+
+    /// True once in so many times.
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
+        self.next().is_multiple_of(times)
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.next().to_be_bytes()[0]
     }
 }

@@ -1,8 +1,8 @@
 //! Finding and naming the processes that a test started, and collecting what they write.
 //!
 //! Invariant: a process is addressed through a pidfd opened while it cannot have been reaped. Output is read as it comes, so
-//! that a server never blocks on a full pipe. It must never look at processes outside the given one and those below it
-//! for anything but their parent.
+//! that a server never blocks on a full pipe, and every line is searched for secrets, kept or not. It must never look at
+//! processes outside the given one and those below it for anything but their parent.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -35,6 +35,12 @@ pub(crate) struct Output {
 pub(crate) struct Collected {
     pub(crate) log: Vec<String>,
     pub(crate) stderr: String,
+    /// How many lines came, kept or not.
+    pub(crate) lines: u64,
+    /// What no line may hold.
+    pub(crate) secrets: Vec<String>,
+    /// Lines that hold one of them.
+    pub(crate) told: Vec<String>,
     log_ended: bool,
 }
 
@@ -68,10 +74,14 @@ impl Output {
             for line in BufReader::new(stdout).split(b'\n') {
                 let Ok(line) = line else { break };
                 let line = String::from_utf8_lossy(&line).into_owned();
-                let is_problem = || ["warn", "WARN", "error", "ERROR"].iter().any(|level| line.contains(level));
-                if keep == Keep::All || !ready || is_problem() {
+                let mut collected = output.lock();
+                collected.lines += 1;
+                if collected.secrets.iter().any(|secret| line.contains(secret)) {
+                    collected.told.push(line.clone());
+                }
+                if keep == Keep::All || !ready || is_problem(&line) {
                     ready |= line.contains("\"ready\"");
-                    output.lock().log.push(line);
+                    collected.log.push(line);
                     output.changed.notify_all();
                 }
             }
@@ -89,6 +99,11 @@ impl Output {
             }
         })
     }
+}
+
+/// Whether a line, JSON or text, is a warning or an error. A refused request is neither, though it has an `error.code`.
+fn is_problem(line: &str) -> bool {
+    [r#""log.level":"warn""#, r#""log.level":"error""#, " WARN ", "ERROR "].iter().any(|level| line.contains(level))
 }
 
 pub(crate) fn open_pidfd(pid: u32) -> Option<OwnedFd> {

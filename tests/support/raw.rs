@@ -3,11 +3,11 @@
 //! Invariant: it sends exactly the given bytes and reads until the server closes or the deadline passes. It must never
 //! treat a reset as a test failure: cutting such a connection is a correct answer, and the caller decides.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::client::Endpoint;
@@ -41,6 +41,17 @@ pub(crate) async fn over_tcp(address: SocketAddr, pieces: &[&[u8]], deadline: Du
     let stream = TcpStream::connect(address).await.expect("the listener accepts");
     stream.set_nodelay(true).expect("TCP can send at once");
     talk(stream, pieces, deadline).await
+}
+
+/// A connection from one of the loopback's own addresses, `127.0.0.0/8`: a million short connections from a single one would
+/// run out of ports.
+pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    assert!(source.is_loopback() && address.ip().is_loopback(), "only loopback is ever a target");
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, pieces: &[&[u8]], deadline: Duration) -> Reply {

@@ -200,6 +200,10 @@ pub(crate) struct TestServer {
 pub(crate) struct Written {
     pub(crate) log: Vec<String>,
     pub(crate) stderr: String,
+    /// How many log lines there were, kept or not.
+    pub(crate) lines: u64,
+    /// Those that hold a secret, kept or not.
+    pub(crate) told: Vec<String>,
 }
 
 impl Written {
@@ -336,6 +340,11 @@ impl TestServer {
         self.output.lock().log.clone()
     }
 
+    /// From now on every log line is searched for these, also those that are not kept; see `Written::told`.
+    pub(crate) fn keep_secret(&self, secrets: impl IntoIterator<Item = String>) {
+        self.output.lock().secrets.extend(secrets);
+    }
+
     /// The newest of them.
     pub(crate) fn last_log(&self) -> Option<String> {
         self.output.lock().log.last().cloned()
@@ -416,7 +425,8 @@ impl TestServer {
             reader.join().expect("the reader of the output does not panic");
         }
         let output = self.output.lock();
-        Written { log: output.log.clone(), stderr: output.stderr.clone() }
+        let (lines, told) = (output.lines, output.told.clone());
+        Written { log: output.log.clone(), stderr: output.stderr.clone(), lines, told }
     }
 
     /// What there is to show when something goes wrong.
