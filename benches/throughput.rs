@@ -14,14 +14,12 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use std::os::unix::fs::FileExt;
 use support::client::Protocol;
 use support::lean::{Measured, Mode, NAMED, drive};
+use support::machine::{fdatasync_us, filesystem, machine, median, show};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
 use support::{number_setting, setting};
@@ -162,12 +160,6 @@ fn print_table(connections: usize, samples: &[Vec<Sample>; 5]) {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
-}
-
 /// CPU time of the server process so far, user and kernel.
 fn cpu_seconds(server: &TestServer) -> f64 {
     let pid = server.pid().expect("the server runs");
@@ -175,46 +167,4 @@ fn cpu_seconds(server: &TestServer) -> f64 {
     let after_name = stat.rsplit_once(") ").expect("the name is in brackets").1;
     let ticks = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().expect("a number"));
     ticks.sum::<f64>() / TICKS_PER_SECOND
-}
-
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |at| at.1);
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let build = if cfg!(debug_assertions) { ", DEBUG BUILD: the figures mean nothing" } else { "" };
-    format!("machine: {model}, {cores} cores, Linux {}{build}", kernel.trim())
-}
-
-/// The type of the filesystem that holds the folder: of all mounts above it the deepest, and of those the last.
-fn filesystem(folder: &Path) -> String {
-    let folder = folder.canonicalize().expect("the folder exists");
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let above = fields.filter(|fields| fields.len() > 2 && folder.starts_with(fields[1]));
-    above.max_by_key(|fields| fields[1].len()).map_or_else(|| "unknown".to_owned(), |fields| fields[2].to_owned())
-}
-
-/// The price of durability on this disk: one 4 KiB overwrite and fdatasync, median of 200.
-fn fdatasync_us(folder: &Path) -> f64 {
-    const BLOCK: [u8; 4096] = [7; 4096];
-    const BLOCKS: u64 = 64;
-    let file = File::create_new(folder.join("fdatasync")).expect("a new file in the bench folder");
-    for block in 0..BLOCKS {
-        file.write_all_at(&BLOCK, block * 4096).expect("the disk takes 256 KiB");
-    }
-    file.sync_all().expect("the disk syncs");
-    let once = |turn: u64| {
-        let started = Instant::now();
-        file.write_all_at(&BLOCK, turn % BLOCKS * 4096).and_then(|()| file.sync_data()).expect("the disk syncs");
-        started.elapsed().as_secs_f64() * 1e6
-    };
-    median((0..200).map(once).collect())
-}
-
-/// One line of the report.
-fn show(line: &str) {
-    // A closed pipe (`| head`) is no reason to fail.
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -156,7 +156,7 @@ fn write_key(request: &mut [u8]) {
 }
 
 /// The length of the whole answer, once its head is complete.
-fn answer_bytes(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn answer_bytes(bytes: &[u8]) -> Option<usize> {
     const LENGTH: &[u8] = b"\r\ncontent-length:";
     let head = find(bytes, b"\r\n\r\n")?;
     let at = bytes[..head].windows(LENGTH.len()).position(|window| window.eq_ignore_ascii_case(LENGTH));
