@@ -28,9 +28,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-const CLIENTS: u64 = 8;
+const CLIENTS: u64 = 16;
 /// The counters that the increments are spread over; the first one by the old route.
 const COUNTERS: [&str; 4] = ["default", "a", "b", "c"];
+/// How often a client goes away before it waits for its answer.
+const MOST_CUTS: usize = 2;
 /// How many connections send the same key at once.
 const AT_ONCE: usize = 4;
 const KILL_AFTER_MS: (u64, u64) = (50, 500);
@@ -62,6 +64,8 @@ struct Plan {
     stopped: Arc<AtomicBool>,
     /// Increments of each client at least.
     least: u64,
+    /// A client goes away once in so many tries that it could.
+    one_cut_in: u64,
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn cut_connections_leave_no_hole_and_no_duplicate() {
     let increments = number_setting("ODOMETER_RETRY_INCREMENTS", 200);
     say(&format!("retries: {increments} increments, ODOMETER_SEED={seed}"));
     let server = TestServer::builder().keep(Keep::Problems).start();
-    let (plan, _starts) = plan(&server, increments.div_ceil(CLIENTS));
+    let (plan, _starts) = plan(&server, increments.div_ceil(CLIENTS), 2);
     plan.stopped.store(true, Ordering::Relaxed);
     let given = runtime().block_on(run_clients(&plan, seed));
     assert_both_kinds(assert_complete("retries", &plan, &given));
@@ -86,7 +90,7 @@ fn kills_under_retries_leave_no_hole_and_no_duplicate() {
     let folder = TempDir::new().expect("a temporary folder");
     let mut server = server_on(&folder, SocketAddr::from((own_address(), 0)), &mut random).start();
     let address = server.public();
-    let (plan, starts) = plan(&server, 1);
+    let (plan, starts) = plan(&server, 1, 8);
     let load = {
         let plan = plan.clone();
         std::thread::spawn(move || runtime().block_on(run_clients(&plan, seed)))
@@ -111,7 +115,7 @@ fn one_key_on_several_connections_at_once_takes_one_number() {
     let keys = number_setting("ODOMETER_RETRY_INCREMENTS", 200).div_ceil(AT_ONCE as u64);
     say(&format!("retries, at once: {keys} keys on {AT_ONCE} connections each, ODOMETER_SEED={seed}"));
     let server = TestServer::builder().keep(Keep::Problems).start();
-    let (plan, _starts) = plan(&server, keys);
+    let (plan, _starts) = plan(&server, keys, 2);
     let mut random = Random::seeded(seed);
     let given = runtime().block_on(async {
         let mut clients: [Option<Client>; AT_ONCE] = Default::default();
@@ -168,7 +172,7 @@ fn wait_a_while(random: &mut Random) {
 }
 
 /// A tenant with its counters, each of which starts where `default` does.
-fn plan(server: &TestServer, least: u64) -> (Plan, watch::Sender<u64>) {
+fn plan(server: &TestServer, least: u64, one_cut_in: u64) -> (Plan, watch::Sender<u64>) {
     let endpoint = server.endpoint();
     let bearer = runtime().block_on(async {
         let key = register(&endpoint, "retries", 1).await.remove(0);
@@ -184,7 +188,7 @@ fn plan(server: &TestServer, least: u64) -> (Plan, watch::Sender<u64>) {
     });
     let (sender, starts) = watch::channel(0);
     let connector = endpoint.tls(&[b"http/1.1"]);
-    (Plan { endpoint, connector, bearer, starts, stopped: Arc::default(), least }, sender)
+    (Plan { endpoint, connector, bearer, starts, stopped: Arc::default(), least, one_cut_in }, sender)
 }
 
 async fn run_clients(plan: &Plan, seed: u64) -> Vec<Given> {
@@ -201,7 +205,10 @@ async fn run_client(plan: Plan, number: u64, mut random: Random) -> Vec<Given> {
     while (given.len() as u64) < plan.least || !plan.stopped.load(Ordering::Relaxed) {
         let (counter, change) = draw(&plan, &format!("{number}-{}", given.len()), &mut random);
         let mut seen = None;
-        for _ in 0..random.between(0, 2) {
+        for _ in 0..MOST_CUTS {
+            if random.between(1, plan.one_cut_in) > 1 {
+                continue;
+            }
             let moment = change.moment(&mut random);
             let cut = plan.cut(&change, moment, random.between(0, 1) == 0).await;
             seen = seen.max(cut);

@@ -14,6 +14,7 @@ mod story;
 mod support;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -27,6 +28,7 @@ use support::server::{Builder, TestServer};
 use support::{Random, number_setting, say};
 use tempfile::TempDir;
 
+const BACKUP_DEADLINE: Duration = Duration::from_secs(30);
 /// Everything, but for each look at a page of the state: a million lines of page numbers, among which the log would lose others.
 const LEVEL: &str = "trace,sled::pagecache=debug";
 
@@ -114,7 +116,7 @@ fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched)
     let http = free_ports().0;
     let server = builder(folder).flag("--http-listen", http.to_string()).start();
     let mut story = Story::of(&server, http, Random::seeded(seed));
-    plant(&mut story);
+    let key = plant(&mut story);
     for round in 0..usize::try_from(rounds).expect("a small number") {
         story.tell(Protocol::Http1, round * 2);
         story.tell(Protocol::Http2, round * 2 + 1);
@@ -130,7 +132,7 @@ fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched)
         &ended(odometer(["backup", "--data-dir"]).arg(server.data_dir()).arg("--to").arg(&to)),
     );
     assert!(to.exists(), "the backup was not made: {:?}", searched.texts.last());
-    wait_for_backup(&server);
+    wait_for_backup(&server, &mut story, &key);
     story.hang_up();
     let written = server.stop();
     searched.add("stdout", written.log.join("\n"));
@@ -138,18 +140,19 @@ fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched)
     story
 }
 
-/// An automatic backup that was begun after the story has to be there.
-fn wait_for_backup(server: &TestServer) {
+/// An automatic backup that was begun after the story has to be there. One is made only of what is new, so something is.
+fn wait_for_backup(server: &TestServer, story: &mut Story, key: &str) {
     let last = || server.metric("odometer_backup_last_success_timestamp_seconds");
-    let (before, until) = (last(), std::time::Instant::now() + std::time::Duration::from_secs(30));
+    let (before, until) = (last(), Instant::now() + BACKUP_DEADLINE);
     while last() == before || last().is_none() {
-        assert!(std::time::Instant::now() < until, "no automatic backup in 30 s");
-        std::thread::yield_now();
+        assert!(Instant::now() < until, "no automatic backup within {BACKUP_DEADLINE:?}");
+        let bearer = format!("Bearer {key}");
+        story.ask(Protocol::Http2, ("PUT", "/api/v1/integer/increment"), &[("authorization", &bearer)], "");
     }
 }
 
-/// Words that the contract shows, to see that the search sees.
-fn plant(story: &mut Story) {
+/// Words that the contract shows, to see that the search sees. Returns the key of who sent them.
+fn plant(story: &mut Story) -> String {
     let id = story.secrets.word("planted as a request's id", &mut story.random);
     let name = story.secrets.word("planted as a counter's name", &mut story.random);
     let body = "username=planter&password=correct-horse-battery-staple-7";
@@ -164,6 +167,7 @@ fn plant(story: &mut Story) {
     let path = format!("/api/v1/counters?name={name}");
     let made = story.ask(Protocol::Http1, ("POST", &path), &[("authorization", &bearer)], "");
     assert_eq!(made.status, 201, "{}", made.text());
+    key
 }
 
 /// Commands beside the server and after it, with secrets where somebody may have put them.

@@ -17,7 +17,6 @@ const KEY_LIMIT: u64 = 100;
 const MAX_COUNT: u64 = 1_000_000;
 pub(crate) const ALL_SCOPES: [&str; 3] = ["read", "increment", "manage"];
 
-/// A counter as it has to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Counter {
     pub(crate) shape: Shape,
@@ -26,7 +25,6 @@ pub(crate) struct Counter {
     pub(crate) tag: String,
 }
 
-/// A key as it has to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) api_key: String,
