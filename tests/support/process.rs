@@ -39,8 +39,8 @@ pub(crate) struct Collected {
     pub(crate) lines: u64,
     /// What no line may hold.
     pub(crate) secrets: Vec<String>,
-    /// Lines that hold one of them.
-    pub(crate) told: Vec<String>,
+    /// What was told all the same, and the line that holds it.
+    pub(crate) told: Vec<(String, String)>,
     log_ended: bool,
 }
 
@@ -76,8 +76,8 @@ impl Output {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 let mut collected = output.lock();
                 collected.lines += 1;
-                if collected.secrets.iter().any(|secret| line.contains(secret)) {
-                    collected.told.push(line.clone());
+                if let Some(secret) = collected.secrets.iter().find(|secret| line.contains(*secret)).cloned() {
+                    collected.told.push((secret, line.clone()));
                 }
                 if keep == Keep::All || !ready || is_problem(&line) {
                     ready |= line.contains("\"ready\"");

@@ -202,8 +202,8 @@ pub(crate) struct Written {
     pub(crate) stderr: String,
     /// How many log lines there were, kept or not.
     pub(crate) lines: u64,
-    /// Those that hold a secret, kept or not.
-    pub(crate) told: Vec<String>,
+    /// Secrets, and the lines that hold them, kept or not.
+    pub(crate) told: Vec<(String, String)>,
 }
 
 impl Written {
