@@ -332,13 +332,17 @@ fn odd_frame(stream: u32, random: &mut Random) -> Vec<u8> {
     }
 }
 
+/// Changes a byte of the head or whatever else of a frame, which may have been cut short by an earlier change.
 fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
-    match random.index(6) {
-        0 => frame[2] = frame[2].wrapping_add(random.pick(&[1, 255, 128])),
-        1 => frame[0] = random.byte(),
-        2 => frame[3] = random.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 200]),
-        3 => frame[4] = random.byte(),
-        4 => frame[5 + random.index(4)] = random.byte(),
-        _ => bodies::spoil(frame, random),
+    let (at, byte) = match random.index(6) {
+        0 => (2, frame.get(2).map_or(0, |byte| byte.wrapping_add(random.pick(&[1, 255, 128])))),
+        1 => (0, random.byte()),
+        2 => (3, random.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 200])),
+        3 => (4, random.byte()),
+        4 => (5 + random.index(4), random.byte()),
+        _ => return bodies::spoil(frame, random),
+    };
+    if let Some(old) = frame.get_mut(at) {
+        *old = byte;
     }
 }

@@ -84,6 +84,11 @@ impl Rot {
         self.scar = None;
     }
 
+    /// Whether the journal is damaged, and no start has gone on with what there is.
+    pub(crate) fn is_journal_hurt(&self) -> bool {
+        self.scar.is_some()
+    }
+
     /// Puts the damaged bytes back; false if there are none.
     pub(crate) fn mend_journal(&mut self, site: &Site) -> bool {
         let Some(scar) = self.scar.take() else { return false };

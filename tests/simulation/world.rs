@@ -142,9 +142,11 @@ impl World {
                 self.site.power.tally("refused journal rot", "", "");
                 Ok(End::Ended)
             }
-            // The state and the journal at once: more than is promised, until one of them is put back.
-            Refusal::NoBase(_) if self.cause_to_heal() && self.rot.mend_journal(&self.site) => Ok(End::Ended),
-            Refusal::NoBase(_) if self.cause_to_heal() && (self.plan.backups.is_none() || self.rot.backup) => {
+            // State and journal hurt at once are more than is promised for.
+            Refusal::NoBase(_)
+                if self.cause_to_heal()
+                    && (self.plan.backups.is_none() || self.rot.backup || self.rot.is_journal_hurt()) =>
+            {
                 self.site.power.tally("refused state rot", "", "");
                 Ok(End::Over)
             }
