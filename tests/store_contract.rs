@@ -10,11 +10,12 @@ mod model;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use model::ModelStore;
 use odometer::counter::{CounterName, Shape, Step, Value};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
-    CounterState, Expected, Health, NewCounter, NewKey, NewTenant, Once, Refusal, SetTo, Store, StoreError,
+    CounterState, Expected, Health, Holdings, NewCounter, NewKey, NewTenant, Once, Refusal, SetTo, Store, StoreError,
     TenantChange, Version,
 };
 use odometer::telemetry::StoreMetrics;
@@ -292,6 +293,40 @@ fn many_at_once_get_every_integer_once_and_in_order() {
         }
         all.sort_unstable();
         assert_eq!(all, (2..2 + 64 * 50).collect::<Vec<u64>>());
+        store.close().await.unwrap();
+    });
+}
+
+/// Whoever deletes a tenant with many counters may be gone before all of it is: the next start goes on, and comes to an end.
+#[test]
+fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
+    const COUNTERS: usize = 600;
+    let temp = tempfile::tempdir().unwrap();
+    let options = Options { checkpoint_interval: Duration::from_secs(3600), ..options(temp.path(), 10_000) };
+    let open = || EmbeddedStore::open(&options, StoreMetrics::unrecorded()).unwrap().0;
+    runtime().block_on(async {
+        let store = open();
+        let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
+        for number in 0..COUNTERS {
+            let name = CounterName::parse(&format!("counter-{number}")).unwrap();
+            let new = NewCounter { shape: Shape::DEFAULT, created_unix_s: 1, quota: 1000 };
+            store.create(tenant, &name, new, None).await.unwrap();
+        }
+        let mut deletion = store.delete_tenant(tenant);
+        while store.find_tenant(tenant).await.unwrap().is_some() {
+            assert!((&mut deletion).now_or_never().is_none(), "a deletion of so many takes several commits");
+        }
+        drop(deletion);
+        store.close().await.unwrap();
+
+        let store = open();
+        assert!(store.counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1, "nothing was left to do");
+        store.finish_deletions().await.unwrap();
+        assert_eq!(store.counters(tenant, None, COUNTERS).await.unwrap().items.len(), 1, "default alone");
+        assert_eq!(store.holdings(tenant).await.unwrap(), Holdings::default());
+        assert!(store.find_key(KeyId([1; 8])).await.unwrap().is_none());
+        assert!(matches!(store.delete_tenant(tenant).await, Err(StoreError::Refused(Refusal::NoSuchTenant))));
+        store.finish_deletions().await.unwrap();
         store.close().await.unwrap();
     });
 }

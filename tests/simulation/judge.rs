@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use odometer::store::embedded::archive::read_file;
+use odometer::store::embedded::ask::Listing;
 use odometer::store::embedded::backup::BackupError;
 use odometer::store::embedded::frame::Mark;
 use odometer::store::embedded::heal::Base;
@@ -199,7 +200,9 @@ impl Judge {
             return Err("a start does not find the answers that are to be given again".to_owned());
         }
         for tenant in (0..3).filter(|_| plan.strict) {
-            let listed = recovered.keeper.list(TenantId(u64::from(tenant) + 1), Shelf::Counters, None, 100)?;
+            let tenant_id = TenantId(u64::from(tenant) + 1);
+            let listing = Listing { tenant: tenant_id, shelf: Shelf::Counters, after: None, limit: 100 };
+            let listed = recovered.keeper.list(&listing)?;
             let wanted = self.counters_of_tenant(tenant);
             if !listed
                 .iter()

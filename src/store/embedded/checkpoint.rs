@@ -12,20 +12,20 @@
 //! Invariant: whatever is in neither *pending* nor *writing* is in the state, and sealed.
 //! Must never: decide a value; report a checkpoint before state and seals are durable; return a record of a bucket that is not proved.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::answers::Answers;
+use super::ask::Listing;
 use super::backup::Encoder;
 use super::frame::{Change, Mark};
-use super::key::{BUCKETS, Key, Member, Shelf, answer_buckets, bucket_of_stored, stored_shelf};
+use super::key::{BUCKETS, Key, Member, answer_buckets, bucket_of_stored, stored_shelf};
 use super::record::Record;
 use super::seals::{self, Seals, Table, digest};
 use super::state::{Entry, Found, State};
-use crate::tenant::TenantId;
 
 /// Records touched in one step; loads are served between two steps.
 const STEP_RECORDS: usize = 512;
@@ -80,8 +80,8 @@ pub struct Keeper<S> {
     pending: HashMap<Key, Option<Record>>,
     pending_up_to: Mark,
     writing: HashMap<Key, Option<Record>>,
-    /// Members among the two, and whether they are there: a list is laid over the state's with them.
-    shelved: BTreeMap<Key, bool>,
+    /// Members among the two by their stored keys, and whether they are there: a list is laid over the state's with them.
+    shelved: BTreeMap<Vec<u8>, bool>,
     /// `writing` as bytes, in the order of stored keys.
     entries: Vec<Entry>,
     /// The table as it will be when the checkpoint is complete.
@@ -142,7 +142,7 @@ impl<S: State> Keeper<S> {
                 self.seals.loose.insert(key.stored());
             }
             if matches!(key, Key::Member(..)) {
-                self.shelved.insert(key.clone(), record.is_some());
+                self.shelved.insert(key.stored(), record.is_some());
             }
             self.pending.insert(key, record);
         }
@@ -181,55 +181,34 @@ impl<S: State> Keeper<S> {
         bytes.map(|bytes| Record::decode(key, plain, &bytes).map_err(|e| e.to_string())).transpose()
     }
 
-    /// Members of a tenant behind `after`, in order, `limit` at most.
+    /// The part of a list that is asked for, in order.
     ///
     /// # Errors
     /// One sentence, if the state does not hold what was written.
-    pub fn list(
-        &mut self,
-        tenant: TenantId,
-        shelf: Shelf,
-        after: Option<Member>,
-        limit: usize,
-    ) -> Result<Vec<Member>, String> {
-        let prefix = stored_shelf(tenant, shelf);
+    pub fn list(&mut self, listing: &Listing) -> Result<Vec<Member>, String> {
+        let Listing { tenant, shelf, after, limit } = listing;
+        let prefix = stored_shelf(*tenant, *shelf);
         self.prove(bucket_of_stored(&prefix))?;
-        let start = after.map(|member| Key::Member(tenant, member));
-        let mut cursor = start.as_ref().map_or_else(|| prefix.clone(), Key::stored);
-        // Nothing of the tenant before it comes behind this.
-        let first = || Key::Member(TenantId(tenant.0.saturating_sub(1)), Member::Doomed(TenantId(u64::MAX)));
-        let behind = (Bound::Excluded(start.unwrap_or_else(first)), Bound::Unbounded);
-        let laid_over = self.shelved.range(behind).filter_map(|(key, there)| match key {
-            Key::Member(of, member) if member.shelf() == shelf => Some((*of, key.stored(), *there)),
-            _ => None,
-        });
-        let laid_over = laid_over.take_while(|(of, ..)| *of <= tenant).filter(|(of, ..)| *of == tenant);
-        let mut laid_over = laid_over.map(|(_, key, there)| (key, there)).peekable();
-        let mut members = Vec::new();
-        let mut found = Vec::new().into_iter().peekable();
-        let mut is_read = false;
-        while members.len() < limit {
-            if found.peek().is_none() && !is_read {
-                found = self.state.keys_behind(&prefix, &cursor, limit)?.into_iter().peekable();
-                is_read = found.len() < limit;
-            }
-            let next: Vec<u8> = match (found.peek(), laid_over.peek()) {
-                (None, None) => break,
-                (Some(of_state), Some((newer, _))) if newer < of_state => newer.clone(),
-                (None, Some((newer, _))) => newer.clone(),
-                (Some(of_state), _) => of_state.clone(),
+        let after = after.as_ref().map(|member| Key::Member(*tenant, member.clone()).stored());
+        let behind = after.as_ref().unwrap_or(&prefix);
+        let newer = self.shelved.range::<[u8], _>((Bound::Excluded(behind.as_slice()), Bound::Unbounded));
+        let newer: Vec<_> = newer.take_while(|(key, _)| key.starts_with(&prefix)).collect();
+        // Each newer change takes one away at most, so these are enough.
+        let found = self.state.keys_behind(&prefix, behind, limit + newer.len())?;
+        let mut stored: BTreeSet<Vec<u8>> = found.into_iter().collect();
+        for (key, there) in newer {
+            if *there {
+                stored.insert(key.clone())
+            } else {
+                stored.remove(key)
             };
-            found.next_if(|key| *key == next);
-            let there = laid_over.next_if(|(key, _)| *key == next).is_none_or(|(_, there)| there);
-            if there {
-                match Key::from_stored(&next).map_err(|error| error.to_string())? {
-                    Key::Member(_, member) => members.push(member),
-                    _ => return Err("a member is filed as something else".to_owned()),
-                }
-            }
-            cursor = next;
         }
-        Ok(members)
+        let members = stored.iter().take(*limit).map(|stored| match Key::from_stored(stored) {
+            Ok(Key::Member(_, member)) => Ok(member),
+            Ok(_) => Err("a member is filed as something else".to_owned()),
+            Err(error) => Err(error.to_string()),
+        });
+        members.collect()
     }
 
     /// Every page of answers, in the order of their numbers.
@@ -416,7 +395,8 @@ impl<S: State> Keeper<S> {
         self.state.save_seals(&Seals::encode(self.target, self.target, &table))?;
         self.seals.complete(self.target, table);
         self.writing = HashMap::new();
-        self.shelved.retain(|key, _| self.pending.contains_key(key));
+        let is_pending = |stored: &Vec<u8>| Key::from_stored(stored).is_ok_and(|key| self.pending.contains_key(&key));
+        self.shelved.retain(|stored, _| is_pending(stored));
         self.entries = Vec::new();
         Ok(Step::Covered(self.target))
     }
@@ -430,4 +410,36 @@ fn entry(key: &Key, record: Option<&Record>) -> Entry {
         bytes
     });
     (stored, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::CommitSeq;
+    use super::super::key::{STORE, Shelf};
+    use super::super::recovery::settle;
+    use super::super::state::SledState;
+    use super::*;
+    use crate::tenant::TenantId;
+
+    /// Members of the store itself are what a start looks for, and they are the first tenant of all.
+    #[test]
+    fn a_list_is_as_new_as_what_was_handed_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(SledState::open(temp.path()).unwrap()).unwrap();
+        let mark = |seq| Mark { seq: CommitSeq(seq), chain: 1 };
+        let doomed = |id| Key::Member(STORE, Member::Doomed(TenantId(id)));
+        let list = |keeper: &mut Keeper<_>, after: Option<u64>, limit| {
+            let after = after.map(|id| Member::Doomed(TenantId(id)));
+            let listed = keeper.list(&Listing { tenant: STORE, shelf: Shelf::Doomed, after, limit }).unwrap();
+            let ids = listed.iter().map(|member| if let Member::Doomed(id) = member { id.0 } else { 0 });
+            ids.collect::<Vec<_>>()
+        };
+        keeper.take([1, 3, 5].map(|id| (doomed(id), Some(Record::Member))), mark(1));
+        assert_eq!((list(&mut keeper, None, 9), list(&mut keeper, Some(1), 1)), (vec![1, 3, 5], vec![3]));
+        settle(keeper).unwrap();
+        let mut keeper = Keeper::open(SledState::open(temp.path()).unwrap()).unwrap();
+        assert_eq!(list(&mut keeper, None, 9), [1, 3, 5]);
+        keeper.take([(doomed(1), None), (doomed(4), Some(Record::Member)), (doomed(9), Some(Record::Member))], mark(2));
+        assert_eq!((list(&mut keeper, None, 2), list(&mut keeper, Some(4), 9)), (vec![3, 4], vec![5, 9]));
+    }
 }

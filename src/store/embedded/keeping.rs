@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::archive::{self, BackupWriter};
-use super::ask::{Answer, Listing};
+use super::ask::Answer;
 use super::backup::{Encoder, Header, Summary};
 use super::checkpoint::{Keeper, KeeperTrouble, Step};
 use super::committer::{Order, Tidings};
@@ -150,8 +150,7 @@ impl Keeping {
                 return true;
             }
             Ok(KeeperMessage::Do(Order::List(listing, ticket))) => {
-                let Listing { tenant, shelf, after, limit } = listing;
-                let listed = self.keeper.list(tenant, shelf, after, limit);
+                let listed = self.keeper.list(&listing);
                 let outcome = listed.map(Answer::Listed).map_err(|problem| {
                     self.damaged(&problem);
                     StoreError::Damaged(problem.into())

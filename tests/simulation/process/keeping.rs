@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use odometer::store::StoreError;
-use odometer::store::embedded::ask::{Answer, Listing};
+use odometer::store::embedded::ask::Answer;
 use odometer::store::embedded::backup::{Encoder, Header};
 use odometer::store::embedded::checkpoint::{KeeperTrouble, Step};
 use odometer::store::embedded::committer::{Order, Tidings};
@@ -37,8 +37,7 @@ impl Process {
                 return;
             }
             Some(Message::Do(Order::List(listing, ticket))) => {
-                let Listing { tenant, shelf, after, limit } = listing;
-                let listed = self.keeper.list(tenant, shelf, after, limit);
+                let listed = self.keeper.list(&listing);
                 if let Err(problem) = &listed {
                     self.state_is_damaged(problem.clone());
                 }
