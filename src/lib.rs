@@ -22,7 +22,7 @@
 //!
 //! # The rooms
 //!
-//! Imports point down only: `app` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`.
+//! Imports point down only: `app` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
 //!
 //! | room | job |
 //! |---|---|
@@ -34,7 +34,7 @@
 //! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
 //! | [`store`] | what *committed* means; the embedded store below it |
 //! | [`telemetry`] | logs and metrics, each declared once |
-//! | [`tenant`], [`rate`], [`counter`] | pure types and the rule that makes the next value |
+//! | [`tenant`], [`rate`], [`counter`], [`moment`] | pure types, the rule that makes the next value, and times as text |
 //!
 //! # Where this differs from the first design
 //!
@@ -50,6 +50,7 @@ pub mod config;
 pub mod counter;
 pub mod edge;
 pub mod healthcheck;
+pub mod moment;
 pub mod rate;
 pub mod store;
 pub mod telemetry;

@@ -5,10 +5,8 @@
 
 use std::sync::Arc;
 
-use time::format_description::well_known::Rfc3339;
-use time::{Date, Duration, OffsetDateTime};
-
 use super::{KeyRow, Order, Reply, TenantRow};
+use crate::moment::{date, rfc3339};
 use crate::rate::BadRateLimit;
 use crate::store::{Refusal, Store, StoreError, TenantChange, TenantRecord};
 use crate::tenant::{KeyId, TenantId, TenantName};
@@ -104,7 +102,7 @@ async fn row(store: &dyn Store, id: TenantId, record: &TenantRecord) -> Result<R
     Ok(Reply::Tenant(TenantRow {
         id: id.0,
         name: record.name.as_str().to_owned(),
-        created_at: moment(record.created_unix_s),
+        created_at: rfc3339(record.created_unix_s),
         suspended: record.suspended,
         limit: record.limit.to_string(),
         counters: holdings.counters,
@@ -122,9 +120,9 @@ async fn list_keys(store: &dyn Store, id: TenantId, rows: Rows<'_>) -> Result<()
                 id: key.to_string(),
                 label: record.label.as_str().to_owned(),
                 scopes: record.scopes.to_string(),
-                created_at: moment(record.created_unix_s),
-                expires_at: record.expires_unix_s.map(moment),
-                last_used_on: record.last_used_day.map(day),
+                created_at: rfc3339(record.created_unix_s),
+                expires_at: record.expires_unix_s.map(rfc3339),
+                last_used_on: record.last_used_day.map(date),
             }))?;
         }
         if !page.more || page.items.is_empty() {
@@ -161,25 +159,4 @@ fn tell(order: &Order, tenant: TenantId, user: u32, result: &Result<(), Failure>
         error.message = problem,
         "an operator asked for it through the admin socket"
     );
-}
-
-fn moment(unix_s: u64) -> String {
-    let moment = i64::try_from(unix_s).ok().and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
-}
-
-fn day(days: u32) -> String {
-    let day = Date::from_ordinal_date(1970, 1).ok().and_then(|first| first.checked_add(Duration::days(days.into())));
-    day.map(|day| day.to_string()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_and_days_are_as_rfc_3339_has_them() {
-        assert_eq!(moment(1_700_000_000), "2023-11-14T22:13:20Z");
-        assert_eq!((day(0), day(20_781)), ("1970-01-01".to_owned(), "2026-11-24".to_owned()));
-    }
 }

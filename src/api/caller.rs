@@ -15,10 +15,9 @@ use super::{Account, Api, Noted};
 use crate::auth::basic::Password;
 use crate::auth::throttle::Decision;
 use crate::auth::{AuthFailure, Caller, Credential, Identity, Needs, prove_key};
+use crate::moment::SECONDS_A_DAY;
 use crate::store::{Health, now_unix_s};
 use crate::tenant::KeyId;
-
-const SECONDS_A_DAY: u64 = 86_400;
 
 impl Api {
     /// Finds out who calls, takes one request from their limit, and lets them through if they may do what needs this.

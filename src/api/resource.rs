@@ -5,18 +5,14 @@
 
 use hyper::StatusCode;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 
 use super::document::{Answer, json, located, tagged};
 use super::error::ApiError;
 use crate::counter::CounterName;
+use crate::moment::{date, rfc3339};
 use crate::rate::RateLimit;
 use crate::store::{CounterState, Holdings, KeyRecord, ListedCounter, ListedKey, TenantRecord};
 use crate::tenant::{KeyId, TenantId};
-
-const SECONDS_A_DAY: i64 = 86_400;
 
 #[derive(Serialize)]
 struct Document<D> {
@@ -112,7 +108,7 @@ fn counter_resource(name: &CounterName, state: &CounterState) -> Resource<Counte
         min: shape.min().get(),
         max: shape.max().get(),
         rewindable: shape.rewindable(),
-        created_at: (!name.is_default()).then(|| moment(state.created_unix_s)),
+        created_at: (!name.is_default()).then(|| rfc3339(state.created_unix_s)),
     };
     Resource { id: name.as_str().to_owned(), r#type: "counter", attributes }
 }
@@ -132,9 +128,9 @@ fn key_resource<'a>(id: KeyId, record: &'a KeyRecord, api_key: Option<&'a str>) 
     let attributes = KeyAttributes {
         label: record.label.as_str(),
         scopes: record.scopes.names().collect(),
-        created_at: moment(record.created_unix_s),
-        expires_at: record.expires_unix_s.map(moment),
-        last_used_on: record.last_used_day.map(day),
+        created_at: rfc3339(record.created_unix_s),
+        expires_at: record.expires_unix_s.map(rfc3339),
+        last_used_on: record.last_used_day.map(date),
         api_key,
     };
     Resource { id: id.to_string(), r#type: "key", attributes }
@@ -142,7 +138,7 @@ fn key_resource<'a>(id: KeyId, record: &'a KeyRecord, api_key: Option<&'a str>) 
 
 /// A tenant that just registered, with its first key: the only time.
 pub(super) fn new_tenant(id: TenantId, username: &str, created_unix_s: u64, api_key: &str) -> Result<Answer, ApiError> {
-    let attributes = NewTenantAttributes { username, created_at: moment(created_unix_s), api_key };
+    let attributes = NewTenantAttributes { username, created_at: rfc3339(created_unix_s), api_key };
     let answer = alone(StatusCode::CREATED, Resource { id: id.to_string(), r#type: "tenant", attributes })?;
     Ok(located(answer, "/api/v1/tenant".to_owned()))
 }
@@ -157,7 +153,7 @@ pub(super) fn tenant(
 ) -> Result<Answer, ApiError> {
     let attributes = TenantAttributes {
         username: record.name.as_str(),
-        created_at: moment(record.created_unix_s),
+        created_at: rfc3339(record.created_unix_s),
         counters: OfHowMany { count: holdings.counters, limit: most_counters },
         keys: OfHowMany { count: holdings.keys, limit: most_keys },
         rate_limit: limit.map(|limit| limit.to_string()),
@@ -176,27 +172,4 @@ fn list<A: Serialize>(data: Vec<Resource<A>>, next: Option<String>) -> Result<An
 fn document<D: Serialize>(status: StatusCode, document: &D) -> Result<Answer, ApiError> {
     let body = serde_json::to_vec(document).map_err(|error| ApiError::Internal(error.to_string().into()))?;
     Ok(json(status, body))
-}
-
-/// A moment in RFC 3339; the year 9999 is the last that has a text.
-fn moment(unix_s: u64) -> String {
-    let moment = i64::try_from(unix_s).ok().and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
-}
-
-fn day(days: u32) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp(i64::from(days) * SECONDS_A_DAY).ok();
-    moment.and_then(|moment| moment.format(format_description!("[year]-[month]-[day]")).ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_and_days_are_written_as_rfc_3339_wants_them() {
-        assert_eq!((moment(0), moment(1_795_510_800)), ("1970-01-01T00:00:00Z".into(), "2026-11-24T09:00:00Z".into()));
-        assert_eq!((day(0), day(20_781)), ("1970-01-01".to_owned(), "2026-11-24".to_owned()));
-        assert_eq!(moment(253_402_300_799), "9999-12-31T23:59:59Z");
-    }
 }

@@ -20,11 +20,12 @@ use super::answers::{Answered, Answers, Given, PAGE_ANSWERS};
 use super::frame::Change;
 use super::key::Key;
 use super::record::Record;
+use crate::moment::SECONDS_A_DAY;
 use crate::store::{Digest, Once, Refusal};
 use crate::tenant::TenantId;
 
 /// How long a key is remembered: 24 hours.
-pub const RETENTION_S: u64 = 24 * 3600;
+pub const RETENTION_S: u64 = SECONDS_A_DAY;
 /// A tenant may have this part of all keys.
 const SHARE: usize = 4;
 /// Expired pages that one commit removes at most.
