@@ -4,14 +4,10 @@
 //! script that stands in the page; `docs/README.md` says where the files come from.
 //! Must never: put anything of a request into a page.
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Response;
-use hyper::header::{
-    CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
-use super::document::Answer;
+use super::document::{Answer, text};
 
 /// Swagger UI sets styles by script, which needs no leave, and has some icons in its script, which are loaded as `data:`.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -43,9 +39,8 @@ pub(super) fn answer(file: File) -> Answer {
         File::Style => ("text/css; charset=utf-8", STYLE, true),
         File::Bundle => ("text/javascript; charset=utf-8", BUNDLE, true),
     };
-    let mut answer = Response::new(Full::new(Bytes::from_static(bytes)));
+    let mut answer = text(StatusCode::OK, content_type, bytes);
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

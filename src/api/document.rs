@@ -159,20 +159,21 @@ pub fn replayed(mut answer: Answer, replayed: bool) -> Answer {
     answer
 }
 
-/// Plain text, for the operators' routes.
+/// What is no JSON:API document, as it stands.
 #[must_use]
-pub fn text(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
+pub fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    typed(status, HeaderValue::from_static(content_type), body)
 }
 
 /// A JSON:API document of these bytes.
 pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    typed(status, JSON_API, body)
+}
+
+fn typed(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, JSON_API);
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
 }
 

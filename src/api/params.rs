@@ -70,9 +70,13 @@ impl Params {
     /// # Errors
     /// [`ApiError::Invalid`] if it is there and not a text.
     pub fn text(&self, name: &'static str) -> Result<&str, ApiError> {
+        self.optional_text(name).map(Option::unwrap_or_default)
+    }
+
+    fn optional_text(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
         match self.get(name) {
-            None => Ok(""),
-            Some(Json::Text(text)) => Ok(text),
+            None => Ok(None),
+            Some(Json::Text(text)) => Ok(Some(text)),
             Some(_) => Err(invalid_parameter(name, "must be a text")),
         }
     }
@@ -154,10 +158,7 @@ impl Params {
     /// # Errors
     /// [`ApiError::Invalid`] if it is something else, or before 1970.
     pub fn time(&self, name: &'static str) -> Result<Option<u64>, ApiError> {
-        let text = self.text(name)?;
-        if !self.has(name) || self.get(name).is_none() {
-            return Ok(None);
-        }
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
         let utc = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|moment| moment.offset() == UtcOffset::UTC);
         let seconds = utc.and_then(|moment| u64::try_from(moment.unix_timestamp()).ok());
         let bad = || invalid_parameter(name, "must be a time of RFC 3339 in UTC, such as 2027-01-31T12:00:00Z");
@@ -172,8 +173,7 @@ impl Params {
         self.only(&["page[size]", "page[after]"])?;
         let (most, usual) = PAGE_SIZES;
         let size = self.integer("page[size]", 1, most)?.unwrap_or(usual);
-        let after = self.get("page[after]").map(|_| self.text("page[after]")).transpose()?;
-        Ok((usize::try_from(size).unwrap_or(1), after))
+        Ok((usize::try_from(size).unwrap_or(1), self.optional_text("page[after]")?))
     }
 }
 
