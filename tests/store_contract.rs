@@ -15,8 +15,8 @@ use model::ModelStore;
 use odometer::counter::{CounterName, Shape, Step, Value};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
-    CounterState, Expected, Health, Holdings, NewCounter, NewKey, NewTenant, Once, Refusal, SetTo, Store, StoreError,
-    TenantChange, Version,
+    CounterState, Expected, Health, Holdings, KeyRecord, NewCounter, NewTenant, Once, Refusal, SetTo, Store,
+    StoreError, TenantChange, Version,
 };
 use odometer::telemetry::StoreMetrics;
 use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
@@ -157,15 +157,16 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
         }
         What::FindKey { key } => format!("{:?}", store.find_key(KeyId([*key; 8])).await),
         What::AddKey { tenant } => {
-            let key = NewKey {
-                id: KeyId([number; 8]),
+            let key = KeyRecord {
+                tenant: TenantId(*tenant),
                 secret: SecretHash([number; 32]),
                 label: KeyLabel::parse("a label").unwrap(),
                 scopes: Scopes::READ,
                 created_unix_s: 8,
                 expires_unix_s: Some(9),
+                last_used_day: None,
             };
-            format!("{:?}", store.add_key(TenantId(*tenant), key, 4).await)
+            format!("{:?}", store.add_key(KeyId([number; 8]), key, 4).await)
         }
         What::RevokeKey { tenant, key } => {
             format!("{:?}", store.revoke_key(TenantId(*tenant), KeyId([*key; 8])).await)

@@ -11,7 +11,7 @@ use super::params::{Params, invalid_parameter};
 use super::{Call, Change, resource, route};
 use crate::auth::Caller;
 use crate::auth::key::ApiKey;
-use crate::store::{KeyRecord, NewKey, Page, now_unix_s};
+use crate::store::{KeyRecord, Page, now_unix_s};
 use crate::tenant::{KeyId, KeyLabel, Scopes};
 
 /// How many keys a tenant may have, expired ones among them.
@@ -47,15 +47,7 @@ pub(super) async fn create(call: &mut Call<'_>, caller: &Caller) -> Result<Answe
         expires_unix_s,
         last_used_day: None,
     };
-    let new = NewKey {
-        id: key.id(),
-        secret: record.secret,
-        label: record.label.clone(),
-        scopes,
-        created_unix_s: now,
-        expires_unix_s,
-    };
-    call.store().add_key(caller.tenant(), new, MOST_KEYS).await?;
+    call.store().add_key(key.id(), record.clone(), MOST_KEYS).await?;
     call.note(Change::KeyCreated(key.id()));
     resource::new_key(key.id(), &record, &key.reveal())
 }

@@ -60,23 +60,6 @@ pub struct Holdings {
     pub born: u64,
 }
 
-/// A key to be stored.
-#[derive(Clone, Debug)]
-pub struct NewKey {
-    /// The public half.
-    pub id: KeyId,
-    /// The hash of the secret half.
-    pub secret: SecretHash,
-    /// What people call it.
-    pub label: KeyLabel,
-    /// What it may do.
-    pub scopes: Scopes,
-    /// When it is made, in seconds since 1970.
-    pub created_unix_s: u64,
-    /// From when on it is refused, in seconds since 1970.
-    pub expires_unix_s: Option<u64>,
-}
-
 /// What a store knows about an API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {

@@ -20,8 +20,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 pub use self::kept::{
-    CounterState, Digest, Done, Expected, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewKey,
-    NewTenant, Once, Page, TenantChange, TenantRecord, Version,
+    CounterState, Digest, Done, Expected, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
+    Once, Page, TenantChange, TenantRecord, Version,
 };
 use crate::counter::{CounterName, CounterRefusal, Value};
 use crate::tenant::{KeyId, PasswordHash, TenantId, TenantName};
@@ -76,9 +76,9 @@ pub trait Store: Send + Sync + 'static {
     /// it returned an error, and then by the next start. *May be retried* until it is refused as [`Refusal::NoSuchTenant`].
     fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()>;
 
-    /// Stores another key of a tenant that has less than `quota`. *Durable* when it returns. A retry after [`StoreError::OutcomeUnknown`] needs
+    /// Stores another key of its tenant, if that has less than `quota`. *Durable* when it returns. A retry after [`StoreError::OutcomeUnknown`] needs
     /// a new id.
-    fn add_key(&self, tenant: TenantId, key: NewKey, quota: u32) -> StoreFuture<'_, ()>;
+    fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()>;
 
     /// The tenant's keys behind `after`, by id, `limit` at most. *May be retried.*
     fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>>;

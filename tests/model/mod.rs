@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use odometer::counter::{Counter, CounterName};
 use odometer::store::{
-    CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewKey,
-    NewTenant, Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable,
-    Version,
+    CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
+    Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable, Version,
 };
 use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, TenantId, TenantLimit, TenantName};
 
@@ -63,12 +62,6 @@ impl Model {
         self.counters.keys().filter(|(of, name)| *of == tenant && !name.is_default()).count()
     }
 
-    fn add_key(&mut self, tenant: TenantId, key: NewKey) {
-        let NewKey { id, secret, label, scopes, created_unix_s, expires_unix_s } = key;
-        let record = KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day: None };
-        self.keys.insert(id, Arc::new(record));
-    }
-
     /// Changes a counter once.
     fn once<T: Copy>(
         &mut self,
@@ -120,8 +113,9 @@ impl Store for ModelStore {
             let (limit, label) = (TenantLimit::Default, KeyLabel::default());
             let record = TenantRecord { name, password, created_unix_s, suspended: false, limit, doomed: false };
             model.tenants.insert(id, Arc::new(record));
-            let scopes = Scopes::ALL;
-            model.add_key(id, NewKey { id: key, secret, label, scopes, created_unix_s, expires_unix_s: None });
+            let (scopes, expires_unix_s, last_used_day) = (Scopes::ALL, None, None);
+            let first = KeyRecord { tenant: id, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day };
+            model.keys.insert(key, Arc::new(first));
             Ok(id)
         })
     }
@@ -181,13 +175,13 @@ impl Store for ModelStore {
         })
     }
 
-    fn add_key(&self, tenant: TenantId, key: NewKey, quota: u32) -> StoreFuture<'_, ()> {
+    fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
         self.with(|model| {
-            model.tenant(tenant)?;
-            if model.keys_of(tenant).count() >= quota as usize {
+            model.tenant(key.tenant)?;
+            if model.keys_of(key.tenant).count() >= quota as usize {
                 return Err(Refusal::Quota(quota).into());
             }
-            model.add_key(tenant, key);
+            model.keys.insert(id, Arc::new(key));
             Ok(())
         })
     }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use odometer::store::embedded::archive::{self, read_file};
-use odometer::store::embedded::committer::Committer;
-use odometer::store::embedded::desk::{Covered, Desk};
+use odometer::store::embedded::committer::{Committer, Covered};
+use odometer::store::embedded::desk::Desk;
 use odometer::store::embedded::disk::Disk;
 use odometer::store::embedded::frame::{CommitSeq, Mark, StoreId};
 use odometer::store::embedded::heal::{Base, NoBase, plan, rebuild};

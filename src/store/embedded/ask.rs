@@ -9,7 +9,7 @@ use super::key::{Key, Member, Shelf};
 use super::resident::Published;
 use crate::counter::CounterName;
 use crate::store::{
-    CounterState, Done, Expected, Issued, NewCounter, NewKey, NewTenant, Once, SetTo, StoreError, TenantChange,
+    CounterState, Done, Expected, Issued, KeyRecord, NewCounter, NewTenant, Once, SetTo, StoreError, TenantChange,
     TenantRecord,
 };
 use crate::tenant::{KeyId, PasswordHash, TenantId};
@@ -65,7 +65,7 @@ pub enum OfTenant {
     /// Replace the password, and revoke these keys, which must be all it has.
     Password(PasswordHash, Option<Vec<KeyId>>),
     /// Store a key, if the tenant has less than so many.
-    AddKey(NewKey, u32),
+    AddKey(KeyId, KeyRecord, u32),
     /// Revoke a key.
     RevokeKey(KeyId),
     /// Begin its deletion: the name is free, the keys are refused.

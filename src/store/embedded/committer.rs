@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ask::{Answer, Ask, Listing, Outcome};
-use super::decide::{Needs, decide, needs, replay};
-use super::desk::{Covered, Desk};
+use super::decide::{Needs, decide, needs, replay, seen};
+use super::desk::Desk;
 use super::disk::Disk;
 use super::frame::{Change, CommitSeq, Mark};
 use super::journal::{AppendError, Journal};
@@ -91,6 +91,15 @@ pub struct Turn {
     pub increments: u64,
     /// Integers that they issued.
     pub integers: u64,
+}
+
+/// What a committer goes on from.
+#[derive(Clone, Copy, Debug)]
+pub struct Covered {
+    /// Every commit up to this one is in the state.
+    pub state: CommitSeq,
+    /// Every commit up to this one is in a verified backup; the largest number where no backups are made.
+    pub backup: CommitSeq,
 }
 
 /// See the module's text.
@@ -220,7 +229,8 @@ impl<D: Disk> Committer<D> {
 
     /// Decides one request, or parks it. Its answer comes with the turn's end.
     pub fn decide(&mut self, work: Work) {
-        let needs = needs(&self.desk, &work.ask);
+        let seen = seen(&self.desk, &work.ask);
+        let needs = needs(&work.ask, &seen);
         if let Some(missing) = self.desk.missing(&needs).cloned() {
             self.park(missing, work, needs);
             return;
@@ -229,12 +239,12 @@ impl<D: Disk> Committer<D> {
         let outcome = match ask {
             Ask::Load(key) => self.loaded_answer(&key),
             Ask::List(listing) => {
-                Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
+                self.hand_over_all();
                 self.outbox.push(Order::List(listing, ticket));
                 return;
             }
             // What was answered before is no change, and is answered also when no change is taken.
-            ask => replay(&self.desk, &ask).unwrap_or_else(|| match &self.closed_to_changes {
+            ask => replay(&self.desk, &ask, &seen).unwrap_or_else(|| match &self.closed_to_changes {
                 Some(why) => Err(why.clone()),
                 None => decide(&mut self.desk, ask),
             }),

@@ -21,15 +21,21 @@ use crate::tenant::TenantId;
 /// Keys of records.
 pub(super) type Needs = [Option<Key>; 3];
 
+/// What is known of the request's idempotency key, if it has one.
+pub(super) fn seen(desk: &Desk, ask: &Ask) -> Seen {
+    match ask {
+        Ask::Counter(OfCounter { tenant, once: Some(once), .. }) => desk.remembered.find(*tenant, once),
+        _ => Seen::New,
+    }
+}
+
 /// The records that have to be in memory before `ask` can be decided.
-pub(super) fn needs(desk: &Desk, ask: &Ask) -> Needs {
+pub(super) fn needs(ask: &Ask, seen: &Seen) -> Needs {
+    if let Seen::Before(page, _) = seen {
+        return [Some(page.clone()), None, None];
+    }
     match ask {
         Ask::Counter(of) => {
-            if let Some(once) = &of.once
-                && let Seen::Before(page, _) = desk.remembered.find(of.tenant, once)
-            {
-                return [Some(page), None, None];
-            }
             let counter = Some(Key::Counter(of.tenant, of.name.clone()));
             match of.change {
                 CounterChange::Advance(_) | CounterChange::Set(_) => [counter, None, None],
@@ -64,27 +70,31 @@ pub(super) fn decide(desk: &mut Desk, ask: Ask) -> Outcome {
 }
 
 /// The answer that was given to this request before, if it was; or why it is not this request.
-pub(super) fn replay(desk: &Desk, ask: &Ask) -> Option<Outcome> {
-    let Ask::Counter(OfCounter { tenant, once: Some(once), change, .. }) = ask else { return None };
-    let answered = match desk.remembered.find(*tenant, once) {
+pub(super) fn replay(desk: &Desk, ask: &Ask, seen: &Seen) -> Option<Outcome> {
+    let Ask::Counter(OfCounter { once: Some(once), change, .. }) = ask else { return None };
+    let answered = match seen {
         Seen::New => return None,
         Seen::Now(answered) => answered,
-        Seen::Before(page, index) => match desk.record(&page) {
-            Some(Record::Answers(answers)) => *answers.list.get(index)?,
+        Seen::Before(page, index) => match desk.record(page) {
+            Some(Record::Answers(answers)) => answers.list.get(*index)?,
             // It expired and was removed while its page was being loaded.
             _ => return None,
         },
     };
-    let is_it = answered.request == once.request;
-    Some(match (answered.given, change) {
-        (Given::Issued(result), CounterChange::Advance(_)) if is_it => {
-            Ok(Answer::Issued(Done { result, replayed: true }))
-        }
-        (Given::State(result), CounterChange::Set(_) | CounterChange::Create(_)) if is_it => {
-            Ok(Answer::State(Done { result, replayed: true }))
-        }
-        _ => Err(Refusal::KeyReused.into()),
-    })
+    let is_its_kind = match change {
+        CounterChange::Advance(_) => matches!(answered.given, Given::Issued(_)),
+        CounterChange::Set(_) | CounterChange::Create(_) => matches!(answered.given, Given::State(_)),
+        CounterChange::Delete(_) => false,
+    };
+    let is_it = is_its_kind && answered.request == once.request;
+    Some(if is_it { Ok(told(answered.given, true)) } else { Err(Refusal::KeyReused.into()) })
+}
+
+fn told(given: Given, replayed: bool) -> Answer {
+    match given {
+        Given::Issued(result) => Answer::Issued(Done { result, replayed }),
+        Given::State(result) => Answer::State(Done { result, replayed }),
+    }
 }
 
 fn change_counter(desk: &mut Desk, of: OfCounter) -> Outcome {
@@ -104,10 +114,7 @@ fn change_counter(desk: &mut Desk, of: OfCounter) -> Outcome {
     if let Some(once) = &once {
         desk.remembered.note(tenant, once, given);
     }
-    Ok(match given {
-        Given::Issued(result) => Answer::Issued(Done { result, replayed: false }),
-        Given::State(result) => Answer::State(Done { result, replayed: false }),
-    })
+    Ok(told(given, false))
 }
 
 /// The counter as decided so far. `default` is there before it was ever written.

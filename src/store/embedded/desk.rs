@@ -6,7 +6,7 @@
 //! Must never: show anything to readers before it is durable.
 
 use super::decide::Needs;
-use super::frame::{Change, CommitSeq};
+use super::frame::Change;
 use super::key::Key;
 use super::record::Record;
 use super::remembered::Remembered;
@@ -89,13 +89,4 @@ impl Desk {
         self.passing.clear();
         self.remembered.forget();
     }
-}
-
-/// What a committer goes on from.
-#[derive(Clone, Copy, Debug)]
-pub struct Covered {
-    /// Every commit up to this one is in the state.
-    pub state: CommitSeq,
-    /// Every commit up to this one is in a verified backup; the largest number where no backups are made.
-    pub backup: CommitSeq,
 }

@@ -56,8 +56,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 use self::backup::Summary;
-use self::committer::Committer;
-use self::desk::{Covered, Desk};
+use self::committer::{Committer, Covered};
+use self::desk::Desk;
 use self::disk::RealDisk;
 use self::folder::Folder;
 use self::frame::CommitSeq;

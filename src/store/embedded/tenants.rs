@@ -12,7 +12,7 @@ use super::desk::Desk;
 use super::key::{Key, Member, STORE};
 use super::record::Record;
 use crate::counter::CounterName;
-use crate::store::{Holdings, KeyRecord, NewKey, NewTenant, Refusal, StoreError, TenantChange, TenantRecord};
+use crate::store::{Holdings, KeyRecord, NewTenant, Refusal, StoreError, TenantChange, TenantRecord};
 use crate::tenant::{KeyId, KeyLabel, Scopes, TenantId, TenantLimit};
 
 pub(super) fn register(desk: &mut Desk, new: NewTenant) -> Result<TenantId, StoreError> {
@@ -36,33 +36,26 @@ pub(super) fn register(desk: &mut Desk, new: NewTenant) -> Result<TenantId, Stor
     desk.write(Key::Tenants, Some(Record::Tenants(id.0)));
     desk.write(name_key, Some(Record::Name(id)));
     desk.write(Key::Tenant(id), Some(Record::Tenant(tenant.into())));
-    let first = NewKey {
-        id: new.key,
+    let first = KeyRecord {
+        tenant: id,
         secret: new.secret,
         label: KeyLabel::default(),
         scopes: Scopes::ALL,
         created_unix_s: new.created_unix_s,
         expires_unix_s: None,
+        last_used_day: None,
     };
-    put_key(desk, id, first);
+    put_key(desk, new.key, first);
     Ok(id)
 }
 
-fn put_key(desk: &mut Desk, tenant: TenantId, new: NewKey) {
-    let record = KeyRecord {
-        tenant,
-        secret: new.secret,
-        label: new.label,
-        scopes: new.scopes,
-        created_unix_s: new.created_unix_s,
-        expires_unix_s: new.expires_unix_s,
-        last_used_day: None,
-    };
+fn put_key(desk: &mut Desk, id: KeyId, key: KeyRecord) {
+    let tenant = key.tenant;
     let mut holdings = holdings(desk, tenant);
     holdings.keys += 1;
     desk.write(Key::Holdings(tenant), Some(Record::Holdings(holdings)));
-    desk.write(Key::ApiKey(new.id), Some(Record::ApiKey(record.into())));
-    desk.pass(Key::Member(tenant, Member::ApiKey(new.id)), Some(Record::Member));
+    desk.write(Key::ApiKey(id), Some(Record::ApiKey(key.into())));
+    desk.pass(Key::Member(tenant, Member::ApiKey(id)), Some(Record::Member));
 }
 
 pub(super) fn change(desk: &mut Desk, id: TenantId, of: OfTenant) -> Outcome {
@@ -83,11 +76,11 @@ pub(super) fn change(desk: &mut Desk, id: TenantId, of: OfTenant) -> Outcome {
             }
             tenant.password = password;
         }
-        OfTenant::AddKey(key, quota) => {
+        OfTenant::AddKey(key_id, key, quota) => {
             if holdings(desk, id).keys >= quota {
                 return Err(Refusal::Quota(quota).into());
             }
-            put_key(desk, id, key);
+            put_key(desk, key_id, key);
             return Ok(Answer::Done);
         }
         OfTenant::RevokeKey(key) => return revoke_key(desk, id, key),

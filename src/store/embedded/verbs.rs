@@ -14,8 +14,8 @@ use super::record::Record;
 use super::threads::Control;
 use crate::counter::CounterName;
 use crate::store::{
-    CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewKey,
-    NewTenant, Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable,
+    CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
+    Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable,
 };
 use crate::tenant::{KeyId, PasswordHash, TenantId, TenantName};
 
@@ -73,6 +73,12 @@ impl EmbeddedStore {
             Answer::Listed(members) => Ok(members),
             other => unexpected(&other),
         }
+    }
+
+    async fn key_ids(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyId>, StoreError> {
+        let members = self.list(tenant, Shelf::ApiKeys, after.map(Member::ApiKey), limit).await?;
+        let id = |member| if let Member::ApiKey(id) = member { Some(id) } else { None };
+        Ok(members.into_iter().filter_map(id).collect())
     }
 
     async fn ask_of_tenant(&self, tenant: TenantId, of: OfTenant) -> Result<Answer, StoreError> {
@@ -219,15 +225,7 @@ impl Store for EmbeddedStore {
     fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32> {
         Box::pin(async move {
             for _ in 0..TRIES {
-                let keys =
-                    if revoke_keys { Some(self.list(tenant, Shelf::ApiKeys, None, ALL_KEYS).await?) } else { None };
-                let keys = keys.map(|keys| {
-                    let ids = keys.into_iter().filter_map(|member| match member {
-                        Member::ApiKey(id) => Some(id),
-                        _ => None,
-                    });
-                    ids.collect::<Vec<_>>()
-                });
+                let keys = if revoke_keys { Some(self.key_ids(tenant, None, ALL_KEYS).await?) } else { None };
                 let count = keys.as_ref().map_or(0, |keys| u32::try_from(keys.len()).unwrap_or(u32::MAX));
                 match self.ask_of_tenant(tenant, OfTenant::Password(password, keys)).await? {
                     Answer::Tenant(_) => return Ok(count),
@@ -246,20 +244,17 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn add_key(&self, tenant: TenantId, key: NewKey, quota: u32) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.ask_of_tenant(tenant, OfTenant::AddKey(key, quota)).await.map(drop) })
+    fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
+        Box::pin(async move { self.ask_of_tenant(key.tenant, OfTenant::AddKey(id, key, quota)).await.map(drop) })
     }
 
     fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
         Box::pin(async move {
-            let members = self.list(tenant, Shelf::ApiKeys, after.map(Member::ApiKey), limit + 1).await?;
-            let (members, more) = cut(members, limit);
-            let mut items = Vec::with_capacity(members.len());
-            for member in members {
+            let (ids, more) = cut(self.key_ids(tenant, after, limit + 1).await?, limit);
+            let mut items = Vec::with_capacity(ids.len());
+            for id in ids {
                 // One that was revoked since it was listed is gone.
-                if let Member::ApiKey(id) = member
-                    && let Some(record) = self.find_key(id).await?
-                {
+                if let Some(record) = self.find_key(id).await? {
                     items.push((id, record));
                 }
             }
