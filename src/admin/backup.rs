@@ -3,13 +3,13 @@
 //! Job: [`backup`] writes the file under another name, proves it, and only then gives it the name that was asked for.
 //! Invariant: a file of that name is a whole backup, the new one or the one that was there before. Must never: rebuild or change a store.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{LONGEST_LINE, Reply, Request, connect};
+use super::{Reply, Request, connect, read_reply, write_line};
 use crate::store::embedded::archive::BackupWriter;
 use crate::store::embedded::backup::{Encoder, Header, Summary};
 use crate::store::embedded::checkpoint::Step;
@@ -32,40 +32,35 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
     // Of its own, so that two commands with one target do not write into one file.
     let partial = format!(".{name}.{}", std::process::id());
     let create = || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
-    let writer = match connect(data_dir) {
-        Ok(stream) => {
+    let writer = match connect(data_dir)? {
+        Some(stream) => {
             let mut writer = create()?;
             from_server(stream, &mut writer, progress)?;
             writer
         }
-        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => {
+        None => {
             let opened = open_to_read(data_dir)?;
             let mut writer = create()?;
             from_folder(opened, &mut writer, now_unix_s, progress)?;
             writer
         }
-        Err(error) => bail!("the server's admin socket in {} can not be used: {error}", data_dir.display()),
     };
     progress("verifying");
     writer.finish(name).with_context(|| format!("--to {}", to.display()))
 }
 
 fn from_server(
-    mut stream: std::os::unix::net::UnixStream,
+    stream: std::os::unix::net::UnixStream,
     writer: &mut BackupWriter<RealDisk>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let mut line = serde_json::to_string(&Request::Backup)?;
-    line.push('\n');
-    stream.write_all(line.as_bytes())?;
+    write_line(&stream, &Request::Backup)?;
     progress("the server makes the backup");
     let mut stream = BufReader::with_capacity(PIECE, stream);
-    let mut line = String::new();
-    stream.by_ref().take(LONGEST_LINE).read_line(&mut line)?;
-    let made = match serde_json::from_str(&line) {
-        Ok(Reply::Ok(made)) => made,
-        Ok(Reply::Error(problem)) => bail!("the server made no backup: {problem}"),
-        Ok(_) | Err(_) => bail!("the server ended the connection; see its log"),
+    let made = match read_reply(&mut stream)? {
+        Reply::Ok(made) => made,
+        Reply::Error(problem) => bail!("the server made no backup: {problem}"),
+        Reply::Tenant(_) | Reply::Key(_) | Reply::Done => bail!("the server answered something else"),
     };
     let mut left = made.bytes;
     let mut piece = vec![0; PIECE];

@@ -16,11 +16,12 @@ pub mod server;
 pub mod tenants;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 /// The socket's name in the data folder.
@@ -145,6 +146,25 @@ impl Address {
     }
 }
 
-fn connect(data_dir: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(Address::of(data_dir)?.path)
+/// Connects to the server that runs on `data_dir`; `None` if none does.
+fn connect(data_dir: &Path) -> Result<Option<UnixStream>> {
+    match Address::of(data_dir).and_then(|address| UnixStream::connect(address.path)) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => Ok(None),
+        Err(error) => bail!("the server's admin socket in {} can not be used: {error}", data_dir.display()),
+    }
+}
+
+/// One request or reply, as a line.
+fn write_line(mut stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_string(message)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())
+}
+
+/// The next reply.
+fn read_reply(stream: &mut impl BufRead) -> Result<Reply> {
+    let mut line = String::new();
+    stream.take(LONGEST_LINE).read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(|_| anyhow!("the server ended the connection; see its log"))
 }

@@ -5,7 +5,7 @@
 //! Invariant: the socket belongs to the process that holds the data folder's lock. Must never: wait for ever for a peer that does nothing.
 
 use std::fs::{self, Permissions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::orders::{Failure, carry_out, list};
-use super::{Address, LONGEST_LINE, Made, Reply, Request};
+use super::{Address, LONGEST_LINE, Made, Reply, Request, write_line};
 use crate::store::embedded::EmbeddedStore;
 
 /// Connections at once; more wait.
@@ -78,7 +78,7 @@ fn answer(stream: &UnixStream, user: u32, store: &EmbeddedStore, runtime: &tokio
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(stream).take(LONGEST_LINE).read_line(&mut line)?;
-    let mut rows = |row| reply(stream, &row);
+    let mut rows = |row| write_line(stream, &row);
     match serde_json::from_str(&line) {
         Ok(Request::TenantList) => conclude(stream, runtime.block_on(list(store, &mut rows))),
         Ok(Request::Tenant { tenant, order }) => {
@@ -95,19 +95,19 @@ fn answer(stream: &UnixStream, user: u32, store: &EmbeddedStore, runtime: &tokio
                     file.size = made.bytes,
                     "a backup was asked for and made"
                 );
-                reply(stream, &Reply::Ok(made))?;
+                write_line(stream, &Reply::Ok(made))?;
                 file.seek(SeekFrom::Start(0))?;
                 io::copy(&mut file.take(made.bytes), &mut &*stream).map(drop)
             }
             Err(problem) => {
                 tracing::warn!(event.action = "backup-taken", event.outcome = "failure", error.message = %problem, "a backup was asked for and failed");
-                reply(stream, &Reply::Error(problem))
+                write_line(stream, &Reply::Error(problem))
             }
         },
         // What was sent is not repeated, as everywhere: it may hold what was meant for elsewhere.
         Err(error) => {
             let place = format!("the request can not be read, at its character {}", error.column());
-            reply(stream, &Reply::Error(place))
+            write_line(stream, &Reply::Error(place))
         }
     }
 }
@@ -115,14 +115,8 @@ fn answer(stream: &UnixStream, user: u32, store: &EmbeddedStore, runtime: &tokio
 /// Says how it ended, if there is still somebody to say it to.
 fn conclude(stream: &UnixStream, result: Result<(), Failure>) -> io::Result<()> {
     match result {
-        Ok(()) => reply(stream, &Reply::Done),
-        Err(Failure::Said(problem)) => reply(stream, &Reply::Error(problem)),
+        Ok(()) => write_line(stream, &Reply::Done),
+        Err(Failure::Said(problem)) => write_line(stream, &Reply::Error(problem)),
         Err(Failure::Gone(error)) => Err(error),
     }
-}
-
-fn reply(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_string(reply)?;
-    line.push('\n');
-    stream.write_all(line.as_bytes())
 }

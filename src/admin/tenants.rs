@@ -3,13 +3,13 @@
 //! Job: [`ask`] sends one request and collects the rows; [`show`] makes a table of them, or lines of JSON for programs.
 //! Invariant: an answer without its end is an error. Must never: open the data folder; only the server that runs on it changes it.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::{KeyRow, LONGEST_LINE, Reply, Request, TenantRow, connect};
+use super::{KeyRow, Reply, Request, TenantRow, connect, read_reply, write_line};
 
 /// What came back.
 #[derive(Debug, Default)]
@@ -25,22 +25,14 @@ pub struct Rows {
 /// # Errors
 /// One sentence: no server runs there, or what it said.
 pub fn ask(data_dir: &Path, request: &Request) -> Result<Rows> {
-    let mut stream = match connect(data_dir) {
-        Ok(stream) => stream,
-        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => {
-            bail!("no server runs on {}; this command asks the running one", data_dir.display())
-        }
-        Err(error) => bail!("the server's admin socket in {} can not be used: {error}", data_dir.display()),
+    let Some(stream) = connect(data_dir)? else {
+        bail!("no server runs on {}; this command asks the running one", data_dir.display())
     };
-    let mut line = serde_json::to_string(request)?;
-    line.push('\n');
-    stream.write_all(line.as_bytes())?;
+    write_line(&stream, request)?;
     let mut stream = BufReader::new(stream);
     let mut rows = Rows::default();
     loop {
-        let mut line = String::new();
-        stream.by_ref().take(LONGEST_LINE).read_line(&mut line)?;
-        match serde_json::from_str(&line).context("the server ended the connection; see its log")? {
+        match read_reply(&mut stream)? {
             Reply::Tenant(row) => rows.tenants.push(row),
             Reply::Key(row) => rows.keys.push(row),
             Reply::Done => return Ok(rows),
