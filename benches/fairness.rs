@@ -15,16 +15,14 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use support::client::Endpoint;
-use support::machine::{fdatasync_us, filesystem, machine, median, show};
+use support::machine::{bench_folder, is_short, median, show, show_surroundings};
+use support::number_setting;
 use support::paced::{Manner, Noise, quiet};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
-use support::{number_setting, setting};
-use tempfile::TempDir;
 
 /// What goes on beside the quiet tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +45,6 @@ struct Plan {
     rate: u64,
     connections: u32,
     noise: u64,
-    folder: PathBuf,
 }
 
 /// One measurement: the quiet tenants' latencies, and what became of the flood, each second.
@@ -62,13 +59,8 @@ struct Sample {
 
 fn main() {
     let plan = Plan::from_arguments();
-    let folder = TempDir::new_in(&plan.folder).expect("a temporary folder in the bench folder");
-    show(&machine());
-    show(&format!(
-        "disk: {}, 4 KiB write + fdatasync {:.0} µs",
-        filesystem(folder.path()),
-        fdatasync_us(folder.path())
-    ));
+    let folder = bench_folder(env!("CARGO_TARGET_TMPDIR"));
+    show_surroundings(folder.path());
     show(&format!(
         "run: {} rounds x {:?}, {} quiet tenants x {}/s, one noisy tenant with {} connections, tenant limit 1000/s:2000",
         plan.rounds, plan.period, plan.tenants, plan.rate, plan.connections
@@ -90,8 +82,7 @@ fn main() {
 
 impl Plan {
     fn from_arguments() -> Self {
-        let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
-        let short = has("--test") || !has("--bench");
+        let short = is_short();
         let (rounds, period, tenants) = if short { (1, 300, 4) } else { (5, 4000, 20) };
         Self {
             rounds: number_setting("ODOMETER_BENCH_ROUNDS", rounds).max(1),
@@ -100,8 +91,6 @@ impl Plan {
             rate: number_setting("ODOMETER_BENCH_RATE", if short { 20 } else { 5 }).max(1),
             connections: u32::try_from(number_setting("ODOMETER_BENCH_CONNECTIONS", 8)).expect("a small number").max(1),
             noise: number_setting("ODOMETER_BENCH_NOISE", 3000).max(1),
-            folder: setting("ODOMETER_BENCH_DIR")
-                .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from),
         }
     }
 }

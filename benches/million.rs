@@ -23,6 +23,7 @@ use odometer::tenant::{PasswordHash, TenantName};
 use support::client::Protocol;
 use support::command::odometer;
 use support::lean::{Mode, drive};
+use support::machine::median;
 use support::say;
 use support::server::TestServer;
 
@@ -91,11 +92,6 @@ fn beside_backups(folder: &Path, keys: &[String], rounds: usize) {
         took.len()
     ));
     server.stop();
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 async fn load(folder: &Path, tenants: u64) -> Vec<String> {

@@ -14,16 +14,15 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use support::client::Protocol;
 use support::lean::{Measured, Mode, NAMED, drive};
-use support::machine::{fdatasync_us, filesystem, machine, median, show};
+use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
 use support::{number_setting, setting};
-use tempfile::TempDir;
 
 const MODES: [Mode; 5] = [Mode::Read, Mode::Spread, Mode::Hot, Mode::Named, Mode::Once];
 /// The kernel counts CPU time for /proc in units of 10 ms, on every Linux that we support.
@@ -37,7 +36,6 @@ struct Plan {
     connections: Vec<usize>,
     threads: usize,
     tenants: usize,
-    folder: PathBuf,
     logs: String,
 }
 
@@ -51,13 +49,8 @@ struct Sample {
 
 fn main() {
     let plan = Plan::from_arguments();
-    let folder = TempDir::new_in(&plan.folder).expect("a temporary folder in the bench folder");
-    show(&machine());
-    show(&format!(
-        "disk: {}, 4 KiB write + fdatasync {:.0} µs",
-        filesystem(folder.path()),
-        fdatasync_us(folder.path())
-    ));
+    let folder = bench_folder(env!("CARGO_TARGET_TMPDIR"));
+    show_surroundings(folder.path());
     show(&format!(
         "run: {} rounds x {:?}, {} tenants, {} generator threads, logs {}",
         plan.rounds, plan.period, plan.tenants, plan.threads, plan.logs
@@ -91,8 +84,7 @@ fn main() {
 
 impl Plan {
     fn from_arguments() -> Self {
-        let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
-        let short = has("--test") || !has("--bench");
+        let short = is_short();
         let (rounds, period, connections, tenants) =
             if short { (1, 200, "1,4", 3) } else { (3, 3000, "1,64,256", 100) };
         let connections = setting("ODOMETER_BENCH_CONNECTIONS").unwrap_or_else(|| connections.to_owned());
@@ -103,8 +95,6 @@ impl Plan {
             connections: connections.split(',').map(|one| one.trim().parse().expect("numbers and commas")).collect(),
             threads: count("ODOMETER_BENCH_THREADS", 1),
             tenants: count("ODOMETER_BENCH_TENANTS", tenants),
-            folder: setting("ODOMETER_BENCH_DIR")
-                .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from),
             logs: setting("ODOMETER_BENCH_LOGS").unwrap_or_else(|| "warn".to_owned()),
         }
     }

@@ -34,7 +34,7 @@ pub(crate) enum Mode {
 /// The named counter that every tenant must have for [`Mode::Named`].
 pub(crate) const NAMED: &str = "invoices-2026";
 /// Stands in a request where its idempotency key goes; as long as one.
-const KEY_GOES_HERE: &[u8] = b"KKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKK";
+const KEY_GOES_HERE: &str = "KKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKK";
 
 /// What was measured in one period.
 #[derive(Clone, Copy, Debug)]
@@ -75,15 +75,20 @@ pub(crate) fn drive(
 }
 
 fn prebuild(keys: &[String], mode: Mode) -> Vec<Vec<u8>> {
+    let keys = if mode == Mode::Hot { &keys[..1] } else { keys };
+    keys.iter().map(|key| request(key, mode)).collect()
+}
+
+/// The request of one tenant, whole.
+pub(crate) fn request(key: &str, mode: Mode) -> Vec<u8> {
     let old = "PUT /api/v1/integer/increment HTTP/1.1\r\nContent-Length: 0";
     let line = match mode {
         Mode::Read => "GET /api/v1/integer HTTP/1.1".to_owned(),
         Mode::Spread | Mode::Hot => old.to_owned(),
         Mode::Named => format!("POST /api/v1/counters/{NAMED}/increment HTTP/1.1\r\nContent-Length: 0"),
-        Mode::Once => format!("{old}\r\nIdempotency-Key: {}", String::from_utf8_lossy(KEY_GOES_HERE)),
+        Mode::Once => format!("{old}\r\nIdempotency-Key: {KEY_GOES_HERE}"),
     };
-    let keys = if mode == Mode::Hot { &keys[..1] } else { keys };
-    keys.iter().map(|key| format!("{line}\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n").into()).collect()
+    format!("{line}\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n").into()
 }
 
 fn run_thread(
@@ -122,10 +127,18 @@ async fn run_connection(
     let mut buffer = vec![0; 16 * 1024];
     let mut sent = Instant::now();
     let mut own = Vec::new();
+    // In the same place of each, before what differs.
+    let key_at = find(&requests[0], KEY_GOES_HERE.as_bytes());
     for request in requests.iter().cycle().skip(first % requests.len()) {
-        own.clone_from(request);
-        write_key(&mut own);
-        stream.write_all(&own).await.expect("the connection stays open");
+        let request = match key_at {
+            Some(at) => {
+                own.clone_from(request);
+                write_key(&mut own[at..]);
+                &own
+            }
+            None => request,
+        };
+        stream.write_all(request).await.expect("the connection stays open");
         stream.flush().await.expect("the connection stays open");
         let mut filled = 0;
         while answer_bytes(&buffer[..filled]).is_none_or(|wanted| filled < wanted) {
@@ -144,15 +157,13 @@ async fn run_connection(
     latencies
 }
 
-/// Gives a request an idempotency key that no other has, if it wants one.
-fn write_key(request: &mut [u8]) {
+/// Begins these bytes with an idempotency key that no other request has.
+fn write_key(bytes: &mut [u8]) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     static RUN: OnceLock<u64> = OnceLock::new();
-    if let Some(at) = find(request, KEY_GOES_HERE) {
-        let run = RUN.get_or_init(Random::run_seed);
-        let key = format!("{run:016x}{:016x}", COUNT.fetch_add(1, Ordering::Relaxed));
-        request[at..at + key.len()].copy_from_slice(key.as_bytes());
-    }
+    let run = RUN.get_or_init(Random::run_seed);
+    let key = format!("{run:016x}{:016x}", COUNT.fetch_add(1, Ordering::Relaxed));
+    bytes[..key.len()].copy_from_slice(key.as_bytes());
 }
 
 /// The length of the whole answer, once its head is complete.

@@ -8,7 +8,29 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
-pub(crate) fn machine() -> String {
+use tempfile::TempDir;
+
+use super::setting;
+
+/// Whether one very short round is wanted, as of a test: without `--bench`, or with `--test`.
+pub(crate) fn is_short() -> bool {
+    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    has("--test") || !has("--bench")
+}
+
+/// A folder for the server's data: in `ODOMETER_BENCH_DIR`, or else in `usual`.
+pub(crate) fn bench_folder(usual: &str) -> TempDir {
+    let place = setting("ODOMETER_BENCH_DIR").unwrap_or_else(|| usual.to_owned());
+    TempDir::new_in(place).expect("a temporary folder in the bench folder")
+}
+
+/// Says on what machine and disk the figures that follow were measured.
+pub(crate) fn show_surroundings(folder: &Path) {
+    show(&machine());
+    show(&format!("disk: {}, 4 KiB write + fdatasync {:.0} µs", filesystem(folder), fdatasync_us(folder)));
+}
+
+fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |at| at.1);
@@ -19,7 +41,7 @@ pub(crate) fn machine() -> String {
 }
 
 /// The type of the filesystem that holds the folder: of all mounts above it the deepest, and of those the last.
-pub(crate) fn filesystem(folder: &Path) -> String {
+fn filesystem(folder: &Path) -> String {
     let folder = folder.canonicalize().expect("the folder exists");
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -28,7 +50,7 @@ pub(crate) fn filesystem(folder: &Path) -> String {
 }
 
 /// The price of durability on this disk: one 4 KiB overwrite and fdatasync, median of 200.
-pub(crate) fn fdatasync_us(folder: &Path) -> f64 {
+fn fdatasync_us(folder: &Path) -> f64 {
     const BLOCK: [u8; 4096] = [7; 4096];
     const BLOCKS: u64 = 64;
     let file = File::create_new(folder.join("fdatasync")).expect("a new file in the bench folder");

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_rustls::client::TlsStream;
 
 use super::client::Endpoint;
-use super::lean::answer_bytes;
+use super::lean::{Mode, answer_bytes, request};
 use super::workload::runtime;
 
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -33,9 +33,7 @@ struct Asker {
 impl Asker {
     async fn connect(endpoint: &Endpoint, key: &str) -> Self {
         let stream = endpoint.open(&endpoint.tls(&[b"http/1.1"])).await.expect("the server accepts a connection");
-        let line = "PUT /api/v1/integer/increment HTTP/1.1\r\nContent-Length: 0";
-        let request = format!("{line}\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n").into_bytes();
-        Self { stream, request, buffer: vec![0; ANSWER_BYTES] }
+        Self { stream, request: request(key, Mode::Hot), buffer: vec![0; ANSWER_BYTES] }
     }
 
     /// Sends so many requests at once; how many were accepted. The others were refused for being too many.
