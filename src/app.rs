@@ -21,7 +21,8 @@ use crate::auth::password::{HashingPool, PasswordPolicy};
 use crate::auth::throttle::Throttle;
 use crate::config::Config;
 use crate::edge::tls::{TlsIdentity, TlsSource};
-use crate::edge::{Destination, Gate, Limits, Observer, Protocol, WorkerParts, Workers, accept, bind};
+use crate::edge::{Destination, Gate, Limits, Observer, Protocol, Telling, WorkerParts, Workers, accept, bind};
+use crate::store::embedded::last_stop::LastStop;
 use crate::store::embedded::recovery::Recovery;
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Health, Store};
@@ -143,6 +144,12 @@ impl App {
         self.addresses
     }
 
+    /// The port at which clients reach HTTPS.
+    #[must_use]
+    pub fn public_port(&self) -> u16 {
+        self.config.public_port.unwrap_or(self.addresses.public.port())
+    }
+
     /// The certificate in use.
     #[must_use]
     pub fn tls(&self) -> &Arc<TlsIdentity> {
@@ -156,31 +163,37 @@ impl App {
     pub async fn run_until(self, stop: impl Future<Output = ()>, mut reload: watch::Receiver<u64>) -> Result<()> {
         let (drain, draining) = watch::channel(false);
         let trusted_proxies: Arc<[_]> = self.config.trusted_proxies.clone().into();
+        let telling = Arc::new(Telling::new(self.config.access_log_sample));
         let parts = WorkerParts {
             store: Arc::clone(&self.store),
             shared: Arc::clone(&self.shared),
             metrics: self.metrics.clone(),
             tls: TlsAcceptor::from(self.tls.server_config()?),
             trusted_proxies: Arc::clone(&trusted_proxies),
+            telling: Arc::clone(&telling),
             drain: draining.clone(),
             drain_timeout: self.config.drain_timeout,
         };
         let workers =
             Arc::new(Workers::start(self.config.workers, &parts).context("the workers could not be started")?);
-        let gate = Gate::new(Limits {
+        let limits = Limits {
             connections: self.config.max_connections,
             connections_per_address: self.config.max_connections_per_address,
-        });
+        };
+        let gate = Gate::new(limits, self.metrics.connections(self.config.max_connections));
         let ops = Observer {
             api: Api::new(Arc::clone(&self.store), Arc::clone(&self.shared)),
             metrics: self.metrics.clone(),
             listener: Listener::Ops,
             trusted_proxies,
+            telling,
         };
+        let https_port = self.public_port();
         let Listeners { public, http, ops: ops_listener } = self.listeners;
         let mut acceptors = vec![(public, Destination::Workers(Arc::clone(&workers)))];
         if let Some(listener) = http {
-            let protocol = Protocol::Redirect(self.addresses.public.port());
+            let observer = Observer { listener: Listener::Plain, ..ops.clone() };
+            let protocol = Protocol::Redirect(observer, https_port);
             acceptors.push((listener, Destination::Here(protocol, draining.clone())));
         }
         let mut tasks = Vec::new();
@@ -309,9 +322,17 @@ fn tell_recovery(recovery: &Recovery) {
             healed.quarantine
         );
     }
+    if let LastStop::Poisoned(why) = &recovery.last_stop {
+        tracing::warn!(
+            event.action = "was-poisoned",
+            error.message = %why,
+            "the process before this one gave up because a write failed; everything that it answered is there, see to the disk"
+        );
+    }
     tracing::info!(
         event.action = "recovered",
         odometer.commit_seq = recovery.last.0,
+        odometer.last_stop = recovery.last_stop.word(),
         "the store was recovered: {recovery}"
     );
 }

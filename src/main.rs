@@ -271,10 +271,10 @@ fn reload_log_level(flags: &Flags, logs: &Logs) {
 
 fn print_banner(app: &App) {
     let (addresses, tls) = (app.addresses(), app.tls());
-    let (ip, port) = (addresses.public.ip(), addresses.public.port());
+    let (ip, port) = (addresses.public.ip(), app.public_port());
     let is_local = ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST;
     let url = if is_local {
-        format!("https://localhost:{port}")
+        if port == 443 { "https://localhost".to_owned() } else { format!("https://localhost:{port}") }
     } else {
         format!("https://{}", SocketAddr::new(ip.to_canonical(), port))
     };

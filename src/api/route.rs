@@ -134,6 +134,8 @@ pub enum NoRoute {
 pub enum Listener {
     /// HTTPS, for tenants.
     Public,
+    /// Plain HTTP that points there: it has no route.
+    Plain,
     /// Plain HTTP, for the operators' tools.
     Ops,
 }
@@ -143,7 +145,7 @@ impl Listener {
     #[must_use]
     pub fn has(self, route: Route) -> bool {
         match route {
-            Route::Open(Open::Livez | Open::Readyz) => true,
+            Route::Open(Open::Livez | Open::Readyz) => self != Self::Plain,
             Route::Open(Open::Metrics) => self == Self::Ops,
             _ => self == Self::Public,
         }

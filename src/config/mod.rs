@@ -37,6 +37,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The public HTTPS listener.
     pub listen: SocketAddr,
+    /// The port at which clients reach it, if that is another.
+    pub public_port: Option<u16>,
     /// The listener that sends plain HTTP on to HTTPS, unless off.
     pub http_listen: Option<SocketAddr>,
     /// The listener of metrics and health, unless off.
@@ -45,6 +47,8 @@ pub struct Config {
     pub tls_files: Option<(PathBuf, PathBuf)>,
     /// Format, level and place of the logs.
     pub log: LogOptions,
+    /// Of so many successful requests one is logged; none of them if off.
+    pub access_log_sample: Option<u64>,
     /// What one tenant may request, unless off.
     pub tenant_rate_limit: Option<RateLimit>,
     /// What one address may request without a key, unless off.
@@ -118,6 +122,7 @@ impl Config {
         let config = Self {
             data_dir: layers.parse("data-dir", values::path)?,
             listen: layers.parse("listen", values::address)?,
+            public_port: layers.parse("public-port", values::or_auto(values::whole(1..=u16::MAX)))?,
             http_listen: layers.parse("http-listen", values::or_off(values::address))?,
             ops_listen: layers.parse("ops-listen", values::or_off(values::address))?,
             tls_files: tls_files(&layers)?,
@@ -127,6 +132,7 @@ impl Config {
                 dir: layers.parse("log-dir", values::optional_path)?,
                 keep: layers.parse("log-keep", values::whole(1..=3650))?,
             },
+            access_log_sample: layers.parse("access-log-sample", values::or_off(values::whole(1..=1_000_000)))?,
             tenant_rate_limit: layers.parse("tenant-rate-limit", values::or_off(values::rate))?,
             client_rate_limit: layers.parse("client-rate-limit", values::or_off(values::rate))?,
             password_min_length: layers.parse("password-min-length", values::whole(1..=256))?,

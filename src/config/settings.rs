@@ -83,6 +83,7 @@ const fn row(
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
     row("Listening", "listen", "ADDR", "127.0.0.1:8443", "Address and port of the public HTTPS listener"),
+    row("Listening", "public-port", "PORT|auto", "auto", "Port at which clients reach HTTPS, where a port mapping makes it another than --listen's"),
     row("Listening", "http-listen", "ADDR|off", "127.0.0.1:8080", "Address and port that send plain HTTP on to HTTPS"),
     row("Listening", "ops-listen", "ADDR|off", "127.0.0.1:9464", "Address and port of /metrics, /livez and /readyz, plain HTTP"),
     row("Listening", "trusted-proxies", "NETWORKS", "", "Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas"),
@@ -102,6 +103,7 @@ pub const SETTINGS: &[Setting] = &[
     row("Logs", "log-level", "LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,odometer=debug"),
     row("Logs", "log-dir", "DIR", "", "Write logs to daily files in this folder instead of to stdout"),
     row("Logs", "log-keep", "COUNT", "14", "How many daily log files are kept, 1 to 3650"),
+    row("Logs", "access-log-sample", "COUNT|off", "1", "Log one of so many successful requests, 1 to 1000000, or none of them; refused and failed ones are always logged"),
     row("Limits", "tenant-rate-limit", "RATE|off", "1000/s:2000", "Requests of one tenant, as count/s|m|h:burst"),
     row("Limits", "counters-per-tenant", "COUNT", "1000", "How many named counters a tenant may have, 0 to 1000000"),
     row("Limits", "client-rate-limit", "RATE|off", "10/s:20", "Unauthenticated requests of one address, as count/s|m|h:burst"),

@@ -23,12 +23,18 @@ pub(super) type Parsed<T> = Result<T, String>;
 
 /// The word that switches a setting off.
 const OFF: &str = "off";
+const AUTO: &str = "auto";
 
 /// `off` is none; anything else goes to `parse`, whose refusal is told that `off` is possible too.
 pub(super) fn or_off<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
     move |text| {
         if text == OFF { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, or {OFF}")) }
     }
+}
+
+/// `auto` leaves it to the program.
+pub(super) fn or_auto<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
+    move |text| if text == AUTO { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, or {AUTO}")) }
 }
 
 pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
@@ -95,10 +101,8 @@ pub(super) fn whole<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>)
 /// `auto` is one thread per CPU; anything else is a number of threads.
 pub(super) fn workers(text: &str) -> Parsed<usize> {
     const MOST: usize = 1024;
-    if text == "auto" {
-        return Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MOST));
-    }
-    whole(1..=MOST)(text).map_err(|why| format!("{why}, or auto"))
+    let all = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
+    or_auto(whole(1..=MOST))(text).map(|count| count.unwrap_or_else(all))
 }
 
 /// A number of bytes, shown in the unit that people would use.

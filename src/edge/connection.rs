@@ -26,8 +26,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::Activity;
 use super::guard::{self, Guard};
-use super::observe::{Observer, new_request_id};
-use super::plain;
+use super::ids::new_request_id;
+use super::observe::Observer;
 use crate::api::document;
 use crate::api::error::ApiError;
 
@@ -47,7 +47,7 @@ pub enum Protocol {
     /// Plain HTTP for operators.
     Ops(Observer),
     /// Plain HTTP that points to HTTPS, on this port.
-    Redirect(u16),
+    Redirect(Observer, u16),
 }
 
 /// Serves a connection to its end; ends it early, but not in the middle of an answer, once `drain` turns true.
@@ -55,9 +55,9 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protoco
     // An error here is the peer's going away; there is nobody to tell.
     let _ = stream.set_nodelay(true);
     match protocol {
-        Protocol::Redirect(port) => {
+        Protocol::Redirect(observer, port) => {
             let answer = move |request: Request<Incoming>, _| {
-                let answer = plain::answer(&request, port);
+                let answer = observer.redirect(peer.ip(), &request, port);
                 async move { answer }
             };
             http1(stream, answer, drain).await;

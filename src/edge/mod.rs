@@ -3,7 +3,8 @@
 //! ```text
 //! acceptor (main thread) ── the worker with the fewest connections ──► worker threads, one runtime each
 //!   mod.rs listeners, limits, workers, drain     connection.rs one connection     guard.rs deadlines of HTTP/1.1
-//!   activity.rs idle HTTP/2   tls.rs certificate   observe.rs the one middleware   plain.rs the HTTP port   network.rs whose proxies are believed
+//!   activity.rs idle HTTP/2   tls.rs certificate   observe.rs, ids.rs the one middleware   plain.rs the HTTP port
+//!   network.rs whose proxies are believed
 //! ```
 //! Job: bound what a peer may use: connections in all and by address, time, bytes. Invariant: a connection is counted from its accept to its end.
 //! Must never: wait for a slow peer at the cost of another.
@@ -11,6 +12,7 @@
 mod activity;
 mod connection;
 mod guard;
+mod ids;
 pub mod network;
 mod observe;
 mod plain;
@@ -29,11 +31,11 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::connection::Protocol;
 use self::network::Network;
-pub use self::observe::Observer;
+pub use self::observe::{Observer, Telling};
 use crate::api::route::Listener;
 use crate::api::{Api, Shared};
 use crate::store::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{ConnectionMetrics, Metrics, Seldom};
 
 /// How long the acceptor rests when the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -51,6 +53,8 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Gate {
     limits: Limits,
+    metrics: ConnectionMetrics,
+    refused: Seldom,
     open: Mutex<(usize, HashMap<IpAddr, usize>)>,
 }
 
@@ -64,21 +68,39 @@ pub struct Place {
 impl Gate {
     /// A gate with nobody inside.
     #[must_use]
-    pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, open: Mutex::default() })
+    pub fn new(limits: Limits, metrics: ConnectionMetrics) -> Arc<Self> {
+        Arc::new(Self { limits, metrics, refused: Seldom::new(), open: Mutex::default() })
     }
 
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, by_address) = &mut *open;
-        let own = by_address.entry(address).or_insert(0);
-        if *all >= self.limits.connections || *own >= self.limits.connections_per_address {
+        let own = by_address.get(&address).copied().unwrap_or(0);
+        let is_full = *all >= self.limits.connections;
+        if is_full || own >= self.limits.connections_per_address {
+            drop(open);
+            self.tell_refused(is_full, address);
             return None;
         }
-        *own += 1;
+        by_address.insert(address, own + 1);
         *all += 1;
+        self.metrics.tell_open(*all);
         drop(open);
         Some(Place { gate: Arc::clone(self), address })
+    }
+
+    fn tell_refused(&self, is_full: bool, address: IpAddr) {
+        let metrics = &self.metrics;
+        if is_full { &metrics.refused_total } else { &metrics.refused_address }.increment(1);
+        let Some(kept_back) = self.refused.pass() else { return };
+        tracing::warn!(
+            event.action = "connection-refused",
+            event.outcome = "failure",
+            event.reason = if is_full { "max-connections" } else { "max-connections-per-address" },
+            client.ip = %address,
+            odometer.kept_back = kept_back,
+            "a connection was closed unanswered: too many are open"
+        );
     }
 }
 
@@ -86,6 +108,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.gate.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.0 -= 1;
+        self.gate.metrics.tell_open(open.0);
         if let Some(own) = open.1.get_mut(&self.address) {
             *own -= 1;
             if *own == 0 {
@@ -124,6 +147,8 @@ pub struct WorkerParts {
     pub tls: TlsAcceptor,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Arc<[Network]>,
+    /// What is told of requests.
+    pub telling: Arc<Telling>,
     /// Turns true when connections are to end.
     pub drain: watch::Receiver<bool>,
     /// How long they may take to.
@@ -175,6 +200,7 @@ async fn work(mut inbox: mpsc::UnboundedReceiver<Arrival>, parts: WorkerParts, c
         metrics: parts.metrics.clone(),
         listener: Listener::Public,
         trusted_proxies: Arc::clone(&parts.trusted_proxies),
+        telling: Arc::clone(&parts.telling),
     };
     let protocol = Protocol::Tls(parts.tls.clone(), observer);
     // Each connection holds a sender; when the last is gone, so are the connections.
@@ -252,13 +278,19 @@ mod tests {
     #[test]
     fn a_place_is_given_back() {
         let limits = Limits { connections: 3, connections_per_address: 2 };
-        let gate = Gate::new(limits);
+        let metrics = Metrics::new("", "", &[]);
+        let gate = Gate::new(limits, metrics.connections(3));
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = gate.enter(a).unwrap();
         let _second = gate.enter(a).unwrap();
         assert!(gate.enter(a).is_none());
         let _third = gate.enter(b).unwrap();
         assert!(gate.enter(b).is_none());
+        let page = metrics.render();
+        for line in ["connections 3", "connections_limit 3", "connections_refused_total{limit=\"address\"} 1"] {
+            assert!(page.contains(&format!("odometer_{line}\n")), "{line}\n{page}");
+        }
+        assert!(page.contains("odometer_connections_refused_total{limit=\"total\"} 1\n"), "{page}");
         drop(first);
         assert!(gate.enter(b).is_some());
     }

@@ -6,33 +6,24 @@
 use std::fmt::Write;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HOST, HeaderValue, LOCATION};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
 
-use super::observe::new_request_id;
 use crate::api::document::{self, Answer};
 use crate::api::error::ApiError;
 
-/// Answers one request of the plain port; `https_port` is where HTTPS listens.
-pub(super) fn answer(request: &Request<Incoming>, https_port: u16) -> Answer {
+/// The answer to a request of the plain port; `https_port` is where HTTPS is.
+///
+/// # Errors
+/// [`ApiError::HttpsRequired`] for whatever is no bare read.
+pub(super) fn answer(request: &Request<Incoming>, https_port: u16) -> Result<Answer, ApiError> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_bare = !request.headers().contains_key(AUTHORIZATION) && request.body().is_end_stream();
-    let location = location(request, https_port).filter(|_| reads && is_bare);
-    let id = new_request_id();
-    let mut answer = match location {
-        None => document::error(&ApiError::HttpsRequired, &id),
-        Some(location) => {
-            let text = "This service speaks HTTPS: see Location.\n".to_owned();
-            let mut answer = document::text(StatusCode::PERMANENT_REDIRECT, "text/plain; charset=utf-8", text);
-            answer.headers_mut().insert(LOCATION, location);
-            answer
-        }
-    };
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        answer.headers_mut().insert("x-request-id", id);
-    }
-    answer
+    let location = location(request, https_port).filter(|_| reads && is_bare).ok_or(ApiError::HttpsRequired)?;
+    let text = "This service speaks HTTPS: see Location.\n".to_owned();
+    let mut answer = document::text(StatusCode::PERMANENT_REDIRECT, "text/plain; charset=utf-8", text);
+    answer.headers_mut().insert(LOCATION, location);
+    Ok(answer)
 }
 
 fn location(request: &Request<Incoming>, https_port: u16) -> Option<HeaderValue> {

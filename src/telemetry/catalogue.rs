@@ -71,6 +71,8 @@ pub(super) const COMMIT_BATCH_SIZE: Declared =
     histogram("odometer_commit_batch_size", Unit::Count, BATCH_SIZES, "Requests that shared one commit.");
 pub(super) const QUEUE_DEPTH: Declared =
     gauge("odometer_queue_depth", Unit::Count, "Requests waiting for the writer when it last looked.");
+pub(super) const QUEUE_LIMIT: Declared =
+    gauge("odometer_queue_limit", Unit::Count, "Requests that may wait for the writer; more are shed.");
 pub(super) const SHED: Declared =
     counter("odometer_shed_total", "Requests refused at once because the writer's queue was full.");
 pub(super) const INCREMENTS: Declared =
@@ -85,6 +87,19 @@ pub(super) const RATE_LIMITED: Declared =
     counter("odometer_rate_limited_total", "Requests refused by a rate limit, by what the limit covers.");
 pub(super) const IDEMPOTENCY_KEYS: Declared =
     gauge("odometer_idempotency_keys", Unit::Count, "Idempotency keys that are remembered, each for a day.");
+pub(super) const IDEMPOTENCY_KEYS_LIMIT: Declared = gauge(
+    "odometer_idempotency_keys_limit",
+    Unit::Count,
+    "Idempotency keys that may be remembered at once, by --idempotency-keys.",
+);
+pub(super) const CONNECTIONS: Declared =
+    gauge("odometer_connections", Unit::Count, "Connections that are open, over all listeners.");
+pub(super) const CONNECTIONS_LIMIT: Declared =
+    gauge("odometer_connections_limit", Unit::Count, "Connections that may be open at once, by --max-connections.");
+pub(super) const CONNECTIONS_REFUSED: Declared = counter(
+    "odometer_connections_refused_total",
+    "Connections closed unanswered because too many were open, in total or from one address.",
+);
 pub(super) const JOURNAL_BYTES: Declared = gauge(
     "odometer_journal_bytes",
     Unit::Bytes,
@@ -103,10 +118,30 @@ pub(super) const LAST_BACKUP: Declared = gauge(
     Unit::Seconds,
     "When the newest automatic backup was made, in seconds since 1970; absent before the first.",
 );
+pub(super) const BACKUP_INTERVAL: Declared = gauge(
+    "odometer_backup_interval_seconds",
+    Unit::Seconds,
+    "Time between two automatic backups in seconds, by --backup-interval; absent where they are off.",
+);
 pub(super) const STORE_READY: Declared =
     gauge("odometer_store_ready", Unit::Count, "1 while the store accepts writes, otherwise 0.");
+pub(super) const STORE_POISONED: Declared = gauge(
+    "odometer_store_poisoned",
+    Unit::Count,
+    "1 once a write failed; the process then ends within two seconds, otherwise 0.",
+);
+pub(super) const LAST_STOP: Declared = gauge(
+    "odometer_last_stop_info",
+    Unit::Count,
+    "Always 1; the label says how the process before this one ended: first (there was none), clean, unclean or poisoned.",
+);
 pub(super) const DISK_FREE: Declared =
     gauge("odometer_disk_free_bytes", Unit::Bytes, "Bytes free on the file system of the data folder.");
+pub(super) const DISK_RESERVE: Declared = gauge(
+    "odometer_disk_reserve_bytes",
+    Unit::Bytes,
+    "Bytes that have to stay free, by --min-free-disk; with fewer, writes are refused.",
+);
 pub(super) const CERTIFICATE_EXPIRY: Declared = gauge(
     "odometer_tls_certificate_expiry_timestamp_seconds",
     Unit::Seconds,
@@ -116,7 +151,7 @@ pub(super) const LOG_DROPS: Declared =
     counter("odometer_log_lines_dropped_total", "Log lines lost because their queue was full or their target refused.");
 
 /// All of the above; `process_*` comes from metrics-process.
-pub(super) const ALL: [&Declared; 22] = [
+pub(super) const ALL: [&Declared; 31] = [
     &HTTP_REQUESTS,
     &HTTP_DURATION,
     &HTTP_EXCEPTIONS,
@@ -125,18 +160,27 @@ pub(super) const ALL: [&Declared; 22] = [
     &COMMIT_DURATION,
     &COMMIT_BATCH_SIZE,
     &QUEUE_DEPTH,
+    &QUEUE_LIMIT,
     &SHED,
     &INCREMENTS,
     &INTEGERS_ISSUED,
     &AUTH_FAILURES,
     &RATE_LIMITED,
     &IDEMPOTENCY_KEYS,
+    &IDEMPOTENCY_KEYS_LIMIT,
+    &CONNECTIONS,
+    &CONNECTIONS_LIMIT,
+    &CONNECTIONS_REFUSED,
     &JOURNAL_BYTES,
     &CHECKPOINT_DURATION,
     &HEALS,
     &LAST_BACKUP,
+    &BACKUP_INTERVAL,
     &STORE_READY,
+    &STORE_POISONED,
+    &LAST_STOP,
     &DISK_FREE,
+    &DISK_RESERVE,
     &CERTIFICATE_EXPIRY,
     &LOG_DROPS,
 ];

@@ -12,15 +12,22 @@
 //! logs.rs       install, level reload, panic hook, flush         (what main holds)
 //!   line.rs     one event -> one line, ECS JSON or text          (on the path of each request: no allocation when warm)
 //!   sink.rs     lines -> batches -> stdout or file; counts loss  (on the log writer's thread)
-//! metrics.rs    handles, lazily registered tables, render        (what app, edge and store hold)
-//!   catalogue.rs  name, kind, unit, help and buckets of every metric
+//! metrics.rs    lazily registered tables, render               (what app and edge hold)
+//!   handles.rs    what store and listeners record through        (registered once)
+//!   recorder.rs, catalogue.rs  name, kind, unit, help and buckets of every metric
+//! seldom.rs     events that peers can cause at will, once a second
 //! ```
 
 mod catalogue;
+mod handles;
 mod line;
 pub mod logs;
 pub mod metrics;
+mod recorder;
+mod seldom;
 mod sink;
 
+pub use handles::{ConnectionMetrics, StoreMetrics};
 pub use logs::{LogDrops, LogFormat, LogOptions, Logs, install};
-pub use metrics::{AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, StoreMetrics, method_index};
+pub use metrics::{AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, auth_failure_index, method_index};
+pub use seldom::Seldom;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data-dir>/            mode 0700
-//!   LOCK                 locked by the one process that uses the folder; the kernel frees it with the process
+//!   LOCK                 locked by the one process that uses the folder; the kernel frees it with the process. See last_stop.rs
 //!   FORMAT               what the files are: one line of text with a version and the store's id
 //!   journal/             see journal.rs
 //!   sled/                see state.rs
@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::disk::replace;
 use super::frame::StoreId;
+use super::last_stop::{self, LastStop, Line};
 use super::state::SEALS;
 
 /// Stands in a folder while a backup is being restored into it.
@@ -62,7 +63,8 @@ pub enum FolderError {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+    last_stop: LastStop,
 }
 
 impl Folder {
@@ -107,6 +109,7 @@ impl Folder {
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .mode(0o600)
             .open(&lock_path)
@@ -120,7 +123,19 @@ impl Folder {
             DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at(&inner))?;
         }
         File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let last_stop = LastStop::of(&lock, Self::is_store(path));
+        Ok(Self { path: path.to_owned(), lock, last_stop })
+    }
+
+    /// How the process before this one left the folder.
+    #[must_use]
+    pub fn last_stop(&self) -> &LastStop {
+        &self.last_stop
+    }
+
+    /// Leaves a line for the next process, if that can be done.
+    pub(super) fn leave(&self, line: Line<'_>) {
+        let _ = last_stop::write(&self.lock, line);
     }
 
     /// Whether a folder at `path` holds a store.

@@ -8,7 +8,7 @@
 //!  ├ committer.rs  turns: append, publish, answer    ├ archive.rs, backup.rs  backup files and their bytes
 //!  ├ decide.rs, tenants.rs  what a request changes   ├ checkpoint.rs, seals.rs  the keeper: changes on their way to sled, proved
 //!  ├ desk.rs, resident.rs   records in memory        ├ replay.rs, segments.rs the journal read back, and its files
-//!  ├ remembered.rs, answers.rs  idempotency keys     ├ folder.rs     lock and FORMAT
+//!  ├ remembered.rs, answers.rs  idempotency keys     ├ folder.rs, last_stop.rs  lock and FORMAT, and how it was left
 //!  ├ journal.rs    one frame, one fdatasync          ├ state.rs      sled
 //!  └ frame.rs, key.rs, record.rs  bytes              └ disk.rs       what a disk owes
 //! ```
@@ -31,6 +31,7 @@ pub mod heal;
 pub mod journal;
 mod keeping;
 pub mod key;
+pub mod last_stop;
 pub mod queue;
 pub mod record;
 pub mod recovery;
@@ -63,6 +64,7 @@ use self::folder::Folder;
 use self::frame::CommitSeq;
 use self::journal::Journal;
 use self::keeping::{KeeperMessage, Keeping};
+use self::last_stop::Line;
 use self::queue::{Lane, Queue};
 use self::recovery::{OpenError, Recovery, identify, recover};
 use self::remembered::Remembered;
@@ -157,6 +159,10 @@ impl EmbeddedStore {
             poisoned: watch::Sender::new(None),
             closed: AtomicBool::new(false),
         });
+        // From here on, a process that does not say how it ended was killed.
+        folder.leave(Line::Running);
+        tell_limits(options, &shared.metrics);
+        shared.metrics.tell_last_stop(recovered.report.last_stop.word());
         if recovered.report.healed.is_some() {
             shared.metrics.heals.increment(1);
         }
@@ -208,6 +214,18 @@ impl EmbeddedStore {
     }
 }
 
+fn tell_limits(options: &Options, metrics: &StoreMetrics) {
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    let [queue, keys, reserve] =
+        [QUEUE_CAPACITY as f64, options.idempotency_keys as f64, options.min_free_disk_bytes as f64];
+    metrics.queue_limit.set(queue);
+    metrics.idempotency_keys_limit.set(keys);
+    metrics.disk_reserve.set(reserve);
+    if let Some(policy) = options.backups {
+        metrics.tell_backup_interval(policy.interval);
+    }
+}
+
 fn start(
     options: &Options,
     shared: &Arc<Shared>,
@@ -235,7 +253,7 @@ fn start(
         to_grounds: Some(to_grounds),
         keeper: Some(keeper_thread),
         grounds: Some(grounds_thread),
-        _folder: folder,
+        folder,
         told: (1, 0),
         closing: false,
         started: Instant::now(),
@@ -260,6 +278,7 @@ impl Shared {
             poisoned.get_or_insert_with(|| reason.into());
             first
         });
+        self.metrics.poisoned.set(1.0);
         self.set_health(Health::Poisoned);
         first
     }

@@ -31,6 +31,7 @@ use super::frame::{
     Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, next_frame, remains_after,
 };
 use super::heal::{Base, NoBase, plan, rebuild, swap};
+use super::last_stop::LastStop;
 use super::replay::{Tail, replay};
 use super::segments::{Files, JournalError, SUFFIX};
 use super::state::{SledState, State, StateTrouble};
@@ -92,6 +93,8 @@ pub struct Recovery {
     pub torn: Option<(String, usize)>,
     /// The state was rebuilt.
     pub healed: Option<Healed>,
+    /// How the process before this one left the folder.
+    pub last_stop: LastStop,
 }
 
 impl fmt::Display for Recovery {
@@ -203,6 +206,7 @@ pub fn attach<S: State, D: Disk>(state: S, files: &Files<D>, origin: Origin) -> 
         covered: covered.seq,
         torn: tail.torn.clone(),
         healed: None,
+        last_stop: LastStop::default(),
     };
     let answers = keeper.answers().map_err(Misfit::State)?;
     Ok(Recovered { keeper, tail, answers, report })
@@ -232,10 +236,20 @@ pub fn recover(
     now_unix_s: u64,
 ) -> Result<Recovered<SledState>, OpenError> {
     let origin = if is_new { Origin::New } else { Origin::Found };
-    let problem = match open(folder, files, origin) {
-        Err(OpenError::Heal(problem)) => problem,
-        other => return other,
+    let mut recovered = match open(folder, files, origin) {
+        Err(OpenError::Heal(problem)) => heal(folder, files, problem, now_unix_s)?,
+        other => other?,
     };
+    recovered.report.last_stop = folder.last_stop().clone();
+    Ok(recovered)
+}
+
+fn heal(
+    folder: &Folder,
+    files: &Files<RealDisk>,
+    problem: String,
+    now_unix_s: u64,
+) -> Result<Recovered<SledState>, OpenError> {
     let base = base(folder, files, &problem)?;
     let quarantine = folder.new_quarantine(now_unix_s);
     make_state(folder, files, &base).map_err(OpenError::Heal)?;

@@ -20,6 +20,7 @@ use super::disk::{Disk, RealDisk, RealFile};
 use super::folder::Folder;
 use super::grounds::Grounds;
 use super::keeping::KeeperMessage;
+use super::last_stop::Line;
 use super::queue::deliver;
 use crate::store::{Health, Unavailable};
 
@@ -43,7 +44,7 @@ pub(super) struct CommitterThread {
     pub(super) to_grounds: Option<Sender<Order>>,
     pub(super) keeper: Option<JoinHandle<()>>,
     pub(super) grounds: Option<JoinHandle<()>>,
-    pub(super) _folder: Folder,
+    pub(super) folder: Folder,
     /// What the keeper was last told of the journal.
     pub(super) told: (usize, u64),
     pub(super) closing: bool,
@@ -157,6 +158,7 @@ impl CommitterThread {
                         error.message = %problem,
                         "a write failed and its outcome is not known: the store takes no more changes until a restart"
                     );
+                    self.folder.leave(Line::Poisoned(&problem));
                 }
             }
         }
@@ -207,6 +209,9 @@ impl CommitterThread {
         // Without its sender the grounds thread does what it was told so far, and ends.
         self.to_grounds = None;
         let _ = self.grounds.take().map(JoinHandle::join);
+        if !self.shared.is_poisoned() {
+            self.folder.leave(Line::Clean);
+        }
         // With this thread's end the folder is given back.
     }
 }
@@ -227,7 +232,7 @@ pub(super) fn keep_grounds(
     min_free_bytes: u64,
 ) {
     let mut grounds = Grounds::new(Arc::clone(disk), segment_bytes);
-    let mut clear_failed = false;
+    let (mut clear_failed, mut was_low) = (false, false);
     loop {
         match inbox.recv_timeout(DISK_CHECK) {
             Ok(order) => grounds.hear(order),
@@ -251,15 +256,28 @@ pub(super) fn keep_grounds(
             );
         }
         for tidings in look.tidings {
-            if matches!(tidings, Tidings::DiskLow(true)) {
-                tracing::warn!(
-                    event.action = "disk-low",
-                    odometer.min_free_bytes = min_free_bytes,
-                    "the disk is almost full: changes are refused until there is room, reads go on"
-                );
+            if let Tidings::DiskLow(low) = tidings {
+                tell_disk(low, was_low, min_free_bytes);
+                was_low = low;
             }
             shared.queue.tell(Control::Tidings(tidings));
         }
+    }
+}
+
+fn tell_disk(low: bool, was_low: bool, min_free_bytes: u64) {
+    if low {
+        tracing::warn!(
+            event.action = "disk-low",
+            odometer.min_free_bytes = min_free_bytes,
+            "the disk is almost full: changes are refused until there is room, reads go on"
+        );
+    } else if was_low {
+        tracing::info!(
+            event.action = "disk-recovered",
+            odometer.min_free_bytes = min_free_bytes,
+            "the disk has room again: changes are taken"
+        );
     }
 }
 

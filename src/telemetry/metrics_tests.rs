@@ -1,0 +1,147 @@
+//! Tests of the metrics, apart from metrics.rs only for its length.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::telemetry::catalogue::Kind;
+use crate::telemetry::logs::drops_for_tests;
+
+const ROUTES: &[&str] = &["/livez", "/api/v1/counters/{name}", "other"];
+
+fn metrics() -> Metrics {
+    Metrics::new("1.2.3", "abc\"def", ROUTES)
+}
+
+fn series(page: &str) -> usize {
+    page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
+}
+
+/// Everything recorded once, so that every metric is on the page.
+fn full_page() -> String {
+    let metrics = metrics();
+    let store = metrics.store();
+    metrics.http(1, method_index("PUT"), 200, Duration::from_micros(300));
+    store.tell_backup(1);
+    store.tell_backup_interval(Duration::from_secs(60));
+    store.tell_last_stop("first");
+    drop(metrics.connections(10));
+    metrics.certificate_expiry(1.9e9);
+    store.commit_duration.record(Duration::from_micros(134));
+    store.commit_batch_size.record(64.0);
+    metrics.render()
+}
+
+#[test]
+fn the_page_has_every_metric_with_help_and_type() {
+    let page = full_page();
+    for metric in catalogue::ALL {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        assert!(page.contains(&format!("# HELP {} {}\n", metric.name, metric.help)), "{}", metric.name);
+        assert!(page.contains(&format!("# TYPE {} {kind}\n", metric.name)), "{}", metric.name);
+    }
+    assert!(page.contains("# TYPE process_cpu_seconds_total counter\n"), "{page}");
+    assert!(page.contains("odometer_build_info{version=\"1.2.3\",revision=\"abc\\\"def\"} 1\n"), "{page}");
+    assert!(page.contains("odometer_commit_batch_size_bucket{le=\"64\"} 1\n"), "{page}");
+    assert!(page.contains("odometer_commit_batch_size_bucket{le=\"32\"} 0\n"), "{page}");
+}
+
+/// Skipped, and says so, where promtool (Debian's `prometheus` package) is not installed.
+#[test]
+#[expect(clippy::print_stderr, reason = "a skipped check says so")]
+fn promtool_finds_nothing_to_say() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let tool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut tool) = tool else {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    };
+    tool.stdin.take().unwrap().write_all(full_page().as_bytes()).unwrap();
+    let said = tool.wait_with_output().unwrap();
+    let text = [said.stdout, said.stderr].concat();
+    assert!(said.status.success() && text.is_empty(), "{}", String::from_utf8_lossy(&text));
+}
+
+#[test]
+fn known_labels_start_at_zero_and_unused_routes_are_absent() {
+    let page = metrics().render();
+    for reason in AUTH_FAILURE_REASONS {
+        assert!(page.contains(&format!("odometer_auth_failures_total{{reason=\"{reason}\"}} 0\n")), "{reason}");
+    }
+    for scope in RATE_LIMIT_SCOPES {
+        assert!(page.contains(&format!("odometer_rate_limited_total{{scope=\"{scope}\"}} 0\n")), "{scope}");
+    }
+    assert!(page.contains("odometer_log_lines_dropped_total 0\n"));
+    assert!(!page.contains("http_server_requests_total") && !page.contains("certificate_expiry"));
+}
+
+#[test]
+fn many_calls_do_not_grow_the_series() {
+    let metrics = metrics();
+    let all = |times: usize| {
+        for _ in 0..times {
+            metrics.http(0, method_index("GET"), 200, Duration::from_micros(150));
+            metrics.http(1, method_index("BREW"), 418, Duration::from_millis(2));
+            metrics.http(usize::MAX, usize::MAX, 404, Duration::ZERO);
+            metrics.auth_failure("expired");
+            metrics.auth_failure("surprising");
+            metrics.rate_limited("tenant");
+            metrics.exception("poisoned");
+        }
+        metrics.run_upkeep();
+    };
+    all(1);
+    let before = series(&metrics.render());
+    all(9_999);
+    let page = metrics.render();
+    assert_eq!(series(&page), before);
+    for expected in [
+        "http_server_requests_total{code=\"200\",method=\"GET\",path=\"/livez\"} 10000",
+        "http_server_requests_total{code=\"418\",method=\"other\",path=\"/api/v1/counters/{name}\"} 10000",
+        "http_server_requests_total{code=\"404\",method=\"other\",path=\"other\"} 10000",
+        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"0.0001\"} 0",
+        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"0.00025\"} 10000",
+        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"+Inf\"} 10000",
+        "http_server_request_duration_seconds_count{method=\"GET\",path=\"/livez\"} 10000",
+        "odometer_auth_failures_total{reason=\"expired\"} 10000",
+        "odometer_auth_failures_total{reason=\"surprising\"} 10000",
+        "odometer_rate_limited_total{scope=\"tenant\"} 10000",
+        "http_server_exceptions_total{exception=\"poisoned\"} 10000",
+    ] {
+        assert!(page.contains(&format!("{expected}\n")), "{expected}\n{page}");
+    }
+}
+
+#[test]
+fn two_servers_do_not_mix() {
+    let (one, other) = (metrics(), metrics());
+    one.store().commits.increment(7);
+    assert!(one.clone().render().contains("odometer_commits_total 7\n"));
+    drop(other.store());
+    assert!(other.render().contains("odometer_commits_total 0\n"));
+    StoreMetrics::unrecorded().commits.increment(1);
+}
+
+#[test]
+fn lost_log_lines_are_reported() {
+    let metrics = metrics();
+    let (drops, refused) = drops_for_tests();
+    metrics.watch_log_drops(drops);
+    refused.store(5, Ordering::Relaxed);
+    assert!(metrics.render().contains("odometer_log_lines_dropped_total 5\n"));
+}
+
+#[test]
+fn codes_are_sorted_for_the_search() {
+    assert!(CODES.is_sorted_by(|a, b| a < b));
+    assert_eq!((method_index("GET"), method_index("get"), method_index("OPTIONS")), (0, 7, 6));
+}
