@@ -212,7 +212,7 @@ impl App {
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
         let deletions = tokio::spawn(finish_deletions(self.admin.store.clone()));
-        let admin = tokio::spawn(server::serve(self.admin.listener, self.admin.store));
+        let admin = tokio::spawn(server::serve(self.admin.listener, self.admin.store, self.metrics.clone()));
         tell_ready(self.addresses);
 
         tokio::pin!(stop);

@@ -69,6 +69,22 @@ pub enum Command {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Show what the running server does: rates, latencies, commits, limits
+    ///
+    /// Asks through the admin socket, so it needs no ops listener. On a terminal it refreshes until it is interrupted; elsewhere, or with --json, it prints one
+    /// JSON object a line.
+    #[command(mut_args(only_data_dir_shown))]
+    Top {
+        /// One look, over one interval
+        #[arg(long)]
+        once: bool,
+        /// Seconds between two looks, 0.1 to 3600
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: std::time::Duration,
+        /// How and where
+        #[command(flatten)]
+        asking: Asking,
+    },
     /// Look after the tenants of the running server
     #[command(subcommand)]
     Tenant(TenantCommand),
@@ -194,6 +210,11 @@ fn only_data_dir_shown(argument: Arg) -> Arg {
     let is_setting = SETTINGS.iter().any(|setting| setting.name == argument.get_id().as_str());
     let shown = !is_setting || argument.get_id() == "data-dir";
     argument.hide(!shown)
+}
+
+fn interval(text: &str) -> Result<std::time::Duration, String> {
+    let seconds: Option<f64> = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected seconds, from 0.1 to 3600".to_owned())
 }
 
 fn argument(setting: &'static Setting) -> Arg {

@@ -22,7 +22,7 @@
 //!
 //! # The rooms
 //!
-//! Imports point down only: `app` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
+//! Imports point down only: `app` > `top`, `healthcheck` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
 //!
 //! | room | job |
 //! |---|---|
@@ -30,6 +30,7 @@
 //! | [`app`] | opens, binds, runs, drains: the only file that knows everything |
 //! | [`edge`] | sockets, TLS, limits, the one middleware |
 //! | [`api`] | routes, parameters, documents, the one table of errors |
+//! | [`top`], [`healthcheck`] | commands that look at a running server |
 //! | [`admin`] | the socket through which commands of the same machine reach the server |
 //! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
 //! | [`store`] | what *committed* means; the embedded store below it |
@@ -55,3 +56,4 @@ pub mod rate;
 pub mod store;
 pub mod telemetry;
 pub mod tenant;
+pub mod top;

@@ -23,6 +23,7 @@ use odometer::store::embedded::recovery::{Verdict, verify};
 use odometer::store::embedded::restore::{RestoreError, restore, verify_backup};
 use odometer::store::now_unix_s;
 use odometer::telemetry::{LogFormat, Logs, install};
+use odometer::top::{self, View};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -70,6 +71,12 @@ fn main() -> ExitCode {
             }
         }
         Command::Restore { from, flags, .. } => configured(&flags, |config| restore_into(&from, &config)),
+        Command::Top { once, interval, asking } => configured(&asking.flags, |config| {
+            match top::run(&config.data_dir, View { once, json: asking.json, interval }) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            }
+        }),
         Command::Tenant(command) => ask_about_tenants(command),
         Command::Key(KeyCommand::List { name, asking }) => ask_server(&asking, &of(name, Order::KeyList)),
         Command::Key(KeyCommand::Revoke { name, id, asking }) => ask_server(&asking, &of(name, Order::KeyRevoke(id))),

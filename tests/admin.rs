@@ -108,3 +108,27 @@ fn keys_are_listed_without_secrets_and_revoked() {
     assert_eq!(written.actions("key-revoked").len(), 3, "what failed is told too");
     assert!(!written.log.iter().any(|line| line.contains(&keys[0][21..40]) || line.contains(PASSWORD)));
 }
+
+#[test]
+fn top_shows_what_the_server_does_without_an_ops_listener() {
+    let server = TestServer::builder().flag("--ops-listen", "off").start();
+    let dir = server.data_dir().to_owned();
+    let key = runtime().block_on(register(&server.endpoint(), "busy", 1)).remove(0);
+    let looking = std::thread::spawn(move || rows(&dir, &["top", "--once", "--json", "--interval", "0.5"]));
+    let mut made = 0;
+    while !looking.is_finished() {
+        assert_eq!(increment(&server, &key).status, 200);
+        made += 1;
+    }
+    let [figures] = &looking.join().unwrap()[..] else { panic!("one look") };
+    let figure = |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("{name}: {figures}"));
+    assert_eq!((&figures["state"], &figures["last_stop"]), (&json!("ready"), &json!("first")));
+    assert!(figure("increments_per_s") > 0.0 && figure("increments_per_s") * figure("interval_s") <= f64::from(made));
+    assert_eq!(figure("increments_per_s"), figure("integers_per_s"));
+    assert!(figure("commit_p50_ms") > 0.0 && figure("increment_p99_ms") > figure("commit_p50_ms"), "{figures}");
+    assert_eq!((figure("queue_limit"), figure("connections_limit"), figure("failed_per_s")), (8192.0, 10000.0, 0.0));
+    let dir = server.data_dir().to_owned();
+    assert!(server.stop().actions("recovered").iter().all(|event| event["odometer.last_stop"] == "first"));
+    let said = refused(&dir, &["top", "--once"]);
+    assert!(said.contains("no server runs on"), "{said}");
+}

@@ -60,7 +60,7 @@ fn from_server(
     let made = match read_reply(&mut stream)? {
         Reply::Ok(made) => made,
         Reply::Error(problem) => bail!("the server made no backup: {problem}"),
-        Reply::Tenant(_) | Reply::Key(_) | Reply::Done => bail!("the server answered something else"),
+        Reply::Tenant(_) | Reply::Key(_) | Reply::Page(_) | Reply::Done => bail!("the server answered something else"),
     };
     let mut left = made.bytes;
     let mut piece = vec![0; PIECE];

@@ -1,11 +1,12 @@
 //! How commands of the same machine talk to the running server: a Unix socket in the data folder.
 //!
 //! ```text
-//! odometer backup, tenant …, key … ──► <data-dir>/admin.sock, mode 0600 ──► the server
+//! odometer backup, top, tenant …, key … ──► <data-dir>/admin.sock, mode 0600 ──► the server
 //!   {"command":"backup"}\n                    one line of JSON, at most 4 KiB
 //!   {"ok":{"commit_seq":7,"records":5,"bytes":900}}\n   or {"error":"…"}\n; after a backup its bytes follow
 //!   {"command":"tenant","tenant":"alice","order":"suspend"}\n
 //!   {"tenant":{"id":1,"name":"alice",…}}\n "done"\n     rows, a line each, and at the end "done" or {"error":"…"}
+//!   {"command":"metrics"}\n                   {"page":4711}\n and so many bytes of Prometheus' text
 //! ```
 //! Job: the protocol, both ends of the socket, and the commands that use it.
 //! Invariant: whoever may open the data folder is the admin; there is no password. Must never: listen on a network.
@@ -16,7 +17,7 @@ pub mod server;
 pub mod tenants;
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ const LONGEST_LINE: u64 = 4096;
 pub enum Request {
     /// A backup of everything, now.
     Backup,
+    /// The page that `/metrics` shows, whether or not there is an ops listener.
+    Metrics,
     /// All tenants.
     TenantList,
     /// Something about one tenant.
@@ -78,6 +81,8 @@ enum Reply {
     Key(KeyRow),
     /// A backup was made; its bytes follow.
     Ok(Made),
+    /// A page of metrics; so many bytes follow.
+    Page(u64),
     /// That was all.
     Done,
     /// It was not done; one sentence.
@@ -153,6 +158,27 @@ fn connect(data_dir: &Path) -> Result<Option<UnixStream>> {
         Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => Ok(None),
         Err(error) => bail!("the server's admin socket in {} can not be used: {error}", data_dir.display()),
     }
+}
+
+/// The page of metrics of the server that runs on `data_dir`; `None` if none does.
+///
+/// # Errors
+/// One sentence: the socket can not be used, or the server ended the connection.
+pub fn metrics_page(data_dir: &Path) -> Result<Option<String>> {
+    let Some(stream) = connect(data_dir)? else { return Ok(None) };
+    write_line(&stream, &Request::Metrics)?;
+    let mut stream = BufReader::new(stream);
+    let bytes = match read_reply(&mut stream)? {
+        Reply::Page(bytes) => bytes,
+        Reply::Error(problem) => bail!("{problem}"),
+        _ => bail!("the server answered something else"),
+    };
+    let mut page = String::new();
+    stream.take(bytes).read_to_string(&mut page)?;
+    if page.len() as u64 != bytes {
+        bail!("the server ended the connection in the middle of its answer");
+    }
+    Ok(Some(page))
 }
 
 /// One request or reply, as a line.

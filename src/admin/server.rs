@@ -5,7 +5,7 @@
 //! Invariant: the socket belongs to the process that holds the data folder's lock. Must never: wait for ever for a peer that does nothing.
 
 use std::fs::{self, Permissions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::orders::{Failure, carry_out, list};
 use super::{Address, LONGEST_LINE, Made, Reply, Request, write_line};
 use crate::store::embedded::EmbeddedStore;
+use crate::telemetry::Metrics;
 
 /// Connections at once; more wait.
 const AT_ONCE: usize = 8;
@@ -45,7 +46,7 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// Any error of the system that makes the listener unusable from the start.
-pub async fn serve(listener: UnixListener, store: EmbeddedStore) -> io::Result<()> {
+pub async fn serve(listener: UnixListener, store: EmbeddedStore, metrics: Metrics) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
@@ -62,17 +63,23 @@ pub async fn serve(listener: UnixListener, store: EmbeddedStore) -> io::Result<(
                 continue;
             }
         };
-        let (store, runtime) = (store.clone(), tokio::runtime::Handle::current());
+        let (store, metrics, runtime) = (store.clone(), metrics.clone(), tokio::runtime::Handle::current());
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            if let Err(error) = answer(&stream, user, &store, &runtime) {
+            if let Err(error) = answer(&stream, user, &store, &metrics, &runtime) {
                 tracing::debug!(event.action = "admin-connection", error.message = %error, "an admin connection ended early");
             }
         });
     }
 }
 
-fn answer(stream: &UnixStream, user: u32, store: &EmbeddedStore, runtime: &tokio::runtime::Handle) -> io::Result<()> {
+fn answer(
+    stream: &UnixStream,
+    user: u32,
+    store: &EmbeddedStore,
+    metrics: &Metrics,
+    runtime: &tokio::runtime::Handle,
+) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -83,6 +90,11 @@ fn answer(stream: &UnixStream, user: u32, store: &EmbeddedStore, runtime: &tokio
         Ok(Request::TenantList) => conclude(stream, runtime.block_on(list(store, &mut rows))),
         Ok(Request::Tenant { tenant, order }) => {
             conclude(stream, runtime.block_on(carry_out(store, &tenant, &order, user, &mut rows)))
+        }
+        Ok(Request::Metrics) => {
+            let page = metrics.render();
+            write_line(stream, &Reply::Page(page.len() as u64))?;
+            (&*stream).write_all(page.as_bytes())
         }
         Ok(Request::Backup) => match runtime.block_on(store.backup()) {
             Ok((mut file, summary)) => {

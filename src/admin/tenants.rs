@@ -37,7 +37,7 @@ pub fn ask(data_dir: &Path, request: &Request) -> Result<Rows> {
             Reply::Key(row) => rows.keys.push(row),
             Reply::Done => return Ok(rows),
             Reply::Error(problem) => bail!("{problem}"),
-            Reply::Ok(_) => bail!("the server answered something else"),
+            Reply::Ok(_) | Reply::Page(_) => bail!("the server answered something else"),
         }
     }
 }

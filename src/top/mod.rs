@@ -1,0 +1,119 @@
+//! `odometer top`: what a running server does, without anything but this binary.
+//!
+//! ```text
+//! mod.rs  ask, wait, ask again     page.rs  the page of metrics, read back     figures.rs  the difference of two     screen.rs  for people
+//! ```
+//! Job: [`run`] asks the server through its admin socket for the page that Prometheus reads, and shows the difference of two of them. So every figure is one
+//! that a dashboard has too, under the same name. Invariant: two pages of different processes are never compared.
+//! Must never: ask more often than told, or change anything.
+
+mod figures;
+mod page;
+mod screen;
+
+use std::collections::VecDeque;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use self::figures::Figures;
+use self::page::Page;
+use crate::admin::metrics_page;
+use crate::moment::rfc3339;
+use crate::store::now_unix_s;
+
+/// How it is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// One look, and not one after another.
+    pub once: bool,
+    /// One object a line.
+    pub json: bool,
+    /// The time between two looks at the server.
+    pub interval: Duration,
+}
+
+/// Shows the server that runs on `data_dir`, until the process is ended, or once. Where stdout is no terminal, or with `json`, it is one JSON object a line.
+///
+/// # Errors
+/// One sentence: with `once`, no server runs there; stdout is closed.
+pub fn run(data_dir: &Path, view: View) -> Result<()> {
+    let mut out = std::io::stdout();
+    let json = view.json || !out.is_terminal();
+    let mut before: Option<(Page, Instant)> = None;
+    let mut history = VecDeque::new();
+    loop {
+        let asked = Instant::now();
+        let page = match metrics_page(data_dir) {
+            Ok(Some(text)) => Page::parse(&text),
+            Ok(None) if view.once => {
+                bail!("no server runs on {}; this command asks the running one", data_dir.display())
+            }
+            Err(error) if view.once => return Err(error),
+            // Whoever watches wants to see it come back.
+            Ok(None) | Err(_) => {
+                before = None;
+                if !json {
+                    show(&mut out, &[format!("no server runs on {}: waiting for it", data_dir.display())])?;
+                }
+                rest(view.interval);
+                continue;
+            }
+        };
+        let earlier = before.take().filter(|(earlier, _)| is_same_process(earlier, &page));
+        if let Some((earlier, at)) = earlier {
+            let figures = difference(&earlier, &page, asked.duration_since(at));
+            history.push_back(figures.increments_per_s);
+            history.drain(..history.len().saturating_sub(screen::HISTORY));
+            if json {
+                writeln!(out, "{}", serde_json::to_string(&figures)?)?;
+            } else if view.once {
+                screen::lines(&figures, &history, width()).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            } else {
+                show(&mut out, &screen::lines(&figures, &history, width()))?;
+            }
+            if view.once {
+                return Ok(());
+            }
+        }
+        before = Some((page, asked));
+        rest(view.interval.saturating_sub(asked.elapsed()));
+    }
+}
+
+fn difference(before: &Page, after: &Page, interval: Duration) -> Figures {
+    let unix_s = now_unix_s();
+    #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
+    Figures::between(before, after, interval.as_secs_f64(), unix_s as f64, rfc3339(unix_s))
+}
+
+#[expect(clippy::disallowed_methods, reason = "to look again after a while is what was asked for")]
+fn rest(time: Duration) {
+    std::thread::sleep(time);
+}
+
+fn is_same_process(one: &Page, other: &Page) -> bool {
+    let started = |page: &Page| page.value("process_start_time_seconds");
+    let commits = |page: &Page| page.value("odometer_commits_total");
+    started(one) == started(other) && commits(one) <= commits(other)
+}
+
+/// Draws over what was there, line by line, so that nothing flickers and an interrupt leaves the last figures on the screen.
+fn show(out: &mut impl Write, lines: &[String]) -> std::io::Result<()> {
+    let mut text = String::from("\x1b[H");
+    for line in lines {
+        text.push_str(line);
+        text.push_str("\x1b[K\r\n");
+    }
+    text.push_str("\x1b[J");
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// How wide the terminal is, in characters.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0).unwrap_or(80)
+}

@@ -1,0 +1,203 @@
+//! The figures as people read them, on one screen of a terminal.
+//!
+//! Job: [`lines`]. Invariant: no line is wider than the terminal. Must never: write anything.
+
+use std::collections::VecDeque;
+
+use super::figures::Figures;
+
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// Increments of so many moments are shown as a line of bars.
+pub(super) const HISTORY: usize = 60;
+const LABEL: usize = 14;
+
+/// The screen. `history` holds increments per second, the newest last.
+pub(super) fn lines(figures: &Figures, history: &VecDeque<f64>, width: usize) -> Vec<String> {
+    let f = figures;
+    let row = |name: &str, text: String| format!("{name:<LABEL$}{text}");
+    let limits = |used: f64, limit: f64| format!("{} of {}", count(used), count(limit));
+    let mut lines = vec![
+        format!("odometer {} ({})   {}   up {}   {}", f.version, f.revision, f.state, span(f.uptime_s), f.at),
+        String::new(),
+        row(
+            "increments",
+            format!(
+                "{:>9}/s  p50 {}   p99 {}",
+                count(f.increments_per_s),
+                ms(f.increment_p50_ms),
+                ms(f.increment_p99_ms)
+            ),
+        ),
+        row("", bars(history)),
+        row("integers", format!("{:>9}/s", count(f.integers_per_s))),
+        row(
+            "requests",
+            format!(
+                "{:>9}/s  p50 {}   p99 {}   refused {}/s   failed {}/s",
+                count(f.requests_per_s),
+                ms(f.request_p50_ms),
+                ms(f.request_p99_ms),
+                count(f.refused_per_s),
+                count(f.failed_per_s)
+            ),
+        ),
+        String::new(),
+        row(
+            "commits",
+            format!(
+                "{:>9}/s  p50 {}   p99 {}   {} requests each",
+                count(f.commits_per_s),
+                ms(f.commit_p50_ms),
+                ms(f.commit_p99_ms),
+                f.requests_per_commit.map_or("-".to_owned(), |mean| format!("{mean:.1}"))
+            ),
+        ),
+        row("queue", format!("{}   shed {}/s", limits(f.queue_depth, f.queue_limit), count(f.shed_per_s))),
+        row(
+            "journal",
+            format!(
+                "{}   {} checkpoints, {} each",
+                bytes(f.journal_bytes),
+                count(f.checkpoints),
+                ms(f.checkpoint_mean_ms)
+            ),
+        ),
+        row(
+            "disk",
+            format!(
+                "{} free, {} in reserve   last backup {}",
+                bytes(f.disk_free_bytes),
+                bytes(f.disk_reserve_bytes),
+                f.backup_age_s.map_or("none".to_owned(), |age| format!("{} ago", span(age)))
+            ),
+        ),
+        String::new(),
+        row(
+            "connections",
+            format!(
+                "{}   refused {}/s",
+                limits(f.connections, f.connections_limit),
+                count(f.connections_refused_per_s)
+            ),
+        ),
+        row("idempotency", format!("{} keys", limits(f.idempotency_keys, f.idempotency_keys_limit))),
+        row(
+            "limits",
+            format!(
+                "rate limited {}/s   credentials refused {}/s",
+                count(f.rate_limited_per_s),
+                count(f.auth_failures_per_s)
+            ),
+        ),
+        row(
+            "process",
+            format!("{} resident   {} of {} descriptors", bytes(f.resident_bytes), count(f.open_fds), count(f.max_fds)),
+        ),
+    ];
+    lines.extend(warnings(f));
+    lines.into_iter().map(|line| line.chars().take(width).collect()).collect()
+}
+
+/// What somebody should look at, in the words of the runbook's headings.
+fn warnings(f: &Figures) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |wrong: bool, text: String| {
+        if wrong {
+            warnings.push(format!("! {text}"));
+        }
+    };
+    warn(f.state == "poisoned", "poisoned: a write failed, the process is about to end".to_owned());
+    warn(f.state == "not-ready", "not ready: changes are refused, reads go on".to_owned());
+    warn(
+        f.last_stop == "poisoned",
+        "the process before this one was poisoned: a write had failed, see to the disk".to_owned(),
+    );
+    warn(f.shed_per_s > 0.0, "shedding: requests are refused because the queue is full".to_owned());
+    warn(f.log_lines_dropped > 0.0, format!("log lines dropped: {}", count(f.log_lines_dropped)));
+    if let Some(days) = f.certificate_days_left {
+        warn(days < 21.0, format!("the certificate expires in {days:.0} days"));
+    }
+    if !warnings.is_empty() {
+        warnings.insert(0, String::new());
+    }
+    warnings
+}
+
+fn bars(history: &VecDeque<f64>) -> String {
+    let most = history.iter().copied().fold(0.0, f64::max);
+    let bar = |value: &f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 7")]
+        let height = if most > 0.0 { (value / most * 7.0).round() as usize } else { 0 };
+        BARS[height.min(7)]
+    };
+    history.iter().map(bar).collect()
+}
+
+/// A number with commas between the thousands.
+fn count(value: f64) -> String {
+    let digits = format!("{:.0}", value.max(0.0));
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn ms(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(ms) if ms < 10.0 => format!("{ms:.2} ms"),
+        Some(ms) => format!("{ms:.0} ms"),
+    }
+}
+
+fn bytes(value: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = value.max(0.0);
+    let mut unit = 0;
+    while value >= 1024.0 && unit < units.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value:.0} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// A time in its two largest units.
+fn span(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and a saturating cast")]
+    let seconds = seconds.max(0.0) as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::Page;
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!([0.0, 999.4, 1000.0, 1_234_567.0].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0.5, 2048.0, 67_108_864.0].map(bytes), ["0 B", "2.0 KiB", "64.0 MiB"]);
+        assert_eq!([59.9, 61.0, 3661.0, 90_000.0].map(span), ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!([None, Some(0.1234), Some(12.4)].map(ms), ["-", "0.12 ms", "12 ms"]);
+        assert_eq!(bars(&VecDeque::from([0.0, 50.0, 100.0])), "▁▅█");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_what_is_wrong_is_said() {
+        let page = Page::parse("odometer_store_ready 0\nodometer_log_lines_dropped_total 3\n");
+        let figures = Figures::between(&Page::default(), &page, 1.0, 0.0, "2026-11-24T09:00:00Z".to_owned());
+        let shown = lines(&figures, &VecDeque::from([1.0; HISTORY]), 40);
+        assert!(shown.iter().all(|line| line.chars().count() <= 40), "{shown:?}");
+        let said = shown.join("\n");
+        assert!(said.contains("! not ready") && said.contains("! log lines dropped: 3"), "{said}");
+    }
+}
