@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{SOCKET, server};
-use crate::api::route::{Listener, PATTERNS};
+use crate::api::route::{Listener, PATTERNS, TABLE, label};
 use crate::api::{Api, Shared};
 use crate::auth::password::{HashingPool, PasswordPolicy};
 use crate::auth::throttle::Throttle;
@@ -26,7 +26,7 @@ use crate::store::embedded::last_stop::LastStop;
 use crate::store::embedded::recovery::Recovery;
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Health, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, method_index};
 
 /// A process whose store failed is to be gone, and started again, within two seconds.
 const FAILED_DRAIN: Duration = Duration::from_secs(1);
@@ -79,7 +79,11 @@ pub fn tls_source(config: &Config) -> TlsSource {
 /// The metrics of a process that serves this API.
 #[must_use]
 pub fn metrics() -> Metrics {
-    Metrics::new(env!("CARGO_PKG_VERSION"), env!("ODOMETER_GIT_REVISION"), PATTERNS)
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), env!("ODOMETER_GIT_REVISION"), PATTERNS);
+    for row @ (_, method, route) in TABLE.iter().filter(|(_, _, route)| route.is_of_api()) {
+        metrics.expect_http(label(row), method_index(method), &[route.success(), 500, 503, 507]);
+    }
+    metrics
 }
 
 impl App {

@@ -51,11 +51,38 @@ pub const TABLE: &[Row] = &[
     ("/docs/swagger-ui-bundle.js", "GET", Route::Open(Open::Docs(File::Bundle))),
 ];
 
+impl Route {
+    /// The status of an answer that did what was asked.
+    #[must_use]
+    pub fn success(self) -> u16 {
+        match self {
+            Self::Open(Open::CreateTenant) | Self::Guarded(Guarded::CreateCounter | Guarded::CreateKey, _) => 201,
+            Self::Guarded(
+                Guarded::DeleteCounter | Guarded::RevokeKey | Guarded::DeleteTenant | Guarded::ChangePassword,
+                _,
+            ) => 204,
+            _ => 200,
+        }
+    }
+
+    /// Whether it is what tenants come for, and not a look at the server or its documents.
+    #[must_use]
+    pub fn is_of_api(self) -> bool {
+        matches!(self, Self::Guarded(..) | Self::Open(Open::Register | Open::CreateTenant))
+    }
+}
+
 /// The label of everything that has no route.
 pub const OTHER: usize = 0;
 
 /// Path patterns, by their label's index.
 pub const PATTERNS: &[&str] = &patterns();
+
+/// The label of a row's path.
+#[must_use]
+pub fn label(row: &Row) -> usize {
+    PATTERNS.iter().position(|pattern| *pattern == row.0).unwrap_or(OTHER)
+}
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

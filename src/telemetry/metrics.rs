@@ -30,7 +30,7 @@ pub const AUTH_FAILURE_REASONS: [&str; 8] =
 /// What a rate limit covers; each is a series from the start.
 pub const RATE_LIMIT_SCOPES: [&str; 3] = ["tenant", "client", "name"];
 /// Faults that are a series from the start; others begin at their first occurrence.
-const EXCEPTIONS: [&str; 1] = ["panic"];
+const EXCEPTIONS: [&str; 2] = ["internal", "panic"];
 
 /// The status codes that have a place in the table; any other takes the slow way to the same metric.
 const CODES: [u16; 32] = [
@@ -143,6 +143,14 @@ impl Metrics {
         match shared.durations.get(row) {
             Some(cell) => cell.get_or_init(|| shared.duration_histogram(path, method)).record(duration),
             None => shared.duration_histogram(path, method).record(duration),
+        }
+    }
+
+    /// Makes the series of these status codes of a route, at zero: a rate sees the first failure only of a series that was there before it.
+    pub fn expect_http(&self, route: usize, method: usize, codes: &[u16]) {
+        let shared = &*self.shared;
+        if let Some(path) = shared.routes.get(route).filter(|_| method < METHODS.len()) {
+            codes.iter().for_each(|code| drop(shared.requests_counter(path, method, *code)));
         }
     }
 

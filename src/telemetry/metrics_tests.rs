@@ -73,7 +73,8 @@ fn promtool_finds_nothing_to_say() {
 
 #[test]
 fn known_labels_start_at_zero_and_unused_routes_are_absent() {
-    let page = metrics().render();
+    let metrics = metrics();
+    let page = metrics.render();
     for reason in AUTH_FAILURE_REASONS {
         assert!(page.contains(&format!("odometer_auth_failures_total{{reason=\"{reason}\"}} 0\n")), "{reason}");
     }
@@ -82,6 +83,16 @@ fn known_labels_start_at_zero_and_unused_routes_are_absent() {
     }
     assert!(page.contains("odometer_log_lines_dropped_total 0\n"));
     assert!(!page.contains("http_server_requests_total") && !page.contains("certificate_expiry"));
+    metrics.expect_http(1, method_index("PUT"), &[200, 503]);
+    metrics.expect_http(99, 0, &[200]);
+    let page = metrics.render();
+    for code in [200, 503] {
+        let line = format!(
+            "http_server_requests_total{{code=\"{code}\",method=\"PUT\",path=\"/api/v1/counters/{{name}}\"}} 0\n"
+        );
+        assert!(page.contains(&line), "{page}");
+    }
+    assert_eq!(page.matches("http_server_requests_total{").count(), 2);
 }
 
 #[test]

@@ -61,6 +61,18 @@ fn the_codes_are_those_of_readme() {
     );
 }
 
+/// What the metrics of a route are prepared for is what the document promises of it.
+#[test]
+fn each_operation_succeeds_with_the_status_that_its_metrics_expect() {
+    let document: serde_json::Value = serde_json::from_slice(&odometer::api::openapi::json()).expect("a document");
+    for (pattern, method, route) in odometer::api::route::TABLE.iter().filter(|(_, _, route)| route.is_of_api()) {
+        let responses = &document["paths"][pattern][method.to_lowercase()]["responses"];
+        let codes = responses.as_object().expect("an operation has responses").keys();
+        let successes: Vec<_> = codes.filter(|code| code.starts_with('2')).collect();
+        assert_eq!(successes, [&route.success().to_string()], "{method} {pattern}");
+    }
+}
+
 #[test]
 fn the_committed_copy_is_the_document() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
