@@ -6,7 +6,7 @@
 //! take for a newline are escaped in both styles; no key occurs twice; a JSON line parses.
 //! Must never: log, panic, or wait. An event inside an event (a `Debug` that logs) gets a line of its own.
 //!
-//! Fields keep the names that the caller gave them; names, not nesting, carry the schema (`http.request.method`).
+//! Fields keep the names that the caller gave them; names, not nesting, carry the schema (`http.request.method`). Those of libraries are `labels.…`.
 //! Spans are not read: an event says all that it wants to say.
 
 use std::cell::Cell;
@@ -101,11 +101,12 @@ impl Scratch {
         }
         // Records of the `log` crate arrive through tracing-log under one target and carry their own as a field.
         let bridged = metadata.target() == "log";
-        let mut fields = Fields { line, seen, style, bridged };
+        let is_stranger = !metadata.target().starts_with("odometer");
+        let mut fields = Fields { line, seen, style, bridged, is_stranger };
         event.record(&mut fields);
         // In text, only strangers are introduced.
-        if style == Style::Json || !metadata.target().starts_with("odometer") {
-            fields.string("log.logger", metadata.target());
+        if style == Style::Json || is_stranger {
+            fields.string(Name::plain("log.logger"), metadata.target());
         }
         line.push_str(if style == Style::Json { "}\n" } else { "\n" });
     }
@@ -192,27 +193,43 @@ struct Fields<'a> {
     seen: &'a mut Vec<&'static str>,
     style: Style,
     bridged: bool,
+    is_stranger: bool,
+}
+
+/// The name of a field as it is written.
+#[derive(Clone, Copy)]
+struct Name {
+    before: &'static str,
+    name: &'static str,
+}
+
+impl Name {
+    const fn plain(name: &'static str) -> Self {
+        Self { before: "", name }
+    }
 }
 
 impl Fields<'_> {
     /// The name under which a field is written, if it is.
-    fn name(&self, field: &Field) -> Option<&'static str> {
+    fn name(&self, field: &Field) -> Option<Name> {
         let name = field.name();
         if self.bridged {
             match name {
-                "log.target" => return Some("log.logger"),
-                "log.file" => return Some("log.origin.file.name"),
-                "log.line" => return Some("log.origin.file.line"),
+                "log.target" => return Some(Name::plain("log.logger")),
+                "log.file" => return Some(Name::plain("log.origin.file.name")),
+                "log.line" => return Some(Name::plain("log.origin.file.line")),
                 "log.module_path" => return None,
                 _ => {}
             }
         }
         let name = name.strip_prefix("r#").unwrap_or(name);
-        (!RESERVED.contains(&name)).then_some(name)
+        // What libraries call their fields is not the schema's: there is a place for such.
+        let before = if self.is_stranger && self.style == Style::Json { "labels." } else { "" };
+        (!RESERVED.contains(&name)).then_some(Name { before, name })
     }
 
     /// Writes the key; false if the line has it already.
-    fn key(&mut self, name: &'static str) -> bool {
+    fn key(&mut self, Name { before: prefix, name }: Name) -> bool {
         if self.seen.contains(&name) {
             return false;
         }
@@ -223,6 +240,7 @@ impl Fields<'_> {
             Style::Text { colour: true } => (" \x1b[2m", "=\x1b[0m"),
         };
         self.line.push_str(before);
+        self.line.push_str(prefix);
         escape(self.line, name, true);
         self.line.push_str(after);
         true
@@ -243,11 +261,11 @@ impl Fields<'_> {
         }
     }
 
-    fn string(&mut self, name: &'static str, value: &str) {
+    fn string(&mut self, name: Name, value: &str) {
         self.quoted(name, |escaped| escaped.write_str(value));
     }
 
-    fn quoted(&mut self, name: &'static str, write: impl FnOnce(&mut Escaped<'_>) -> fmt::Result) {
+    fn quoted(&mut self, name: Name, write: impl FnOnce(&mut Escaped<'_>) -> fmt::Result) {
         if !self.key(name) {
             return;
         }

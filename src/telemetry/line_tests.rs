@@ -171,6 +171,16 @@ fn records_of_the_log_crate_name_their_own_target() {
 }
 
 #[test]
+fn what_libraries_call_their_fields_are_labels() {
+    let line = json(|| {
+        tracing::info!(target: "h2::codec", frame = ?[1, 2], sz = 7, "@timestamp" = "imposter", message = "sent");
+    });
+    assert_eq!((&line["labels.frame"], &line["labels.sz"]), (&"[1, 2]".into(), &7.into()));
+    assert_eq!((&line["message"], &line["log.logger"]), (&"sent".into(), &"h2::codec".into()));
+    assert!(!line.contains_key("frame") && !line.keys().any(|key| key.ends_with("imposter")), "{line:?}");
+}
+
+#[test]
 fn text_is_one_readable_line() {
     let line = text(|| {
         tracing::info!("http.request.method" = "GET", status = 200, path = "a b", empty = "", "served \"it\"");

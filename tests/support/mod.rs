@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod contract;
 pub(crate) mod cut;
+pub(crate) mod ecs;
 pub(crate) mod folder;
 pub(crate) mod history;
 pub(crate) mod lean;

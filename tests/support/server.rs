@@ -152,6 +152,10 @@ impl Builder {
             http: None,
             ops: ports.map(|ports| ports.1),
             chosen_ports: self.chosen_ports,
+            logs_json: self
+                .flags
+                .iter()
+                .any(|(name, value)| name == "--log-format" && value.as_deref() == Some("json".as_ref())),
             data_dir,
             _own_dir: own_dir,
         }
@@ -191,6 +195,7 @@ pub(crate) struct TestServer {
     http: Option<SocketAddr>,
     ops: Option<SocketAddr>,
     chosen_ports: bool,
+    logs_json: bool,
     data_dir: PathBuf,
     _own_dir: Option<TempDir>,
 }
@@ -425,8 +430,23 @@ impl TestServer {
             reader.join().expect("the reader of the output does not panic");
         }
         let output = self.output.lock();
+        if self.logs_json {
+            self.check_log(&output.log);
+        }
         let (lines, told) = (output.lines, output.told.clone());
         Written { log: output.log.clone(), stderr: output.stderr.clone(), lines, told }
+    }
+
+    /// Every line of every server that any test starts is an event of the schema.
+    #[track_caller]
+    fn check_log(&self, log: &[String]) {
+        // A process that was killed may have left half a line.
+        let torn = usize::from(!self.status.is_some_and(|status| status.success()));
+        for line in &log[..log.len().saturating_sub(torn)] {
+            if let Some(problem) = super::ecs::problem(line) {
+                panic!("a log line is not as the schema wants it: {problem}\n{line}");
+            }
+        }
     }
 
     /// What there is to show when something goes wrong.
