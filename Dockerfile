@@ -30,10 +30,11 @@ ARG REVISION=unknown
 RUN touch src/main.rs src/lib.rs \
     && ODOMETER_GIT_REVISION="${REVISION}" cargo build --release --locked --target "$(rustc --print host-tuple)"
 
-# The two trees of the image. The folders are the user's and private; the rest is root's, and read only for everybody else.
+# The two trees of the image: the program is root's, the folders are the user's. Another container may read the logs, and ship them, without rights.
 COPY LICENSE-APACHE LICENSE-MIT /image/root/licenses/
 RUN install -m 0755 target/*/release/odometer /image/root/odometer \
-    && install -d -m 0700 /image/user/data /image/user/logs
+    && install -d -m 0700 /image/user/data \
+    && install -d -m 0755 /image/user/logs
 
 FROM scratch
 COPY --from=build /image/root/ /
