@@ -8,7 +8,6 @@
 # Another registry, or an image of your own with Rust and a C compiler: --build-arg RUST_IMAGE=...
 ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
 
-# hadolint ignore=DL3006
 FROM ${RUST_IMAGE} AS build
 WORKDIR /build
 # With a target named, these flags are for the binary only, and build scripts and macros stay dynamic.
