@@ -25,8 +25,6 @@ use support::workload::{register, runtime};
 use support::{number_setting, setting};
 
 const MODES: [Mode; 5] = [Mode::Read, Mode::Spread, Mode::Hot, Mode::Named, Mode::Once];
-/// The kernel counts CPU time for /proc in units of 10 ms, on every Linux that we support.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What to measure.
 #[derive(Debug)]
@@ -115,9 +113,9 @@ fn start_server(plan: &Plan, folder: &Path) -> TestServer {
 
 fn measure(plan: &Plan, server: &TestServer, keys: &[String], mode: Mode, connections: usize) -> Sample {
     let commits = || server.metric("odometer_commits_total").unwrap_or(0.0);
-    let (commits_before, cpu_before) = (commits(), cpu_seconds(server));
+    let (commits_before, cpu_before) = (commits(), server.cpu_seconds());
     let measured = drive(&server.endpoint(), keys, mode, connections, plan.period, plan.threads);
-    let cpu = cpu_seconds(server) - cpu_before;
+    let cpu = server.cpu_seconds() - cpu_before;
     let requests = measured.answered as f64;
     let commits = commits() - commits_before;
     let increments_per_commit = if mode == Mode::Read { f64::NAN } else { requests / commits };
@@ -148,13 +146,4 @@ fn print_table(connections: usize, samples: &[Vec<Sample>; 5]) {
             middle(samples, |sample| sample.cpu_us_per_request),
         ));
     }
-}
-
-/// CPU time of the server process so far, user and kernel.
-fn cpu_seconds(server: &TestServer) -> f64 {
-    let pid = server.pid().expect("the server runs");
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
-    let after_name = stat.rsplit_once(") ").expect("the name is in brackets").1;
-    let ticks = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().expect("a number"));
-    ticks.sum::<f64>() / TICKS_PER_SECOND
 }

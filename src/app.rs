@@ -21,7 +21,9 @@ use crate::auth::password::{HashingPool, PasswordPolicy};
 use crate::auth::throttle::Throttle;
 use crate::config::Config;
 use crate::edge::tls::{TlsIdentity, TlsSource};
-use crate::edge::{Destination, Gate, Limits, Observer, Protocol, Telling, WorkerParts, Workers, accept, bind};
+use crate::edge::{
+    Destination, Gate, Limits, Observer, Protocol, Telling, WorkerParts, Workers, accept, bind, descriptors,
+};
 use crate::store::embedded::last_stop::LastStop;
 use crate::store::embedded::recovery::Recovery;
 use crate::store::embedded::{EmbeddedStore, Options};
@@ -92,6 +94,7 @@ impl App {
     /// # Errors
     /// One line: what could not be opened, and why.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self> {
+        descriptors::raise(config.max_connections);
         let listener = |flag: &str, address: SocketAddr| {
             bind(address).with_context(|| format!("--{flag} {address} can not be listened on"))
         };

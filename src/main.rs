@@ -211,7 +211,21 @@ fn serve(flags: &Flags, config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
+    // People on a terminal read the same on stderr.
+    let to_programs = config.log.dir.is_some() || !std::io::stdout().is_terminal();
+    tracing::info!(
+        event.action = "starting",
+        process.pid = std::process::id(),
+        odometer.revision = env!("ODOMETER_GIT_REVISION"),
+        "starting"
+    );
     let result = runtime.block_on(run(flags, config, &logs));
+    if let Err(error) = &result
+        && to_programs
+    {
+        tracing::error!(event.action = "failed", event.outcome = "failure", error.message = %format!("{error:#}"),
+            "the server ends with a failure");
+    }
     // A thread that hangs in the kernel must not keep the process; everything that was answered is on disk.
     runtime.shutdown_background();
     logs.flush();

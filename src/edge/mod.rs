@@ -4,13 +4,14 @@
 //! acceptor (main thread) ── the worker with the fewest connections ──► worker threads, one runtime each
 //!   mod.rs listeners, limits, workers, drain     connection.rs one connection     guard.rs deadlines of HTTP/1.1
 //!   activity.rs idle HTTP/2   tls.rs certificate   observe.rs, ids.rs the one middleware   plain.rs the HTTP port
-//!   network.rs whose proxies are believed
+//!   network.rs whose proxies are believed   descriptors.rs how many there may be
 //! ```
 //! Job: bound what a peer may use: connections in all and by address, time, bytes. Invariant: a connection is counted from its accept to its end.
 //! Must never: wait for a slow peer at the cost of another.
 
 mod activity;
 mod connection;
+pub mod descriptors;
 mod guard;
 mod ids;
 pub mod network;

@@ -25,6 +25,8 @@ use super::process::{Output, find_process, free_ports, is_frozen, open_pidfd};
 
 /// How long a drain may take [fixed].
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(8);
+/// The kernel counts CPU time for /proc in units of 10 ms, on every Linux that we support.
+const TICKS_PER_SECOND: f64 = 100.0;
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const OPS_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -359,6 +361,15 @@ impl TestServer {
     pub(crate) fn pid(&self) -> Option<u32> {
         let wanted = binary().canonicalize().expect("the binary exists");
         find_process(self.child.id(), &wanted)
+    }
+
+    /// CPU time of the server so far, user and kernel.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let pid = self.pid().expect("the server runs");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
+        let after_name = stat.rsplit_once(") ").expect("the name is in brackets").1;
+        let ticks = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().expect("a number"));
+        ticks.sum::<f64>() / TICKS_PER_SECOND
     }
 
     /// Sends a signal to the server process; nothing when it has ended.
