@@ -76,10 +76,9 @@ fn start(logs: Logs, folder: &Path, tenants: usize) -> Running {
         Logs::Off => builder.flag("--log-level", "off").chosen_ports(),
         Logs::Files => builder.flag("--log-dir", folder.join("files")).chosen_ports(),
         Logs::Pipe => builder,
-        Logs::Sampled => builder
-            .flag("--log-dir", folder.join("sampled"))
-            .flag("--access-log-sample", "100")
-            .chosen_ports(),
+        Logs::Sampled => {
+            builder.flag("--log-dir", folder.join("sampled")).flag("--access-log-sample", "100").chosen_ports()
+        }
     }
     .start();
     let keys = runtime().block_on(register(&server.endpoint(), "bench", tenants));
@@ -101,7 +100,8 @@ fn print_table(running: &[Running], samples: &[Vec<Sample>]) {
     show("\naccess log   increments/s   of silent    p50 µs    p99 µs   server CPU µs   lines lost");
     for ((logs, running), own) in ALL.iter().zip(running).zip(samples) {
         // Of the same round: the mood changes from one to the next.
-        let shares = own.iter().zip(&samples[0]).map(|(own, silent)| own.measured.per_second / silent.measured.per_second);
+        let shares =
+            own.iter().zip(&samples[0]).map(|(own, silent)| own.measured.per_second / silent.measured.per_second);
         show(&format!(
             "{:<12}{:>13.0}{:>12.2}{:>10.0}{:>10.0}{:>16.1}{:>13.0}",
             format!("{logs:?}").to_lowercase(),

@@ -116,7 +116,7 @@ pub(super) const HEALS: Declared =
 pub(super) const LAST_BACKUP: Declared = gauge(
     "odometer_backup_last_success_timestamp_seconds",
     Unit::Seconds,
-    "When the newest automatic backup was made, in seconds since 1970; absent before the first.",
+    "When the newest automatic backup was made or found to cover everything still, in seconds since 1970; absent before the first.",
 );
 pub(super) const BACKUP_INTERVAL: Declared = gauge(
     "odometer_backup_interval_seconds",

@@ -239,6 +239,10 @@ impl Keeping {
         }
         if wanted && self.keeper.newest().seq <= turn.backed_up {
             turn.backup_due = Some(now + policy.interval);
+            // Nothing changed since: the newest one covers everything still, and is as good as new.
+            if turn.backed_up > CommitSeq(0) {
+                self.shared.metrics.tell_backup(now_unix_s());
+            }
             return false;
         }
         wanted
