@@ -9,11 +9,15 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tracing_appender::non_blocking::ErrorCounter;
 
 /// Batches are written when they pass this size, or as soon as no more lines wait.
 const BATCH_BYTES: usize = 64 * 1024;
+/// After a batch the writer rests, so that the next lines gather: under load it would otherwise be woken for every few of them, by the very threads that
+/// answer requests. A line is at most so late; the queue holds what comes meanwhile many times over.
+const REST: Duration = Duration::from_millis(2);
 
 /// How many log lines were lost: the queue was full, or the target refused them. Cheap to clone and to read.
 #[derive(Clone, Debug)]
@@ -98,8 +102,14 @@ impl<W: Write> Write for BatchWriter<W> {
         }
         // An error here would be the target's own buffer failing; nobody is left to tell.
         let _ = self.target.flush();
+        rest();
         Ok(())
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "lines gather while nobody waits for them")]
+fn rest() {
+    std::thread::sleep(REST);
 }
 
 #[cfg(test)]
