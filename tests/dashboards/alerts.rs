@@ -1,7 +1,7 @@
 //! Each alert, seen firing for its real cause; and a healthy server beside all that trouble, for which none does.
 //!
-//! Job: one Prometheus with the shipped rules, their durations shortened, scrapes a server for each cause. Invariant: which alerts there are is read from the rules:
-//! one without a cause in [`CAUSES`] fails the test. It must never count an alert that was only pending, or one of another server.
+//! Job: one Prometheus with the shipped rules, their durations shortened, scrapes a server for each cause. Invariant: which alerts there are is read from
+//! the rules: one without a cause in [`CAUSES`] fails the test. It must never count an alert that was only pending, or one of another server.
 
 use std::time::Duration;
 

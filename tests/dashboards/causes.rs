@@ -1,8 +1,8 @@
 //! One server for each cause of an alert, each in its own way in trouble, and one that is well.
 //!
-//! Job: start them, name them, and do to them what happens at one moment: a kill, a failed sync, a disk that fills up. Invariant: what is wrong is real: the server
-//! tells it by itself, and no metric is made up. A server that is started again keeps its folder and its ops port, so it stays the same instance.
-//! It must never do anything to a process or a file system that it did not start or mount.
+//! Job: start them, name them, and do to them what happens at one moment: a kill, a failed sync, a disk that fills up. Invariant: what is wrong is real:
+//! the server tells it by itself, and no metric is made up. A server that is started again keeps its folder and its ops port, so it stays the same
+//! instance. It must never do anything to a process or a file system that it did not start or mount.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,24 +30,21 @@ const STUCK_MICROSECONDS: u32 = 4_000_000;
 
 /// All servers, by instance.
 pub(crate) struct Causes {
-    home: TempDir,
     servers: BTreeMap<&'static str, TestServer>,
     /// One tenant's key on each server that has clients.
     keys: BTreeMap<&'static str, String>,
     ops: BTreeMap<&'static str, SocketAddr>,
+    // Both go after the servers that use them.
     disk: Option<Mounted>,
+    home: TempDir,
 }
 
 impl Causes {
     pub(crate) fn start() -> Self {
         let disk = Mounted::can_memory().then(|| Mounted::memory(96));
-        let mut causes = Self {
-            home: TempDir::new().unwrap(),
-            servers: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            ops: BTreeMap::new(),
-            disk,
-        };
+        let home = TempDir::new().unwrap();
+        let (servers, keys, ops) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut causes = Self { servers, keys, ops, disk, home };
         causes.start_healthy();
         causes.start_slow();
         causes.start_limited();

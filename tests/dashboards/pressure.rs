@@ -1,8 +1,8 @@
 //! The clients of the servers in trouble, until they are told to stop.
 //!
-//! Job: increments at a gentle pace and as fast as they are answered, wrong keys, connections that stay and connections that are too many, and more requests than the
-//! queue of a writer takes. Invariant: they go on whatever they are answered, and connect again when they are cut off; what it means is judged by the alerts.
-//! It must never send more than its pace says: it shares the cores with the servers.
+//! Job: increments at a gentle pace and as fast as they are answered, wrong keys, connections that stay and connections that are too many, and more
+//! requests than the queue of a writer takes. Invariant: they go on whatever they are answered, and connect again when they are cut off; what it means is
+//! judged by the alerts. It must never send more than its pace says: it shares the cores with the servers.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

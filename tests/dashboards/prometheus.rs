@@ -1,7 +1,7 @@
 //! A real Prometheus: its own folder, a port that the kernel chose, and its HTTP API.
 //!
-//! Job: start it on servers and rules, ask it, and end it with the test. Invariant: every answer of the API is a success or fails the test, and shows its log.
-//! It must never scrape what the test did not start, or outlive it.
+//! Job: start it on servers and rules, ask it, and end it with the test. Invariant: every answer of the API is a success or fails the test, and shows its
+//! log. It must never scrape what the test did not start, or outlive it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

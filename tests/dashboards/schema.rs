@@ -1,7 +1,7 @@
 //! The dashboards beside the schema that Grafana publishes for them.
 //!
-//! Job: a checker of JSON Schema draft 7, as much of it as that schema uses. Invariant: a keyword that it does not know is an error, so nothing in a newer schema
-//! is passed over. It must never be needed: without `ODOMETER_GRAFANA_SCHEMA`, a file, the test is skipped and says so.
+//! Job: a checker of JSON Schema draft 7, as much of it as that schema uses. Invariant: a keyword that it does not know is an error, so nothing in a
+//! newer schema is passed over. It must never be needed: without `ODOMETER_GRAFANA_SCHEMA`, a file, the test is skipped and says so.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! A loaded server below a real Prometheus with the shipped rules.
 //!
-//! Job: everything is scraped, and every rule can be evaluated on what is there. Invariant: not one error or warning, of a scrape, a rule or the log.
-//! It must never pass on an idle server.
+//! Job: everything is scraped, and every rule can be evaluated on what is there. Invariant: not one error or warning, of a scrape, a rule or the log. It
+//! must never pass on an idle server.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The rules that are shipped, as Prometheus itself read them, and the same with shorter durations.
 //!
-//! Job: [`read`] asks a Prometheus for them, [`shortened`] makes minutes and days of them something that a test can wait for, [`write`] gives them to another
-//! Prometheus. Invariant: only durations change, and a longer one never becomes shorter than a shorter one. It must never change a threshold.
+//! Job: [`read`] asks a Prometheus for them, [`shortened`] makes minutes and days of them something that a test can wait for, [`write`] gives them to
+//! another Prometheus. Invariant: only durations change, and a longer one never becomes shorter than a shorter one. It must never change a threshold.
 
 use std::path::{Path, PathBuf};
 
