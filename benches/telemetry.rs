@@ -15,6 +15,7 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use odometer::telemetry::{LogFormat, LogOptions, install};
 use support::lean::{Measured, Mode, drive};
 use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::number_setting;
@@ -57,13 +58,17 @@ fn main() {
     show(&format!("run: {rounds} rounds x {period:?}, {connections} connections, {tenants} tenants"));
     let running = ALL.map(|logs| start(logs, folder.path(), tenants));
     let mut samples: [Vec<Sample>; ALL.len()] = Default::default();
-    for _ in 0..rounds {
-        for (running, samples) in running.iter().zip(&mut samples) {
-            samples.push(measure(running, connections, period));
+    for round in 0..rounds {
+        // What one of them wrote to the disk is still on its way when the next is measured, so each comes first once.
+        for place in 0..ALL.len() {
+            let at = (place + usize::try_from(round).expect("a small number")) % ALL.len();
+            samples[at].push(measure(&running[at], connections, period));
         }
     }
     print_table(&running, &samples);
-    show_metrics(&running[0].server, middle(&samples[0], |sample| sample.cpu_us));
+    let request_us = middle(&samples[0], |sample| sample.cpu_us);
+    show_event(folder.path(), request_us);
+    show_metrics(&running[0].server, request_us);
     for running in running {
         running.server.stop();
     }
@@ -113,6 +118,51 @@ fn print_table(running: &[Running], samples: &[Vec<Sample>]) {
             running.server.metric("odometer_log_lines_dropped_total").unwrap_or(0.0),
         ));
     }
+}
+
+/// What an access event takes of the thread that answers: to be made a line and to be left in the queue.
+fn show_event(folder: &Path, request_cpu_us: f64) {
+    const EVENTS: u32 = 200;
+    // As many as come in two milliseconds of the busiest server, and then a pause for the writer, which has the other core there too.
+    const PAUSE: Duration = Duration::from_millis(3);
+    let options =
+        LogOptions { format: LogFormat::Json, level: "info".to_owned(), dir: Some(folder.join("events")), keep: 2 };
+    let logs = install(&options).expect("nobody else logs here");
+    let client = std::net::IpAddr::from([127, 0, 0, 1]);
+    let once = |_| {
+        let started = Instant::now();
+        for number in 0..EVENTS {
+            tracing::info!(
+                target: "odometer::access",
+                {
+                    event.action = "request",
+                    event.outcome = "success",
+                    event.duration = u64::from(number) + 1_000_000,
+                    http.request.method = "PUT",
+                    http.request.id = "597b7bbb2606396f0000000000000007",
+                    http.response.status_code = 200_u16,
+                    http.version = "1.1",
+                    url.path = "/api/v1/integer/increment",
+                    client.ip = tracing::field::display(client),
+                    trace.id = None::<&str>,
+                    organization.id = Some(tracing::field::display(number)),
+                    error.code = None::<&str>,
+                    odometer.sampled = None::<u64>,
+                },
+                "request"
+            );
+        }
+        let ns = started.elapsed().as_secs_f64() * 1e9 / f64::from(EVENTS);
+        std::thread::park_timeout(PAUSE);
+        ns
+    };
+    let ns = median((0..500).map(once).collect());
+    show(&format!(
+        "access event: {ns:.0} ns of a request, {:.3} of its {request_cpu_us:.1} µs on the server's CPU; {} lines lost",
+        ns / 1000.0 / request_cpu_us,
+        logs.dropped_lines()
+    ));
+    logs.flush();
 }
 
 /// What metrics take of a request: its count and its duration, and the upkeep of durations, as the server does it.

@@ -10,25 +10,21 @@
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::line::{LineLayer, Style};
-use super::sink::BatchWriter;
+use super::sink::{self, Queue};
 
 pub use super::sink::LogDrops;
 
-/// Lines that may wait for the log writer's thread. At a few hundred bytes each this bounds the memory near 16 MB.
-const QUEUED_LINES: usize = 32 * 1024;
 /// The end of the process waits this long for the last lines; a reader that stopped reading must not hold it.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 
@@ -64,7 +60,9 @@ pub struct LogOptions {
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
     drops: LogDrops,
-    writer: Option<WorkerGuard>,
+    queue: Queue,
+    /// Hears when everything was written after the queue was closed.
+    ended: Receiver<()>,
 }
 
 /// Installs the logs for the whole process, and a panic hook that logs instead of printing.
@@ -73,14 +71,15 @@ pub struct Logs {
 /// A level that is none, a folder that cannot be written, or logs that are installed already.
 pub fn install(options: &LogOptions) -> anyhow::Result<Logs> {
     let (filter, filter_handle) = reload::Layer::new(parse_level(&options.level)?);
-    let (queue, writer, drops) = open_sink(options)?;
+    let drops = LogDrops::default();
+    let (queue, ended) = open_sink(options, &drops)?;
     tracing_subscriber::registry()
         .with(filter)
-        .with(LineLayer::new(style(options), queue))
+        .with(LineLayer::new(style(options), queue.clone()))
         .try_init()
         .context("logs are installed already")?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(Logs { filter: filter_handle, drops, writer: Some(writer) })
+    Ok(Logs { filter: filter_handle, drops, queue, ended })
 }
 
 impl Logs {
@@ -112,15 +111,13 @@ impl Logs {
 
 impl Drop for Logs {
     fn drop(&mut self) {
-        let Some(writer) = self.writer.take() else { return };
-        // Dropping the guard may print, which blocks for good on a pipe that nobody reads. Hence the second thread.
-        let (done, finished) = mpsc::channel();
-        let flusher = std::thread::Builder::new().name("log-flush".into()).spawn(move || {
-            drop(writer);
-            let _ = done.send(());
-        });
-        if flusher.is_ok() {
-            let _ = finished.recv_timeout(FLUSH_WAIT);
+        self.queue.close();
+        if self.ended.recv_timeout(FLUSH_WAIT).is_err() {
+            let lost = self.queue.len();
+            let _ = writeln!(
+                io::stderr(),
+                "odometer: the log is not read fast enough: {lost} lines or more of its end were not written"
+            );
         }
     }
 }
@@ -152,22 +149,12 @@ fn style(options: &LogOptions) -> Style {
     }
 }
 
-fn open_sink(options: &LogOptions) -> anyhow::Result<(NonBlocking, WorkerGuard, LogDrops)> {
-    let refused = Arc::new(AtomicU64::new(0));
-    let (queue, writer) = match &options.dir {
-        Some(dir) => spawn_writer(daily_file(dir, options.keep)?, &refused),
-        None => spawn_writer(io::stdout(), &refused),
-    };
-    let drops = LogDrops::new(queue.error_counter(), refused);
-    Ok((queue, writer, drops))
-}
-
-fn spawn_writer<W: Write + Send + 'static>(target: W, refused: &Arc<AtomicU64>) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(QUEUED_LINES)
-        .thread_name("log-writer")
-        .finish(BatchWriter::new(target, Arc::clone(refused)))
+fn open_sink(options: &LogOptions, drops: &LogDrops) -> anyhow::Result<(Queue, Receiver<()>)> {
+    match &options.dir {
+        Some(dir) => sink::start(daily_file(dir, options.keep)?, drops.clone()),
+        None => sink::start(io::stdout(), drops.clone()),
+    }
+    .context("the log writer's thread could not be started")
 }
 
 /// Makes and removes a file, to know whether that can be done.
@@ -210,13 +197,6 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         "process.thread.name" = thread.name(),
         "a thread panicked"
     );
-}
-
-#[cfg(test)]
-pub(super) fn drops_for_tests() -> (LogDrops, Arc<AtomicU64>) {
-    let refused = Arc::new(AtomicU64::new(0));
-    let (queue, _writer) = spawn_writer(io::sink(), &refused);
-    (LogDrops::new(queue.error_counter(), Arc::clone(&refused)), refused)
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! Tests of the metrics, apart from metrics.rs only for its length.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 use crate::telemetry::catalogue::Kind;
-use crate::telemetry::logs::drops_for_tests;
 
 const ROUTES: &[&str] = &["/livez", "/api/v1/counters/{name}", "other"];
 
@@ -145,9 +142,9 @@ fn two_servers_do_not_mix() {
 #[test]
 fn lost_log_lines_are_reported() {
     let metrics = metrics();
-    let (drops, refused) = drops_for_tests();
-    metrics.watch_log_drops(drops);
-    refused.store(5, Ordering::Relaxed);
+    let drops = LogDrops::default();
+    metrics.watch_log_drops(drops.clone());
+    drops.add(5);
     assert!(metrics.render().contains("odometer_log_lines_dropped_total 5\n"));
 }
 
