@@ -125,8 +125,13 @@ fn show_event(folder: &Path, request_cpu_us: f64) {
     const EVENTS: u32 = 200;
     // As many as come in two milliseconds of the busiest server, and then a pause for the writer, which has the other core there too.
     const PAUSE: Duration = Duration::from_millis(3);
-    let options =
-        LogOptions { format: LogFormat::Json, level: "info".to_owned(), dir: Some(folder.join("events")), keep: 2 };
+    let options = LogOptions {
+        format: LogFormat::Json,
+        level: "info".to_owned(),
+        dir: Some(folder.join("events")),
+        keep: 2,
+        reserve_bytes: 0,
+    };
     let logs = install(&options).expect("nobody else logs here");
     let client = std::net::IpAddr::from([127, 0, 0, 1]);
     let once = |_| {

@@ -28,10 +28,12 @@ use crate::store::embedded::last_stop::LastStop;
 use crate::store::embedded::recovery::Recovery;
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Health, Store};
-use crate::telemetry::{Metrics, method_index};
+use crate::telemetry::{ConnectionMetrics, Metrics, method_index};
 
 /// A process whose store failed is to be gone, and started again, within two seconds.
 const FAILED_DRAIN: Duration = Duration::from_secs(1);
+/// Connections to the ops listener at once.
+const OPS_CONNECTIONS: usize = 64;
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// Where the process listens.
@@ -188,6 +190,9 @@ impl App {
             connections_per_address: self.config.max_connections_per_address,
         };
         let gate = Gate::new(limits, self.metrics.connections(self.config.max_connections));
+        // Of its own: whoever looks after the server must get in when everybody else does not.
+        let ops_limits = Limits { connections: OPS_CONNECTIONS, connections_per_address: OPS_CONNECTIONS };
+        let ops_gate = Gate::new(ops_limits, ConnectionMetrics::unrecorded());
         let ops = Observer {
             api: Api::new(Arc::clone(&self.store), Arc::clone(&self.shared)),
             metrics: self.metrics.clone(),
@@ -213,13 +218,16 @@ impl App {
         let ops_task = match ops_listener.map(tokio::net::TcpListener::from_std).transpose()? {
             Some(listener) => {
                 let destination = Destination::Here(Protocol::Ops(ops), not_draining);
-                Some(tokio::spawn(accept(listener, Arc::clone(&gate), destination)))
+                Some(tokio::spawn(accept(listener, ops_gate, destination)))
             }
             None => None,
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
         let deletions = tokio::spawn(finish_deletions(self.admin.store.clone()));
+        let serving_store = self.admin.store.clone();
+        let serving = serving_store.serving();
         let admin = tokio::spawn(server::serve(self.admin.listener, self.admin.store, self.metrics.clone()));
+        serving.await;
         tell_ready(self.addresses);
 
         tokio::pin!(stop);

@@ -189,7 +189,7 @@ pub enum KeyCommand {
     Revoke {
         /// The tenant's name
         name: String,
-        /// The key's id: the 16 digits behind odo_
+        /// The key's id, the 16 digits behind odo_, or the whole key
         id: String,
         /// How and where
         #[command(flatten)]

@@ -100,12 +100,17 @@ fn keys_are_listed_without_secrets_and_revoked() {
     assert!(refused(&dir, &["key", "revoke", &names[1], id]).contains("no such key"), "a key of somebody else");
     assert!(refused(&dir, &["key", "revoke", &names[0], "xyz"]).contains("16 hexadecimal digits"));
     assert_eq!(increment(&server, &keys[0]).status, 200);
-    assert_eq!(rows(&dir, &["key", "revoke", &names[0], id]), Vec::<Value>::new());
+    // Who found a key where it should not be has the whole of it at hand.
+    let said = refused(&dir, &["key", "revoke", &names[0], &format!("{}0", keys[0])]);
+    assert!(said.contains("16 hexadecimal digits") && !said.contains(&keys[0][21..40]), "{said}");
+    assert_eq!(rows(&dir, &["key", "revoke", &names[0], &keys[0]]), Vec::<Value>::new());
     assert_eq!(increment(&server, &keys[0]).status, 401);
     assert_eq!(increment(&server, &keys[1]).status, 200);
     assert_eq!(rows(&dir, &["tenant", "show", &names[0]])[0]["keys"], 0);
     let written = server.stop();
-    assert_eq!(written.actions("key-revoked").len(), 3, "what failed is told too");
+    let told = written.actions("key-revoked");
+    assert_eq!(told.len(), 4, "what failed is told too");
+    assert_eq!((&told[2]["odometer.detail"], &told[3]["odometer.detail"]), (&Value::Null, &json!(id)));
     assert!(!written.log.iter().any(|line| line.contains(&keys[0][21..40]) || line.contains(PASSWORD)));
 }
 
@@ -131,4 +136,9 @@ fn top_shows_what_the_server_does_without_an_ops_listener() {
     assert!(server.stop().actions("recovered").iter().all(|event| event["odometer.last_stop"] == "first"));
     let said = refused(&dir, &["top", "--once"]);
     assert!(said.contains("no server runs on"), "{said}");
+    let server = TestServer::builder().data_dir(&dir).start();
+    server.freeze();
+    let said = refused(&dir, &["top", "--once"]);
+    assert!(said.contains("does not answer"), "{said}");
+    server.kill();
 }

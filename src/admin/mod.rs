@@ -21,6 +21,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub const SOCKET: &str = "admin.sock";
 /// The kernel takes paths up to 107 bytes.
 const LONGEST_PATH: usize = 100;
+/// How long the server may take for a page of metrics, which is made at once.
+const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest request or reply, in bytes.
 const LONGEST_LINE: u64 = 4096;
 
@@ -166,6 +169,9 @@ fn connect(data_dir: &Path) -> Result<Option<UnixStream>> {
 /// One sentence: the socket can not be used, or the server ended the connection.
 pub fn metrics_page(data_dir: &Path) -> Result<Option<String>> {
     let Some(stream) = connect(data_dir)? else { return Ok(None) };
+    // A server that is stopped takes the connection and answers nothing.
+    stream.set_read_timeout(Some(PAGE_PATIENCE))?;
+    stream.set_write_timeout(Some(PAGE_PATIENCE))?;
     write_line(&stream, &Request::Metrics)?;
     let mut stream = BufReader::new(stream);
     let bytes = match read_reply(&mut stream)? {
@@ -191,6 +197,9 @@ fn write_line(mut stream: &UnixStream, message: &impl Serialize) -> io::Result<(
 /// The next reply.
 fn read_reply(stream: &mut impl BufRead) -> Result<Reply> {
     let mut line = String::new();
-    stream.take(LONGEST_LINE).read_line(&mut line)?;
+    stream.take(LONGEST_LINE).read_line(&mut line).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => anyhow!("the server does not answer"),
+        _ => error.into(),
+    })?;
     serde_json::from_str(&line).map_err(|_| anyhow!("the server ended the connection; see its log"))
 }

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use super::{KeyRow, Order, Reply, TenantRow};
+use crate::auth::key::ApiKey;
 use crate::moment::{date, rfc3339};
 use crate::rate::BadRateLimit;
 use crate::store::{Refusal, Store, StoreError, TenantChange, TenantRecord};
-use crate::tenant::{KeyId, TenantId, TenantName};
+use crate::tenant::{KeyId, TenantId, TenantLimit, TenantName};
 
 /// Keys that are asked of the store at once.
 const PAGE: usize = 100;
@@ -75,18 +76,23 @@ async fn change(store: &dyn Store, id: TenantId, order: &Order, rows: Rows<'_>) 
         Order::Suspend => TenantChange::Suspended(true),
         Order::Resume => TenantChange::Suspended(false),
         Order::Limit(text) => {
-            let bad = |bad: BadRateLimit| Failure::Said(format!("{text:?} is no limit: {bad}; or off, or default"));
+            let bad = |bad: BadRateLimit| Failure::Said(format!("that is no limit: {bad}; or off, or default"));
             TenantChange::Limit(text.parse().map_err(bad)?)
         }
         Order::KeyRevoke(text) => {
-            let bad = || Failure::Said(format!("{text:?} is not a key's id, 16 hexadecimal digits"));
-            return Ok(store.revoke_key(id, KeyId::parse(text).ok_or_else(bad)?).await?);
+            let bad = || Failure::Said("that is not a key's id, 16 hexadecimal digits".to_owned());
+            return Ok(store.revoke_key(id, key_id(text).ok_or_else(bad)?).await?);
         }
         Order::Delete => return Ok(store.delete_tenant(id).await?),
         Order::Show | Order::KeyList => return Ok(()),
     };
     let record = store.change_tenant(id, change).await?;
     Ok(rows(row(store, id, &record).await?)?)
+}
+
+/// The id, also of a whole key: that is what is at hand when one was found where it should not be.
+fn key_id(text: &str) -> Option<KeyId> {
+    KeyId::parse(text).or_else(|| ApiKey::parse(text.as_bytes()).ok().map(|key| key.id()))
 }
 
 async fn find(store: &dyn Store, name: &str) -> Result<(TenantId, Arc<TenantRecord>), Failure> {
@@ -141,8 +147,10 @@ fn tell(order: &Order, tenant: TenantId, user: u32, result: &Result<(), Failure>
         Order::KeyRevoke(_) => "key-revoked",
         Order::Show | Order::KeyList => return,
     };
+    // What was understood, and never what was typed: that may be a secret in the wrong place.
     let detail = match order {
-        Order::Limit(text) | Order::KeyRevoke(text) => Some(text.as_str()),
+        Order::Limit(text) => text.parse::<TenantLimit>().ok().map(|limit| limit.to_string()),
+        Order::KeyRevoke(text) => key_id(text).map(|id| id.to_string()),
         _ => None,
     };
     let problem = match result {

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 const AT_ONCE: usize = 8;
 /// After a connection could not be taken.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a peer may neither send its request nor take an answer.
+/// How long a peer may take to send its request, and how long it may take nothing of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes the socket, in place of one that an earlier process left. Call it as the owner of the data folder.
@@ -81,10 +81,9 @@ fn answer(
     runtime: &tokio::runtime::Handle,
 ) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
-    BufReader::new(stream).take(LONGEST_LINE).read_line(&mut line)?;
+    BufReader::new(Patient { stream, until: Instant::now() + PATIENCE }).take(LONGEST_LINE).read_line(&mut line)?;
     let mut rows = |row| write_line(stream, &row);
     match serde_json::from_str(&line) {
         Ok(Request::TenantList) => conclude(stream, runtime.block_on(list(store, &mut rows))),
@@ -121,6 +120,23 @@ fn answer(
             let place = format!("the request can not be read, at its character {}", error.column());
             write_line(stream, &Reply::Error(place))
         }
+    }
+}
+
+/// Reads until a moment, however the bytes trickle in.
+struct Patient<'a> {
+    stream: &'a UnixStream,
+    until: Instant,
+}
+
+impl Read for Patient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        (&mut &*self.stream).read(buffer)
     }
 }
 

@@ -65,6 +65,19 @@ impl Route {
         }
     }
 
+    /// Whether it changes who may do what.
+    #[must_use]
+    pub fn is_audited(self) -> bool {
+        matches!(
+            self,
+            Self::Open(Open::Register | Open::CreateTenant)
+                | Self::Guarded(
+                    Guarded::CreateKey | Guarded::RevokeKey | Guarded::DeleteTenant | Guarded::ChangePassword,
+                    _
+                )
+        )
+    }
+
     /// Whether it is what tenants come for, and not a look at the server or its documents.
     #[must_use]
     pub fn is_of_api(self) -> bool {
@@ -188,6 +201,13 @@ pub struct Found<'p> {
     pub route: Result<Route, NoRoute>,
     /// The path's parameter as it was sent, see [`decode`]; empty if it has none.
     pub parameter: &'p str,
+}
+
+/// Whether a request may change who may do what.
+#[must_use]
+pub fn is_audited(method: &Method, path: &str) -> bool {
+    let mut rows = TABLE.iter().filter(|(_, _, route)| route.is_audited());
+    rows.any(|(pattern, known, _)| *known == method.as_str() && matches(pattern, path).is_some())
 }
 
 /// Finds the route of a request.

@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::tenant::{KeyId, SecretHash};
 
-const PREFIX: &str = "odo_";
+/// What every key begins with.
+pub const PREFIX: &str = "odo_";
 const SECRET_BYTES: usize = 32;
 const ID_DIGITS: usize = KeyId::BYTES * 2;
 const SECRET_DIGITS: usize = SECRET_BYTES * 2;

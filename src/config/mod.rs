@@ -118,6 +118,7 @@ impl Config {
 
     fn check(layers: Layers) -> Result<Self, ConfigError> {
         layers.parse_unshown("store", known_store)?;
+        let min_free_disk_bytes: u64 = layers.parse("min-free-disk", values::bytes)?;
         let at_most_an_hour = Duration::from_millis(100)..=Duration::from_secs(3600);
         let config = Self {
             data_dir: layers.parse("data-dir", values::path)?,
@@ -131,6 +132,7 @@ impl Config {
                 level: layers.parse("log-level", values::log_level)?,
                 dir: layers.parse("log-dir", values::optional_path)?,
                 keep: layers.parse("log-keep", values::whole(1..=3650))?,
+                reserve_bytes: min_free_disk_bytes.saturating_mul(2),
             },
             access_log_sample: layers.parse("access-log-sample", values::or_off(values::whole(1..=1_000_000)))?,
             tenant_rate_limit: layers.parse("tenant-rate-limit", values::or_off(values::rate))?,
@@ -141,7 +143,7 @@ impl Config {
             workers: layers.parse("workers", values::workers)?,
             max_connections: layers.parse("max-connections", values::whole(1..=1_000_000))?,
             max_connections_per_address: layers.parse("max-connections-per-address", values::whole(1..=1_000_000))?,
-            min_free_disk_bytes: layers.parse("min-free-disk", values::bytes)?,
+            min_free_disk_bytes,
             journal_segment_bytes: layers
                 .parse("journal-segment-size", values::bytes_within(ByteSize::MIB..=ByteSize::GIB))?,
             checkpoint_interval: layers.parse("checkpoint-interval", values::duration(at_most_an_hour))?,

@@ -26,7 +26,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::Activity;
 use super::guard::{self, Guard};
-use super::ids::new_request_id;
 use super::observe::Observer;
 use crate::api::document;
 use crate::api::error::ApiError;
@@ -56,31 +55,40 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protoco
     let _ = stream.set_nodelay(true);
     match protocol {
         Protocol::Redirect(observer, port) => {
+            let malformed = malformed(observer.clone(), peer);
             let answer = move |request: Request<Incoming>, _| {
                 let answer = observer.redirect(peer.ip(), &request, port);
                 async move { answer }
             };
-            http1(stream, answer, drain).await;
+            http1(stream, answer, malformed, drain).await;
         }
-        Protocol::Ops(observer) => http1(stream, observed(observer, peer), drain).await,
+        Protocol::Ops(observer) => {
+            let malformed = malformed(observer.clone(), peer);
+            http1(stream, observed(observer, peer), malformed, drain).await;
+        }
         Protocol::Tls(acceptor, observer) => {
-            let Ok(Some(stream)) = timeout(HANDSHAKE, handshake(stream, acceptor)).await else { return };
+            let malformed = malformed(observer.clone(), peer);
+            let Ok(Some(stream)) = timeout(HANDSHAKE, handshake(stream, acceptor, &malformed)).await else { return };
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 http2(stream, observer, peer, drain).await;
             } else {
-                http1(stream, observed(observer, peer), drain).await;
+                http1(stream, observed(observer, peer), malformed, drain).await;
             }
         }
     }
 }
 
-async fn handshake(mut stream: TcpStream, acceptor: TlsAcceptor) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+async fn handshake(
+    mut stream: TcpStream,
+    acceptor: TlsAcceptor,
+    malformed: &Malformed,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     let mut first = [0];
     if stream.peek(&mut first).await.ok()? == 0 {
         return None;
     }
     if first[0] != TLS_HANDSHAKE {
-        let _ = stream.write_all(&malformed_with("this port speaks HTTPS; use https://")).await;
+        let _ = stream.write_all(&malformed("this port speaks HTTPS; use https://")).await;
         // Closing with unread bytes would reset the connection and take the answer with it.
         let _ = stream.shutdown().await;
         let mut rest = [0; 4096];
@@ -100,7 +108,7 @@ fn observed(
     }
 }
 
-async fn http1<S, A, F>(stream: S, answer: A, mut drain: watch::Receiver<bool>)
+async fn http1<S, A, F>(stream: S, answer: A, malformed: Malformed, mut drain: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     A: Fn(Request<Incoming>, Option<ApiError>) -> F,
@@ -118,7 +126,7 @@ where
             Ok::<Response<Full<Bytes>>, Infallible>(answer)
         }
     });
-    let guard = Guard::new(stream, Arc::clone(&shared), malformed);
+    let guard = Guard::new(stream, Arc::clone(&shared), Box::new(move |status| malformed(unreadable(status))));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
@@ -190,29 +198,32 @@ fn refuse_head(request: &Request<Incoming>) -> Option<ApiError> {
 
 const HEAD_TOO_LARGE: &str = "the request's head is too large: 128 headers and 32 KiB at most";
 
-/// The whole answer to a head that HTTP's library could not parse.
-fn malformed(status: u16) -> Vec<u8> {
-    malformed_with(match status {
+/// Why HTTP's library could not parse a head.
+fn unreadable(status: u16) -> &'static str {
+    match status {
         431 => HEAD_TOO_LARGE,
         414 => "the request's path is too long",
         _ => "the request's head is not valid HTTP/1.1",
-    })
+    }
 }
 
-fn malformed_with(detail: &'static str) -> Vec<u8> {
-    let id = new_request_id();
-    let answer = document::error(&ApiError::MalformedRequest(detail), &id);
-    let body = answer.into_body();
-    let bytes = body_bytes(body);
-    let mut whole = format!(
-        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/vnd.api+json\r\ncache-control: no-store\r\nx-request-id: {id}\r\n\
-         strict-transport-security: max-age=31536000\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n",
-        bytes.len()
-    )
-    .into_bytes();
-    whole.extend_from_slice(&bytes);
-    whole
+/// Makes the whole answer to a head that could not be read, from why.
+type Malformed = Box<dyn Fn(&'static str) -> Vec<u8> + Send + Sync>;
+
+fn malformed(observer: Observer, peer: SocketAddr) -> Malformed {
+    Box::new(move |detail| {
+        let (id, answer) = observer.malformed(peer.ip(), detail);
+        let bytes = body_bytes(answer.into_body());
+        let mut whole = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/vnd.api+json\r\ncache-control: no-store\r\nx-request-id: {id}\r\n\
+             strict-transport-security: max-age=31536000\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n",
+            bytes.len()
+        )
+        .into_bytes();
+        whole.extend_from_slice(&bytes);
+        whole
+    })
 }
 
 fn body_bytes(body: Full<Bytes>) -> Bytes {

@@ -62,6 +62,9 @@ enum Phase {
     Head,
 }
 
+/// Makes the whole answer to an unreadable head, from its status.
+pub(super) type Substitute = Box<dyn Fn(u16) -> Vec<u8> + Send + Sync>;
+
 /// See the module's text.
 pub(super) struct Guard<S> {
     inner: S,
@@ -73,12 +76,12 @@ pub(super) struct Guard<S> {
     sleep: Pin<Box<Sleep>>,
     substitute: Option<(Vec<u8>, usize)>,
     said_goodbye: bool,
-    malformed: fn(u16) -> Vec<u8>,
+    malformed: Substitute,
 }
 
 impl<S> Guard<S> {
     /// Guards `inner`; `malformed` makes the whole answer to an unreadable head, from its status.
-    pub(super) fn new(inner: S, shared: Arc<Shared>, malformed: fn(u16) -> Vec<u8>) -> Self {
+    pub(super) fn new(inner: S, shared: Arc<Shared>, malformed: Substitute) -> Self {
         let now = Instant::now();
         Self {
             inner,

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::auth::key::PREFIX;
+
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -17,9 +19,14 @@ pub(super) struct RequestId(String);
 impl RequestId {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let sent = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
-        let proper =
-            |id: &&str| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|b| b.is_ascii_graphic());
-        sent.filter(proper).map_or_else(|| Self(new_request_id()), |id| Self(id.to_owned()))
+        let is_short = |id: &str| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len());
+        // A key in the wrong header must not end in a log.
+        let proper = |id: &&str| is_short(id) && id.bytes().all(|b| b.is_ascii_graphic()) && !id.contains(PREFIX);
+        sent.filter(proper).map_or_else(Self::new, |id| Self(id.to_owned()))
+    }
+
+    pub(super) fn new() -> Self {
+        Self(new_request_id())
     }
 
     pub(super) fn text(&self) -> &str {
@@ -92,7 +99,7 @@ mod tests {
     #[test]
     fn a_proper_request_id_is_kept_and_another_replaced() {
         assert_eq!(RequestId::of(&headers(X_REQUEST_ID, "abc-123")).text(), "abc-123");
-        for bad in ["", "a b", &"x".repeat(129)] {
+        for bad in ["", "a b", &"x".repeat(129), "odo_5fbfa5948d5fa1ea_d9c3", "id-odo_5"] {
             assert_eq!(RequestId::of(&headers(X_REQUEST_ID, bad)).text().len(), 32);
         }
         assert_ne!(RequestId::of(&HeaderMap::new()).text(), RequestId::of(&HeaderMap::new()).text());

@@ -55,7 +55,8 @@ pub struct Limits {
 pub struct Gate {
     limits: Limits,
     metrics: ConnectionMetrics,
-    refused: Seldom,
+    /// In all, and of one address.
+    refused: [Seldom; 2],
     open: Mutex<(usize, HashMap<IpAddr, usize>)>,
 }
 
@@ -70,7 +71,7 @@ impl Gate {
     /// A gate with nobody inside.
     #[must_use]
     pub fn new(limits: Limits, metrics: ConnectionMetrics) -> Arc<Self> {
-        Arc::new(Self { limits, metrics, refused: Seldom::new(), open: Mutex::default() })
+        Arc::new(Self { limits, metrics, refused: [const { Seldom::new() }; 2], open: Mutex::default() })
     }
 
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
@@ -93,7 +94,7 @@ impl Gate {
     fn tell_refused(&self, is_full: bool, address: IpAddr) {
         let metrics = &self.metrics;
         if is_full { &metrics.refused_total } else { &metrics.refused_address }.increment(1);
-        let Some(kept_back) = self.refused.pass() else { return };
+        let Some(kept_back) = self.refused[usize::from(!is_full)].pass() else { return };
         tracing::warn!(
             event.action = "connection-refused",
             event.outcome = "failure",

@@ -18,15 +18,17 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::{Method, Request, Version};
 
-use super::ids::{RequestId, TRACEPARENT, Trace, X_REQUEST_ID};
+use super::ids::{RequestId, TRACEPARENT, Trace, X_REQUEST_ID, new_request_id};
 use super::network::Network;
 use super::plain;
 use crate::api::document::{self, Answer};
 use crate::api::error::ApiError;
-use crate::api::route::{Listener, PATTERNS};
+use crate::api::route::{Listener, PATTERNS, is_audited};
 use crate::api::{Account, Api, Change, Noted};
 use crate::telemetry::{AUTH_FAILURE_REASONS, METHODS, Metrics, Seldom, auth_failure_index, method_index};
 
+/// As nginx says it: the client closed the connection before there was an answer. Nobody was sent this.
+const CLIENT_GONE: u16 = 499;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What requests are observed with; one for each listener and worker.
@@ -67,7 +69,9 @@ impl Telling {
             Some(1) => Some(None),
             _ if status >= 400 => Some(None),
             Some(sample) => {
-                self.succeeded.fetch_add(1, Ordering::Relaxed).is_multiple_of(sample).then_some(Some(sample))
+                // Spread, so that clients who take turns do not fall into step with it: the golden ratio's multiples lie evenly.
+                let number = self.succeeded.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                (number >> 32).is_multiple_of(sample).then_some(Some(sample))
             }
             None => None,
         }
@@ -77,15 +81,25 @@ impl Telling {
 impl Observer {
     /// Answers one request. `refusal`: what the connection already found wrong with it.
     pub async fn answer(&self, peer: IpAddr, request: Request<Incoming>, refusal: Option<ApiError>) -> Answer {
-        let seen = self.see(peer, &request);
-        let mut account = Account::default();
+        if refusal.is_some() || !is_audited(request.method(), request.uri().path()) {
+            return self.answer_here(peer, request, refusal).await;
+        }
+        // A peer that hangs up ends the future that answers it. The change may be made all the same, and then it has to be told: so it has a task of its own.
+        let own = self.clone();
+        let answered = tokio::spawn(async move { own.answer_here(peer, request, None).await }).await;
+        answered.unwrap_or_else(|_| document::error(&ApiError::Internal("a task ended".into()), &new_request_id()))
+    }
+
+    async fn answer_here(&self, peer: IpAddr, request: Request<Incoming>, refusal: Option<ApiError>) -> Answer {
+        let mut pending = Pending::new(self, self.see(peer, &request));
+        let Pending { seen, account, .. } = &mut pending;
         let answered = match refusal {
             Some(error) => {
                 account.error = Some((error.row().code, None));
                 Ok(document::error(&error, seen.id.text()))
             }
             None => {
-                let answer = self.api.answer(self.listener, seen.client, seen.id.text(), request, &mut account);
+                let answer = self.api.answer(self.listener, seen.client, seen.id.text(), request, account);
                 AssertUnwindSafe(answer).catch_unwind().await
             }
         };
@@ -95,18 +109,30 @@ impl Observer {
             account.error = Some((error.row().code, error.cause().map(Into::into)));
             document::error(&error, seen.id.text())
         });
-        self.finish(&seen, &account, answer)
+        pending.finish(answer)
     }
 
     /// Answers one request of the plain HTTP port; `https_port` is where HTTPS is.
     pub(super) fn redirect(&self, peer: IpAddr, request: &Request<Incoming>, https_port: u16) -> Answer {
-        let seen = self.see(peer, request);
-        let mut account = Account::default();
-        let answer = plain::answer(request, https_port).unwrap_or_else(|error| {
-            account.error = Some((error.row().code, None));
-            document::error(&error, seen.id.text())
-        });
-        self.finish(&seen, &account, answer)
+        let mut pending = Pending::new(self, self.see(peer, request));
+        let answer = plain::answer(request, https_port).unwrap_or_else(|error| pending.refuse(&error));
+        pending.finish(answer)
+    }
+
+    /// The document for a head that could not be read, `detail` says why: its id, and a body without anything of the head.
+    pub(super) fn malformed(&self, peer: IpAddr, detail: &'static str) -> (String, Answer) {
+        let seen = Seen {
+            start: Instant::now(),
+            client: peer.to_canonical(),
+            id: RequestId::new(),
+            trace: None,
+            is_head: false,
+            method: method_index(""),
+            version: Version::HTTP_11,
+        };
+        let mut pending = Pending::new(self, seen);
+        let answer = pending.refuse(&ApiError::MalformedRequest(detail));
+        (pending.seen.id.text().to_owned(), pending.finish(answer))
     }
 
     fn see(&self, peer: IpAddr, request: &Request<Incoming>) -> Seen {
@@ -121,8 +147,8 @@ impl Observer {
         }
     }
 
-    /// What every answer has, and what is told of it.
-    fn finish(&self, seen: &Seen, account: &Account, mut answer: Answer) -> Answer {
+    /// What every answer has.
+    fn dress(&self, seen: &Seen, answer: &mut Answer) {
         if seen.is_head {
             // HTTP/2 must send no body here; the length stays what GET would say.
             let length = answer.body().size_hint().exact().unwrap_or(0);
@@ -140,8 +166,6 @@ impl Observer {
         if self.listener == Listener::Public {
             headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
         }
-        self.tell(seen, account, answer.status().as_u16());
-        answer
     }
 
     fn tell(&self, seen: &Seen, account: &Account, status: u16) {
@@ -177,7 +201,7 @@ impl Observer {
             target: "odometer::access",
             {
                 event.action = "request",
-                event.outcome = if status < 500 { "success" } else { "failure" },
+                event.outcome = outcome(status),
                 event.duration = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
                 http.request.method = METHODS[seen.method],
                 http.request.id = seen.id.text(),
@@ -253,6 +277,50 @@ fn tell_change(change: Change, seen: &Seen, account: &Account) {
     );
 }
 
+/// A request from its head to its answer. One whose peer goes away in between is told as such.
+struct Pending<'a> {
+    observer: &'a Observer,
+    seen: Seen,
+    account: Account,
+    is_told: bool,
+}
+
+impl<'a> Pending<'a> {
+    fn new(observer: &'a Observer, seen: Seen) -> Self {
+        Self { observer, seen, account: Account::default(), is_told: false }
+    }
+
+    fn refuse(&mut self, error: &ApiError) -> Answer {
+        self.account.error = Some((error.row().code, None));
+        document::error(error, self.seen.id.text())
+    }
+
+    fn finish(mut self, mut answer: Answer) -> Answer {
+        self.observer.dress(&self.seen, &mut answer);
+        self.observer.tell(&self.seen, &self.account, answer.status().as_u16());
+        self.is_told = true;
+        answer
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.is_told {
+            return;
+        }
+        self.account.error.get_or_insert(("client_gone", None));
+        self.observer.tell(&self.seen, &self.account, CLIENT_GONE);
+    }
+}
+
+fn outcome(status: u16) -> &'static str {
+    match status {
+        CLIENT_GONE => "unknown",
+        500.. => "failure",
+        _ => "success",
+    }
+}
+
 /// What is known of a request before it is answered.
 struct Seen {
     start: Instant,
@@ -277,16 +345,20 @@ fn version(version: Version) -> &'static str {
 mod tests {
     use super::*;
 
-    fn told(telling: &Telling, statuses: [u16; 8]) -> Vec<Option<Option<u64>>> {
-        statuses.map(|status| telling.stands_for(status)).into()
-    }
-
     #[test]
     fn refusals_are_always_told_and_of_the_rest_one_in_so_many() {
-        let statuses = [200, 200, 404, 201, 500, 204, 200, 308];
-        assert_eq!(told(&Telling::new(Some(1)), statuses), [Some(None); 8]);
-        let (all, third) = (Some(None), Some(Some(3)));
-        assert_eq!(told(&Telling::new(Some(3)), statuses), [third, None, all, None, all, third, None, None]);
-        assert_eq!(told(&Telling::new(None), statuses), [None, None, all, None, all, None, None, None]);
+        for (sample, success) in [(Some(1), Some(None)), (None, None)] {
+            let telling = Telling::new(sample);
+            assert_eq!([200, 204, 308].map(|status| telling.stands_for(status)), [success; 3]);
+            assert_eq!([400, 429, 499, 503].map(|status| telling.stands_for(status)), [Some(None); 4]);
+        }
+        // Two clients who take turns: of each one in ten.
+        let telling = Telling::new(Some(10));
+        let told: Vec<bool> = (0..10_000).map(|_| telling.stands_for(200) == Some(Some(10))).collect();
+        for client in [0, 1] {
+            let own = told.iter().skip(client).step_by(2).filter(|told| **told).count();
+            assert!((450..=550).contains(&own), "{own} of 5,000");
+        }
+        assert_eq!(telling.stands_for(404), Some(None));
     }
 }

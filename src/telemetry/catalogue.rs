@@ -93,7 +93,7 @@ pub(super) const IDEMPOTENCY_KEYS_LIMIT: Declared = gauge(
     "Idempotency keys that may be remembered at once, by --idempotency-keys.",
 );
 pub(super) const CONNECTIONS: Declared =
-    gauge("odometer_connections", Unit::Count, "Connections that are open, over all listeners.");
+    gauge("odometer_connections", Unit::Count, "Connections that are open to the public and the plain HTTP listener.");
 pub(super) const CONNECTIONS_LIMIT: Declared =
     gauge("odometer_connections_limit", Unit::Count, "Connections that may be open at once, by --max-connections.");
 pub(super) const CONNECTIONS_REFUSED: Declared = counter(

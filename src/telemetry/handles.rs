@@ -148,6 +148,12 @@ impl ConnectionMetrics {
         }
     }
 
+    /// Handles that record nothing.
+    #[must_use]
+    pub const fn unrecorded() -> Self {
+        Self { open: Gauge::noop(), refused_total: Counter::noop(), refused_address: Counter::noop() }
+    }
+
     /// Says how many are open.
     pub fn tell_open(&self, connections: usize) {
         #[expect(clippy::cast_precision_loss, reason = "at most a million")]

@@ -53,6 +53,8 @@ pub struct LogOptions {
     /// How many daily files stay, today's included; 0 keeps all. At least 2, since the appender makes room *before* it
     /// opens today's file, so with 1 a restart would remove the lines of this morning.
     pub keep: usize,
+    /// While the folder's disk has fewer bytes free than this, lines are dropped, and counted: the store needs the room more.
+    pub reserve_bytes: u64,
 }
 
 /// The installed logs. Main keeps this until the end; dropping it flushes.
@@ -151,10 +153,34 @@ fn style(options: &LogOptions) -> Style {
 
 fn open_sink(options: &LogOptions, drops: &LogDrops) -> anyhow::Result<(Queue, Receiver<()>)> {
     match &options.dir {
-        Some(dir) => sink::start(daily_file(dir, options.keep)?, drops.clone()),
+        Some(dir) => {
+            let file = daily_file(dir, options.keep)?;
+            sink::start(Yielding { file, dir: dir.clone(), reserve_bytes: options.reserve_bytes }, drops.clone())
+        }
         None => sink::start(io::stdout(), drops.clone()),
     }
     .context("the log writer's thread could not be started")
+}
+
+/// The daily file, which leaves the last of its disk to others: a peer that is refused as fast as it can ask must not fill it with lines.
+struct Yielding<W> {
+    file: W,
+    dir: PathBuf,
+    reserve_bytes: u64,
+}
+
+impl<W: Write> Write for Yielding<W> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < self.reserve_bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write(lines)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Makes and removes a file, to know whether that can be done.
@@ -204,7 +230,7 @@ mod tests {
     use super::*;
 
     fn options(dir: &Path, level: &str) -> LogOptions {
-        LogOptions { format: LogFormat::Auto, level: level.into(), dir: Some(dir.into()), keep: 3 }
+        LogOptions { format: LogFormat::Auto, level: level.into(), dir: Some(dir.into()), keep: 3, reserve_bytes: 0 }
     }
 
     #[test]

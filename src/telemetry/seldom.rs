@@ -1,7 +1,8 @@
 //! Events that a peer can cause as often as it likes are told seldom.
 //!
-//! Job: [`Seldom::pass`] lets one of them through in each second, and counts the others. Invariant: none is lost to the count.
-//! Must never: wait, or remember who caused it: memory stays the same, whoever comes.
+//! Job: [`Seldom::pass`] lets one of them through in each second, and counts the others for the next one that passes; what comes after the last one is in the
+//! metric beside it and nowhere else. Invariant: memory stays the same, whoever comes.
+//! Must never: wait, or remember who caused it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

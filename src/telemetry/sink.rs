@@ -278,11 +278,11 @@ mod tests {
         let drops = LogDrops::default();
         let (mut queue, _ended) = start(Stuck(wait, took), drops.clone()).unwrap();
         let line = [vec![b'x'; QUEUED_BYTES / 4 - 1], vec![b'\n']].concat();
-        for _ in 0..6 {
+        for _ in 0..9 {
             queue.write_all(&line).unwrap();
         }
-        // The writer may have taken the first ones already.
-        assert!((1..=2).contains(&drops.count()), "{}", drops.count());
+        // Four fit, and the writer may have taken up to four before.
+        assert!((1..=5).contains(&drops.count()), "{}", drops.count());
         drop(go);
     }
 }

@@ -44,6 +44,7 @@ pub fn run(data_dir: &Path, view: View) -> Result<()> {
     let json = view.json || !out.is_terminal();
     let mut before: Option<(Page, Instant)> = None;
     let mut history = VecDeque::new();
+    let mut told = None;
     loop {
         let asked = Instant::now();
         let page = match metrics_page(data_dir) {
@@ -53,15 +54,15 @@ pub fn run(data_dir: &Path, view: View) -> Result<()> {
             }
             Err(error) if view.once => return Err(error),
             // Whoever watches wants to see it come back.
-            Ok(None) | Err(_) => {
+            missing => {
+                let why = missing.err().map_or_else(|| "no server runs there".to_owned(), |error| format!("{error:#}"));
                 before = None;
-                if !json {
-                    show(&mut out, &[format!("no server runs on {}: waiting for it", data_dir.display())])?;
-                }
+                told = tell(&mut out, json, told, &format!("{}: {why}; waiting for it", data_dir.display()))?;
                 rest(view.interval);
                 continue;
             }
         };
+        told = None;
         let earlier = before.take().filter(|(earlier, _)| is_same_process(earlier, &page));
         if let Some((earlier, at)) = earlier {
             let figures = difference(&earlier, &page, asked.duration_since(at));
@@ -70,9 +71,11 @@ pub fn run(data_dir: &Path, view: View) -> Result<()> {
             if json {
                 writeln!(out, "{}", serde_json::to_string(&figures)?)?;
             } else if view.once {
-                screen::lines(&figures, &history, width()).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                screen::lines(&figures, &history, size().0).iter().try_for_each(|line| writeln!(out, "{line}"))?;
             } else {
-                show(&mut out, &screen::lines(&figures, &history, width()))?;
+                let (width, height) = size();
+                let lines = screen::lines(&figures, &history, width);
+                show(&mut out, &lines[..lines.len().min(height)])?;
             }
             if view.once {
                 return Ok(());
@@ -81,6 +84,16 @@ pub fn run(data_dir: &Path, view: View) -> Result<()> {
         before = Some((page, asked));
         rest(view.interval.saturating_sub(asked.elapsed()));
     }
+}
+
+/// Says what keeps it from showing anything: on the screen, or for programs once on stderr. Returns what was said.
+fn tell(out: &mut impl Write, json: bool, told: Option<String>, why: &str) -> std::io::Result<Option<String>> {
+    if !json {
+        show(out, &[why.to_owned()])?;
+    } else if told.as_deref() != Some(why) {
+        writeln!(std::io::stderr(), "odometer: {why}")?;
+    }
+    Ok(Some(why.to_owned()))
 }
 
 fn difference(before: &Page, after: &Page, interval: Duration) -> Figures {
@@ -112,8 +125,8 @@ fn show(out: &mut impl Write, lines: &[String]) -> std::io::Result<()> {
     out.flush()
 }
 
-/// How wide the terminal is, in characters.
-fn width() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
-    size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0).unwrap_or(80)
+/// How many characters and lines the terminal has; the last line is the cursor's.
+fn size() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 1);
+    size.map_or((80, 23), |size| (usize::from(size.ws_col), usize::from(size.ws_row - 1)))
 }

@@ -14,88 +14,70 @@ const LABEL: usize = 14;
 /// The screen. `history` holds increments per second, the newest last.
 pub(super) fn lines(figures: &Figures, history: &VecDeque<f64>, width: usize) -> Vec<String> {
     let f = figures;
-    let row = |name: &str, text: String| format!("{name:<LABEL$}{text}");
-    let limits = |used: f64, limit: f64| format!("{} of {}", count(used), count(limit));
-    let mut lines = vec![
-        format!("odometer {} ({})   {}   up {}   {}", f.version, f.revision, f.state, span(f.uptime_s), f.at),
-        String::new(),
-        row(
-            "increments",
-            format!(
-                "{:>9}/s  p50 {}   p99 {}",
-                count(f.increments_per_s),
-                ms(f.increment_p50_ms),
-                ms(f.increment_p99_ms)
-            ),
-        ),
+    let mut lines =
+        vec![format!("odometer {} ({})   {}   up {}   {}", f.version, f.revision, f.state, span(f.uptime_s), f.at)];
+    // Next to the top, so that a small terminal cuts off something else.
+    lines.extend(warnings(f));
+    for group in [asked(f, history), committed(f), limits(f)] {
+        lines.push(String::new());
+        lines.extend(group);
+    }
+    lines.into_iter().map(|line| line.chars().take(width).collect()).collect()
+}
+
+fn row(name: &str, text: String) -> String {
+    format!("{name:<LABEL$}{text}")
+}
+
+fn used(used: f64, limit: f64) -> String {
+    format!("{} of {}", count(used), count(limit))
+}
+
+fn quantiles(p50: Option<f64>, p99: Option<f64>) -> String {
+    format!("p50 {}   p99 {}", ms(p50), ms(p99))
+}
+
+/// What tenants ask for, and what they get.
+fn asked(f: &Figures, history: &VecDeque<f64>) -> Vec<String> {
+    let (increments, requests) =
+        (quantiles(f.increment_p50_ms, f.increment_p99_ms), quantiles(f.request_p50_ms, f.request_p99_ms));
+    let (refused, failed) = (count(f.refused_per_s), count(f.failed_per_s));
+    vec![
+        row("increments", format!("{:>9}/s  {increments}", count(f.increments_per_s))),
         row("", bars(history)),
         row("integers", format!("{:>9}/s", count(f.integers_per_s))),
         row(
             "requests",
-            format!(
-                "{:>9}/s  p50 {}   p99 {}   refused {}/s   failed {}/s",
-                count(f.requests_per_s),
-                ms(f.request_p50_ms),
-                ms(f.request_p99_ms),
-                count(f.refused_per_s),
-                count(f.failed_per_s)
-            ),
+            format!("{:>9}/s  {requests}   refused {refused}/s   failed {failed}/s", count(f.requests_per_s)),
         ),
-        String::new(),
-        row(
-            "commits",
-            format!(
-                "{:>9}/s  p50 {}   p99 {}   {} requests each",
-                count(f.commits_per_s),
-                ms(f.commit_p50_ms),
-                ms(f.commit_p99_ms),
-                f.requests_per_commit.map_or("-".to_owned(), |mean| format!("{mean:.1}"))
-            ),
-        ),
-        row("queue", format!("{}   shed {}/s", limits(f.queue_depth, f.queue_limit), count(f.shed_per_s))),
-        row(
-            "journal",
-            format!(
-                "{}   {} checkpoints, {} each",
-                bytes(f.journal_bytes),
-                count(f.checkpoints),
-                ms(f.checkpoint_mean_ms)
-            ),
-        ),
-        row(
-            "disk",
-            format!(
-                "{} free, {} in reserve   last backup {}",
-                bytes(f.disk_free_bytes),
-                bytes(f.disk_reserve_bytes),
-                f.backup_age_s.map_or("none".to_owned(), |age| format!("{} ago", span(age)))
-            ),
-        ),
-        String::new(),
-        row(
-            "connections",
-            format!(
-                "{}   refused {}/s",
-                limits(f.connections, f.connections_limit),
-                count(f.connections_refused_per_s)
-            ),
-        ),
-        row("idempotency", format!("{} keys", limits(f.idempotency_keys, f.idempotency_keys_limit))),
-        row(
-            "limits",
-            format!(
-                "rate limited {}/s   credentials refused {}/s",
-                count(f.rate_limited_per_s),
-                count(f.auth_failures_per_s)
-            ),
-        ),
-        row(
-            "process",
-            format!("{} resident   {} of {} descriptors", bytes(f.resident_bytes), count(f.open_fds), count(f.max_fds)),
-        ),
-    ];
-    lines.extend(warnings(f));
-    lines.into_iter().map(|line| line.chars().take(width).collect()).collect()
+    ]
+}
+
+/// What the store does for it.
+fn committed(f: &Figures) -> Vec<String> {
+    let mean = f.requests_per_commit.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
+    let commits = quantiles(f.commit_p50_ms, f.commit_p99_ms);
+    let checkpoints = format!("{} checkpoints, {} each", count(f.checkpoints), ms(f.checkpoint_mean_ms));
+    let backup = f.backup_age_s.map_or("none".to_owned(), |age| format!("{} ago", span(age)));
+    let (free, reserve) = (bytes(f.disk_free_bytes), bytes(f.disk_reserve_bytes));
+    vec![
+        row("commits", format!("{:>9}/s  {commits}   {mean} requests each", count(f.commits_per_s))),
+        row("queue", format!("{}   shed {}/s", used(f.queue_depth, f.queue_limit), count(f.shed_per_s))),
+        row("journal", format!("{}   {checkpoints}", bytes(f.journal_bytes))),
+        row("disk", format!("{free} free, {reserve} in reserve   last backup {backup}")),
+    ]
+}
+
+/// How near it is to what it may use.
+fn limits(f: &Figures) -> Vec<String> {
+    let refused = count(f.connections_refused_per_s);
+    let (limited, credentials) = (count(f.rate_limited_per_s), count(f.auth_failures_per_s));
+    vec![
+        row("connections", format!("{}   refused {refused}/s", used(f.connections, f.connections_limit))),
+        row("idempotency", format!("{} keys", used(f.idempotency_keys, f.idempotency_keys_limit))),
+        row("limits", format!("rate limited {limited}/s   credentials refused {credentials}/s")),
+        row("process", format!("{} resident   {} descriptors", bytes(f.resident_bytes), used(f.open_fds, f.max_fds))),
+    ]
 }
 
 /// What somebody should look at, in the words of the runbook's headings.
@@ -116,9 +98,6 @@ fn warnings(f: &Figures) -> Vec<String> {
     warn(f.log_lines_dropped > 0.0, format!("log lines dropped: {}", count(f.log_lines_dropped)));
     if let Some(days) = f.certificate_days_left {
         warn(days < 21.0, format!("the certificate expires in {days:.0} days"));
-    }
-    if !warnings.is_empty() {
-        warnings.insert(0, String::new());
     }
     warnings
 }

@@ -70,6 +70,9 @@ impl Story {
         let (coded, shouted) = (format!("Basic {}", STANDARD.encode(key)), bearer.to_uppercase());
         let (named, cookie) = (format!("Basic {}", STANDARD.encode(format!("{key}:{key}"))), format!("key={key}"));
         let url = format!("https://localhost/?key={key}");
+        for id in [key, &format!("request-{key}")] {
+            self.ask(protocol, ("GET", "/api/v1/integer"), &[("authorization", &bearer), ("x-request-id", id)], "");
+        }
         for authorization in
             [&bad_sum, &token, &raw, &lower, &coded, &shouted, &named, key, &format!("{bearer}, {bearer}")]
         {

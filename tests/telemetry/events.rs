@@ -1,8 +1,9 @@
 //! Events: once for what matters, seldom for what a peer can cause at will, and a start that tells how the process before it ended.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::client::Protocol;
 use crate::support::server::TestServer;
@@ -13,23 +14,26 @@ const READ: &str = "/api/v1/integer";
 #[test]
 fn refused_credentials_are_told_once_a_second_and_all_counted() {
     let server = TestServer::start();
-    let began = Instant::now();
+    let (began, mut asked) = (Instant::now(), 0);
     runtime().block_on(async {
         let mut client = server.endpoint().connect(Protocol::Http2).await.unwrap();
-        for _ in 0..300 {
+        // On into the second second, so that an event tells how many were kept back.
+        while asked < 300 || began.elapsed() < Duration::from_millis(1200) {
             let answer = client.request("GET", READ, &[("authorization", "Bearer nonsense")], "").await.unwrap();
             assert_eq!(answer.status, 401);
+            asked += 1;
         }
         assert_eq!(client.request("GET", READ, &[], "").await.unwrap().status, 401);
     });
     let seconds = began.elapsed().as_secs();
-    assert_eq!(server.metric("odometer_auth_failures_total"), Some(301.0));
+    assert_eq!(server.metric("odometer_auth_failures_total"), Some(asked as f64 + 1.0));
     let told = server.stop().actions("auth-failure");
     let of = |reason: &str| -> Vec<&Value> { told.iter().filter(|event| event["event.reason"] == reason).collect() };
     let malformed = of("malformed");
     assert!((1..=seconds + 2).contains(&(malformed.len() as u64)), "{} events in {seconds} s", malformed.len());
     let kept_back: u64 = malformed.iter().map(|event| event["odometer.kept_back"].as_u64().unwrap()).sum();
-    assert!(kept_back + malformed.len() as u64 <= 300, "{kept_back}");
+    // All but those after the last event.
+    assert!(kept_back > 0 && kept_back < asked, "{kept_back} of {asked}");
     assert_eq!(of("missing").len(), 1, "one reason does not hide another");
     let first = malformed[0];
     assert_eq!((&first["client.ip"], &first["odometer.kept_back"]), (&"127.0.0.1".into(), &0.into()));
@@ -52,7 +56,8 @@ fn successes_are_sampled_and_refusals_are_not() {
     });
     let told = server.stop().actions("request");
     let (refused, done): (Vec<_>, Vec<_>) = told.iter().partition(|event| event["http.response.status_code"] == 401);
-    assert_eq!((refused.len(), done.len()), (20, 10), "of 20 refusals and 100 successes");
+    assert_eq!(refused.len(), 20);
+    assert!((6..=15).contains(&done.len()), "{} of 100 successes", done.len());
     assert!(done.iter().all(|event| event["odometer.sampled"] == 10));
     assert!(refused.iter().all(|event| event["odometer.sampled"].is_null()));
 
@@ -121,6 +126,8 @@ fn a_connection_too_many_is_told_and_counted() {
     // The third is closed by the server: nothing else ends this read.
     let mut byte = [0];
     assert!(matches!(std::io::Read::read(&mut &refused, &mut byte), Ok(0) | Err(_)));
+    assert_eq!(server.metric("odometer_connections_refused_total"), Some(1.0));
+    assert_eq!(server.ops_get("/readyz").0, 200, "whoever looks after it gets in");
     let written = server.stop();
     let told = written.actions("connection-refused");
     assert_eq!(told.len(), 1, "{told:?}");
@@ -128,4 +135,56 @@ fn a_connection_too_many_is_told_and_counted() {
         (&told[0]["event.reason"], &told[0]["client.ip"]),
         (&"max-connections-per-address".into(), &"127.0.0.1".into())
     );
+}
+
+/// A revoked key of which nobody reads would be the trace that whoever stole it wishes for.
+#[test]
+fn a_change_is_told_though_its_client_hangs_up() {
+    let server = TestServer::start();
+    let gone: Vec<String> = runtime().block_on(async {
+        let key = register(&server.endpoint(), "hasty", 1).await.remove(0);
+        let bearer = format!("Bearer {key}");
+        let mut client = server.endpoint().connect(Protocol::Http1).await.unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..20 {
+            let answer = client.request("POST", "/api/v1/keys", &[("authorization", &bearer)], "").await.unwrap();
+            assert_eq!(answer.status, 201, "{}", answer.text());
+            ids.push(answer.json()["data"]["id"].as_str().unwrap().to_owned());
+        }
+        let connector = server.endpoint().tls(&[b"http/1.1"]);
+        for id in &ids {
+            let mut stream = server.endpoint().open(&connector).await.unwrap();
+            let head =
+                format!("DELETE /api/v1/keys/{id} HTTP/1.1\r\nhost: localhost\r\nauthorization: {bearer}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+        }
+        let path = "/api/v1/keys?page[size]=100";
+        let left = client.request("GET", path, &[("authorization", &bearer)], "").await.unwrap().text();
+        ids.into_iter().filter(|id| !left.contains(id.as_str())).collect()
+    });
+    let told = server.stop().actions("key-revoked");
+    for id in &gone {
+        assert!(told.iter().any(|event| event["odometer.key_id"] == id.as_str()), "nobody was told of {id}: {told:?}");
+    }
+    assert!(!gone.is_empty(), "no key was revoked before its client was gone");
+}
+
+#[test]
+fn a_head_that_can_not_be_read_is_told_and_counted_under_its_id() {
+    let server = TestServer::start();
+    let answer = runtime().block_on(async {
+        let connector = server.endpoint().tls(&[b"http/1.1"]);
+        let mut stream = server.endpoint().open(&connector).await.unwrap();
+        stream.write_all(b"BAD\x01 HEAD\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    });
+    let id = answer.split("x-request-id: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let page = server.ops_get("/metrics").1;
+    let series = "http_server_requests_total{code=\"400\",method=\"other\",path=\"other\"} 1\n";
+    assert!(page.contains(series), "{page}");
+    let told = server.stop().actions("request");
+    let own = told.iter().find(|event| event["http.request.id"] == id).unwrap_or_else(|| panic!("{id}: {told:?}"));
+    assert_eq!((&own["error.code"], &own["http.response.status_code"]), (&"malformed_request".into(), &400.into()));
 }

@@ -135,7 +135,16 @@ impl Folder {
 
     /// Leaves a line for the next process, if that can be done.
     pub(super) fn leave(&self, line: Line<'_>) {
-        let _ = last_stop::write(&self.lock, line);
+        let _ = last_stop::write(&self.lock, &line.text());
+    }
+
+    /// The same on a thread of its own: a disk that has just failed may hang, and others wait for who tells of it.
+    pub(super) fn leave_aside(&self, line: Line<'_>) {
+        let text = line.text();
+        if let Ok(lock) = self.lock.try_clone() {
+            let write = move || drop(last_stop::write(&lock, &text));
+            let _ = std::thread::Builder::new().name("odometer-last-stop".into()).spawn(write);
+        }
     }
 
     /// Whether a folder at `path` holds a store.

@@ -239,13 +239,24 @@ impl Keeping {
         }
         if wanted && self.keeper.newest().seq <= turn.backed_up {
             turn.backup_due = Some(now + policy.interval);
-            // Nothing changed since: the newest one covers everything still, and is as good as new.
-            if turn.backed_up > CommitSeq(0) {
-                self.shared.metrics.tell_backup(now_unix_s());
-            }
-            return false;
+            return self.is_backup_gone(turn);
         }
         wanted
+    }
+
+    /// Where nothing changed since, the newest backup covers everything still and is as good as new: if it is still there.
+    fn is_backup_gone(&self, turn: &mut Turn) -> bool {
+        if turn.backed_up == CommitSeq(0) {
+            return false;
+        }
+        let newest = archive::newest(&RealDisk::new(self.folder.clone()), self.store, self.keeper.newest().seq);
+        let is_there = newest.is_some_and(|(seq, _)| seq >= turn.backed_up);
+        if is_there {
+            self.shared.metrics.tell_backup(now_unix_s());
+        } else {
+            turn.backed_up = CommitSeq(0);
+        }
+        !is_there
     }
 
     /// Takes one step of what is under way; false when the store must stop.

@@ -73,18 +73,24 @@ pub(super) enum Line<'a> {
     Poisoned(&'a str),
 }
 
+impl Line<'_> {
+    pub(super) fn text(self) -> String {
+        let mut text = match self {
+            Self::Running => RUNNING.to_owned(),
+            Self::Clean => CLEAN.to_owned(),
+            Self::Poisoned(why) => format!("{POISONED}{}", why.replace(char::is_control, " ")),
+        };
+        text.truncate(text.floor_char_boundary(LONGEST - 1));
+        text.push('\n');
+        text
+    }
+}
+
 /// Puts the line in place of the one before.
 ///
 /// # Errors
 /// Any error of the system; there is nothing to be done about it.
-pub(super) fn write(lock: &File, line: Line<'_>) -> io::Result<()> {
-    let mut text = match line {
-        Line::Running => RUNNING.to_owned(),
-        Line::Clean => CLEAN.to_owned(),
-        Line::Poisoned(why) => format!("{POISONED}{}", why.replace(char::is_control, " ")),
-    };
-    text.truncate(text.floor_char_boundary(LONGEST - 1));
-    text.push('\n');
+pub(super) fn write(lock: &File, text: &str) -> io::Result<()> {
     lock.write_all_at(text.as_bytes(), 0)?;
     lock.set_len(text.len() as u64)?;
     lock.sync_data()
@@ -111,10 +117,10 @@ mod tests {
             (Line::Running, LastStop::Unclean),
             (Line::Clean, LastStop::Clean),
         ] {
-            write(&open(), line).unwrap();
+            write(&open(), &line.text()).unwrap();
             assert_eq!(LastStop::of(&open(), true), expected);
         }
-        write(&open(), Line::Poisoned(&long)).unwrap();
+        write(&open(), &Line::Poisoned(&long).text()).unwrap();
         assert!(matches!(LastStop::of(&open(), true), LastStop::Poisoned(why) if long.starts_with(&why)));
     }
 

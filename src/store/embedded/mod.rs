@@ -64,7 +64,6 @@ use self::folder::Folder;
 use self::frame::CommitSeq;
 use self::journal::Journal;
 use self::keeping::{KeeperMessage, Keeping};
-use self::last_stop::Line;
 use self::queue::{Lane, Queue};
 use self::recovery::{OpenError, Recovery, identify, recover};
 use self::remembered::Remembered;
@@ -159,8 +158,6 @@ impl EmbeddedStore {
             poisoned: watch::Sender::new(None),
             closed: AtomicBool::new(false),
         });
-        // From here on, a process that does not say how it ended was killed.
-        folder.leave(Line::Running);
         tell_limits(options, &shared.metrics);
         shared.metrics.tell_last_stop(recovered.report.last_stop.word());
         if recovered.report.healed.is_some() {
@@ -200,6 +197,13 @@ impl EmbeddedStore {
         let handle = start(options, &shared, committer, keeping, disk, folder)?;
         let store = Self { shared, lane: None, committer: Arc::new(Mutex::new(Some(handle))), to_keeper };
         Ok((store, recovered.report))
+    }
+
+    /// Says that the process begins to serve: from here on one that does not say how it ended was killed. A start that fails before is none.
+    pub async fn serving(&self) {
+        let (told, noted) = oneshot::channel();
+        self.shared.queue.tell(Control::Serving(told));
+        let _ = noted.await;
     }
 
     /// Makes a backup while the store goes on, and returns it as an open file without a name.

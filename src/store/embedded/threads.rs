@@ -14,6 +14,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::Shared;
 use super::committer::{Committer, Noted, Order, Tidings};
 use super::disk::{Disk, RealDisk, RealFile};
@@ -33,6 +35,7 @@ const DISK_CHECK: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Control {
     Tidings(Tidings<RealFile>),
+    Serving(oneshot::Sender<()>),
     Close,
 }
 
@@ -125,6 +128,10 @@ impl CommitterThread {
                 let noted = self.committer.hear(tidings);
                 self.note(noted);
             }
+            Control::Serving(told) => {
+                self.folder.leave(Line::Running);
+                let _ = told.send(());
+            }
             Control::Close => {
                 if !self.shared.is_poisoned() {
                     self.shared.set_health(Health::Unavailable(Unavailable::Closing));
@@ -158,7 +165,7 @@ impl CommitterThread {
                         error.message = %problem,
                         "a write failed and its outcome is not known: the store takes no more changes until a restart"
                     );
-                    self.folder.leave(Line::Poisoned(&problem));
+                    self.folder.leave_aside(Line::Poisoned(&problem));
                 }
             }
         }
