@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{SOCKET, server};
@@ -49,12 +50,17 @@ pub struct Addresses {
 
 /// Everything, opened and bound, not yet serving.
 pub struct App {
+    core: Core,
+    listeners: Listeners,
+    admin: Admin,
+}
+
+/// What is there from the start to the end.
+struct Core {
     config: Config,
     addresses: Addresses,
-    listeners: Listeners,
     tls: Arc<TlsIdentity>,
     store: Arc<dyn Store>,
-    admin: Admin,
     shared: Arc<Shared>,
     metrics: Metrics,
 }
@@ -142,27 +148,27 @@ impl App {
             metrics: metrics.clone(),
             draining: AtomicBool::new(false),
         });
-        let app = Self { config, addresses, listeners, tls, store: Arc::new(store), admin, shared, metrics };
-        app.tell_certificate();
-        Ok(app)
+        tell_expiry(&tls, &metrics);
+        let core = Core { config, addresses, tls, store: Arc::new(store), shared, metrics };
+        Ok(Self { core, listeners, admin })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        self.addresses
+        self.core.addresses
     }
 
     /// The port at which clients reach HTTPS.
     #[must_use]
     pub fn public_port(&self) -> u16 {
-        self.config.public_port.unwrap_or(self.addresses.public.port())
+        self.core.public_port()
     }
 
     /// The certificate in use.
     #[must_use]
     pub fn tls(&self) -> &Arc<TlsIdentity> {
-        &self.tls
+        &self.core.tls
     }
 
     /// Serves until `stop` is ready or the store fails, and drains. `reload` yields whenever the certificate is to be loaded again.
@@ -170,16 +176,55 @@ impl App {
     /// # Errors
     /// What made the store stop, or a listener unusable.
     pub async fn run_until(self, stop: impl Future<Output = ()>, mut reload: watch::Receiver<u64>) -> Result<()> {
+        let Self { core, listeners, admin } = self;
+        let store = admin.store.clone();
+        let serving = core.serve(listeners, admin)?;
+        store.serving().await;
+        tell_ready(core.addresses);
+        tokio::pin!(stop);
+        let failure = loop {
+            tokio::select! {
+                () = &mut stop => break None,
+                reason = core.store.poisoned() => {
+                    let reason = reason.unwrap_or_else(|error| error.to_string().into());
+                    break Some(anyhow!("the store failed: {reason}"));
+                }
+                Ok(()) = reload.changed() => reload_certificate(&core.tls, &core.metrics),
+            }
+        };
+        core.drain(serving, failure).await
+    }
+}
+
+/// Everything that runs while the process serves.
+struct Serving {
+    workers: Arc<Workers>,
+    /// Tells the connections that they are to end.
+    drain: watch::Sender<bool>,
+    acceptors: Vec<JoinHandle<()>>,
+    /// The operators' acceptor, and what keeps its connections from draining.
+    ops: Option<(JoinHandle<()>, watch::Sender<bool>)>,
+    admin: JoinHandle<std::io::Result<()>>,
+    deletions: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+}
+
+impl Core {
+    fn public_port(&self) -> u16 {
+        self.config.public_port.unwrap_or(self.addresses.public.port())
+    }
+
+    /// Starts the workers, and takes connections.
+    fn serve(&self, listeners: Listeners, admin: Admin) -> Result<Serving> {
         let (drain, draining) = watch::channel(false);
-        let trusted_proxies: Arc<[_]> = self.config.trusted_proxies.clone().into();
-        let telling = Arc::new(Telling::new(self.config.access_log_sample));
+        let ops = self.ops_observer();
         let parts = WorkerParts {
             store: Arc::clone(&self.store),
             shared: Arc::clone(&self.shared),
             metrics: self.metrics.clone(),
             tls: TlsAcceptor::from(self.tls.server_config()?),
-            trusted_proxies: Arc::clone(&trusted_proxies),
-            telling: Arc::clone(&telling),
+            trusted_proxies: Arc::clone(&ops.trusted_proxies),
+            telling: Arc::clone(&ops.telling),
             drain: draining.clone(),
             drain_timeout: self.config.drain_timeout,
         };
@@ -190,67 +235,39 @@ impl App {
             connections_per_address: self.config.max_connections_per_address,
         };
         let gate = Gate::new(limits, self.metrics.connections(self.config.max_connections));
-        // Of its own: whoever looks after the server must get in when everybody else does not.
-        let ops_limits = Limits { connections: OPS_CONNECTIONS, connections_per_address: OPS_CONNECTIONS };
-        let ops_gate = Gate::new(ops_limits, ConnectionMetrics::unrecorded());
-        let ops = Observer {
+        let mut acceptors = vec![begin(listeners.public, &gate, Destination::Workers(Arc::clone(&workers)))?];
+        if let Some(listener) = listeners.http {
+            let observer = Observer { listener: Listener::Plain, ..ops.clone() };
+            let protocol = Protocol::Redirect(observer, self.public_port());
+            acceptors.push(begin(listener, &gate, Destination::Here(protocol, draining))?);
+        }
+        let ops = listeners.ops.map(|listener| begin_ops(listener, ops)).transpose()?;
+        let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
+        let deletions = tokio::spawn(finish_deletions(admin.store.clone()));
+        let admin = tokio::spawn(server::serve(admin.listener, admin.store, self.metrics.clone()));
+        Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })
+    }
+
+    fn ops_observer(&self) -> Observer {
+        Observer {
             api: Api::new(Arc::clone(&self.store), Arc::clone(&self.shared)),
             metrics: self.metrics.clone(),
             listener: Listener::Ops,
-            trusted_proxies,
-            telling,
-        };
-        let https_port = self.public_port();
-        let Listeners { public, http, ops: ops_listener } = self.listeners;
-        let mut acceptors = vec![(public, Destination::Workers(Arc::clone(&workers)))];
-        if let Some(listener) = http {
-            let observer = Observer { listener: Listener::Plain, ..ops.clone() };
-            let protocol = Protocol::Redirect(observer, https_port);
-            acceptors.push((listener, Destination::Here(protocol, draining.clone())));
+            trusted_proxies: self.config.trusted_proxies.clone().into(),
+            telling: Arc::new(Telling::new(self.config.access_log_sample)),
         }
-        let mut tasks = Vec::new();
-        for (listener, destination) in acceptors {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.push(tokio::spawn(accept(listener, Arc::clone(&gate), destination)));
-        }
-        // The ops listener goes on while the others drain: its readiness is what load balancers ask.
-        let (_never, not_draining) = watch::channel(false);
-        let ops_task = match ops_listener.map(tokio::net::TcpListener::from_std).transpose()? {
-            Some(listener) => {
-                let destination = Destination::Here(Protocol::Ops(ops), not_draining);
-                Some(tokio::spawn(accept(listener, ops_gate, destination)))
-            }
-            None => None,
-        };
-        let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
-        let deletions = tokio::spawn(finish_deletions(self.admin.store.clone()));
-        let serving_store = self.admin.store.clone();
-        let serving = serving_store.serving();
-        let admin = tokio::spawn(server::serve(self.admin.listener, self.admin.store, self.metrics.clone()));
-        serving.await;
-        tell_ready(self.addresses);
+    }
 
-        tokio::pin!(stop);
-        let mut failure = None;
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                reason = self.store.poisoned() => {
-                    let reason = reason.unwrap_or_else(|error| error.to_string().into());
-                    failure = Some(anyhow!("the store failed: {reason}"));
-                    break;
-                }
-                Ok(()) = reload.changed() => reload_certificate(&self.tls, &self.metrics),
-            }
-        }
-
+    /// Ends everything, in order.
+    async fn drain(&self, serving: Serving, mut failure: Option<anyhow::Error>) -> Result<()> {
+        let Serving { workers, drain, acceptors, ops, admin, deletions, upkeep } = serving;
         // 1. Unready: load balancers stop sending.
         self.shared.draining.store(true, Ordering::Relaxed);
         tracing::info!(event.action = "stopping", "stopping: finishing what was accepted");
         // 2. Stop accepting.
-        tasks.iter().for_each(tokio::task::JoinHandle::abort);
-        for task in tasks {
-            let _ = task.await;
+        acceptors.iter().for_each(JoinHandle::abort);
+        for acceptor in acceptors {
+            let _ = acceptor.await;
         }
         // 3. Finish requests; after a failure only as long as it takes to say so.
         let _ = drain.send(true);
@@ -269,8 +286,8 @@ impl App {
                 failure = Some(anyhow!("the store failed while it was closed; see the log"));
             }
         }
-        // 5. Last of all the ops listener; main flushes the logs.
-        ops_task.inspect(tokio::task::JoinHandle::abort);
+        // 5. Last of all the ops listener, whose readiness load balancers ask meanwhile; main flushes the logs.
+        drop(ops.inspect(|(acceptor, _)| acceptor.abort()));
         upkeep.abort();
         match failure {
             Some(error) => Err(error),
@@ -280,10 +297,19 @@ impl App {
             }
         }
     }
+}
 
-    fn tell_certificate(&self) {
-        tell_expiry(&self.tls, &self.metrics);
-    }
+fn begin(listener: TcpListener, gate: &Arc<Gate>, destination: Destination) -> Result<JoinHandle<()>> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    Ok(tokio::spawn(accept(listener, Arc::clone(gate), destination)))
+}
+
+/// The ops listener has places of its own: whoever looks after the server must get in when everybody else does not.
+fn begin_ops(listener: TcpListener, observer: Observer) -> Result<(JoinHandle<()>, watch::Sender<bool>)> {
+    let limits = Limits { connections: OPS_CONNECTIONS, connections_per_address: OPS_CONNECTIONS };
+    let gate = Gate::new(limits, ConnectionMetrics::unrecorded());
+    let (never, not_draining) = watch::channel(false);
+    Ok((begin(listener, &gate, Destination::Here(Protocol::Ops(observer), not_draining))?, never))
 }
 
 async fn upkeep(metrics: Metrics) {

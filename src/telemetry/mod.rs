@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! logs.rs       install, level reload, panic hook, flush         (what main holds)
-//!   line.rs     one event -> one line, ECS JSON or text          (on the path of each request: no allocation when warm)
+//!   line.rs, escape.rs  one event -> one line, ECS JSON or text  (on the path of each request: no allocation when warm)
 //!   sink.rs     lines gather -> one write to stdout or a file; counts loss  (on the log writer's thread)
 //! metrics.rs    lazily registered tables, render               (what app and edge hold)
 //!   handles.rs    what store and listeners record through        (registered once)
@@ -19,6 +19,7 @@
 //! ```
 
 mod catalogue;
+mod escape;
 mod handles;
 mod line;
 pub mod logs;
