@@ -41,6 +41,11 @@
 //!
 //! The HTTP library is hyper, not actix-web: the drain needs connections to be ended one by one (GOAWAY, `Connection: close`), the deadlines of a slow head
 //! and an idle connection must differ, and an unreadable head must get a document like every other error. hyper gives the connection to us; actix keeps it.
+//!
+//! Log lines wait in a buffer of our own ([`telemetry`]), not in tracing-appender's channel, which allocates for each line, wakes its writer for every few of
+//! them, and gives up after a second at the end; its daily files stay.
+//!
+//! The ops listener has places of its own, outside `--max-connections`: whoever looks after a server that is full must get in.
 
 pub mod admin;
 pub mod api;

@@ -47,7 +47,8 @@ consecutive, and safe to ask for again with an `Idempotency-Key`.
 **Requests.** Parameters come in a body of at most 4,096 bytes: a JSON object, a JSON:API document with the parameters in \
 `data.attributes`, or a form. They may come in the query too; one that is given twice is refused. In JSON a whole number may \
 be written as a text of digits, and `null` is the same as not given. `HEAD` is answered like `GET`, without the body. Each \
-request may have an `X-Request-Id` of 1 to 128 visible ASCII characters, which comes back (otherwise one is made), and a W3C \
+request may have an `X-Request-Id` of 1 to 128 visible ASCII characters, which comes back (otherwise, and where there is `odo_` \
+in it, as in a key, one is made), and a W3C \
 `traceparent`, which is carried on.
 
 **Answers** are JSON:API documents. A refusal (4xx, 507, and 503 with another code than `outcome_unknown`) changed nothing; \

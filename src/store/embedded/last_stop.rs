@@ -5,7 +5,7 @@
 //! clean              it gave the folder back
 //! poisoned: <why>    a write failed and it gave up
 //! ```
-//! Job: [`LastStop::of`] what the line says, [`write`] it. Invariant: this is a hint for people: whether a folder may be served is decided by what is in it
+//! Job: read the line as a [`LastStop`], and write it. Invariant: this is a hint for people: whether a folder may be served is decided by what is in it
 //! and never by this line. Must never: fail a start or a stop because the line can not be read or written.
 
 use std::fs::File;
