@@ -55,7 +55,7 @@ impl Pressure {
             for ((endpoint, key), pace) in gentle.into_iter().chain(eager).chain([(guessed, GENTLY)]) {
                 tasks.spawn(increment(endpoint, key, pace));
             }
-            tasks.spawn(crowd(crowded, Ipv4Addr::LOCALHOST, 5));
+            tasks.spawn(crowd(crowded, Ipv4Addr::LOCALHOST, 6));
             tasks.spawn(crowd(besieged, Ipv4Addr::new(127, 0, 0, 2), 3));
             tasks.join_all().await;
         });
