@@ -255,6 +255,7 @@ impl Core {
             listener: Listener::Ops,
             trusted_proxies: self.config.trusted_proxies.clone().into(),
             telling: Arc::new(Telling::new(self.config.access_log_sample)),
+            alive: None,
         }
     }
 

@@ -197,28 +197,29 @@ impl Workers {
 }
 
 async fn work(mut inbox: mpsc::UnboundedReceiver<Arrival>, parts: WorkerParts, counted: Arc<AtomicUsize>) {
+    // Each connection and each answer holds a sender; when the last is gone, so are they.
+    let (alive, mut all_gone) = mpsc::channel::<()>(1);
     let observer = Observer {
         api: Api::new(parts.store.for_worker(), Arc::clone(&parts.shared)),
         metrics: parts.metrics.clone(),
         listener: Listener::Public,
         trusted_proxies: Arc::clone(&parts.trusted_proxies),
         telling: Arc::clone(&parts.telling),
+        alive: Some(alive),
     };
     let protocol = Protocol::Tls(parts.tls.clone(), observer);
-    // Each connection holds a sender; when the last is gone, so are the connections.
-    let (alive, mut all_gone) = mpsc::channel::<()>(1);
     while let Some((stream, peer, place)) = inbox.recv().await {
-        let (protocol, drain, alive) = (protocol.clone(), parts.drain.clone(), alive.clone());
+        let (protocol, drain) = (protocol.clone(), parts.drain.clone());
         let counted = Arc::clone(&counted);
         tokio::spawn(async move {
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
                 connection::serve(stream, peer, protocol, drain).await;
             }
             counted.fetch_sub(1, Ordering::Relaxed);
-            drop((place, alive));
+            drop(place);
         });
     }
-    drop(alive);
+    drop(protocol);
     let _ = tokio::time::timeout(parts.drain_timeout, all_gone.recv()).await;
 }
 

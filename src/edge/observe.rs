@@ -17,6 +17,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::{Method, Request, Version};
+use tokio::sync::mpsc::Sender;
 
 use super::ids::{RequestId, TRACEPARENT, Trace, X_REQUEST_ID, new_request_id};
 use super::network::Network;
@@ -44,6 +45,8 @@ pub struct Observer {
     pub trusted_proxies: Arc<[Network]>,
     /// What is told of them.
     pub telling: Arc<Telling>,
+    /// Held as long as something is answered; a drain waits until nobody holds it.
+    pub alive: Option<Sender<()>>,
 }
 
 /// What all observers tell together.
@@ -84,7 +87,8 @@ impl Observer {
         if refusal.is_some() || !is_audited(request.method(), request.uri().path()) {
             return self.answer_here(peer, request, refusal).await;
         }
-        // A peer that hangs up ends the future that answers it. The change may be made all the same, and then it has to be told: so it has a task of its own.
+        // A peer that hangs up ends the future that answers it. The change may be made all the same, and then it has to be told: so it has a task of its
+        // own, and a drain waits for it as for a connection.
         let own = self.clone();
         let answered = tokio::spawn(async move { own.answer_here(peer, request, None).await }).await;
         answered.unwrap_or_else(|_| document::error(&ApiError::Internal("a task ended".into()), &new_request_id()))
