@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::client::Protocol;
+use crate::support::raw::{over_tcp, over_tls};
 use crate::support::server::TestServer;
 use crate::support::workload::{register, runtime};
 
 const READ: &str = "/api/v1/integer";
+const DEADLINE: Duration = Duration::from_secs(10);
 
 #[test]
 fn refused_credentials_are_told_once_a_second_and_all_counted() {
@@ -71,12 +73,8 @@ fn successes_are_sampled_and_refusals_are_not() {
 fn the_plain_port_is_observed_too() {
     let server = TestServer::builder().flag("--http-listen", "127.0.0.1:0").flag("--public-port", "443").start();
     let ask = |head: &str| {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(server.http()).unwrap();
-        stream.write_all(format!("{head}\r\nhost: localhost:8080\r\nconnection: close\r\n\r\n").as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let whole = format!("{head}\r\nhost: localhost:8080\r\nconnection: close\r\n\r\n");
+        runtime().block_on(over_tcp(server.http(), &[whole.as_bytes()], DEADLINE)).text()
     };
     let answer = ask("GET /a HTTP/1.1\r\nx-request-id: plain-1");
     assert!(
@@ -172,14 +170,7 @@ fn a_change_is_told_though_its_client_hangs_up() {
 #[test]
 fn a_head_that_can_not_be_read_is_told_and_counted_under_its_id() {
     let server = TestServer::start();
-    let answer = runtime().block_on(async {
-        let connector = server.endpoint().tls(&[b"http/1.1"]);
-        let mut stream = server.endpoint().open(&connector).await.unwrap();
-        stream.write_all(b"BAD\x01 HEAD\r\n\r\n").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    });
+    let answer = runtime().block_on(over_tls(&server.endpoint(), &[b"BAD\x01 HEAD\r\n\r\n"], DEADLINE)).text();
     let id = answer.split("x-request-id: ").nth(1).unwrap().split("\r\n").next().unwrap();
     let page = server.ops_get("/metrics").1;
     let series = "http_server_requests_total{code=\"400\",method=\"other\",path=\"other\"} 1\n";
