@@ -9,6 +9,7 @@
 use std::fmt;
 
 use aws_lc_rs::{constant_time, digest, rand};
+use data_encoding::HEXLOWER;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -65,8 +66,10 @@ impl ApiKey {
         let secret = rest.strip_prefix(b"_").ok_or(BadApiKey)?;
         let mut key = Self { id: KeyId([0; KeyId::BYTES]), secret: Zeroizing::new([0; SECRET_BYTES]) };
         let mut crc_bytes = [0; CRC_DIGITS / 2];
+        // Each piece has exactly two digits for a byte: `decode_mut` panics at any other length.
+        let decode = |digits: &[u8], bytes: &mut [u8]| HEXLOWER.decode_mut(digits, bytes).is_ok();
         let all_hex =
-            from_hex(id, &mut key.id.0) && from_hex(secret, key.secret.as_mut_slice()) && from_hex(crc, &mut crc_bytes);
+            decode(id, &mut key.id.0) && decode(secret, key.secret.as_mut_slice()) && decode(crc, &mut crc_bytes);
         (all_hex && crc32c::crc32c(body).to_be_bytes() == crc_bytes).then_some(key).ok_or(BadApiKey)
     }
 
@@ -96,11 +99,11 @@ impl ApiKey {
     pub fn reveal(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(KEY_CHARS));
         text.push_str(PREFIX);
-        push_hex(&mut text, &self.id.0);
+        HEXLOWER.encode_append(&self.id.0, &mut text);
         text.push('_');
-        push_hex(&mut text, self.secret.as_slice());
+        HEXLOWER.encode_append(self.secret.as_slice(), &mut text);
         let crc = crc32c::crc32c(text.as_bytes()).to_be_bytes();
-        push_hex(&mut text, &crc);
+        HEXLOWER.encode_append(&crc, &mut text);
         text
     }
 }
@@ -109,28 +112,6 @@ impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiKey({:?}, ..)", self.id)
     }
-}
-
-fn push_hex(out: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
-        }
-    }
-}
-
-fn from_hex(digits: &[u8], out: &mut [u8]) -> bool {
-    let nibble = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    digits.len() == out.len() * 2
-        && digits.chunks_exact(2).zip(out).all(|(pair, byte)| {
-            let value = nibble(pair[0]).zip(nibble(pair[1])).map(|(high, low)| high << 4 | low);
-            *byte = value.unwrap_or(0);
-            value.is_some()
-        })
 }
 
 #[cfg(test)]

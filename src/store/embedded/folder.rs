@@ -20,6 +20,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use thiserror::Error;
 
 use super::disk::replace;
@@ -197,7 +198,7 @@ impl Folder {
     /// # Errors
     /// [`FolderError::Io`].
     pub fn declare(&self, store: StoreId) -> Result<(), FolderError> {
-        let text = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", hex(&store));
+        let text = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", HEXLOWER.encode(&store));
         let write = || -> io::Result<()> {
             replace(&self.path, "FORMAT", text.as_bytes())?;
             // The folder itself may be as new as what is in it.
@@ -238,19 +239,8 @@ pub fn read_format(folder: &Path) -> Result<Option<StoreId>, FolderError> {
         }
         _ => return Err(problem(format!("format {version:?} is unknown; this build reads {FORMAT_VERSION}"))),
     }
-    parse_id(id).map(Some).ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
-}
-
-/// A store id as text.
-#[must_use]
-pub fn hex(store: &StoreId) -> String {
-    store.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn parse_id(text: &str) -> Option<StoreId> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let bytes: Vec<u8> = digits?.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit)).collect();
-    (text.len() == 32).then(|| bytes.try_into().ok()).flatten()
+    let id = HEXLOWER_PERMISSIVE.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok());
+    id.map(Some).ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
 }
 
 #[cfg(test)]
@@ -275,6 +265,8 @@ mod tests {
         for (text, says) in [
             (format!("odometer data format 4 store {id}\n"), "newer"),
             ("odometer data format 3 store xyz\n".to_owned(), "store id"),
+            (format!("odometer data format 3 store {id}00\n"), "store id"),
+            (format!("odometer data format 3 store {id} \n"), "store id"),
             ("something else\n".to_owned(), "does not say"),
             (String::new(), "does not say"),
         ] {
@@ -282,5 +274,8 @@ mod tests {
             let error = folder.format().unwrap_err().to_string();
             assert!(error.contains(says), "{text:?}: {error}");
         }
+        let upper = format!("odometer data format 3 store {}", "A5".repeat(16));
+        fs::write(temp.path().join("FORMAT"), upper).unwrap();
+        assert_eq!(folder.format().unwrap(), Some([0xA5; 16]));
     }
 }
