@@ -17,7 +17,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::edge::network::Network;
+use ipnet::IpNet;
+
 use crate::rate::RateLimit;
 use crate::store::embedded::BackupPolicy;
 use crate::telemetry::LogOptions;
@@ -58,7 +59,7 @@ pub struct Config {
     /// Whether the most common passwords are accepted.
     pub allow_common_passwords: bool,
     /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<IpNet>,
     /// Threads that serve connections.
     pub workers: usize,
     /// Connections open at once.

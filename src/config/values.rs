@@ -6,15 +6,15 @@
 //! Must never: know which setting it reads, touch the disk or the network.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tracing_subscriber::EnvFilter;
 
-use crate::edge::network::Network;
 use crate::rate::RateLimit;
 use crate::telemetry::LogFormat;
 
@@ -55,12 +55,30 @@ pub(super) fn rate(text: &str) -> Parsed<RateLimit> {
 }
 
 /// Networks separated by commas; an empty text is no network.
-pub(super) fn networks(text: &str) -> Parsed<Vec<Network>> {
+pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let one = |part: &str| part.trim().parse().map_err(|why| format!("{why}; several are separated by commas"));
-    text.split(',').map(one).collect()
+    let expected = "a network is an address with an optional prefix length, such as 10.0.0.0/8 or ::1; \
+                    several are separated by commas";
+    text.split(',').map(|part| network(part.trim()).ok_or_else(|| expected.to_owned())).collect()
+}
+
+/// An address alone is a network of itself; bits after the prefix are dropped.
+fn network(text: &str) -> Option<IpNet> {
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let address: IpAddr = address.parse().ok()?;
+    let network = match prefix {
+        Some(prefix) => IpNet::new(address, digits(prefix)?).ok()?,
+        None => address.into(),
+    };
+    // The first 96 bits of an IPv4 address that is mapped into IPv6 only say that it is IPv4.
+    let mapped = |v6: Ipv6Net| Ipv4Net::new(v6.addr().to_ipv4_mapped()?, v6.prefix_len().checked_sub(96)?).ok();
+    let network = match network {
+        IpNet::V6(v6) => mapped(v6).map_or(network, IpNet::from),
+        IpNet::V4(_) => network,
+    };
+    Some(network.trunc())
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
@@ -256,5 +274,49 @@ mod tests {
         assert_eq!(networks(" "), Ok(Vec::new()));
         assert_eq!(networks("10.0.0.0/8, ::1").unwrap().len(), 2);
         assert!(networks("10.0.0.0/8,").is_err());
+        assert_eq!(
+            networks("::1, x").unwrap_err(),
+            "a network is an address with an optional prefix length, such as 10.0.0.0/8 or ::1; \
+             several are separated by commas"
+        );
+    }
+
+    #[test]
+    fn networks_are_shown_without_the_bits_after_their_prefix() {
+        for (text, shown) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3/008", "10.0.0.0/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("192.168.1.7", "192.168.1.7/32"),
+            ("::1", "::1/128"),
+            ("fd12::1/8", "fd00::/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3/96", "0.0.0.0/0"),
+            ("::ffff:10.1.2.3/95", "::fffe:0:0/95"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn any_other_text_is_no_network() {
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "::1/129",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0/8",
+            "host",
+            "1.2.3.4/256",
+            " ::1",
+            "10.0.0.0/8/8",
+            "10.0.0.0 /8",
+            "010.0.0.0/8",
+            "::1%1/128",
+        ] {
+            assert_eq!(network(bad), None, "{bad:?}");
+        }
     }
 }

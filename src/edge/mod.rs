@@ -4,7 +4,7 @@
 //! acceptor (main thread) ── the worker with the fewest connections ──► worker threads, one runtime each
 //!   mod.rs listeners, limits, workers, drain     connection.rs one connection     guard.rs deadlines of HTTP/1.1
 //!   activity.rs idle HTTP/2   tls.rs certificate   observe.rs, ids.rs the one middleware   plain.rs the HTTP port
-//!   network.rs whose proxies are believed   descriptors.rs how many there may be
+//!   descriptors.rs how many files and sockets may be open
 //! ```
 //! Job: bound what a peer may use: connections in all and by address, time, bytes. Invariant: a connection is counted from its accept to its end.
 //! Must never: wait for a slow peer at the cost of another.
@@ -14,7 +14,6 @@ mod connection;
 pub mod descriptors;
 mod guard;
 mod ids;
-pub mod network;
 mod observe;
 mod plain;
 pub mod tls;
@@ -27,11 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::connection::Protocol;
-use self::network::Network;
 pub use self::observe::{Observer, Telling};
 use crate::api::route::Listener;
 use crate::api::{Api, Shared};
@@ -148,7 +147,7 @@ pub struct WorkerParts {
     /// TLS.
     pub tls: TlsAcceptor,
     /// Whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Arc<[Network]>,
+    pub trusted_proxies: Arc<[IpNet]>,
     /// What is told of requests.
     pub telling: Arc<Telling>,
     /// Turns true when connections are to end.

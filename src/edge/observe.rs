@@ -17,10 +17,10 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::{Method, Request, Version};
+use ipnet::IpNet;
 use tokio::sync::mpsc::Sender;
 
 use super::ids::{RequestId, TRACEPARENT, Trace, X_REQUEST_ID, new_request_id};
-use super::network::Network;
 use super::plain;
 use crate::api::document::{self, Answer};
 use crate::api::error::ApiError;
@@ -42,7 +42,7 @@ pub struct Observer {
     /// Which listener they come from.
     pub listener: Listener,
     /// Whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Arc<[Network]>,
+    pub trusted_proxies: Arc<[IpNet]>,
     /// What is told of them.
     pub telling: Arc<Telling>,
     /// Held as long as something is answered; a drain waits until nobody holds it.
@@ -241,14 +241,13 @@ impl Observer {
 
     /// The address of the one who asks: the last address in `X-Forwarded-For` that no trusted proxy wrote, if a trusted proxy sent it.
     fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let trusted = |address: IpAddr| self.trusted_proxies.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();
         if self.trusted_proxies.is_empty() {
             return client;
         }
         let lines: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
         for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-            if !trusted(client) {
+            if !contains(&self.trusted_proxies, client) {
                 break;
             }
             match hop.trim().parse::<IpAddr>() {
@@ -258,6 +257,13 @@ impl Observer {
         }
         client
     }
+}
+
+/// Whether an address is in one of these networks. An IPv4 address that a dual-stack socket reports
+/// mapped into IPv6 (`::ffff:10.0.0.1`) counts as the IPv4 address it is.
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
 }
 
 /// The audit's line: who may do what was changed, by whom and which key, never a secret.
@@ -348,6 +354,25 @@ fn version(version: Version) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn membership_follows_the_prefix() {
+        for (text, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("192.168.1.7/32", "192.168.1.7", "192.168.1.8"),
+            ("10.1.2.128/25", "10.1.2.129", "10.1.2.127"),
+            ("fd00::/8", "fdff::1", "fe00::1"),
+            ("::1/128", "::1", "::2"),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", "::ffff:11.1.2.3"),
+            ("0.0.0.0/0", "8.8.8.8", "2001:db8::1"),
+            ("::/0", "2001:db8::1", "8.8.8.8"),
+        ] {
+            let network = [text.parse().unwrap()];
+            assert!(contains(&network, inside.parse().unwrap()), "{inside} in {text}");
+            assert!(!contains(&network, outside.parse().unwrap()), "{outside} not in {text}");
+        }
+        assert!(!contains(&[], IpAddr::from([127, 0, 0, 1])));
+    }
 
     #[test]
     fn refusals_are_always_told_and_of_the_rest_one_in_so_many() {
