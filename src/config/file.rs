@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use strsim::levenshtein;
 use toml::{Spanned, Value};
 
 use super::error::ConfigError;
@@ -103,26 +104,11 @@ fn kind_of(value: &Value) -> &'static str {
 
 /// The nearest key, unless more than half of the letters would have to change.
 fn hint_for(key: &str) -> String {
-    let distances = SETTINGS.iter().map(Setting::toml_key).map(|known| (edit_distance(key, &known), known));
+    let distances = SETTINGS.iter().map(Setting::toml_key).map(|known| (levenshtein(key, &known), known));
     match distances.min() {
-        Some((distance, known)) if distance * 2 <= key.len() => format!("; did you mean {known}?"),
+        Some((distance, known)) if distance * 2 <= key.chars().count() => format!("; did you mean {known}?"),
         _ => "; `odometer config print` lists them all".to_owned(),
     }
-}
-
-/// How many bytes have to be inserted, removed or replaced to turn `from` into `to` (Levenshtein), one row at a time.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
@@ -173,8 +159,18 @@ mod tests {
     }
 
     #[test]
-    fn distances() {
-        assert_eq!(edit_distance("", "abc"), 3);
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
+    fn a_suggestion_shares_half_of_the_letters() {
+        for (key, hint) in [
+            ("stor", "; did you mean store?"),
+            ("stxx", "; `odometer config print` lists them all"),
+            ("listen_to_me", "; did you mean listen?"),
+            ("listen_to_met", "; `odometer config print` lists them all"),
+            ("prüfung_der_größe", "; `odometer config print` lists them all"),
+            ("größe", "; `odometer config print` lists them all"),
+            ("störe", "; did you mean store?"),
+            ("", "; `odometer config print` lists them all"),
+        ] {
+            assert_eq!(hint_for(key), hint, "{key:?}");
+        }
     }
 }
