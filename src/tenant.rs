@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use bitflags::bitflags;
 use data_encoding::HEXLOWER;
 use thiserror::Error;
 
@@ -94,31 +95,28 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// What an API key may do: one or more of *read*, *increment* and *manage*. None of them contains another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scopes(u8);
+bitflags! {
+    /// What an API key may do: one or more of *read*, *increment* and *manage*. None of them contains another.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Scopes: u8 {
+        /// Read and list counters.
+        const READ = 1;
+        /// Take integers.
+        const INCREMENT = 2;
+        /// Create, set and delete counters; make, list and revoke keys.
+        const MANAGE = 4;
+    }
+}
 
 impl Scopes {
-    /// Read and list counters.
-    pub const READ: Self = Self(1);
-    /// Take integers.
-    pub const INCREMENT: Self = Self(2);
-    /// Create, set and delete counters; make, list and revoke keys.
-    pub const MANAGE: Self = Self(4);
     /// Everything.
-    pub const ALL: Self = Self(7);
+    pub const ALL: Self = Self::all();
     const NAMES: [(&str, Self); 3] = [("read", Self::READ), ("increment", Self::INCREMENT), ("manage", Self::MANAGE)];
 
-    /// The scopes of these bits; `None` if there is none, or an unknown one.
+    /// The scopes of these bits; `None` if there is none, or an unknown one. `from_bits` alone takes 0 too.
     #[must_use]
-    pub fn from_bits(bits: u8) -> Option<Self> {
-        (bits & !Self::ALL.0 == 0 && bits != 0).then_some(Self(bits))
-    }
-
-    /// As [`Scopes::from_bits`] takes them.
-    #[must_use]
-    pub fn bits(self) -> u8 {
-        self.0
+    pub fn some_from_bits(bits: u8) -> Option<Self> {
+        Self::from_bits(bits).filter(|scopes| !scopes.is_empty())
     }
 
     /// The scope of this name.
@@ -129,19 +127,7 @@ impl Scopes {
 
     /// Their names.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.iter().filter(move |(_, scope)| self.contain(*scope)).map(|(name, _)| *name)
-    }
-
-    /// Whether all of `others` are among them.
-    #[must_use]
-    pub fn contain(self, others: Self) -> bool {
-        self.0 & others.0 == others.0
-    }
-
-    /// These and the others.
-    #[must_use]
-    pub fn and(self, others: Self) -> Self {
-        Self(self.0 | others.0)
+        Self::NAMES.iter().filter(move |(_, scope)| self.contains(*scope)).map(|(name, _)| *name)
     }
 }
 
@@ -277,10 +263,22 @@ mod tests {
 
     #[test]
     fn scopes_labels_and_ids_read_back() {
-        let scopes = Scopes::READ.and(Scopes::MANAGE);
-        assert_eq!((scopes.to_string(), Scopes::from_bits(scopes.bits())), ("read manage".to_owned(), Some(scopes)));
-        assert!(scopes.contain(Scopes::READ) && !scopes.contain(Scopes::INCREMENT) && !scopes.contain(Scopes::ALL));
-        assert_eq!((Scopes::from_bits(0), Scopes::from_bits(8), Scopes::named("write")), (None, None, None));
+        let scopes = Scopes::READ | Scopes::MANAGE;
+        assert_eq!((scopes.to_string().as_str(), Scopes::some_from_bits(scopes.bits())), ("read manage", Some(scopes)));
+        assert!(scopes.contains(Scopes::READ) && !scopes.contains(Scopes::INCREMENT) && !scopes.contains(Scopes::ALL));
+        // The numbers are in every store.
+        assert_eq!(
+            [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE, Scopes::ALL].map(|scopes| scopes.bits()),
+            [1, 2, 4, 7]
+        );
+        assert_eq!(Scopes::ALL.to_string(), "read increment manage");
+        for unknown in [0, 8, 9, 0xFF] {
+            assert_eq!(Scopes::some_from_bits(unknown), None, "{unknown}");
+        }
+        assert_eq!(
+            (Scopes::named("manage"), Scopes::named("write"), Scopes::named("READ")),
+            (Some(Scopes::MANAGE), None, None)
+        );
         let id = KeyId([0, 1, 2, 3, 4, 5, 0xAB, 0xFF]);
         assert_eq!(KeyId::parse(&id.to_string()), Some(id));
         for bad in ["", "0001020304050AbFF", "00010203040506AB", "+001020304050607", "000102030405060"] {

@@ -102,7 +102,7 @@ impl Identity {
             return Err(AuthFailure::Suspended);
         }
         match (self.scopes, needs.scopes()) {
-            (Some(has), Some(wanted)) if !has.contain(wanted) => Err(AuthFailure::Scope(wanted)),
+            (Some(has), Some(wanted)) if !has.contains(wanted) => Err(AuthFailure::Scope(wanted)),
             _ => Ok(Caller { tenant: self.tenant, record: self.record }),
         }
     }

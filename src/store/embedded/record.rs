@@ -185,7 +185,7 @@ fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, BadRecord> {
     let tenant = TenantId(rest.u64()?);
     let secret = SecretHash(rest.array()?);
     let [scopes] = rest.array()?;
-    let scopes = Scopes::from_bits(scopes).ok_or(rest.bad("unknown scopes"))?;
+    let scopes = Scopes::some_from_bits(scopes).ok_or(rest.bad("unknown scopes"))?;
     let created_unix_s = rest.u64()?;
     let expires_unix_s = Some(rest.u64()?).filter(|time| *time > 0);
     let last_used_day = rest.u32()?.checked_sub(1);
