@@ -3,14 +3,18 @@
 //! Job: `GET` without a credential → 308 to the same path over HTTPS; whatever carries a key or a body → 403.
 //! Invariant: nothing here reaches the API or the store. Must never: honour a key that was sent in clear.
 
-use std::fmt::Write;
-
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::api::document::{self, Answer};
 use crate::api::error::ApiError;
+
+/// What goes into `Location` has to be a URI, but the HTTP library takes paths that are none. A `%`
+/// stays as it is: it has encoded something already.
+const NO_URI: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// The answer to a request of the plain port; `https_port` is where HTTPS is.
 ///
@@ -31,19 +35,6 @@ fn location(request: &Request<Incoming>, https_port: u16) -> Option<HeaderValue>
     let authority: hyper::http::uri::Authority = host.parse().ok()?;
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
-    HeaderValue::try_from(format!("https://{}{port}{}", authority.host(), only_ascii(path))).ok()
-}
-
-/// The library takes paths that are no URI; what goes into `Location` has to be one.
-fn only_ascii(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // A String takes everything.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+    let path = utf8_percent_encode(path, NO_URI);
+    HeaderValue::try_from(format!("https://{}{port}{path}", authority.host())).ok()
 }
