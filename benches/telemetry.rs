@@ -173,7 +173,7 @@ fn show_event(folder: &Path, request_cpu_us: f64) {
 /// What metrics take of a request: its count and its duration, and the upkeep of durations, as the server does it.
 fn show_metrics(server: &TestServer, request_cpu_us: f64) {
     const REQUESTS: u32 = 1_000_000;
-    let metrics = odometer::app::metrics();
+    let metrics = odometer::http::routes::metrics();
     let once = |_| {
         let started = Instant::now();
         for number in 0..REQUESTS {

@@ -12,24 +12,25 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio_rustls::TlsAcceptor;
 
-use crate::admin::{SOCKET, server};
-use crate::api::route::{Listener, PATTERNS, TABLE, label};
-use crate::api::{Api, Shared};
+use crate::admin::{SOCKET, server as admin_server};
 use crate::auth::password::{HashingPool, PasswordPolicy};
 use crate::auth::throttle::Throttle;
 use crate::config::Config;
-use crate::edge::tls::{TlsIdentity, TlsSource};
-use crate::edge::{
-    Destination, Gate, Limits, Observer, Protocol, Telling, WorkerParts, Workers, accept, bind, descriptors,
+use crate::http::middleware::access_log::AccessLogSampler;
+use crate::http::rlimit::raise_nofile_limit;
+use crate::http::server::{
+    ConnectionLimiter, ConnectionLimits, ConnectionTarget, Protocol, ServerParts, WorkerParts, Workers, accept, bind,
 };
+use crate::http::state::Shared;
+use crate::http::tls::{TlsIdentity, TlsSource};
 use crate::store::embedded::last_stop::LastStop;
 use crate::store::embedded::recovery::Recovery;
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Health, Store};
-use crate::telemetry::{ConnectionMetrics, Metrics, method_index};
+use crate::telemetry::{ConnectionMetrics, Metrics};
 
 /// A process whose store failed is to be gone, and started again, within two seconds.
 const FAILED_DRAIN: Duration = Duration::from_secs(1);
@@ -86,23 +87,13 @@ pub fn tls_source(config: &Config) -> TlsSource {
     }
 }
 
-/// The metrics of a process that serves this API.
-#[must_use]
-pub fn metrics() -> Metrics {
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), env!("ODOMETER_GIT_REVISION"), PATTERNS);
-    for row @ (_, method, route) in TABLE.iter().filter(|(_, _, route)| route.is_of_api()) {
-        metrics.expect_http(label(row), method_index(method), &[route.success(), 500, 503, 507]);
-    }
-    metrics
-}
-
 impl App {
     /// Binds the listeners, opens the store, loads the certificate.
     ///
     /// # Errors
     /// One line: what could not be opened, and why.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self> {
-        descriptors::raise(config.max_connections);
+        raise_nofile_limit(config.max_connections);
         let listener = |flag: &str, address: SocketAddr| {
             bind(address).with_context(|| format!("--{flag} {address} can not be listened on"))
         };
@@ -132,7 +123,7 @@ impl App {
         let (store, recovery) = EmbeddedStore::open(&options, metrics.store())
             .with_context(|| format!("--data-dir {} can not be opened", config.data_dir.display()))?;
         tell_recovery(&recovery);
-        let listener = server::bind(&config.data_dir)
+        let listener = admin_server::bind(&config.data_dir)
             .with_context(|| format!("the admin socket in {} can not be made", config.data_dir.display()))?;
         let admin = Admin { listener, store: store.clone() };
         let tls = named.map_or_else(|| TlsIdentity::load(tls_source(&config)), Ok)?;
@@ -144,7 +135,7 @@ impl App {
                 allow_common: config.allow_common_passwords,
             },
             counters_per_tenant: config.counters_per_tenant,
-            noting: papaya::HashSet::new(),
+            key_touches_in_flight: papaya::HashSet::new(),
             metrics: metrics.clone(),
             draining: AtomicBool::new(false),
         });
@@ -178,7 +169,7 @@ impl App {
     pub async fn run_until(self, stop: impl Future<Output = ()>, mut reload: watch::Receiver<u64>) -> Result<()> {
         let Self { core, listeners, admin } = self;
         let store = admin.store.clone();
-        let serving = core.serve(listeners, admin)?;
+        let serving = core.serve(listeners, admin).await?;
         store.serving().await;
         tell_ready(core.addresses);
         tokio::pin!(stop);
@@ -215,48 +206,43 @@ impl Core {
     }
 
     /// Starts the workers, and takes connections.
-    fn serve(&self, listeners: Listeners, admin: Admin) -> Result<Serving> {
+    async fn serve(&self, listeners: Listeners, admin: Admin) -> Result<Serving> {
         let (drain, draining) = watch::channel(false);
-        let ops = self.ops_observer();
-        let parts = WorkerParts {
+        let server = ServerParts {
             store: Arc::clone(&self.store),
             shared: Arc::clone(&self.shared),
             metrics: self.metrics.clone(),
+            trusted_proxies: self.config.trusted_proxies.clone().into(),
+            sampler: Arc::new(AccessLogSampler::new(self.config.access_log_sample)),
+        };
+        let parts = WorkerParts {
+            server: server.clone(),
             tls: TlsAcceptor::from(self.tls.server_config()?),
-            trusted_proxies: Arc::clone(&ops.trusted_proxies),
-            telling: Arc::clone(&ops.telling),
             drain: draining.clone(),
             drain_timeout: self.config.drain_timeout,
         };
         let workers =
             Arc::new(Workers::start(self.config.workers, &parts).context("the workers could not be started")?);
-        let limits = Limits {
+        let limits = ConnectionLimits {
             connections: self.config.max_connections,
             connections_per_address: self.config.max_connections_per_address,
         };
-        let gate = Gate::new(limits, self.metrics.connections(self.config.max_connections));
-        let mut acceptors = vec![begin(listeners.public, &gate, Destination::Workers(Arc::clone(&workers)))?];
+        let limiter = ConnectionLimiter::new(limits, self.metrics.connections(self.config.max_connections));
+        let target = ConnectionTarget::Workers(Arc::clone(&workers));
+        let mut acceptors = vec![begin(listeners.public, &limiter, target)?];
         if let Some(listener) = listeners.http {
-            let observer = Observer { listener: Listener::Plain, ..ops.clone() };
-            let protocol = Protocol::Redirect(observer, self.public_port());
-            acceptors.push(begin(listener, &gate, Destination::Here(protocol, draining))?);
+            let endpoint = server.redirect(self.public_port()).await;
+            let target = ConnectionTarget::Inline(Protocol::Plain(endpoint), draining);
+            acceptors.push(begin(listener, &limiter, target)?);
         }
-        let ops = listeners.ops.map(|listener| begin_ops(listener, ops)).transpose()?;
+        let ops = match listeners.ops {
+            Some(listener) => Some(begin_ops(listener, Protocol::Plain(server.ops().await))?),
+            None => None,
+        };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
         let deletions = tokio::spawn(finish_deletions(admin.store.clone()));
-        let admin = tokio::spawn(server::serve(admin.listener, admin.store, self.metrics.clone()));
+        let admin = tokio::spawn(admin_server::serve(admin.listener, admin.store, self.metrics.clone()));
         Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })
-    }
-
-    fn ops_observer(&self) -> Observer {
-        Observer {
-            api: Api::new(Arc::clone(&self.store), Arc::clone(&self.shared)),
-            metrics: self.metrics.clone(),
-            listener: Listener::Ops,
-            trusted_proxies: self.config.trusted_proxies.clone().into(),
-            telling: Arc::new(Telling::new(self.config.access_log_sample)),
-            alive: None,
-        }
     }
 
     /// Ends everything, in order.
@@ -300,17 +286,17 @@ impl Core {
     }
 }
 
-fn begin(listener: TcpListener, gate: &Arc<Gate>, destination: Destination) -> Result<JoinHandle<()>> {
+fn begin(listener: TcpListener, limiter: &Arc<ConnectionLimiter>, target: ConnectionTarget) -> Result<JoinHandle<()>> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    Ok(tokio::spawn(accept(listener, Arc::clone(gate), destination)))
+    Ok(spawn_local(accept(listener, Arc::clone(limiter), target)))
 }
 
 /// The ops listener has places of its own: whoever looks after the server must get in when everybody else does not.
-fn begin_ops(listener: TcpListener, observer: Observer) -> Result<(JoinHandle<()>, watch::Sender<bool>)> {
-    let limits = Limits { connections: OPS_CONNECTIONS, connections_per_address: OPS_CONNECTIONS };
-    let gate = Gate::new(limits, ConnectionMetrics::unrecorded());
+fn begin_ops(listener: TcpListener, protocol: Protocol) -> Result<(JoinHandle<()>, watch::Sender<bool>)> {
+    let limits = ConnectionLimits { connections: OPS_CONNECTIONS, connections_per_address: OPS_CONNECTIONS };
+    let limiter = ConnectionLimiter::new(limits, ConnectionMetrics::unrecorded());
     let (never, not_draining) = watch::channel(false);
-    Ok((begin(listener, &gate, Destination::Here(Protocol::Ops(observer), not_draining))?, never))
+    Ok((begin(listener, &limiter, ConnectionTarget::Inline(protocol, not_draining))?, never))
 }
 
 async fn upkeep(metrics: Metrics) {

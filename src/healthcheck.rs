@@ -17,7 +17,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use crate::app::tls_source;
 use crate::config::Config;
-use crate::edge::tls::TlsSource;
+use crate::http::tls::TlsSource;
 
 /// The longest that connecting, or one wait for bytes, may take.
 pub const LIMIT: Duration = Duration::from_secs(3);

@@ -5,15 +5,16 @@
 //! # The way of a request
 //!
 //! ```text
-//! socket ─ edge (TLS, limits, one observe middleware) ─ api (route → parsed request) ─ auth (key → Caller) ─┐
-//!                                                                                                           ▼
-//!    answer ◄─ api (shape, status) ◄───────────── published durable value ◄── store: queue → committer → journal → one fdatasync
+//! socket ─ http (TLS, limits, hyper's HTTP/1.1 and HTTP/2) ─ bridge ─ actix-web's App (middleware → route → extractors) ─ auth (key → Caller) ─┐
+//!                                                                                                                                             ▼
+//!    response ◄─ http (document, status) ◄──────── published durable value ◄── store: queue → committer → journal → one fdatasync
 //!                                                                                          └─(later, off the path)→ sled checkpoint
 //! ```
 //!
-//! 1. `edge` accepts a connection, shakes hands, and gives every request an id. One worker thread serves a connection from begin to end.
-//! 2. `api::route` finds the route and what it needs; `auth` turns the key into a [`auth::Caller`] for that, which nothing else can make; the tenant's
-//!    limit is asked.
+//! 1. `http` accepts a connection and shakes hands. One worker thread serves a connection from begin to end, with an App of its own; a bridge
+//!    hands each request to the App and its response back. The App's middleware gives every request an id.
+//! 2. actix-web finds the route ([`http::routes`]); the handler's extractors run in their order. The first turns the key into a [`auth::Caller`] for
+//!    what the route needs, which nothing else can make, and asks the tenant's rate limit.
 //! 3. [`store::Store::advance`] puts the request into a bounded queue. The committer takes all that wait, decides each by [`counter::Counter::advance`],
 //!    appends one frame to the journal and syncs it once; meanwhile the next requests gather.
 //! 4. After the sync, and never before, the new values are published to readers and the answers travel back: one wake for each worker.
@@ -22,14 +23,13 @@
 //!
 //! # The rooms
 //!
-//! Imports point down only: `app` > `top`, `healthcheck` > `admin`, `config`, `edge` > `api` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
+//! Imports point down only: `app` > `top`, `healthcheck` > `admin`, `config`, `http` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
 //!
 //! | room | job |
 //! |---|---|
 //! | [`cli`], [`config`] | what was typed; what is true after checking |
 //! | [`app`] | opens, binds, runs, drains: the only file that knows everything |
-//! | [`edge`] | sockets, TLS, limits, the one middleware |
-//! | [`api`] | routes, parameters, documents, the one table of errors |
+//! | [`http`] | connections, TLS, limits; the application: routes, extractors, middleware, handlers, the one table of errors |
 //! | [`top`], [`healthcheck`] | commands that look at a running server |
 //! | [`admin`] | the socket through which commands of the same machine reach the server |
 //! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
@@ -39,8 +39,7 @@
 //!
 //! # Where this differs from the first design
 //!
-//! The HTTP library is hyper, not actix-web: the drain needs connections to be ended one by one (GOAWAY, `Connection: close`), the deadlines of a slow head
-//! and an idle connection must differ, and an unreadable head must get a document like every other error. hyper gives the connection to us; actix keeps it.
+//! The application is actix-web's, its connections are hyper's: `docs/decisions/0001-connections-are-hypers.md` says why, with figures.
 //!
 //! Log lines wait in a buffer of our own ([`telemetry`]), not in tracing-appender's channel, which allocates for each line, wakes its writer for every few of
 //! them, and gives up after a second at the end; its daily files stay.
@@ -48,14 +47,13 @@
 //! The ops listener has places of its own, outside `--max-connections`: whoever looks after a server that is full must get in.
 
 pub mod admin;
-pub mod api;
 pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod counter;
-pub mod edge;
 pub mod healthcheck;
+pub mod http;
 pub mod moment;
 pub mod rate;
 pub mod store;

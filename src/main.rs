@@ -13,10 +13,11 @@ use clap::{CommandFactory, Parser};
 use odometer::admin::backup::backup;
 use odometer::admin::tenants::{ask, show};
 use odometer::admin::{Order, Request};
-use odometer::app::{self, App};
+use odometer::app::App;
 use odometer::cli::{Asking, Cli, Command, ConfigCommand, KeyCommand, TenantCommand, VERSION};
 use odometer::config::{Config, Flags};
 use odometer::healthcheck;
+use odometer::http;
 use odometer::store::embedded::backup::BackupError;
 use odometer::store::embedded::random_id;
 use odometer::store::embedded::recovery::{Verdict, verify};
@@ -26,6 +27,7 @@ use odometer::telemetry::{LogFormat, Logs, install};
 use odometer::top::{self, View};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::LocalSet;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -219,7 +221,8 @@ fn serve(flags: &Flags, config: Config) -> ExitCode {
         odometer.revision = env!("ODOMETER_GIT_REVISION"),
         "starting"
     );
-    let result = runtime.block_on(run(flags, config, &logs));
+    // The plain listeners' Apps are served on this thread.
+    let result = LocalSet::new().block_on(&runtime, run(flags, config, &logs));
     if let Err(error) = &result
         && to_programs
     {
@@ -238,7 +241,7 @@ fn serve(flags: &Flags, config: Config) -> ExitCode {
 async fn run(flags: &Flags, config: Config, logs: &Logs) -> anyhow::Result<()> {
     let mut terminate = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
     let mut hangup = signal(SignalKind::hangup())?;
-    let metrics = app::metrics();
+    let metrics = http::routes::metrics();
     metrics.watch_log_drops(logs.drops());
     let show_banner = config.log.format != LogFormat::Json;
     let app = App::open(config, metrics)?;

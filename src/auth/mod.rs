@@ -36,6 +36,9 @@ pub enum Needs {
 }
 
 impl Needs {
+    /// Any credential of any tenant, whatever the key's scopes.
+    pub const ANY_CREDENTIAL: Self = Self::KeyOrPassword(None);
+
     /// Whether a key will do.
     #[must_use]
     pub fn takes_key(self) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use odometer::api::route::{Listener, TABLE};
+use odometer::http::routes::{json, table};
 
 use super::support::client::Protocol;
 use super::support::server::TestServer;
@@ -15,9 +15,14 @@ use super::{document, operations};
 
 #[test]
 fn the_operations_are_the_routes() {
-    // The files of the page /docs are no operations of the API.
-    let rows = TABLE.iter().filter(|(path, _, route)| Listener::Public.has(*route) && !path.starts_with("/docs/"));
-    let routed: BTreeSet<String> = rows.map(|(path, method, _)| format!("{method} {path}")).collect();
+    // The files of the page /docs are no operations of the API, and /metrics is not public.
+    let is_described = |pattern: &str| !["other", "/metrics"].contains(&pattern) && !pattern.starts_with("/docs/");
+    let routed: BTreeSet<String> = (0..table().patterns.len())
+        .map(|label| (table().patterns[label], table().allow(label)))
+        .filter(|(pattern, _)| is_described(pattern))
+        .flat_map(|(pattern, allow)| allow.split(", ").map(move |method| format!("{method} {pattern}")))
+        .filter(|route| !route.starts_with("HEAD "))
+        .collect();
     let described: BTreeSet<String> =
         operations().iter().map(|operation| format!("{} {}", operation.method, operation.path)).collect();
     let [missing, unrouted] = [routed.difference(&described), described.difference(&routed)].map(Vec::from_iter);
@@ -64,19 +69,30 @@ fn the_codes_are_those_of_readme() {
 /// What the metrics of a route are prepared for is what the document promises of it.
 #[test]
 fn each_operation_succeeds_with_the_status_that_its_metrics_expect() {
-    let document: serde_json::Value = serde_json::from_slice(&odometer::api::openapi::json()).expect("a document");
-    for (pattern, method, route) in odometer::api::route::TABLE.iter().filter(|(_, _, route)| route.is_of_api()) {
-        let responses = &document["paths"][pattern][method.to_lowercase()]["responses"];
-        let codes = responses.as_object().expect("an operation has responses").keys();
-        let successes: Vec<_> = codes.filter(|code| code.starts_with('2')).collect();
-        assert_eq!(successes, [&route.success().to_string()], "{method} {pattern}");
+    let page = odometer::http::routes::metrics().render();
+    let mut expected = 0;
+    for (pattern, item) in document()["paths"].as_object().expect("an object of paths") {
+        for (method, operation) in item.as_object().expect("an object of operations") {
+            let responses = operation["responses"].as_object().expect("an operation has responses");
+            let successes: Vec<_> = responses.keys().filter(|code| code.starts_with('2')).collect();
+            let [success] = successes[..] else { panic!("one success: {method} {pattern}") };
+            let is_tenants = pattern.starts_with("/api/") || pattern == "/users/create";
+            for code in [success, "500", "503", "507"] {
+                let method = method.to_uppercase();
+                let labels = format!("{{code=\"{code}\",method=\"{method}\",path=\"{pattern}\"}}");
+                let series = format!("http_server_requests_total{labels} 0\n");
+                assert_eq!(page.contains(&series), is_tenants, "{series}");
+                expected += usize::from(is_tenants);
+            }
+        }
     }
+    assert_eq!(page.lines().filter(|line| line.starts_with("http_server_requests_total{")).count(), expected);
 }
 
 #[test]
 fn the_committed_copy_is_the_document() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
-    let made = odometer::api::openapi::json();
+    let made = json();
     if setting("ODOMETER_WRITE_OPENAPI").as_deref() == Some("1") {
         std::fs::write(&path, &made).expect("openapi.json can be written");
         say("openapi.json was written");
@@ -112,11 +128,11 @@ fn it_is_served_to_anybody() {
         });
         for (path, answer) in &answers {
             assert_eq!(answer.status, 200, "{path}");
-            assert_eq!(answer.header("cache-control"), "no-store", "{path}");
         }
         let [document, files @ ..] = &answers[..] else { panic!("there is a document") };
+        assert_eq!(document.1.header("cache-control"), "no-store");
         assert_eq!(document.1.header("content-type"), "application/json");
-        assert_eq!(document.1.body, odometer::api::openapi::json());
+        assert_eq!(document.1.body, json());
         for (path, file) in files {
             let policy = file.header("content-security-policy");
             assert!(policy.starts_with("default-src 'none'; "), "{path}: {policy}");
@@ -124,6 +140,24 @@ fn it_is_served_to_anybody() {
                 assert!(!policy.contains(lax), "{path}: {policy}");
             }
             assert_eq!(file.header("x-content-type-options"), "nosniff", "{path}");
+            assert_eq!(file.header("cache-control"), "no-cache", "{path}");
+        }
+        // A browser that has a file asks whether it is still the same, and is sent nothing.
+        let revisited = runtime.block_on(async {
+            let mut client = endpoint.connect(protocol).await.expect("a connection");
+            let mut revisited = Vec::new();
+            for (path, file) in files {
+                for known in [file.header("etag"), "\"x\", W/\"y\"", "*"] {
+                    let answer = client.request("GET", path, &[("if-none-match", known)], "").await.expect("an answer");
+                    revisited.push((path, known == "\"x\", W/\"y\"", answer));
+                }
+            }
+            revisited
+        });
+        for (path, is_other, answer) in revisited {
+            assert_eq!(answer.status, if is_other { 200 } else { 304 }, "{path}");
+            assert_eq!(answer.body.is_empty(), !is_other, "{path}");
+            assert!(answer.header("etag").len() > 30, "{path}: {:?}", answer.headers);
         }
     }
     drop(runtime);

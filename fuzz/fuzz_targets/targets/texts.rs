@@ -3,74 +3,108 @@
 //! Job: parse parameters, keys and names as the server does. Invariant: the answer is a value or a refusal that is the caller's fault; a number
 //! is what was written; what is accepted is given back as it came. Must never: let a secret into what Debug shows.
 
-use hyper::HeaderMap;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use odometer::api::document;
-use odometer::api::error::ApiError;
-use odometer::api::params::Params;
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use odometer::auth::key::{ApiKey, KEY_CHARS};
 use odometer::counter::{CounterName, Value};
+use odometer::http::error::ApiError;
+use odometer::http::extract::params::Params;
+use odometer::http::extract::values::{AnyValue, Whole};
+use odometer::http::jsonapi;
 use odometer::store::embedded::key::Key;
 use odometer::tenant::{TenantId, TenantName};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// The parameters that the API reads, and one that it does not.
-const NAMES: [&str; 5] = ["value", "count", "username", "password", "other"];
+/// Parameters that the API reads, and one that it does not, each by itself: one that can not be read does not hide another.
+#[derive(Debug, Deserialize)]
+struct Number {
+    value: AnyValue,
+}
+
+#[derive(Debug, Deserialize)]
+struct NumberAsText {
+    value: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Count {
+    #[expect(dead_code, reason = "it is compared as Debug shows it")]
+    count: Option<Whole<1, 1_000_000>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Texts {
+    #[expect(dead_code, reason = "it is compared as Debug shows it")]
+    username: String,
+    #[expect(dead_code, reason = "it is compared as Debug shows it")]
+    password: String,
+    #[expect(dead_code, reason = "it is compared as Debug shows it")]
+    other: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Data {
+    data: Option<IgnoredAny>,
+}
+
 const FORM: &str = "application/x-www-form-urlencoded";
 const CRC_DIGITS: usize = 8;
 const SECRET_START: usize = 21;
+
+/// A request's parameters before they are parsed.
+#[derive(Clone)]
+struct Sent<'a> {
+    query: Option<&'a str>,
+    kind: Option<HeaderValue>,
+    body: &'a [u8],
+}
 
 /// Three parts, each but the last ended by a line feed: the content type, the query, the body.
 pub(crate) fn body(input: &[u8]) -> bool {
     let mut parts = input.splitn(3, |&byte| byte == b'\n');
     let (kind, query, body) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
     let (kind, query) = (kind.unwrap_or_default(), query.and_then(|query| std::str::from_utf8(query).ok()));
-    if let (Some(query), Ok(form)) = (query, HeaderValue::from_str(FORM)) {
-        let asked = parse(Some(query), None, b"");
-        let sent = parse(None, Some(form), query.as_bytes());
-        assert_eq!(shown(asked.as_ref()), shown(sent.as_ref()), "a query is not what a form is: {query:?}");
+    if let (Some(text), Ok(form)) = (query, HeaderValue::from_str(FORM)) {
+        let asked = Sent { query, kind: None, body: b"" };
+        let sent = Sent { query: None, kind: Some(form), body: text.as_bytes() };
+        assert_eq!(asked.shown(), sent.shown(), "a query is not what a form is: {text:?}");
     }
     let kind = HeaderValue::from_bytes(kind).ok().filter(|kind| !kind.is_empty());
-    let parsed = parse(query, kind.clone(), body);
-    let Ok(params) = &parsed else { return false };
-    let mut accepted = false;
-    for name in NAMES {
-        let (text, value) = (params.text(name), params.value(name));
-        if let Ok(value) = value {
-            assert!(params.has(name), "{name} came from nowhere");
-            check_number(input, text.as_ref().ok().copied(), value);
-            accepted = true;
-        }
+    let sent = Sent { query, kind: kind.clone(), body };
+    let number = sent.parse::<Number>();
+    if let Ok(Number { value }) = &number {
+        let text = sent.parse::<NumberAsText>().ok().map(|text| text.value);
+        check_number(input, text.as_deref(), value.get());
     }
     if kind.is_some_and(|kind| kind == "application/json") && query.is_none_or(str::is_empty) && !body.is_empty() {
-        check_wrapped(params, body);
+        check_wrapped(&sent);
     }
-    accepted
+    number.is_ok()
 }
 
-fn parse(query: Option<&str>, kind: Option<HeaderValue>, body: &[u8]) -> Result<Params, ApiError> {
-    let mut headers = HeaderMap::new();
-    kind.map(|kind| headers.insert(CONTENT_TYPE, kind));
-    let parsed = Params::parse(query, &headers, body);
-    if let Err(error) = &parsed {
-        refused(error);
+impl Sent<'_> {
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let mut headers = HeaderMap::new();
+        self.kind.clone().map(|kind| headers.insert(CONTENT_TYPE, kind));
+        let parsed = Params::parse(self.query, &headers, self.body).map(|Params(params)| params);
+        parsed.inspect_err(refused)
     }
-    parsed
+
+    /// What is read of each parameter.
+    fn shown(&self) -> [String; 4] {
+        let code = |error: ApiError| error.spec().code;
+        [
+            format!("{:?}", self.parse::<Number>().map_err(code)),
+            format!("{:?}", self.parse::<NumberAsText>().map_err(code)),
+            format!("{:?}", self.parse::<Count>().map_err(code)),
+            format!("{:?}", self.parse::<Texts>().map_err(code)),
+        ]
+    }
 }
 
 fn refused(error: &ApiError) {
-    assert!(error.row().status.is_client_error(), "{error:?} is the caller's fault");
-    assert_eq!(document::error(error, "id").status(), error.row().status);
-}
-
-/// What is read of each parameter.
-fn shown(params: Result<&Params, &ApiError>) -> Vec<String> {
-    let Ok(params) = params else { return vec!["refused".to_owned()] };
-    let one = |name: &'static str| {
-        let (text, value) = (params.text(name), params.value(name));
-        [text.as_ref().err(), value.as_ref().err()].into_iter().flatten().for_each(refused);
-        format!("{name}: {} {:?} {:?}", params.has(name), text.ok(), value.ok())
-    };
-    NAMES.into_iter().map(one).collect()
+    assert!(error.spec().status.is_client_error(), "{error:?} is the caller's fault");
+    assert_eq!(jsonapi::error(error, "id", None).status(), error.spec().status);
 }
 
 /// A value is digits that stand in the input, unless they were escaped.
@@ -85,12 +119,13 @@ fn check_number(input: &[u8], text: Option<&str>, value: Value) {
 }
 
 /// A plain object and the same one as the attributes of a JSON:API document say the same.
-fn check_wrapped(params: &Params, body: &[u8]) {
-    let document = [br#"{"data":{"type":"x","attributes":"#, body, b"}}"].concat();
-    let wrapped = parse(None, Some(HeaderValue::from_static("application/vnd.api+json")), &document);
+fn check_wrapped(sent: &Sent<'_>) {
+    let document = [br#"{"data":{"type":"x","attributes":"#, sent.body, b"}}"].concat();
+    let kind = Some(HeaderValue::from_static("application/vnd.api+json"));
+    let wrapped = Sent { query: None, kind, body: &document };
     // A body that is such a document itself is read in another way inside one; so is one that nests as deep as is allowed.
-    if let Some(wrapped) = wrapped.ok().filter(|wrapped| !wrapped.has("data")) {
-        assert_eq!(shown(Ok(params)), shown(Ok(&wrapped)));
+    if wrapped.parse::<Data>().is_ok_and(|wrapped| wrapped.data.is_none()) && sent.parse::<Data>().is_ok() {
+        assert_eq!(sent.shown(), wrapped.shown());
     }
 }
 

@@ -1,0 +1,218 @@
+//! One connection, from the first byte to the last.
+//!
+//! Job: tell TLS from plain bytes, shake hands within a limit, speak HTTP/2 or 1.1 as was agreed, and end gracefully when the process goes down.
+//! Invariant: every wait has a limit. Must never: take longer than [`HANDSHAKE_TIMEOUT`] before the first request may begin.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{HOST, TRANSFER_ENCODING};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::bridge::{self, AppService};
+use super::deadlines::{self, DeadlineStream};
+use super::error::ApiError;
+use super::idle::IdleTracker;
+use super::middleware::access_log::{HEAD_TOO_LARGE, Observer};
+use super::middleware::headers::{MAX_HEAD_BYTES, MAX_HEADERS, head_too_large};
+
+/// How long a peer may take from connecting to the end of the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_STREAMS: u32 = 256;
+/// The first byte of every TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// An App, and what its connections' own errors are recorded with.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// The App.
+    pub app: AppService,
+    /// What it is observed with.
+    pub observer: Rc<Observer>,
+}
+
+/// What a listener does with its connections.
+#[derive(Clone)]
+pub enum Protocol {
+    /// HTTPS.
+    Tls(TlsAcceptor, Endpoint),
+    /// Plain HTTP.
+    Plain(Endpoint),
+}
+
+/// Serves a connection to its end; ends it early, but not in the middle of a response, once `drain`
+/// turns true.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protocol, drain: watch::Receiver<bool>) {
+    // An error here is the peer's going away; there is nobody to tell.
+    let _ = stream.set_nodelay(true);
+    match protocol {
+        Protocol::Plain(endpoint) => http1(stream, endpoint, peer, drain).await,
+        Protocol::Tls(acceptor, endpoint) => {
+            let shaken = timeout(HANDSHAKE_TIMEOUT, handshake(stream, acceptor, &endpoint, peer)).await;
+            let Ok(Some(stream)) = shaken else { return };
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                http2(stream, endpoint, peer, drain).await;
+            } else {
+                http1(stream, endpoint, peer, drain).await;
+            }
+        }
+    }
+}
+
+async fn handshake(
+    mut stream: TcpStream,
+    acceptor: TlsAcceptor,
+    endpoint: &Endpoint,
+    peer: SocketAddr,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await.ok()? == 0 {
+        return None;
+    }
+    if first[0] != TLS_HANDSHAKE {
+        let _ = stream.write_all(&malformed(&endpoint.observer, peer, "this port speaks HTTPS; use https://")).await;
+        // Closing with unread bytes would reset the connection and take the answer with it.
+        let _ = stream.shutdown().await;
+        let mut rest = [0; 4096];
+        while stream.try_read(&mut rest).is_ok_and(|count| count > 0) {}
+        return None;
+    }
+    acceptor.accept(stream).await.ok()
+}
+
+async fn http1<S>(stream: S, endpoint: Endpoint, peer: SocketAddr, mut drain: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let state = Arc::new(deadlines::Shared::default());
+    let Endpoint { app, observer } = endpoint;
+    let service = service_fn(|request| {
+        state.busy.store(true, Ordering::Relaxed);
+        let rejection = reject_http1(&request, &state).or_else(|| reject_head(&request));
+        let (app, state) = (Rc::clone(&app), Arc::clone(&state));
+        async move {
+            let response = bridge::respond(&app, Some(peer), request, rejection).await;
+            state.busy.store(false, Ordering::Relaxed);
+            state.answered.store(true, Ordering::Relaxed);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let unreadable = Box::new(move |status| malformed(&observer, peer, parse_error_reason(status)));
+    let stream = DeadlineStream::new(stream, Arc::clone(&state), unreadable);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(2 * MAX_HEADERS)
+        .max_buf_size(2 * MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// Runs the streams of a connection on its worker's thread.
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+async fn http2<S>(stream: S, endpoint: Endpoint, peer: SocketAddr, mut drain: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let activity = IdleTracker::start();
+    let service = service_fn(|request| {
+        let (app, in_flight) = (Rc::clone(&endpoint.app), activity.begin());
+        let rejection = reject_head(&request);
+        async move {
+            let response = bridge::respond(&app, Some(peer), request, rejection).await;
+            drop(in_flight);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        // Larger than what is taken, so that what is refused gets a document.
+        .max_header_list_size(8 * u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(8))
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // A request that crossed the GOAWAY is still answered, and a response that was not taken yet may
+    // still be. How long a drain takes is not for one connection to say.
+    let rest = tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = drain.wait_for(|draining| *draining) => Duration::MAX,
+        () = activity.idle(deadlines::HEADER_TIMEOUT, deadlines::KEEP_ALIVE_TIMEOUT) => deadlines::WRITE_TIMEOUT,
+    };
+    connection.as_mut().graceful_shutdown();
+    let rest = if activity.has_begun() { rest } else { deadlines::LINGERING_CLOSE };
+    let _ = timeout(rest, connection).await;
+}
+
+/// What is wrong with a head that the library took, in HTTP/1.1's own rules.
+fn reject_http1(request: &Request<Incoming>, shared: &deadlines::Shared) -> Option<ApiError> {
+    let headers = request.headers();
+    let problem = if headers.contains_key(TRANSFER_ENCODING) && shared.has_ambiguous_length() {
+        "the request has both Transfer-Encoding and Content-Length; send one of them"
+    } else if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
+        "a request has one Host header; this one has none or several"
+    } else {
+        return None;
+    };
+    Some(ApiError::MalformedRequest(problem))
+}
+
+/// What is wrong with a head whatever the protocol: its size.
+fn reject_head(request: &Request<Incoming>) -> Option<ApiError> {
+    let sizes = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    head_too_large(sizes).then_some(ApiError::MalformedRequest(HEAD_TOO_LARGE))
+}
+
+/// Why HTTP's library could not parse a head.
+fn parse_error_reason(status: u16) -> &'static str {
+    match status {
+        431 => HEAD_TOO_LARGE,
+        414 => "the request's path is too long",
+        _ => "the request's head is not valid HTTP/1.1",
+    }
+}
+
+/// The whole response to a head that could not be read, `detail` says why.
+fn malformed(observer: &Observer, peer: SocketAddr, detail: &'static str) -> Vec<u8> {
+    let response = bridge::convert_response(observer.malformed(peer.ip(), detail), false);
+    let (head, body) = response.into_parts();
+    let body = body.into_bytes();
+    let mut whole = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        whole.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    whole.extend_from_slice(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes());
+    whole.extend_from_slice(&body);
+    whole
+}

@@ -1,0 +1,199 @@
+//! Who calls, and whether they may call now.
+//!
+//! Job: [`Caller`]: from the `Authorization` header to a tenant that may do what the route needs.
+//! Invariant: a request without a valid key spends from its address's rate limit, one with a valid
+//! key from its tenant's, so an unauthenticated client can not spend a tenant's requests. No
+//! password is hashed before the address's and the name's limits let it through.
+//! Must never: reach the store's counters, or make a request wait until its key's use is recorded.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use actix_web::dev::Payload;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+
+use super::Extract;
+use crate::auth::basic::Password;
+use crate::auth::throttle::Decision;
+use crate::auth::{self, AuthFailure, Credential, Identity, Needs, prove_key};
+use crate::http::context::{RequestContext, SecurityEvent};
+use crate::http::error::ApiError;
+use crate::http::state::{AppState, Shared};
+use crate::moment::SECONDS_A_DAY;
+use crate::store::{Health, now_unix_s};
+use crate::tenant::{KeyId, Scopes};
+
+/// What a route asks of its caller, as a type.
+pub trait Requirement: 'static {
+    /// The same as a value.
+    const NEEDS: Needs;
+}
+
+macro_rules! requirements {
+    ($($(#[$doc:meta])* $name:ident = $needs:expr;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub enum $name {}
+        impl Requirement for $name {
+            const NEEDS: Needs = $needs;
+        }
+    )+};
+}
+
+requirements! {
+    /// A key with the scope *read*.
+    Read = Needs::Key(Scopes::READ);
+    /// A key with the scope *increment*.
+    Increment = Needs::Key(Scopes::INCREMENT);
+    /// A key with the scope *manage*.
+    Manage = Needs::Key(Scopes::MANAGE);
+    /// A key with the scope *manage*, or the password.
+    ManageOrPassword = Needs::KeyOrPassword(Some(Scopes::MANAGE));
+    /// Any key, or the password.
+    AnyCredential = Needs::ANY_CREDENTIAL;
+    /// The password.
+    PasswordOnly = Needs::Password;
+}
+
+/// Somebody who proved who they are and may do what `R` says. Nothing else makes one, so a handler
+/// that names a tenant has authenticated it.
+#[derive(Debug)]
+pub struct Caller<R> {
+    caller: auth::Caller,
+    requirement: PhantomData<R>,
+}
+
+impl<R> Deref for Caller<R> {
+    type Target = auth::Caller;
+
+    fn deref(&self) -> &auth::Caller {
+        &self.caller
+    }
+}
+
+impl<R: Requirement> Extract for Caller<R> {
+    async fn extract(req: &HttpRequest, _: &mut Payload) -> Result<Self, ApiError> {
+        let (state, context) = (AppState::of(req), RequestContext::of(req));
+        context.outcome.borrow_mut().needs = Some(R::NEEDS);
+        let attempt = Attempt { state: &state, context: &context, needs: R::NEEDS };
+        let caller = attempt.authenticate(req.headers()).await?;
+        Ok(Self { caller, requirement: PhantomData })
+    }
+}
+
+/// An address that may go on without a credential: one request of its rate limit was taken.
+#[derive(Debug)]
+pub struct RateLimitedClient;
+
+impl Extract for RateLimitedClient {
+    async fn extract(req: &HttpRequest, _: &mut Payload) -> Result<Self, ApiError> {
+        limit_client(&AppState::of(req).shared, &RequestContext::of(req))?;
+        Ok(Self)
+    }
+}
+
+/// One attempt to authenticate.
+struct Attempt<'a> {
+    state: &'a Rc<AppState>,
+    context: &'a RequestContext,
+    needs: Needs,
+}
+
+impl Attempt<'_> {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<auth::Caller, ApiError> {
+        let credential = single_authorization_header(headers)
+            .and_then(|credential| Credential::of(credential.as_bytes(), self.needs));
+        let identity = match credential {
+            Ok(Credential::Password(password)) => self.verify_password(&password).await?,
+            Ok(Credential::Key(key)) => match prove_key(self.state.store.as_ref(), &key).await {
+                Ok(identity) => {
+                    let decision = self.state.shared.throttle.tenant(identity.tenant(), identity.record().limit);
+                    self.context.set_tenant(identity.tenant());
+                    enforce_limit("tenant", decision, self.context)?;
+                    identity
+                }
+                Err(failure) => return Err(self.reject_unauthenticated(failure)),
+            },
+            Err(failure) => return Err(self.reject_unauthenticated(failure)),
+        };
+        self.context.set_tenant(identity.tenant());
+        let today = u32::try_from(now_unix_s() / SECONDS_A_DAY).unwrap_or(u32::MAX);
+        let untouched = identity.unnoted(today);
+        let caller = identity.allow(self.needs).map_err(|failure| self.auth_error(failure))?;
+        if let Some(key) = untouched {
+            touch_key(self.state, key, today);
+        }
+        Ok(caller)
+    }
+
+    /// Every password attempt counts against the address; only a failed one against the name.
+    async fn verify_password(&self, password: &Password) -> Result<Identity, ApiError> {
+        let shared = &self.state.shared;
+        limit_client(shared, self.context)?;
+        let decision = shared.throttle.name(password.folded());
+        if decision.retry_after.is_some() {
+            enforce_limit("name", Some(decision), self.context)?;
+        }
+        let proved = password.prove(self.state.store.as_ref(), &shared.hashing).await;
+        // A client that disconnected got no reply, and does not come here: its attempt still counts.
+        if !matches!(proved, Err(AuthFailure::Password)) {
+            shared.throttle.forgive(password.folded());
+        }
+        proved.map_err(|failure| self.auth_error(failure))
+    }
+
+    /// Rejects an unauthenticated request, and counts it against the client's address, which may
+    /// be over its limit already: then that is the error.
+    fn reject_unauthenticated(&self, failure: AuthFailure) -> ApiError {
+        let is_the_clients_fault = failure.reason().is_some();
+        let error = self.auth_error(failure);
+        let limited = is_the_clients_fault.then(|| limit_client(&self.state.shared, self.context));
+        limited.and_then(Result::err).unwrap_or(error)
+    }
+
+    fn auth_error(&self, failure: AuthFailure) -> ApiError {
+        let event = failure.reason().map(SecurityEvent::AuthFailure);
+        self.context.outcome.borrow_mut().events.extend(event);
+        ApiError::from_auth_failure(failure)
+    }
+}
+
+fn limit_client(shared: &Shared, context: &RequestContext) -> Result<(), ApiError> {
+    enforce_limit("client", shared.throttle.client(context.client), context)
+}
+
+fn enforce_limit(scope: &'static str, decision: Option<Decision>, context: &RequestContext) -> Result<(), ApiError> {
+    let Some(decision) = decision else { return Ok(()) };
+    let mut outcome = context.outcome.borrow_mut();
+    outcome.limit = Some((scope, decision));
+    if decision.retry_after.is_none() {
+        return Ok(());
+    }
+    outcome.events.push(SecurityEvent::RateLimited(scope));
+    Err(ApiError::RateLimited { scope, decision })
+}
+
+/// Records that the key was used today, once a day and beside the request. Where that fails, the
+/// next request tries again.
+fn touch_key(state: &Rc<AppState>, key: KeyId, today: u32) {
+    if state.store.health() != Health::Ready || !state.shared.key_touches_in_flight.pin().insert(key) {
+        return;
+    }
+    let (store, shared) = (Arc::clone(&state.store), Arc::clone(&state.shared));
+    tokio::spawn(async move {
+        let _ = store.note_use(key, today).await;
+        shared.key_touches_in_flight.pin().remove(&key);
+    });
+}
+
+fn single_authorization_header(headers: &HeaderMap) -> Result<&HeaderValue, AuthFailure> {
+    let mut credentials = headers.get_all(AUTHORIZATION);
+    match (credentials.next(), credentials.next()) {
+        (None, _) => Err(AuthFailure::Missing),
+        (Some(_), Some(_)) => Err(AuthFailure::Ambiguous),
+        (Some(credential), None) => Ok(credential),
+    }
+}

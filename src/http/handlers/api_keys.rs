@@ -1,0 +1,202 @@
+//! `/api/v1/keys`: the tenant's API keys.
+//!
+//! Job: list, create, revoke. Invariant: a key that is shown is durable, and it is shown once.
+//! Must never: let a secret half reach a list, a log or an error.
+
+use actix_web::{HttpRequest, HttpResponse, Responder, delete, get, post};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::counters::{DEFAULT_PAGE_SIZE, PageParams};
+use super::dto::{Key, KeysDocument, NewKey, NewKeyDocument, Scope};
+use super::{invalid_parameter, next_page, non_empty_page};
+use crate::auth::key::ApiKey;
+use crate::http::context::{AuditEvent, RequestContext};
+use crate::http::error::ApiError;
+use crate::http::extract::InOrder;
+use crate::http::extract::caller::{Caller, ManageOrPassword};
+use crate::http::extract::params::{NoParams, Params, QueryParams};
+use crate::http::extract::path::PathParam;
+use crate::http::extract::preconditions::NoPreconditions;
+use crate::http::extract::values::{Timestamp, Whole};
+use crate::http::jsonapi::{Page, Reply};
+use crate::http::openapi::error_responses::{
+    Asking, Body, Changing, From, InvalidParameter, InvalidValue, NamedKey, Parameters, Quota, Refused,
+};
+use crate::http::state::State;
+use crate::store::{KeyRecord, now_unix_s};
+use crate::tenant::{KeyId, KeyLabel, Scopes};
+
+/// How many keys a tenant may have, expired ones among them.
+pub(crate) const MAX_KEYS_PER_TENANT: u32 = 100;
+/// The longest time that `expires_in` takes: ten years, in seconds.
+pub(crate) const MAX_EXPIRES_IN_S: u64 = 315_360_000;
+type ExpiresIn = Whole<1, MAX_EXPIRES_IN_S>;
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateKeyParams {
+    /// What people call it: up to 100 visible ASCII characters and spaces.
+    #[serde(default)]
+    #[schema(pattern = "^[ -~]*$", min_length = 0, max_length = 100, nullable)]
+    label: String,
+    /// What it may do, as a list or separated by commas; all three if not given.
+    #[schema(inline, value_type = Option<Vec<Scope>>)]
+    scopes: Option<Vec<String>>,
+    /// From when on it is refused, RFC 3339 in UTC, in the future. Or `expires_in`; neither: never.
+    #[schema(inline)]
+    expires_at: Option<Timestamp>,
+    /// The same in seconds from now, 1 to 315360000 (ten years).
+    #[schema(inline)]
+    expires_in: Option<ExpiresIn>,
+}
+
+/// List the keys.
+///
+/// By id, without the keys themselves; expired ones too.
+#[utoipa::path(
+    tag = "keys", security(("key" = ["manage"]), ("password" = [])),
+    params(("page[size]", Query), ("page[after]", Query)),
+    responses(
+        (status = 200, description = "Keys, and where the list goes on.", body = KeysDocument,
+         example = json!({ "data": [{ "id": "5fbfa5948d5fa1ea", "type": "key", "attributes": {
+             "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z", "expires_at": null,
+             "last_used_on": null } }], "links": { "next": null }, "jsonapi": { "version": "1.0" } })),
+        Refused<(From<ManageOrPassword>, Parameters, InvalidParameter, InvalidValue, Asking)>,
+    )
+)]
+#[get("/keys")]
+pub(crate) async fn list_keys(
+    state: State,
+    asked: InOrder<(Caller<ManageOrPassword>, QueryParams<PageParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, QueryParams(page))) = asked;
+    let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
+    let cursor =
+        |text: String| KeyId::parse(&text).ok_or_else(|| invalid_parameter("page[after]", "must be the id of a key"));
+    let after = page.after.map(cursor).transpose()?;
+    let limit = usize::try_from(size).unwrap_or(1);
+    let page = non_empty_page(|| state.store.keys(caller.tenant(), after, limit)).await?;
+    let last = page.items.last().filter(|_| page.more).map(|(id, _)| id.to_string());
+    let next = last.map(|last| next_page("/api/v1/keys", size, &last));
+    let resources = page.items.iter().map(|(id, record)| (id.to_string(), Key::from(&**record))).collect();
+    Ok(Page { resources, next })
+}
+
+/// Make a key.
+///
+/// It is shown in this answer and never again.
+// Who may manage may make a key with any scopes; a password may do everything.
+#[utoipa::path(
+    tag = "keys", security(("key" = ["manage"]), ("password" = [])),
+    request_body(content = CreateKeyParams, example = json!({ "label": "till 7", "scopes": ["increment"] })),
+    responses(
+        (status = 201, description = "The new key.", body = NewKeyDocument, headers(("Location")),
+         links(("revokeKey" = (operation_id = "revokeKey", parameters(("id" = "$response.body#/data/id"))))),
+         example = json!({ "data": { "id": "5fbfa5948d5fa1ea", "type": "key", "attributes": {
+             "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z", "expires_at": null,
+             "last_used_on": null, "api_key": "odo_5fbfa5948d5fa1ea_000000000000000000000000000000000000000000000000000000000000000000000000" } },
+             "jsonapi": { "version": "1.0" } })),
+        Refused<(From<ManageOrPassword>, Parameters, Body, InvalidParameter, InvalidValue, Quota, Changing)>,
+    )
+)]
+#[post("/keys")]
+pub(crate) async fn create_key(
+    state: State,
+    req: HttpRequest,
+    asked: InOrder<(Caller<ManageOrPassword>, NoPreconditions, Params<CreateKeyParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, _, Params(params))) = asked;
+    let label = KeyLabel::parse(&params.label).map_err(|bad| invalid_parameter("label", bad))?;
+    let (scopes, now) = (scopes(&params)?, now_unix_s());
+    let expires_unix_s = expiry(&params, now)?;
+    let key = ApiKey::generate().map_err(|error| ApiError::Internal(error.to_string().into()))?;
+    let record = KeyRecord {
+        tenant: caller.tenant(),
+        secret: key.secret_hash(),
+        label,
+        scopes,
+        created_unix_s: now,
+        expires_unix_s,
+        last_used_day: None,
+    };
+    state.store.add_key(key.id(), record.clone(), MAX_KEYS_PER_TENANT).await?;
+    RequestContext::of(&req).audit(AuditEvent::KeyCreated(key.id()));
+    let attributes = NewKey::new(&record, key.reveal().to_string());
+    Ok(Reply::created(key.id(), attributes, format!("/api/v1/keys/{}", key.id())))
+}
+
+fn scopes(params: &CreateKeyParams) -> Result<Scopes, ApiError> {
+    let Some(names) = &params.scopes else { return Ok(Scopes::ALL) };
+    let all = names.iter().map(|name| Scopes::named(name)).collect::<Option<Vec<_>>>();
+    let together = all.and_then(|all| all.into_iter().reduce(Scopes::union));
+    together.ok_or_else(|| invalid_parameter("scopes", "must be one or more of read, increment, manage"))
+}
+
+fn expiry(params: &CreateKeyParams, now: u64) -> Result<Option<u64>, ApiError> {
+    match (params.expires_at, params.expires_in) {
+        (Some(_), Some(_)) => Err(invalid_parameter("expires_in", "and expires_at say the same; send one of them")),
+        (Some(Timestamp(at)), None) if at <= now => Err(invalid_parameter("expires_at", "must be in the future")),
+        (at, after) => Ok(at.map(|at| at.0).or(after.map(|seconds| now + seconds.0))),
+    }
+}
+
+/// Revoke a key.
+///
+/// It is refused from the next request on. A key may revoke itself.
+#[utoipa::path(
+    tag = "keys", security(("key" = ["manage"]), ("password" = [])), params(("id", Path)),
+    responses(
+        (status = 204, description = "It is refused from now on."),
+        Refused<(From<ManageOrPassword>, Parameters, Body, NamedKey, Changing)>,
+    )
+)]
+#[delete("/keys/{id}")]
+pub(crate) async fn revoke_key(
+    state: State,
+    req: HttpRequest,
+    asked: InOrder<(Caller<ManageOrPassword>, PathParam<KeyId>, NoPreconditions, Params<NoParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, PathParam(id), _, _)) = asked;
+    state.store.revoke_key(caller.tenant(), id).await?;
+    RequestContext::of(&req).audit(AuditEvent::KeyRevoked(id));
+    Ok(HttpResponse::NoContent())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderMap;
+
+    use super::*;
+
+    fn params(query: &str) -> Result<CreateKeyParams, ApiError> {
+        Params::parse(Some(query), &HeaderMap::new(), b"").map(|Params(params)| params)
+    }
+
+    #[test]
+    fn scopes_are_all_or_some_and_known() {
+        let scopes = |query: &str| scopes(&params(query)?);
+        assert_eq!(scopes("").unwrap(), Scopes::ALL);
+        assert_eq!(scopes("scopes=read,increment").unwrap(), Scopes::READ | Scopes::INCREMENT);
+        assert_eq!(scopes("scopes=read,read").unwrap(), Scopes::READ);
+        for bad in ["scopes=", "scopes=read,", "scopes=write", "scopes=READ"] {
+            assert!(scopes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_expires_later_or_never() {
+        let expiry = |query: &str| expiry(&params(query)?, 1000);
+        assert_eq!(expiry("").unwrap(), None);
+        assert_eq!(expiry("expires_in=1").unwrap(), Some(1001));
+        assert_eq!(expiry("expires_at=1970-01-01T00:16:41Z").unwrap(), Some(1001));
+        for bad in [
+            "expires_at=1970-01-01T00:16:40Z",
+            "expires_in=0",
+            "expires_in=315360001",
+            "expires_in=1&expires_at=1970-01-01T00:16:41Z",
+        ] {
+            assert!(expiry(bad).is_err(), "{bad}");
+        }
+    }
+}

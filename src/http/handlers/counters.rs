@@ -1,0 +1,305 @@
+//! `/api/v1/counters`: the tenant's counters by name.
+//!
+//! Job: list, create, read, set, delete, increment. Invariant: what is answered is what the store
+//! committed, with the entity tag of that state.
+//! Must never: compute a value; that is the counter rule's, inside the store.
+
+use actix_web::{HttpResponse, Responder, delete, get, post, put};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::dto::{Count, Counter, CounterDocument, CountersDocument, IssuedRange, RangeDocument, StepSize};
+use super::{invalid_parameter, next_page, non_empty_page};
+use crate::counter::{CounterName, Shape, Step, Value};
+use crate::http::error::ApiError;
+use crate::http::extract::InOrder;
+use crate::http::extract::caller::{Caller, Increment, Manage, Read};
+use crate::http::extract::idempotency::{FingerprintedRequest, IdempotencyKey, IdempotentIfMatch};
+use crate::http::extract::params::{NoParams, Params, QueryParams};
+use crate::http::extract::path::PathParam;
+use crate::http::extract::preconditions::IfMatch;
+use crate::http::extract::values::{AnyValue, Whole};
+use crate::http::jsonapi::{Page, Reply};
+use crate::http::openapi::error_responses::{
+    Asking, Body, Changing, Conditional, Exhausted, Exists, From, Idempotent, InvalidName, InvalidParameter,
+    InvalidValue, IsDefault, NamedCounter, OutOfRange, Parameters, Quota, Refused, Rewind,
+};
+use crate::http::state::State;
+use crate::store::{NewCounter, SetTo, now_unix_s};
+
+/// The largest page of a list, and its size if none is asked for.
+pub(crate) type PageSize = Whole<1, 100>;
+/// How many entries a page has if nobody says.
+pub(crate) const DEFAULT_PAGE_SIZE: PageSize = Whole(20);
+
+/// Which part of a list is wanted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PageParams {
+    #[serde(rename = "page[size]")]
+    pub(crate) size: Option<PageSize>,
+    #[serde(rename = "page[after]")]
+    pub(crate) after: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateCounterParams {
+    /// 1 to 128 of `A-Z a-z 0-9 . _ -`.
+    #[schema(pattern = "^[A-Za-z0-9._-]+$", min_length = 1, max_length = 128)]
+    name: String,
+    /// The value before the first increment; `min` if not given. 0 to 9223372036854775807, and `min` <= `start` <= `max`.
+    #[schema(inline)]
+    start: Option<AnyValue>,
+    /// By how much an increment raises it, 1 to 9007199254740991; 1 if not given.
+    #[schema(inline)]
+    step: Option<StepSize>,
+    /// The smallest value that it may be set to; 1 if not given, or `start` where that is 0. 0 to 9223372036854775807, and `min` <= `start` <= `max`.
+    #[schema(inline)]
+    min: Option<AnyValue>,
+    /// The largest value that it may reach; 9007199254740991 if not given. More than that is for readers of JSON that keep 64 bits. 0 to 9223372036854775807, and `min` <= `start` <= `max`.
+    #[schema(inline)]
+    max: Option<AnyValue>,
+    /// Whether it may be set to a lower value without `rewind`; false if not given.
+    #[serde(default)]
+    rewindable: bool,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetCounterParams {
+    /// Within the counter's `min` and `max`.
+    #[schema(inline)]
+    value: AnyValue,
+    /// Says that a lower value is meant, which makes numbers repeat; false if not given.
+    #[serde(default)]
+    rewind: bool,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IncrementCounterParams {
+    /// How many integers, 1 to 1000000: a range of them, all or none. Without it one.
+    #[schema(inline)]
+    count: Option<Count>,
+}
+
+/// List the counters.
+///
+/// By name, `default` among them. Each counter is as new as a read of it; together they are no snapshot.
+#[utoipa::path(
+    tag = "counters", security(("key" = ["read"])), params(("page[size]", Query), ("page[after]", Query)),
+    responses(
+        (status = 200, description = "Counters, and where the list goes on.", body = CountersDocument,
+         example = json!({ "data": [{ "id": "invoices", "type": "counter", "attributes": {
+             "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
+             "created_at": "2026-11-24T09:00:00Z" } }], "links": { "next": null }, "jsonapi": { "version": "1.0" } })),
+        Refused<(From<Read>, Parameters, InvalidParameter, InvalidValue, Asking)>,
+    )
+)]
+#[get("/counters")]
+pub(crate) async fn list_counters(
+    state: State,
+    asked: InOrder<(Caller<Read>, QueryParams<PageParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, QueryParams(page))) = asked;
+    let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
+    let cursor = |text: String| CounterName::parse(&text).map_err(|bad| invalid_parameter("page[after]", bad));
+    let after = page.after.map(cursor).transpose()?;
+    let limit = usize::try_from(size).unwrap_or(1);
+    let page = non_empty_page(|| state.store.counters(caller.tenant(), after.clone(), limit)).await?;
+    let last = page.items.last().filter(|_| page.more).map(|(name, _)| name.as_str());
+    let next = last.map(|last| next_page("/api/v1/counters", size, last));
+    let resource =
+        |(name, found): &(CounterName, _)| (name.as_str().to_owned(), Counter::new(found, name.is_default()));
+    Ok(Page { resources: page.items.iter().map(resource).collect(), next })
+}
+
+/// Create a counter.
+///
+/// Its bounds and its step never change. The first increment answers `start` + `step`. `default` always exists.
+#[utoipa::path(
+    tag = "counters", security(("key" = ["manage"])), params(("Idempotency-Key", Header)),
+    request_body(content = CreateCounterParams, example = json!({ "name": "invoices", "start": 0 })),
+    responses(
+        (status = 201, description = "The new counter.", body = CounterDocument,
+         headers(("Location"), ("ETag"), ("Idempotency-Replayed")),
+         links(
+             ("readCounter" = (operation_id = "readCounter", parameters(("name" = "$response.body#/data/id")))),
+             ("setCounter" = (operation_id = "setCounter", parameters(("name" = "$response.body#/data/id")))),
+             ("incrementCounter" = (operation_id = "incrementCounter", parameters(("name" = "$response.body#/data/id")))),
+             ("deleteCounter" = (operation_id = "deleteCounter", parameters(("name" = "$response.body#/data/id")))),
+         ),
+         example = json!({ "data": { "id": "invoices", "type": "counter", "attributes": {
+             "value": 0, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
+             "created_at": "2026-11-24T09:00:00Z" } }, "jsonapi": { "version": "1.0" } })),
+        Refused<(From<Manage>, Parameters, Body, (InvalidName, InvalidValue, InvalidParameter), Exists, OutOfRange,
+                 Quota, Changing, Idempotent)>,
+    )
+)]
+#[post("/counters")]
+pub(crate) async fn create_counter(
+    state: State,
+    asked: InOrder<(Caller<Manage>, IdempotencyKey, Params<CreateCounterParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, key, Params(params))) = asked;
+    let name = CounterName::parse(&params.name).map_err(|_| ApiError::Invalid {
+        parameter: "name",
+        code: "invalid_name",
+        detail: "must be 1 to 128 characters of A-Z a-z 0-9 . _ -".to_owned(),
+    })?;
+    let shape = shape(&params)?;
+    let once = key.token(caller.tenant(), FingerprintedRequest::Create(&name, &shape));
+    let new = NewCounter { shape, created_unix_s: now_unix_s(), quota: state.shared.counters_per_tenant };
+    let done = state.store.create(caller.tenant(), &name, new, once).await?;
+    let location = format!("/api/v1/counters/{}", name.as_str());
+    let reply = Reply::created(name.as_str(), Counter::new(&done.result, name.is_default()), location);
+    Ok(reply.version(done.result.version).replayed(done.replayed))
+}
+
+/// A new counter counts from 1, unless it is to start at 0.
+fn shape(params: &CreateCounterParams) -> Result<Shape, ApiError> {
+    let start = params.start.map(AnyValue::get);
+    let least = if start == Some(Value::ZERO) { Value::ZERO } else { Value::FIRST };
+    let min = params.min.map_or(least, AnyValue::get);
+    let max = params.max.map_or(Value::DEFAULT_MAX, AnyValue::get);
+    let step = params.step.and_then(|step| Step::new(step.0)).unwrap_or(Step::ONE);
+    Shape::new(start.unwrap_or(min), step, min, max, params.rewindable).map_err(|bad| ApiError::Invalid {
+        parameter: "start",
+        code: "value_out_of_range",
+        detail: bad.to_string().trim_start_matches("start ").to_owned(),
+    })
+}
+
+/// Read a counter.
+///
+/// Never changes anything. What it shows is on disk.
+#[utoipa::path(
+    tag = "counters", security(("key" = ["read"])), params(("name", Path)),
+    responses(
+        (status = 200, description = "The counter.", body = CounterDocument, headers(("ETag")),
+         example = json!({ "data": { "id": "invoices", "type": "counter", "attributes": {
+             "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
+             "created_at": "2026-11-24T09:00:00Z" } }, "jsonapi": { "version": "1.0" } })),
+        Refused<(From<Read>, Parameters, NamedCounter, Asking)>,
+    )
+)]
+#[get("/counters/{name}")]
+pub(crate) async fn read_counter(
+    state: State,
+    asked: InOrder<(Caller<Read>, PathParam<CounterName>, QueryParams<NoParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, PathParam(name), _)) = asked;
+    let found = state.store.current(caller.tenant(), &name).await?;
+    Ok(Reply::ok(name.as_str(), Counter::new(&found, name.is_default())).version(found.version))
+}
+
+/// Set a counter.
+///
+/// With `If-Match` it is a compare-and-set. A value lower than the counter's needs `rewind`, or a counter that is rewindable.
+#[utoipa::path(
+    tag = "counters", security(("key" = ["manage"])),
+    params(("name", Path), ("Idempotency-Key", Header), ("If-Match", Header)),
+    request_body(content = SetCounterParams, example = json!({ "value": 1000, "rewind": true })),
+    responses(
+        (status = 200, description = "The counter after that.", body = CounterDocument,
+         headers(("ETag"), ("Idempotency-Replayed")),
+         example = json!({ "data": { "id": "invoices", "type": "counter", "attributes": {
+             "value": 1000, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
+             "created_at": "2026-11-24T09:00:00Z" } }, "jsonapi": { "version": "1.0" } })),
+        Refused<(From<Manage>, Parameters, Body, (InvalidValue, InvalidParameter), OutOfRange, Rewind, NamedCounter,
+                 Changing, Idempotent, Conditional)>,
+    )
+)]
+#[put("/counters/{name}")]
+pub(crate) async fn set_counter(
+    state: State,
+    asked: InOrder<(Caller<Manage>, PathParam<CounterName>, IdempotentIfMatch, Params<SetCounterParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, PathParam(name), IdempotentIfMatch { key, expected }, Params(params))) = asked;
+    let to = SetTo { value: params.value.get(), rewind: params.rewind, expected };
+    let once = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
+    let done = state.store.set(caller.tenant(), &name, to, once).await?;
+    let reply = Reply::ok(name.as_str(), Counter::new(&done.result, name.is_default()));
+    Ok(reply.version(done.result.version).replayed(done.replayed))
+}
+
+/// Delete a counter.
+///
+/// One of the same name that is created later starts anew. `default` can not be deleted.
+#[utoipa::path(
+    tag = "counters", security(("key" = ["manage"])), params(("name", Path), ("If-Match", Header)),
+    responses(
+        (status = 204, description = "It is gone."),
+        Refused<(From<Manage>, Parameters, Body, NamedCounter, IsDefault, Changing, Conditional)>,
+    )
+)]
+#[delete("/counters/{name}")]
+pub(crate) async fn delete_counter(
+    state: State,
+    asked: InOrder<(Caller<Manage>, PathParam<CounterName>, IfMatch, Params<NoParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, PathParam(name), IfMatch(expected), _)) = asked;
+    state.store.delete(caller.tenant(), &name, expected).await?;
+    Ok(HttpResponse::NoContent())
+}
+
+/// Take the next integers of a counter.
+///
+/// The value plus the step, or with `count` the next so many, each a step behind the one before; all of them or none.
+#[utoipa::path(
+    tag = "counters", security(("key" = ["increment"])), params(("name", Path), ("Idempotency-Key", Header)),
+    request_body(content = IncrementCounterParams, example = json!({ "count": 1 })),
+    responses(
+        (status = 200, description = "The integers that were issued.", body = RangeDocument,
+         headers(("ETag"), ("Idempotency-Replayed")),
+         example = json!({ "data": { "id": "invoices", "type": "counter",
+             "attributes": { "value": 3, "first": 3, "last": 3, "count": 1 } }, "jsonapi": { "version": "1.0" } })),
+        Refused<(From<Increment>, Parameters, Body, InvalidValue, Exhausted, NamedCounter, Changing, Idempotent)>,
+    )
+)]
+#[post("/counters/{name}/increment")]
+pub(crate) async fn increment_counter(
+    state: State,
+    asked: InOrder<(Caller<Increment>, PathParam<CounterName>, IdempotencyKey, Params<IncrementCounterParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, PathParam(name), key, Params(params))) = asked;
+    let count = params.count.and_then(|count| u32::try_from(count.0).ok()).unwrap_or(1);
+    let once = key.token(caller.tenant(), FingerprintedRequest::Increment(&name, count));
+    let done = state.store.advance(caller.tenant(), &name, count, once).await?;
+    let reply = Reply::ok(name.as_str(), IssuedRange::from(&done.result));
+    Ok(reply.version(done.result.version).replayed(done.replayed))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn a_new_counters_bounds_follow_from_what_is_given() {
+        let shape = |query: &str| {
+            let query = format!("name=x&{query}");
+            let Params(params) = Params::parse(Some(query.trim_end_matches('&')), &HeaderMap::new(), b"")?;
+            shape(&params)
+        };
+        let bounds = |query: &str| {
+            let shape = shape(query).unwrap();
+            (shape.start().get(), shape.min().get(), shape.max().get(), shape.step().get())
+        };
+        let max = Value::DEFAULT_MAX.get();
+        assert_eq!(bounds(""), (1, 1, max, 1));
+        assert_eq!(bounds("start=0"), (0, 0, max, 1));
+        assert_eq!(bounds("start=5"), (5, 1, max, 1));
+        assert_eq!(bounds("min=7&step=3"), (7, 7, max, 3));
+        assert_eq!(bounds("min=0"), (0, 0, max, 1));
+        assert_eq!(bounds("min=2&start=4&max=4"), (4, 2, 4, 1));
+        assert_eq!(bounds("max=9223372036854775807").2, Value::LARGEST.get());
+        for bad in
+            ["min=5&start=4", "start=6&max=5", "max=0", "step=0", "min=-1", "min=2&start=0", "start=9007199254740992"]
+        {
+            assert!(matches!(shape(bad), Err(ApiError::Invalid { .. })), "{bad}");
+        }
+    }
+}

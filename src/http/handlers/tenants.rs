@@ -1,0 +1,243 @@
+//! Tenants: `/users/create` and `/api/v1/tenants` register one, `/api/v1/tenant` is the caller's own.
+//!
+//! Job: check name and password, hash, store, show the first key once; show, change the password,
+//! delete. Invariant: the key that is shown is durable.
+//! Must never: hash a password before the address's rate limit let it through; let name, password
+//! or key reach a log.
+
+use actix_web::{HttpRequest, HttpResponse, Responder, delete, get, post, put};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use super::api_keys::MAX_KEYS_PER_TENANT;
+use super::dto::{NewTenant, NewTenantDocument, QuotaUsage, Tenant, TenantDocument, User, UserDocument};
+use crate::auth::key::ApiKey;
+use crate::http::context::{AuditEvent, RequestContext};
+use crate::http::error::ApiError;
+use crate::http::extract::InOrder;
+use crate::http::extract::caller::{AnyCredential, Caller, PasswordOnly, RateLimitedClient};
+use crate::http::extract::params::{NoParams, Params, QueryParams};
+use crate::http::extract::preconditions::NoPreconditions;
+use crate::http::jsonapi::Reply;
+use crate::http::openapi::error_responses::{
+    Asking, Body, Changing, From, InvalidCredentials, InvalidPassword, Limited, Parameters, Refused, UsernameTaken,
+    UsernameTakenBefore,
+};
+use crate::http::state::State;
+use crate::moment::rfc3339;
+use crate::store::{self, Refusal, StoreError, now_unix_s};
+use crate::tenant::{PasswordHash, TenantId, TenantName};
+
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct CreateUserParams {
+    /// 1 to 128 of `A-Z a-z 0-9 . _ % + @ -`. Two that differ only in case are the same.
+    #[schema(pattern = "^[A-Za-z0-9._%+@-]+$", min_length = 1, max_length = 128)]
+    username: String,
+    /// 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may ask for more or less.
+    // A schema counts characters, and one may have four bytes.
+    #[schema(format = Password, min_length = 2, max_length = 256)]
+    password: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateTenantParams {
+    /// 1 to 128 of `A-Z a-z 0-9 . _ % + @ -`. Two that differ only in case are the same.
+    #[schema(pattern = "^[A-Za-z0-9._%+@-]+$", min_length = 1, max_length = 128)]
+    username: String,
+    /// 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may ask for more or less.
+    #[schema(format = Password, min_length = 2, max_length = 256)]
+    password: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChangePasswordParams {
+    /// 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may ask for more or less.
+    #[schema(format = Password, min_length = 2, max_length = 256)]
+    new_password: String,
+    /// Whether every key of the tenant is revoked with it; false if not given.
+    #[serde(default)]
+    revoke_keys: bool,
+}
+
+/// A tenant that is durable now.
+struct Registered {
+    id: TenantId,
+    name: TenantName,
+    created_unix_s: u64,
+    key: ApiKey,
+}
+
+/// Register a tenant, as before.
+///
+/// The route of the application that Odometer replaces. The key can do everything, and is shown in this answer and never again.
+#[utoipa::path(
+    tag = "tenants",
+    request_body(content = CreateUserParams, example = json!({ "username": "alice", "password": "correct-horse-battery" })),
+    responses(
+        (status = 200, description = "The new tenant and its key.", body = UserDocument,
+         example = json!({ "data": { "id": "1", "type": "user", "attributes": {
+             "api_key": "odo_5fbfa5948d5fa1ea_000000000000000000000000000000000000000000000000000000000000000000000000" } },
+             "jsonapi": { "version": "1.0" } })),
+        Refused<(Limited, Body, InvalidCredentials, UsernameTakenBefore, Changing)>,
+    )
+)]
+#[post("/users/create")]
+pub(crate) async fn register_user(
+    state: State,
+    req: HttpRequest,
+    asked: InOrder<(RateLimitedClient, Params<CreateUserParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((_, Params(CreateUserParams { username, password }))) = asked;
+    let new = register(&state, &req, &username, &password).await?;
+    Ok(Reply::ok(new.id, User { api_key: new.key.reveal().to_string() }))
+}
+
+/// Register a tenant.
+///
+/// The key can do everything, and is shown in this answer and never again.
+#[utoipa::path(
+    tag = "tenants",
+    request_body(content = CreateTenantParams, example = json!({ "username": "bob", "password": "correct-horse-battery" })),
+    responses(
+        (status = 201, description = "The new tenant and its first key.", body = NewTenantDocument, headers(("Location")),
+         example = json!({ "data": { "id": "2", "type": "tenant", "attributes": {
+             "username": "bob", "created_at": "2026-11-24T09:00:00Z",
+             "api_key": "odo_5fbfa5948d5fa1ea_000000000000000000000000000000000000000000000000000000000000000000000000" } },
+             "jsonapi": { "version": "1.0" } })),
+        Refused<(Limited, Parameters, Body, InvalidCredentials, UsernameTaken, Changing)>,
+    )
+)]
+#[post("/tenants")]
+pub(crate) async fn register_tenant(
+    state: State,
+    req: HttpRequest,
+    asked: InOrder<(RateLimitedClient, NoPreconditions, Params<CreateTenantParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((_, _, Params(CreateTenantParams { username, password }))) = asked;
+    let new = register(&state, &req, &username, &password).await.map_err(|error| match error {
+        ApiError::Invalid { code: "username_taken", .. } => ApiError::UsernameTaken,
+        error => error,
+    })?;
+    let attributes = NewTenant {
+        username: new.name.as_str().to_owned(),
+        created_at: rfc3339(new.created_unix_s),
+        api_key: new.key.reveal().to_string(),
+    };
+    Ok(Reply::created(new.id, attributes, "/api/v1/tenant".to_owned()))
+}
+
+async fn register(state: &State, req: &HttpRequest, name: &str, password: &str) -> Result<Registered, ApiError> {
+    let name = TenantName::parse(name).map_err(|bad| ApiError::Invalid {
+        parameter: "username",
+        code: "invalid_username",
+        detail: bad.to_string(),
+    })?;
+    let password = hash(state, "password", password).await?;
+    let key = ApiKey::generate().map_err(|error| ApiError::Internal(error.to_string().into()))?;
+    let created_unix_s = now_unix_s();
+    let (id, secret) = (key.id(), key.secret_hash());
+    let new = store::NewTenant { name: name.clone(), password, key: id, secret, created_unix_s };
+    let id = state.store.register(new).await?;
+    let context = RequestContext::of(req);
+    context.set_tenant(id);
+    context.audit(AuditEvent::TenantRegistered(key.id()));
+    Ok(Registered { id, name, created_unix_s, key })
+}
+
+async fn hash(state: &State, parameter: &'static str, password: &str) -> Result<PasswordHash, ApiError> {
+    state.shared.passwords.check(password).map_err(|bad| ApiError::Invalid {
+        parameter,
+        code: "invalid_password",
+        detail: bad.to_string(),
+    })?;
+    Ok(state.shared.hashing.hash(Zeroizing::new(password.as_bytes().to_vec())).await?)
+}
+
+/// Read what is known of the tenant.
+///
+/// The tenant is whoever the key or the name says.
+#[utoipa::path(
+    tag = "tenants", security(("key" = []), ("password" = [])),
+    responses(
+        (status = 200, description = "The tenant.", body = TenantDocument,
+         example = json!({ "data": { "id": "1", "type": "tenant", "attributes": {
+             "username": "alice", "created_at": "2026-11-24T09:00:00Z", "counters": { "count": 1, "limit": 1000 },
+             "keys": { "count": 2, "limit": 100 }, "rate_limit": "1000/s:2000" } }, "jsonapi": { "version": "1.0" } })),
+        Refused<(From<AnyCredential>, Parameters, Asking)>,
+    )
+)]
+#[get("/tenant")]
+pub(crate) async fn read_tenant(
+    state: State,
+    asked: InOrder<(Caller<AnyCredential>, QueryParams<NoParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, _)) = asked;
+    let (shared, record) = (&state.shared, caller.record());
+    let holdings = state.store.holdings(caller.tenant()).await?;
+    let attributes = Tenant {
+        username: record.name.as_str().to_owned(),
+        created_at: rfc3339(record.created_unix_s),
+        counters: QuotaUsage::new(holdings.counters, shared.counters_per_tenant),
+        keys: QuotaUsage::new(holdings.keys, MAX_KEYS_PER_TENANT),
+        rate_limit: shared.throttle.limit_of(record.limit).map(|limit| limit.to_string()),
+    };
+    Ok(Reply::ok(caller.tenant(), attributes))
+}
+
+/// Change the password.
+///
+/// The old one is refused from the next request on.
+#[utoipa::path(
+    tag = "tenants", security(("password" = [])),
+    request_body(content = ChangePasswordParams,
+        example = json!({ "new_password": "staple-battery-horse", "revoke_keys": false })),
+    responses(
+        (status = 204, description = "It is changed."),
+        Refused<(From<PasswordOnly>, Parameters, Body, InvalidPassword, Changing)>,
+    ),
+    extensions(("x-curl" = json!("-u bob:correct-horse-battery")))
+)]
+#[put("/tenant/password")]
+pub(crate) async fn change_password(
+    state: State,
+    req: HttpRequest,
+    asked: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<ChangePasswordParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, _, Params(params))) = asked;
+    let password = hash(&state, "new_password", &params.new_password).await?;
+    let revoked = state.store.change_password(caller.tenant(), password, params.revoke_keys).await?;
+    RequestContext::of(&req).audit(AuditEvent::PasswordChanged { revoked });
+    Ok(HttpResponse::NoContent())
+}
+
+/// Delete the tenant.
+///
+/// Its keys are refused from then on, its counters are gone, and its name is free again. There is no way back.
+#[utoipa::path(
+    tag = "tenants", security(("password" = [])),
+    responses(
+        (status = 204, description = "It is gone."),
+        Refused<(From<PasswordOnly>, Parameters, Body, Changing)>,
+    ),
+    extensions(("x-curl" = json!("-u bob:staple-battery-horse")))
+)]
+#[delete("/tenant")]
+pub(crate) async fn delete_tenant(
+    state: State,
+    req: HttpRequest,
+    asked: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<NoParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let InOrder((caller, _, _)) = asked;
+    match state.store.delete_tenant(caller.tenant()).await {
+        Ok(()) => {}
+        Err(error @ StoreError::Refused(Refusal::NoSuchTenant)) => return Err(error.into()),
+        // The tenant is gone for everybody; what it had is purged from the disk by the next start.
+        Err(_) if state.store.find_tenant(caller.tenant()).await?.is_none() => {}
+        Err(error) => return Err(error.into()),
+    }
+    RequestContext::of(&req).audit(AuditEvent::TenantDeleted);
+    Ok(HttpResponse::NoContent())
+}

@@ -1,0 +1,216 @@
+//! JSON:API documents: what every response with a body is made of.
+//!
+//! Job: [`Reply`] and [`Page`] make the response of a handler from a resource's attributes, and
+//! [`error()`] that of a failure. Invariant: each is complete JSON:API with the headers that belong
+//! to it (`ETag`, `Location`, `Idempotency-Replayed`).
+//! Must never: decide a status; that is the handler's, or the table of errors'.
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    ALLOW, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use actix_web::{HttpRequest, HttpResponse, Responder};
+use serde::Serialize;
+
+use super::error::{ApiError, Source};
+use super::extract::idempotency::IDEMPOTENCY_REPLAYED;
+use super::extract::preconditions::etag;
+use crate::auth::throttle::Decision;
+use crate::auth::{AuthFailure, Needs};
+use crate::store::Version;
+
+/// JSON:API's media type.
+pub const JSON_API: HeaderValue = HeaderValue::from_static("application/vnd.api+json");
+const VERSION: JsonApi = JsonApi { version: "1.0" };
+
+/// The attributes of a resource.
+pub trait Attributes: Serialize {
+    /// The resource's type, as JSON:API has it.
+    const TYPE: &'static str;
+}
+
+#[derive(Serialize)]
+struct JsonApi {
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Document<D> {
+    data: D,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<Links>,
+    jsonapi: JsonApi,
+}
+
+#[derive(Serialize)]
+struct Links {
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Resource<A> {
+    id: String,
+    r#type: &'static str,
+    attributes: A,
+}
+
+impl<A: Attributes> Resource<A> {
+    fn new(id: String, attributes: A) -> Self {
+        Self { id, r#type: A::TYPE, attributes }
+    }
+}
+
+/// A response that shows one resource.
+pub struct Reply<A> {
+    status: StatusCode,
+    resource: Resource<A>,
+    version: Option<Version>,
+    location: Option<String>,
+    is_replayed: bool,
+}
+
+impl<A: Attributes> Reply<A> {
+    /// 200 with this resource.
+    pub fn ok(id: impl ToString, attributes: A) -> Self {
+        let resource = Resource::new(id.to_string(), attributes);
+        Self { status: StatusCode::OK, resource, version: None, location: None, is_replayed: false }
+    }
+
+    /// 201 with this resource, which is found at the path `location` from now on.
+    pub fn created(id: impl ToString, attributes: A, location: String) -> Self {
+        Self { status: StatusCode::CREATED, location: Some(location), ..Self::ok(id, attributes) }
+    }
+
+    /// With the `ETag` of this state.
+    #[must_use]
+    pub fn version(self, version: Version) -> Self {
+        Self { version: Some(version), ..self }
+    }
+
+    /// With `Idempotency-Replayed: true` if an earlier request was the same.
+    #[must_use]
+    pub fn replayed(self, is_replayed: bool) -> Self {
+        Self { is_replayed, ..self }
+    }
+}
+
+impl<A: Attributes> Responder for Reply<A> {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        let mut response = document(self.status, self.resource, None);
+        let headers = response.headers_mut();
+        if let Some(version) = self.version {
+            insert(headers, ETAG, etag(version));
+        }
+        if let Some(location) = self.location {
+            insert(headers, LOCATION, location);
+        }
+        if self.is_replayed {
+            headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// A response that shows a page of a list.
+pub struct Page<A> {
+    /// The resources, each with its id.
+    pub resources: Vec<(String, A)>,
+    /// The path of the next page; none if the list ends here.
+    pub next: Option<String>,
+}
+
+impl<A: Attributes> Responder for Page<A> {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        let resources: Vec<_> =
+            self.resources.into_iter().map(|(id, attributes)| Resource::new(id, attributes)).collect();
+        document(StatusCode::OK, resources, Some(Links { next: self.next }))
+    }
+}
+
+fn document<D: Serialize>(status: StatusCode, data: D, links: Option<Links>) -> HttpResponse {
+    match serde_json::to_vec(&Document { data, links, jsonapi: VERSION }) {
+        Ok(body) => json_api(status, body),
+        Err(error) => HttpResponse::from_error(ApiError::Internal(error.to_string().into())),
+    }
+}
+
+fn json_api(status: StatusCode, body: Vec<u8>) -> HttpResponse {
+    let mut response = HttpResponse::with_body(status, BoxBody::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, JSON_API);
+    response
+}
+
+/// The response to a failure; `needs` is what the route asks of its caller, if that is known.
+pub fn error(error: &ApiError, request_id: &str, needs: Option<Needs>) -> HttpResponse {
+    let spec = error.spec();
+    let mut member = serde_json::json!({
+        "id": request_id,
+        "status": spec.status.as_str(),
+        "code": spec.code,
+        "title": spec.title,
+        "detail": error.detail(needs),
+    });
+    match error.source() {
+        Some(Source::Parameter(name)) => member["source"] = serde_json::json!({ "parameter": name }),
+        Some(Source::Header(name)) => member["source"] = serde_json::json!({ "header": name }),
+        None => {}
+    }
+    if let ApiError::PreconditionFailed(state) = error {
+        member["meta"] = serde_json::json!({ "value": state.counter.value().get() });
+    }
+    let document = serde_json::json!({ "errors": [member], "jsonapi": VERSION });
+    let mut response = json_api(spec.status, document.to_string().into_bytes());
+    set_error_headers(error, needs, response.headers_mut());
+    response
+}
+
+fn set_error_headers(error: &ApiError, needs: Option<Needs>, headers: &mut HeaderMap) {
+    match error {
+        ApiError::MethodNotAllowed(allow) => insert(headers, ALLOW, allow.clone()),
+        ApiError::Unauthenticated(failure) => challenge(headers, failure, needs.unwrap_or(Needs::ANY_CREDENTIAL)),
+        ApiError::InsufficientScope(scopes) => {
+            insert(headers, WWW_AUTHENTICATE, format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\""));
+        }
+        ApiError::PreconditionFailed(state) => insert(headers, ETAG, etag(state.version)),
+        _ => {}
+    }
+    if let Some(wait) = error.retry_after() {
+        // Rounded up: a client that comes back at that second is served.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+}
+
+fn challenge(headers: &mut HeaderMap, failure: &AuthFailure, needs: Needs) {
+    if needs.takes_key() {
+        let bearer = match failure {
+            AuthFailure::Missing => "Bearer realm=\"odometer\"",
+            _ => "Bearer realm=\"odometer\", error=\"invalid_token\"",
+        };
+        headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(bearer));
+    }
+    if needs.takes_password() {
+        let basic = HeaderValue::from_static("Basic realm=\"odometer\", charset=\"UTF-8\"");
+        headers.append(WWW_AUTHENTICATE, basic);
+    }
+}
+
+/// Adds the `RateLimit` headers of draft-ietf-httpapi-ratelimit-headers.
+pub fn set_rate_limit(headers: &mut HeaderMap, scope: &str, decision: &Decision) {
+    let policy = format!("\"{scope}\";q={};w={}", decision.limit.burst, decision.window_s());
+    let state = format!("\"{scope}\";r={};t={}", decision.remaining, decision.reset_s());
+    insert(headers, HeaderName::from_static("ratelimit-policy"), policy);
+    insert(headers, HeaderName::from_static("ratelimit"), state);
+}
+
+/// All texts that come here are visible ASCII.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: String) {
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
+    }
+}

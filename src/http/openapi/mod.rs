@@ -1,0 +1,332 @@
+//! The API as an OpenAPI 3.1 document, for people, generators of clients and testers.
+//!
+//! ```text
+//! handlers/*.rs  one operation, above its handler ──► routes.rs  collected by utoipa ──► here: finished
+//! resources.rs   what is answered      schema.rs  values, bodies      error_responses.rs  groups of errors
+//! ```
+//! Job: [`description`], which the collection begins with, and [`finish`], which says once what
+//! holds for all operations: the three media types of a body, shared headers and parameters, what a
+//! caller needs, a command to try it. Invariant: nothing here names a single operation.
+//! `openapi.json` at the root of the repository is the finished document, byte for byte: a test
+//! compares them, and writes it when told to.
+//! Must never: describe what a request would not find.
+
+pub(crate) mod error_responses;
+pub(crate) mod resources;
+pub(crate) mod schema;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::Components;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ContactBuilder, Content, ContentBuilder, HeaderBuilder, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi,
+    OpenApiBuilder, OpenApiVersion, PathItem, Ref, RefOr, Required, Response, Schema, ServerBuilder,
+};
+
+use self::error_responses::component_name;
+use self::schema::{Media, body_example, body_variant, exactly, form_example, simplify, string, whole};
+use crate::counter::CounterName;
+use crate::http::extract::body::MAX_BODY_BYTES;
+use crate::http::extract::idempotency::MAX_KEY_CHARS;
+
+const ABOUT: &str = include_str!("about.md");
+const ABOUT_KEY: &str = "`Authorization: Bearer odo_…`. A key has one or more scopes: `read` (read and list counters), \
+    `increment` (take integers), `manage` (create, set and delete counters; make, list and revoke keys). No scope contains \
+    another.";
+const ABOUT_PASSWORD: &str = "`Authorization: Basic` with the tenant's name and password, for its keys and itself only; so a \
+    lost key can be replaced. Failures are throttled for each address and each name.";
+const ABOUT_IDEMPOTENCY: &str = "Makes the request safe to send again: the same request with the same key is answered as the first \
+    one was, with `Idempotency-Replayed: true`, for at least 24 hours. 1 to 255 visible ASCII characters. Another request with \
+    the same key is refused; what was refused is not remembered.";
+const ABOUT_IF_MATCH: &str = "Only if the counter still has this `ETag` (or one of several, or `*`: if it exists). Otherwise 412, \
+    and nothing is changed.";
+const ABOUT_ETAG: &str = "The counter's state: different after each change, and never the same again, not for a counter that \
+    was deleted and created anew either.";
+
+// What the texts say in figures.
+const _: () = assert!(MAX_BODY_BYTES == 4096 && MAX_KEY_CHARS == 255 && CounterName::MAX_BYTES == 128);
+
+/// Operations with this tag are routes that the document leaves out.
+pub const INTERNAL: &str = "internal";
+/// What an operation's command sends beside its parameters, as curl takes it.
+const CURL: &str = "x-curl";
+
+/// The document without operations.
+#[must_use]
+pub fn description() -> OpenApi {
+    let contact = ContactBuilder::new().name(Some("The operator of this server"));
+    let license = LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0"));
+    let info =
+        InfoBuilder::new().title("Odometer").version(env!("CARGO_PKG_VERSION")).description(Some(ABOUT.trim_end()));
+    let info = info.contact(Some(contact.build())).license(Some(license.build()));
+    let tags = [
+        ("integer", "The tenant's counter `default`, as the application that Odometer replaces had it."),
+        ("counters", "Named counters, each with its own start, step and bounds."),
+        ("keys", "API keys: several for each tenant, with scopes, and an end if wanted."),
+        ("tenants", "Who has counters and keys."),
+        ("service", "Whether the server is well, and how to ask it."),
+    ];
+    let tags = tags.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build());
+    let server = ServerBuilder::new().url("/").description(Some("This server."));
+    OpenApiBuilder::new()
+        .openapi(OpenApiVersion::Version31)
+        .info(info.build())
+        .servers(Some([server.build()]))
+        .components(Some(components()))
+        .tags(Some(tags))
+        .build()
+}
+
+fn components() -> Components {
+    let mut components = Components::new();
+    components.schemas.insert("Errors".to_owned(), resources::errors().into());
+    for (name, parameter) in shared_parameters() {
+        components.parameters.insert(name.to_owned(), parameter.into());
+    }
+    for (name, about, schema, example) in shared_headers() {
+        let header = HeaderBuilder::new().description(Some(about)).schema(Some(schema)).example(Some(example));
+        components.headers.insert(name.to_owned(), RefOr::T(header.build()));
+    }
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("odo_…");
+    let bearer = bearer.description(Some(ABOUT_KEY));
+    let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some(ABOUT_PASSWORD));
+    components.add_security_scheme("key", SecurityScheme::Http(bearer.build()));
+    components.add_security_scheme("password", SecurityScheme::Http(basic.build()));
+    components
+}
+
+/// Parameters that several operations have: an operation names them, and finds them here.
+fn shared_parameters() -> [(&'static str, Parameter); 7] {
+    let name =
+        || string().min_length(Some(1)).max_length(Some(CounterName::MAX_BYTES)).pattern(Some("^[A-Za-z0-9._-]+$"));
+    let key_id = || string().min_length(Some(16)).max_length(Some(16)).pattern(Some("^[0-9a-f]{16}$"));
+    let key = string().min_length(Some(1)).max_length(Some(MAX_KEY_CHARS)).pattern(Some("^[!-~]+$"));
+    let behind = "Behind which one to go on: take the whole of `links.next` instead of building this.";
+    let new = |place: ParameterIn, name: &str, about: &str, schema: RefOr<Schema>| {
+        let required = if place == ParameterIn::Path { Required::True } else { Required::False };
+        let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(required);
+        parameter.description(Some(about)).schema(Some(schema))
+    };
+    let counter = "The counter's name: 1 to 128 of `A-Z a-z 0-9 . _ -`.";
+    let id = "The key's public half: 16 hexadecimal digits in lower case.";
+    let size = "How many at most, 1 to 100; 20 if it is not given.";
+    use ParameterIn::{Header, Path, Query};
+    [
+        ("IdempotencyKey", new(Header, "Idempotency-Key", ABOUT_IDEMPOTENCY, key.into()).build()),
+        ("IfMatch", new(Header, "If-Match", ABOUT_IF_MATCH, string().into()).build()),
+        ("PageSize", new(Query, "page[size]", size, whole(1, 100).into()).build()),
+        ("PageAfter", new(Query, "page[after]", behind, name().into()).build()),
+        ("KeyPageAfter", new(Query, "page[after]", behind, key_id().into()).build()),
+        ("CounterName", new(Path, "name", counter, name().into()).example(Some("default".into())).build()),
+        ("KeyId", new(Path, "id", id, key_id().into()).example(Some("5fbfa5948d5fa1ea".into())).build()),
+    ]
+}
+
+type SharedHeader = (&'static str, &'static str, RefOr<Schema>, Json);
+
+fn shared_headers() -> [SharedHeader; 9] {
+    let text = |pattern: &str| string().pattern(Some(pattern)).into();
+    let id = "The request's id, in the log too: the one that was sent, or a new one.";
+    let policy = "The limit that the request was taken from: how many at once, refilled in how many seconds.";
+    let policy_pattern = r#"^"(tenant|client|name)";q=[0-9]+;w=[0-9]+$"#;
+    let limit = "How that limit stands: how many are left, and in how many seconds it is full again.";
+    let limit_pattern = r#"^"(tenant|client|name)";r=[0-9]+;t=[0-9]+$"#;
+    let replayed = "An earlier request was the same: nothing was changed this time.";
+    let retry = "In how many seconds to try again.";
+    [
+        ("X-Request-Id", id, text("^[!-~]{1,128}$"), "597b7bbb2606396f0000000000000007".into()),
+        ("RateLimit-Policy", policy, text(policy_pattern), r#""tenant";q=2000;w=2"#.into()),
+        ("RateLimit", limit, text(limit_pattern), r#""tenant";r=1999;t=1"#.into()),
+        ("Retry-After", retry, whole(1, u64::from(u32::MAX)).into(), 1.into()),
+        ("ETag", ABOUT_ETAG, text("^\"[0-9]+-[0-9]+\"$"), r#""3-17""#.into()),
+        ("Location", "Where the new resource is.", text("^/api/v1/"), "/api/v1/counters/invoices".into()),
+        ("Idempotency-Replayed", replayed, exactly("true").into(), "true".into()),
+        ("WWW-Authenticate", "What to send instead.", string().into(), r#"Bearer realm="odometer""#.into()),
+        ("Allow", "The methods that the path has.", string().into(), "GET, HEAD, PUT".into()),
+    ]
+}
+
+/// The operations of a path, by method.
+pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
+    let PathItem { get, post, put, delete, .. } = item;
+    let all = [(HttpMethod::Get, get), (HttpMethod::Post, post), (HttpMethod::Put, put), (HttpMethod::Delete, delete)];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Finishes a document that was collected from the routes.
+#[must_use]
+pub fn finish(mut document: OpenApi) -> OpenApi {
+    let mut components = document.components.take().unwrap_or_default();
+    components.schemas.values_mut().for_each(|schema| simplify_all(schema));
+    let mut responses = BTreeMap::new();
+    document.paths.paths.retain(|path, item| {
+        for (method, operation) in operations(item) {
+            finish_operation(path, &method, operation, &components);
+            hoist_responses(operation, &mut responses);
+        }
+        operations(item).all(|(_, operation)| !operation.tags.iter().flatten().any(|tag| tag == INTERNAL))
+    });
+    components.responses.extend(responses);
+    // A body's parameters stand in the operation, in each of its media types.
+    components.schemas.retain(|name, _| !name.ends_with("Params"));
+    document.components = Some(components);
+    document
+}
+
+fn simplify_all(schema: &mut RefOr<Schema>) {
+    if let RefOr::T(Schema::Object(object)) = schema {
+        object.properties.values_mut().for_each(simplify_all);
+        simplify(object);
+    }
+}
+
+fn finish_operation(path: &str, method: &HttpMethod, operation: &mut Operation, components: &Components) {
+    operation.operation_id = operation.operation_id.as_deref().map(camel_case);
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(Parameter { name, parameter_in, description: None, .. }) = parameter {
+            let is_same = |shared: &RefOr<Parameter>| matches!(shared, RefOr::T(shared) if shared.name == *name && shared.parameter_in == *parameter_in);
+            let wanted = if path.ends_with("/keys") && name == "page[after]" { Some("KeyPageAfter") } else { None };
+            let found = components.parameters.iter().find(|(shared, parameter)| {
+                wanted.map_or(*shared != "KeyPageAfter" && is_same(parameter), |wanted| *shared == wanted)
+            });
+            if let Some((shared, _)) = found {
+                *parameter = RefOr::Ref(Ref::new(format!("#/components/parameters/{shared}")));
+            }
+        }
+    }
+    let example = finish_body(path, operation, components);
+    finish_responses(operation);
+    let command = command(path, method, operation, &example);
+    let about = operation.description.take().unwrap_or_default().replace('\n', " ");
+    let needs = needs(operation.security.take().unwrap_or_default(), operation);
+    operation.description = Some(format!("{about}{needs}\n\n```sh\n{command}\n```"));
+    operation.extensions = None;
+}
+
+/// The body in all its media types; returns the example of its parameters.
+fn finish_body(path: &str, operation: &mut Operation, components: &Components) -> Json {
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return Json::Null };
+    let Some(RefOr::T(derived)) = body.content.remove("application/json") else { return Json::Null };
+    let params = match &derived.schema {
+        Some(RefOr::Ref(named)) => named.ref_location.rsplit('/').next().and_then(|name| components.schemas.get(name)),
+        _ => None,
+    };
+    let Some(RefOr::T(Schema::Object(params))) = params else { return Json::Null };
+    let example = derived.example.clone().unwrap_or_else(|| Json::Object(serde_json::Map::new()));
+    for media in Media::ALL {
+        let content = ContentBuilder::new().schema(Some(body_variant(params, media)));
+        let content = content.example(Some(body_example(&example, media, resource_type(path))));
+        body.content.insert(media.name().to_owned(), RefOr::T(content.build()));
+    }
+    body.required = (!params.required.is_empty()).then_some(Required::True);
+    example
+}
+
+/// The type of the resource that a body of this path describes.
+fn resource_type(path: &str) -> &'static str {
+    match path.trim_start_matches("/api/v1/").split('/').next() {
+        Some("integer") => "user_integer",
+        Some("counters") => "counter",
+        Some("keys") => "key",
+        Some("tenants" | "tenant") => "tenant",
+        _ => "user",
+    }
+}
+
+fn finish_responses(operation: &mut Operation) {
+    let limited = operation.responses.responses.contains_key("429");
+    let header = |name: &str| RefOr::Ref(Ref::new(format!("#/components/headers/{name}")));
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if component_name(status, response).is_some() {
+            continue;
+        }
+        // Documents are of JSON:API; what is inlined is not.
+        let is_document =
+            |content: &RefOr<Content>| matches!(content, RefOr::T(Content { schema: Some(RefOr::Ref(_)), .. }));
+        if response.content.get("application/json").is_some_and(is_document) {
+            let document = response.content.shift_remove("application/json");
+            response.content.extend(document.map(|document| (Media::JsonApi.name().to_owned(), document)));
+        }
+        response.headers = response.headers.keys().map(|name| (name.clone(), header(name))).collect();
+        let usual = ["X-Request-Id", "RateLimit-Policy", "RateLimit"];
+        for name in usual.into_iter().take(if limited { 3 } else { 1 }) {
+            response.headers.insert(name.to_owned(), header(name));
+        }
+    }
+}
+
+/// Moves what many operations answer alike to the components.
+fn hoist_responses(operation: &mut Operation, responses: &mut BTreeMap<String, RefOr<Response>>) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(error) = &*response else { continue };
+        if let Some(name) = component_name(status, error) {
+            let named = RefOr::Ref(Ref::from_response_name(&name));
+            responses.insert(name, std::mem::replace(response, named));
+        }
+    }
+}
+
+/// What the caller must prove, in words; the scopes move there, since linters take a list of them
+/// for a mistake where the key is one of HTTP.
+fn needs(security: Vec<SecurityRequirement>, operation: &mut Operation) -> String {
+    let mut key: Option<Vec<String>> = None;
+    let mut password = false;
+    for requirement in &security {
+        let requirement = serde_json::to_value(requirement).unwrap_or_default();
+        key = requirement.get("key").and_then(|scopes| serde_json::from_value(scopes.clone()).ok()).or(key);
+        password |= requirement.get("password").is_some();
+    }
+    let one = |name| SecurityRequirement::new(name, None::<&str>);
+    let bare = key.as_ref().map(|_| one("key")).into_iter().chain(password.then(|| one("password")));
+    operation.security = Some(bare.collect());
+    let by_key = key.map(|scopes| match &scopes[..] {
+        [] => "an API key, whatever its scopes".to_owned(),
+        scopes => format!("an API key with the scope `{}`", scopes.join(" ")),
+    });
+    let by_password = "the tenant's name and password (`Authorization: Basic`)";
+    match (by_key, password) {
+        (Some(key), true) => format!(" Needs {key}, or {by_password}."),
+        (Some(key), false) => format!(" Needs {key}."),
+        (None, true) => format!(" Needs {by_password}; no key will do."),
+        (None, false) => String::new(),
+    }
+}
+
+/// A command that runs as it stands, after the first of the tour in README, with a key in `KEY` and
+/// the id of one in `KEY_ID`.
+fn command(path: &str, method: &HttpMethod, operation: &Operation, example: &Json) -> String {
+    let mut command = "curl -sS --cacert data/tls/cert.pem".to_owned();
+    match method {
+        HttpMethod::Put => command.push_str(" -X PUT"),
+        HttpMethod::Delete => command.push_str(" -X DELETE"),
+        _ => {}
+    }
+    let security = serde_json::to_value(&operation.security).unwrap_or_default();
+    if security.as_array().is_some_and(|all| all.iter().any(|one| one.get("key").is_some())) {
+        command.push_str(r#" -H "Authorization: Bearer $KEY""#);
+    }
+    let extension = operation.extensions.as_ref().and_then(|extensions| extensions.get(CURL)?.as_str());
+    command.extend(extension.map(|words| format!(" {words}")));
+    for (name, value) in example.as_object().into_iter().flatten() {
+        let value = match form_example(value) {
+            Json::String(text) => text,
+            other => other.to_string(),
+        };
+        let quote = if value.contains(' ') { "\"" } else { "" };
+        command.push_str(&format!(" -d {quote}{name}={value}{quote}"));
+    }
+    command.push_str(" https://localhost:8443");
+    command.push_str(&path.replace("{name}", "invoices").replace("{id}", "$KEY_ID"));
+    command
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| name + &word[..1].to_ascii_uppercase() + &word[1..])
+}

@@ -1,0 +1,184 @@
+//! Every route, on one screen, and the App of each listener.
+//!
+//! Job: [`public`], [`ops`] and [`redirect`] build the App of a listener on one worker; [`document`]
+//! is what the routes say of themselves. Invariant: metrics' labels, `Allow` and the OpenAPI
+//! document follow from the routes that are registered here; what a route needs of its caller stands
+//! in its handler's arguments. Must never: look at a request.
+
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::from_fn;
+use actix_web::{App, Error, HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use tokio_util::task::TaskTracker;
+use utoipa::openapi::OpenApi;
+use utoipa_actix_web::service_config::ServiceConfig;
+use utoipa_actix_web::{AppExt, scope};
+
+use super::error::ApiError;
+use super::handlers::probes::OpenApiJson;
+use super::handlers::{api_keys, counters, docs, integer, probes, tenants};
+use super::middleware::access_log::{Observer, observe};
+use super::middleware::detach::detach;
+use super::openapi::{description, finish, operations};
+use super::redirect::{self, HttpsPort};
+use super::route_table::RouteTable;
+use super::state::{AppState, State};
+use crate::telemetry::{Metrics, method_index};
+
+#[rustfmt::skip]
+fn public_routes(config: &mut ServiceConfig) {
+    config
+        .service(scope::scope("/api/v1")
+            .service(integer::increment_integer)     // PUT    /api/v1/integer/increment          increment
+            .service(integer::read_integer)          // GET    /api/v1/integer                    read
+            .service(integer::set_integer)           // PUT    /api/v1/integer                    manage
+            .service(counters::increment_counter)    // POST   /api/v1/counters/{name}/increment  increment
+            .service(counters::read_counter)         // GET    /api/v1/counters/{name}            read
+            .service(counters::set_counter)          // PUT    /api/v1/counters/{name}            manage
+            .service(counters::delete_counter)       // DELETE /api/v1/counters/{name}            manage
+            .service(counters::list_counters)        // GET    /api/v1/counters                   read
+            .service(counters::create_counter)       // POST   /api/v1/counters                   manage
+            .service(api_keys::list_keys)            // GET    /api/v1/keys                       manage or password
+            .service(api_keys::create_key)           // POST   /api/v1/keys                       manage or password
+            .service(api_keys::revoke_key)           // DELETE /api/v1/keys/{id}                  manage or password
+            .service(tenants::register_tenant)       // POST   /api/v1/tenants                    anybody
+            .service(tenants::read_tenant)           // GET    /api/v1/tenant                     any credential
+            .service(tenants::change_password)       // PUT    /api/v1/tenant/password            password
+            .service(tenants::delete_tenant))        // DELETE /api/v1/tenant                     password
+        .service(tenants::register_user)             // POST   /users/create                      anybody
+        .service(probes::is_alive)                   // GET    /livez
+        .service(probes::is_ready)                   // GET    /readyz
+        .service(probes::read_openapi)               // GET    /openapi.json
+        .service(docs::read_docs)                    // GET    /docs
+        .service(docs::docs_start)                   // GET    /docs/start.js
+        .service(docs::docs_style)                   // GET    /docs/swagger-ui.css
+        .service(docs::docs_bundle);                 // GET    /docs/swagger-ui-bundle.js
+}
+
+fn ops_routes(config: &mut ServiceConfig) {
+    config.service(probes::metrics).service(probes::is_alive).service(probes::is_ready);
+}
+
+/// What an App of one worker is built with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Its state.
+    pub state: Rc<AppState>,
+    /// What its requests are observed with.
+    pub observer: Rc<Observer>,
+    /// The tasks of the worker, which a drain waits for.
+    pub tasks: TaskTracker,
+}
+
+/// An App of ours.
+macro_rules! app {
+    () => {
+        App<impl ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<BoxBody>,
+            Error = Error,
+            InitError = (),
+        > + use<>>
+    };
+}
+
+/// The App of the public listener.
+pub fn public(parts: &Parts) -> app!() {
+    let (observer, tasks) = (Rc::clone(&parts.observer), parts.tasks.clone());
+    let (app, _) = App::new().into_utoipa_app().configure(public_routes).split_for_parts();
+    app.app_data::<State>(web::ThinData(Rc::clone(&parts.state)))
+        .app_data(web::ThinData(OpenApiJson(json())))
+        .app_data(table())
+        .default_service(web::to(no_route))
+        .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
+        .wrap(from_fn(move |req, next| detach(tasks.clone(), req, next)))
+}
+
+/// The App of the operators' listener.
+pub fn ops(parts: &Parts) -> app!() {
+    let observer = Rc::clone(&parts.observer);
+    let (app, _) = App::new().into_utoipa_app().configure(ops_routes).split_for_parts();
+    app.app_data::<State>(web::ThinData(Rc::clone(&parts.state)))
+        .app_data(table())
+        .default_service(web::to(no_route))
+        .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
+}
+
+/// The App of the plain HTTP port.
+pub fn redirect(observer: &Rc<Observer>, port: HttpsPort) -> app!() {
+    let observer = Rc::clone(observer);
+    App::new()
+        .app_data(web::ThinData(port))
+        .default_service(web::to(redirect::redirect))
+        .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
+}
+
+/// No path, or one that has other methods.
+async fn no_route(req: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let table = table();
+    match table.allow(table.label(&req)) {
+        "" => Err(ApiError::NotFound),
+        allow => Err(ApiError::MethodNotAllowed(allow.to_owned())),
+    }
+}
+
+/// The document of the public routes, as it was collected.
+fn collected() -> OpenApi {
+    let app = App::new().into_utoipa_app().openapi(description());
+    app.configure(public_routes).split_for_parts().1
+}
+
+/// The labels of all routes.
+#[must_use]
+pub fn table() -> &'static RouteTable {
+    static TABLE: OnceLock<RouteTable> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut routes = collected();
+        routes.merge(App::new().into_utoipa_app().configure(ops_routes).split_for_parts().1);
+        RouteTable::new(&mut routes)
+    })
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn document() -> OpenApi {
+    finish(collected())
+}
+
+/// The document as it is served and committed, made once.
+#[must_use]
+pub fn json() -> Bytes {
+    static JSON: OnceLock<Bytes> = OnceLock::new();
+    // It has no key that is not a text and no number that JSON lacks, which is all that could fail.
+    let make = || {
+        serde_json::to_vec_pretty(&document()).map(|json| [json, b"\n".to_vec()].concat().into()).unwrap_or_default()
+    };
+    JSON.get_or_init(make).clone()
+}
+
+/// The metrics of a process that serves these routes. A rate sees the first failure only of a series
+/// that was there before it, so those of the tenants' API are there from the start.
+#[must_use]
+pub fn metrics() -> Metrics {
+    let table = table();
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), env!("ODOMETER_GIT_REVISION"), table.patterns);
+    for (path, mut item) in document().paths.paths {
+        let label = table.patterns.iter().position(|pattern| *pattern == path).unwrap_or_default();
+        for (method, operation) in operations(&mut item) {
+            if operation.tags.iter().flatten().any(|tag| tag == "service") {
+                continue;
+            }
+            let method = serde_json::to_value(&method).unwrap_or_default();
+            let method = method.as_str().unwrap_or_default().to_ascii_uppercase();
+            let success = operation.responses.responses.keys().filter_map(|status| status.parse().ok());
+            let codes: Vec<u16> = success.filter(|status| *status < 300).chain([500, 503, 507]).collect();
+            metrics.expect_http(label, method_index(&method), &codes);
+        }
+    }
+    metrics
+}

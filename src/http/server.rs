@@ -1,0 +1,228 @@
+//! Listeners and workers.
+//!
+//! ```text
+//! acceptor (main thread) ── the worker with the fewest connections ──► worker threads, each with a
+//!                           runtime, an App and a handle to the store of its own
+//! ```
+//! Job: accept connections and dispatch them, run the workers, drain them. Invariant: one worker
+//! serves a connection from begin to end. Must never: wait for a slow peer at the cost of another.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+pub use super::connection::{Endpoint, Protocol};
+pub use super::connection_limit::{ConnectionLimiter, ConnectionLimits, ConnectionPermit};
+use super::middleware::access_log::{AccessLogSampler, Listener, Observer};
+use super::redirect::HttpsPort;
+use super::routes::{self, Parts};
+use super::state::{AppState, Shared};
+use super::{bridge, connection};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// How long the acceptor waits after accept failed, as it does when there are no more descriptors
+/// (EMFILE).
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+type AcceptedConnection = (std::net::TcpStream, SocketAddr, ConnectionPermit);
+
+/// What the Apps of all listeners are made of.
+#[derive(Clone)]
+pub struct ServerParts {
+    /// The store; each worker takes its own handle.
+    pub store: Arc<dyn Store>,
+    /// What the workers share.
+    pub shared: Arc<Shared>,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Which requests are logged.
+    pub sampler: Arc<AccessLogSampler>,
+}
+
+impl ServerParts {
+    fn observer(&self, listener: Listener) -> Rc<Observer> {
+        Rc::new(Observer {
+            metrics: self.metrics.clone(),
+            routes: routes::table(),
+            listener,
+            trusted_proxies: Arc::clone(&self.trusted_proxies),
+            sampler: Arc::clone(&self.sampler),
+        })
+    }
+
+    async fn public(&self, tasks: TaskTracker) -> Endpoint {
+        let state = Rc::new(AppState { store: self.store.for_worker(), shared: Arc::clone(&self.shared) });
+        let observer = self.observer(Listener::Public);
+        let app = bridge::start(routes::public(&Parts { state, observer: Rc::clone(&observer), tasks })).await;
+        Endpoint { app, observer }
+    }
+
+    /// The operators' endpoint, on the calling thread.
+    pub async fn ops(&self) -> Endpoint {
+        let state = Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
+        let (observer, tasks) = (self.observer(Listener::Ops), TaskTracker::new());
+        let app = bridge::start(routes::ops(&Parts { state, observer: Rc::clone(&observer), tasks })).await;
+        Endpoint { app, observer }
+    }
+
+    /// The endpoint that redirects to HTTPS at this port, on the calling thread.
+    pub async fn redirect(&self, https_port: u16) -> Endpoint {
+        let observer = self.observer(Listener::Redirect);
+        let app = bridge::start(routes::redirect(&observer, HttpsPort(https_port))).await;
+        Endpoint { app, observer }
+    }
+}
+
+/// How the workers serve.
+#[derive(Clone)]
+pub struct WorkerParts {
+    /// What their Apps are made of.
+    pub server: ServerParts,
+    /// TLS.
+    pub tls: TlsAcceptor,
+    /// Turns true when connections are to end.
+    pub drain: watch::Receiver<bool>,
+    /// How long they may take to.
+    pub drain_timeout: Duration,
+}
+
+/// A worker thread, as the acceptor sees it.
+#[derive(Debug)]
+struct Worker {
+    accepted: mpsc::UnboundedSender<AcceptedConnection>,
+    connections: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+/// The worker threads.
+#[derive(Debug)]
+pub struct Workers {
+    workers: Vec<Worker>,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn start(count: usize, parts: &WorkerParts) -> io::Result<Self> {
+        let mut workers = Vec::with_capacity(count);
+        for number in 0..count {
+            let (accepted, inbox) = mpsc::unbounded_channel();
+            let connections = Arc::new(AtomicUsize::new(0));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (parts, counted) = (parts.clone(), Arc::clone(&connections));
+            let thread = thread::Builder::new().name(format!("odometer-worker-{number}")).spawn(move || {
+                LocalSet::new().block_on(&runtime, run_worker(inbox, parts, counted));
+            })?;
+            workers.push(Worker { accepted, connections, thread });
+        }
+        Ok(Self { workers })
+    }
+
+    fn dispatch(&self, connection: AcceptedConnection) {
+        let idlest = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
+        if let Some(worker) = idlest {
+            worker.connections.fetch_add(1, Ordering::Relaxed);
+            // A worker that is gone drops the connection, which closes it.
+            let _ = worker.accepted.send(connection);
+        }
+    }
+
+    /// Waits until every connection has ended; they were told by `drain`, and have its timeout.
+    pub fn join(self) {
+        // All of them first lose their senders, so that their time-outs run side by side.
+        let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn run_worker(
+    mut inbox: mpsc::UnboundedReceiver<AcceptedConnection>,
+    parts: WorkerParts,
+    counted: Arc<AtomicUsize>,
+) {
+    // Connections, and the requests that outlive theirs.
+    let tasks = TaskTracker::new();
+    let endpoint = parts.server.public(tasks.clone()).await;
+    let protocol = Protocol::Tls(parts.tls.clone(), endpoint);
+    while let Some((stream, peer, permit)) = inbox.recv().await {
+        let (protocol, drain) = (protocol.clone(), parts.drain.clone());
+        let counted = Arc::clone(&counted);
+        tasks.spawn_local(async move {
+            if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+                connection::serve(stream, peer, protocol, drain).await;
+            }
+            counted.fetch_sub(1, Ordering::Relaxed);
+            drop(permit);
+        });
+    }
+    tasks.close();
+    let _ = tokio::time::timeout(parts.drain_timeout, tasks.wait()).await;
+}
+
+/// Where accepted connections go.
+pub enum ConnectionTarget {
+    /// To the workers.
+    Workers(Arc<Workers>),
+    /// Served on the accepting thread, which has little else to do.
+    Inline(Protocol, watch::Receiver<bool>),
+}
+
+/// Binds a listener.
+///
+/// # Errors
+/// Any error of the system, a port in use among them.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Accepts connections until the task is aborted.
+pub async fn accept(listener: tokio::net::TcpListener, limiter: Arc<ConnectionLimiter>, target: ConnectionTarget) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(event.action = "accept-failed", error.message = %error, "no connection could be accepted");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        // Over the limit: dropping the stream closes it.
+        let Some(permit) = limiter.try_acquire(peer.ip()) else { continue };
+        match &target {
+            ConnectionTarget::Workers(workers) => {
+                if let Ok(stream) = stream.into_std() {
+                    workers.dispatch((stream, peer, permit));
+                }
+            }
+            ConnectionTarget::Inline(protocol, drain) => {
+                let (protocol, drain) = (protocol.clone(), drain.clone());
+                spawn_local(async move {
+                    connection::serve(stream, peer, protocol, drain).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+}
