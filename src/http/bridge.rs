@@ -19,17 +19,15 @@ use actix_http::{Payload, Request};
 use actix_service::IntoServiceFactory;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, Service, ServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::http::header as actix_header;
 use actix_web::http::{Method, Version};
 use actix_web::{App, Error, HttpMessage};
 use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, USER_AGENT,
-};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 
 use super::error::ApiError;
+use super::header_names::{to_actix, to_hyper};
 use super::middleware::access_log::Rejected;
 use super::target;
 
@@ -99,9 +97,8 @@ fn convert_head(parts: &hyper::http::request::Parts, peer: Option<SocketAddr>, r
         if is_read_by_nobody(name) {
             continue;
         }
-        let name = actix_header::HeaderName::from_bytes(name.as_str().as_bytes());
-        let value = actix_header::HeaderValue::from_bytes(value.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, value) {
+        let value = actix_web::http::header::HeaderValue::from_bytes(value.as_bytes());
+        if let (Some(name), Ok(value)) = (to_actix(name), value) {
             head.headers.append(name, value);
         }
     }
@@ -110,7 +107,7 @@ fn convert_head(parts: &hyper::http::request::Parts, peer: Option<SocketAddr>, r
 /// Headers that most clients send and no handler, extractor or middleware reads. Only what is copied
 /// depends on this list: a header that somebody comes to read is to be taken off it.
 fn is_read_by_nobody(name: &HeaderName) -> bool {
-    [USER_AGENT, ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONNECTION].contains(name)
+    matches!(name.as_str(), "user-agent" | "accept" | "accept-encoding" | "accept-language" | "connection")
 }
 
 /// hyper's response from actix-web's; to a HEAD it has no body.
@@ -121,8 +118,7 @@ pub(super) fn convert_response(response: actix_web::HttpResponse, is_head: bool)
     let headers = response.headers_mut();
     headers.reserve(head.headers().len() + 2);
     for (name, value) in head.headers() {
-        let name = HeaderName::from_bytes(name.as_str().as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+        if let (Some(name), Some(value)) = (to_hyper(name), convert_value(value.as_bytes())) {
             headers.append(name, value);
         }
     }
@@ -133,6 +129,20 @@ pub(super) fn convert_response(response: actix_web::HttpResponse, is_head: bool)
         *response.body_mut() = ResponseBody::Whole(None);
     }
     response
+}
+
+/// A value for hyper. Those that most responses have are not copied.
+fn convert_value(value: &[u8]) -> Option<HeaderValue> {
+    // Constants, since from_static looks at each character where it runs.
+    const JSON_API: HeaderValue = HeaderValue::from_static("application/vnd.api+json");
+    const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+    const A_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
+    match value {
+        b"application/vnd.api+json" => Some(JSON_API),
+        b"no-store" => Some(NO_STORE),
+        b"max-age=31536000" => Some(A_YEAR),
+        other => HeaderValue::from_bytes(other).ok(),
+    }
 }
 
 /// A request's body, lent to the App for as long as it runs.

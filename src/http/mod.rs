@@ -1,7 +1,7 @@
 //! The HTTP server: connections are hyper's, the application on them is actix-web's.
 //!
 //! ```text
-//! server.rs listeners, workers     connection.rs one connection      bridge.rs  hyper's request → the App → hyper's response
+//! server.rs listeners, workers     connection.rs one connection      bridge.rs, header_names.rs  hyper's request → the App → hyper's response
 //! tls.rs  connection_limit.rs      deadlines.rs  idle.rs timeouts    rlimit.rs  open files
 //!                                          │
 //! routes.rs  the Apps: public, redirect, operators', admin socket    openapi/  the document, finished
@@ -22,6 +22,7 @@ mod deadlines;
 pub mod error;
 pub mod extract;
 mod handlers;
+mod header_names;
 mod idle;
 pub mod jsonapi;
 pub mod middleware;

@@ -15,14 +15,14 @@ use actix_web::{App, Error, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 use utoipa::openapi::OpenApi;
+use utoipa_actix_web::AppExt;
 use utoipa_actix_web::service_config::ServiceConfig;
-use utoipa_actix_web::{AppExt, scope};
 
 use super::error::ApiError;
 use super::handlers::probes::OpenApiJson;
 use super::handlers::{api_keys, counters, docs, integer, probes, tenants};
 use super::middleware::access_log::{Observer, observe};
-use super::middleware::detach::detach;
+use super::middleware::detach::observe_or_detach;
 use super::openapi::{description, finish, operations};
 use super::redirect::{self, HttpsPort};
 use super::route_table::RouteTable;
@@ -32,23 +32,22 @@ use crate::telemetry::{Metrics, method_index};
 #[rustfmt::skip]
 fn public_routes(config: &mut ServiceConfig) {
     config
-        .service(scope::scope("/api/v1")
-            .service(integer::increment_integer)     // PUT    /api/v1/integer/increment          increment
-            .service(integer::read_integer)          // GET    /api/v1/integer                    read
-            .service(integer::set_integer)           // PUT    /api/v1/integer                    manage
-            .service(counters::increment_counter)    // POST   /api/v1/counters/{name}/increment  increment
-            .service(counters::read_counter)         // GET    /api/v1/counters/{name}            read
-            .service(counters::set_counter)          // PUT    /api/v1/counters/{name}            manage
-            .service(counters::delete_counter)       // DELETE /api/v1/counters/{name}            manage
-            .service(counters::list_counters)        // GET    /api/v1/counters                   read
-            .service(counters::create_counter)       // POST   /api/v1/counters                   manage
-            .service(api_keys::list_keys)            // GET    /api/v1/keys                       manage or password
-            .service(api_keys::create_key)           // POST   /api/v1/keys                       manage or password
-            .service(api_keys::revoke_key)           // DELETE /api/v1/keys/{id}                  manage or password
-            .service(tenants::register_tenant)       // POST   /api/v1/tenants                    anybody
-            .service(tenants::read_tenant)           // GET    /api/v1/tenant                     any credential
-            .service(tenants::change_password)       // PUT    /api/v1/tenant/password            password
-            .service(tenants::delete_tenant))        // DELETE /api/v1/tenant                     password
+        .service(integer::increment_integer)         // PUT    /api/v1/integer/increment          increment
+        .service(integer::read_integer)              // GET    /api/v1/integer                    read
+        .service(integer::set_integer)               // PUT    /api/v1/integer                    manage
+        .service(counters::increment_counter)        // POST   /api/v1/counters/{name}/increment  increment
+        .service(counters::read_counter)             // GET    /api/v1/counters/{name}            read
+        .service(counters::set_counter)              // PUT    /api/v1/counters/{name}            manage
+        .service(counters::delete_counter)           // DELETE /api/v1/counters/{name}            manage
+        .service(counters::list_counters)            // GET    /api/v1/counters                   read
+        .service(counters::create_counter)           // POST   /api/v1/counters                   manage
+        .service(api_keys::list_keys)                // GET    /api/v1/keys                       manage or password
+        .service(api_keys::create_key)               // POST   /api/v1/keys                       manage or password
+        .service(api_keys::revoke_key)               // DELETE /api/v1/keys/{id}                  manage or password
+        .service(tenants::register_tenant)           // POST   /api/v1/tenants                    anybody
+        .service(tenants::read_tenant)               // GET    /api/v1/tenant                     any credential
+        .service(tenants::change_password)           // PUT    /api/v1/tenant/password            password
+        .service(tenants::delete_tenant)             // DELETE /api/v1/tenant                     password
         .service(tenants::register_user)             // POST   /users/create                      anybody
         .service(probes::is_alive)                   // GET    /livez
         .service(probes::is_ready)                   // GET    /readyz
@@ -95,8 +94,7 @@ pub fn public(parts: &Parts) -> app!() {
         .app_data(web::ThinData(OpenApiJson(json())))
         .app_data(table())
         .default_service(web::to(no_route))
-        .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
-        .wrap(from_fn(move |req, next| detach(tasks.clone(), req, next)))
+        .wrap(from_fn(move |req, next| observe_or_detach(Rc::clone(&observer), &tasks, req, next)))
 }
 
 /// The App of the operators' listener.

@@ -65,7 +65,7 @@ pub(crate) struct CreateKeyParams {
         Refused<(From<ManageOrPassword>, Parameters, InvalidParameter, InvalidValue, Asking)>,
     )
 )]
-#[get("/keys")]
+#[get("/api/v1/keys")]
 pub(crate) async fn list_keys(
     state: State,
     asked: InOrder<(Caller<ManageOrPassword>, QueryParams<PageParams>)>,
@@ -100,7 +100,7 @@ pub(crate) async fn list_keys(
         Refused<(From<ManageOrPassword>, Parameters, Body, InvalidParameter, InvalidValue, Quota, Changing)>,
     )
 )]
-#[post("/keys")]
+#[post("/api/v1/keys")]
 pub(crate) async fn create_key(
     state: State,
     req: HttpRequest,
@@ -151,7 +151,7 @@ fn expiry(params: &CreateKeyParams, now: u64) -> Result<Option<u64>, ApiError> {
         Refused<(From<ManageOrPassword>, Parameters, Body, NamedKey, Changing)>,
     )
 )]
-#[delete("/keys/{id}")]
+#[delete("/api/v1/keys/{id}")]
 pub(crate) async fn revoke_key(
     state: State,
     req: HttpRequest,

@@ -97,7 +97,7 @@ pub(crate) struct IncrementCounterParams {
         Refused<(From<Read>, Parameters, InvalidParameter, InvalidValue, Asking)>,
     )
 )]
-#[get("/counters")]
+#[get("/api/v1/counters")]
 pub(crate) async fn list_counters(
     state: State,
     asked: InOrder<(Caller<Read>, QueryParams<PageParams>)>,
@@ -137,7 +137,7 @@ pub(crate) async fn list_counters(
                  Quota, Changing, Idempotent)>,
     )
 )]
-#[post("/counters")]
+#[post("/api/v1/counters")]
 pub(crate) async fn create_counter(
     state: State,
     asked: InOrder<(Caller<Manage>, IdempotencyKey, Params<CreateCounterParams>)>,
@@ -184,7 +184,7 @@ fn shape(params: &CreateCounterParams) -> Result<Shape, ApiError> {
         Refused<(From<Read>, Parameters, NamedCounter, Asking)>,
     )
 )]
-#[get("/counters/{name}")]
+#[get("/api/v1/counters/{name}")]
 pub(crate) async fn read_counter(
     state: State,
     asked: InOrder<(Caller<Read>, PathParam<CounterName>, QueryParams<NoParams>)>,
@@ -211,7 +211,7 @@ pub(crate) async fn read_counter(
                  Changing, Idempotent, Conditional)>,
     )
 )]
-#[put("/counters/{name}")]
+#[put("/api/v1/counters/{name}")]
 pub(crate) async fn set_counter(
     state: State,
     asked: InOrder<(Caller<Manage>, PathParam<CounterName>, IdempotentIfMatch, Params<SetCounterParams>)>,
@@ -234,7 +234,7 @@ pub(crate) async fn set_counter(
         Refused<(From<Manage>, Parameters, Body, NamedCounter, IsDefault, Changing, Conditional)>,
     )
 )]
-#[delete("/counters/{name}")]
+#[delete("/api/v1/counters/{name}")]
 pub(crate) async fn delete_counter(
     state: State,
     asked: InOrder<(Caller<Manage>, PathParam<CounterName>, IfMatch, Params<NoParams>)>,
@@ -258,7 +258,7 @@ pub(crate) async fn delete_counter(
         Refused<(From<Increment>, Parameters, Body, InvalidValue, Exhausted, NamedCounter, Changing, Idempotent)>,
     )
 )]
-#[post("/counters/{name}/increment")]
+#[post("/api/v1/counters/{name}/increment")]
 pub(crate) async fn increment_counter(
     state: State,
     asked: InOrder<(Caller<Increment>, PathParam<CounterName>, IdempotencyKey, Params<IncrementCounterParams>)>,

@@ -53,7 +53,7 @@ fn reply(tenant: TenantId, value: Value) -> Reply<Integer> {
         Refused<(From<Read>, Asking)>,
     )
 )]
-#[get("/integer")]
+#[get("/api/v1/integer")]
 pub(crate) async fn read_integer(state: State, asked: InOrder<(Caller<Read>,)>) -> Result<impl Responder, ApiError> {
     let InOrder((caller,)) = asked;
     let found = state.store.current(caller.tenant(), &CounterName::default_counter()).await?;
@@ -74,7 +74,7 @@ pub(crate) async fn read_integer(state: State, asked: InOrder<(Caller<Read>,)>) 
         Refused<(From<Manage>, Body, InvalidValue, OutOfRange, Changing, Idempotent, Conditional)>,
     )
 )]
-#[put("/integer")]
+#[put("/api/v1/integer")]
 pub(crate) async fn set_integer(
     state: State,
     asked: InOrder<(Caller<Manage>, IdempotentIfMatch, Params<SetIntegerParams>)>,
@@ -101,7 +101,7 @@ pub(crate) async fn set_integer(
         Refused<(From<Increment>, Body, InvalidValue, Exhausted, Changing, Idempotent)>,
     )
 )]
-#[put("/integer/increment")]
+#[put("/api/v1/integer/increment")]
 pub(crate) async fn increment_integer(
     state: State,
     asked: InOrder<(Caller<Increment>, IdempotencyKey, Params<IncrementIntegerParams>)>,

@@ -110,7 +110,7 @@ pub(crate) async fn register_user(
         Refused<(Limited, Parameters, Body, InvalidCredentials, UsernameTaken, Changing)>,
     )
 )]
-#[post("/tenants")]
+#[post("/api/v1/tenants")]
 pub(crate) async fn register_tenant(
     state: State,
     req: HttpRequest,
@@ -169,7 +169,7 @@ async fn hash(state: &State, parameter: &'static str, password: &str) -> Result<
         Refused<(From<AnyCredential>, Parameters, Asking)>,
     )
 )]
-#[get("/tenant")]
+#[get("/api/v1/tenant")]
 pub(crate) async fn read_tenant(
     state: State,
     asked: InOrder<(Caller<AnyCredential>, QueryParams<NoParams>)>,
@@ -200,7 +200,7 @@ pub(crate) async fn read_tenant(
     ),
     extensions(("x-curl" = json!("-u bob:correct-horse-battery")))
 )]
-#[put("/tenant/password")]
+#[put("/api/v1/tenant/password")]
 pub(crate) async fn change_password(
     state: State,
     req: HttpRequest,
@@ -224,7 +224,7 @@ pub(crate) async fn change_password(
     ),
     extensions(("x-curl" = json!("-u bob:staple-battery-horse")))
 )]
-#[delete("/tenant")]
+#[delete("/api/v1/tenant")]
 pub(crate) async fn delete_tenant(
     state: State,
     req: HttpRequest,

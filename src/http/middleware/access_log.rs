@@ -30,7 +30,7 @@ use super::request_id::{TraceContext, new_request_id, request_id};
 use crate::http::context::{AuditEvent, RequestContext, RequestOutcome, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::jsonapi;
-use crate::http::route_table::RouteTable;
+use crate::http::route_table::{RouteTable, UNMATCHED};
 use crate::telemetry::{AUTH_FAILURE_REASONS, METHODS, Metrics, Seldom, auth_failure_index, method_index};
 
 /// As nginx says it: the client closed the connection before there was a response. Nobody is sent
@@ -136,7 +136,9 @@ pub async fn observe(
     match answered {
         Ok(Ok(response)) => {
             let (req, response) = response.into_parts();
-            context.route.set(observer.routes.label(&req));
+            if context.route.get() == UNMATCHED {
+                context.route.set(observer.routes.label(&req));
+            }
             Ok(ServiceResponse::new(req, in_flight.finish(response)))
         }
         Ok(Err(error)) => Err(respond_with(in_flight.finish(HttpResponse::from_error(error)))),

@@ -13,10 +13,13 @@ pub const MAX_HEADERS: usize = 128;
 /// The most bytes that they may have.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const A_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
 /// Adds them.
 pub(super) fn add_common_headers(headers: &mut HeaderMap, id: &str, trace: Option<&TraceContext>, is_https: bool) {
     if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CACHE_CONTROL, NO_STORE);
     }
     if let Ok(value) = HeaderValue::from_str(id) {
         headers.insert(X_REQUEST_ID, value);
@@ -25,7 +28,7 @@ pub(super) fn add_common_headers(headers: &mut HeaderMap, id: &str, trace: Optio
         headers.insert(TRACEPARENT, value);
     }
     if is_https {
-        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+        headers.insert(STRICT_TRANSPORT_SECURITY, A_YEAR);
     }
 }
 

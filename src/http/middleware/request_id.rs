@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use data_encoding::HEXLOWER;
+
 use crate::auth::key::PREFIX;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,7 +27,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
 
 /// An id for a request that has none of its own.
 pub fn new_request_id() -> String {
-    format!("{:032x}", next_id())
+    HEXLOWER.encode(&next_id().to_be_bytes())
 }
 
 /// A number that no other call in any process returns: 64 random bits of the process, then a count.
