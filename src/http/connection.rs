@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{HOST, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Version};
@@ -97,14 +97,19 @@ async fn http1<S>(stream: S, endpoint: Endpoint, peer: SocketAddr, mut drain: wa
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let state = Arc::new(deadlines::Shared::default());
+    let state = Arc::new(deadlines::ConnectionState::default());
     let Endpoint { app, observer } = endpoint;
     let service = service_fn(|request| {
         state.busy.store(true, Ordering::Relaxed);
         let rejection = reject_http1(&request, &state).or_else(|| reject_head(&request));
+        // Where the next request of such a peer begins can not be known (RFC 9112, 6.1).
+        let is_last = matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH)));
         let (app, state) = (Rc::clone(&app), Arc::clone(&state));
         async move {
-            let response = bridge::respond(&app, Some(peer), request, rejection).await;
+            let mut response = bridge::respond(&app, Some(peer), request, rejection).await;
+            if is_last {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             state.busy.store(false, Ordering::Relaxed);
             state.answered.store(true, Ordering::Relaxed);
             Ok::<_, Infallible>(response)
@@ -175,11 +180,13 @@ where
     let _ = timeout(rest, connection).await;
 }
 
+const AMBIGUOUS_LENGTH: &str = "the request has both Transfer-Encoding and Content-Length; send one of them";
+
 /// What is wrong with a head that the library took, in HTTP/1.1's own rules.
-fn reject_http1(request: &Request<Incoming>, shared: &deadlines::Shared) -> Option<ApiError> {
+fn reject_http1(request: &Request<Incoming>, shared: &deadlines::ConnectionState) -> Option<ApiError> {
     let headers = request.headers();
     let problem = if headers.contains_key(TRANSFER_ENCODING) && shared.has_ambiguous_length() {
-        "the request has both Transfer-Encoding and Content-Length; send one of them"
+        AMBIGUOUS_LENGTH
     } else if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
         "a request has one Host header; this one has none or several"
     } else {

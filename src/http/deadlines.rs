@@ -3,17 +3,19 @@
 //! Job: cut peers that are slow in sending a head or in taking an answer, keep idle connections for a while, notice a request that announces its
 //! length twice, and put our error document in place of the library's empty answer to a head that it can not parse.
 //! Invariant: while a request is being answered, reading has no deadline here; its body has one of its own.
-//! Must never: look into a body, or change an answer that a handler made (those are never empty).
+//! Must never: keep what was read, or change an answer that a handler made (those are never empty).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::head_scan::HeadScan;
 
 /// How long a connection may be idle between two requests.
 pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -23,35 +25,25 @@ pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(8);
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a peer may go on sending after the last answer.
 pub(super) const LINGERING_CLOSE: Duration = Duration::from_secs(1);
-/// More than the largest head.
-const RECENT_BYTES: usize = 96 * 1024;
 const FAR_FUTURE: Duration = Duration::from_secs(86_400);
 
 /// What the stream and the service of one connection tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct ConnectionState {
     /// A request is being answered.
     pub(super) busy: AtomicBool,
     /// A request was answered since the last look.
     pub(super) answered: AtomicBool,
-    /// The bytes that were read last, so that a head can be looked at as it was sent.
-    recent: Mutex<Vec<u8>>,
+    /// A head announced its body's length in both ways.
+    ambiguous_length: AtomicBool,
 }
 
-impl Shared {
-    /// Whether a head among the bytes read last announces its body's length in both ways. HTTP's library hides that: it reads the chunks, ignores the
-    /// length and closes the connection, so nothing could be smuggled; but a sender that says two things is to be told.
+impl ConnectionState {
+    /// Whether a head on this connection announced its body's length in both ways. HTTP's library
+    /// hides that: it reads the chunks and ignores the length, so nothing could be smuggled; but a
+    /// sender that says two things is to be told.
     pub(super) fn has_ambiguous_length(&self) -> bool {
-        has_ambiguous_length(&self.recent.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn remember(&self, bytes: &[u8]) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() + bytes.len() > RECENT_BYTES {
-            let rest = recent.len().saturating_sub(RECENT_BYTES / 2);
-            recent.drain(..rest);
-        }
-        recent.extend_from_slice(bytes);
+        self.ambiguous_length.load(Ordering::Relaxed)
     }
 }
 
@@ -68,7 +60,8 @@ pub(super) type Substitute = Box<dyn Fn(u16) -> Vec<u8>>;
 /// See the module's text.
 pub(super) struct DeadlineStream<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionState>,
+    scan: HeadScan,
     phase: Phase,
     read_deadline: Instant,
     write_deadline: Option<Instant>,
@@ -81,11 +74,12 @@ pub(super) struct DeadlineStream<S> {
 
 impl<S> DeadlineStream<S> {
     /// Guards `inner`; `malformed` makes the whole answer to an unreadable head, from its status.
-    pub(super) fn new(inner: S, shared: Arc<Shared>, malformed: Substitute) -> Self {
+    pub(super) fn new(inner: S, shared: Arc<ConnectionState>, malformed: Substitute) -> Self {
         let now = Instant::now();
         Self {
             inner,
             shared,
+            scan: HeadScan::default(),
             phase: Phase::Idle,
             read_deadline: now + HEADER_TIMEOUT,
             write_deadline: None,
@@ -135,8 +129,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
             self.read_deadline = Instant::now() + KEEP_ALIVE_TIMEOUT;
         }
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.shared.remember(&buffer.filled()[before..]);
+        if self.scan.take(&buffer.filled()[before..]) {
+            self.shared.ambiguous_length.store(true, Ordering::Relaxed);
         }
         if self.shared.busy.load(Ordering::Relaxed) {
             self.phase = Phase::Busy;
@@ -163,19 +157,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // An answer of the library's own has no body, so it is the whole of its part.
         if self.substitute.is_none()
-            && let Some(status) = empty_client_error(bytes)
+            && let Some(status) = parts.first().and_then(|head| empty_client_error(head))
         {
             self.substitute = Some(((self.malformed)(status), 0));
         }
         let this = &mut *self;
         let written = match &mut this.substitute {
-            None => Pin::new(&mut this.inner).poll_write(context, bytes),
+            None => Pin::new(&mut this.inner).poll_write_vectored(context, parts),
             Some((answer, sent)) => loop {
                 if *sent == answer.len() {
                     this.substitute = None;
-                    break Poll::Ready(Ok(bytes.len()));
+                    break Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
                 }
                 match Pin::new(&mut this.inner).poll_write(context, &answer[*sent..]) {
                     Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -190,6 +193,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
         }
         self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE_TIMEOUT);
         if self.deadline_elapsed(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+    }
+
+    /// True, since HTTP's library keeps a copy of every answer's body otherwise, and for ever the
+    /// memory that the largest one took.
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -236,35 +245,9 @@ fn empty_client_error(bytes: &[u8]) -> Option<u16> {
     is_empty.then(|| std::str::from_utf8(status).ok()?.parse::<u16>().ok()).flatten().map(|rest| 400 + rest)
 }
 
-fn has_ambiguous_length(bytes: &[u8]) -> bool {
-    let mut heads = Vec::new();
-    let mut start = 0;
-    for end in bytes.windows(4).enumerate().filter(|(_, window)| *window == b"\r\n\r\n").map(|(at, _)| at) {
-        heads.push(&bytes[start..end]);
-        start = end;
-    }
-    heads.iter().any(|head| has_header(head, b"transfer-encoding") && has_header(head, b"content-length"))
-}
-
-fn has_header(head: &[u8], name: &[u8]) -> bool {
-    head.windows(name.len() + 2).any(|window| {
-        window[0] == b'\n' && window[1..=name.len()].eq_ignore_ascii_case(name) && window[name.len() + 1] == b':'
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn two_lengths_are_seen_in_the_head_only() {
-        let head = b"PUT / HTTP/1.1\r\nContent-length: 4\r\nTRANSFER-ENCODING: chunked\r\n\r\n";
-        assert!(has_ambiguous_length(head));
-        let after_another = [&b"PUT / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"[..], head].concat();
-        assert!(has_ambiguous_length(&after_another));
-        assert!(!has_ambiguous_length(b"PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\ncontent-length: 4"));
-        assert!(!has_ambiguous_length(b"PUT / HTTP/1.1\r\ncontent-length: 40\r\n\r\n\ntransfer-encoding: x"));
-    }
 
     #[test]
     fn only_the_librarys_own_answers_are_replaced() {

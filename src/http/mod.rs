@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! server.rs listeners, workers     connection.rs one connection      bridge.rs, header_names.rs  hyper's request → the App → hyper's response
-//! tls.rs  connection_limit.rs      deadlines.rs  idle.rs timeouts    rlimit.rs  open files
+//! tls.rs  connection_limit.rs      deadlines.rs head_scan.rs idle.rs    rlimit.rs  open files
 //!                                          │
 //! routes.rs  the Apps: public, redirect, operators', admin socket    openapi/  the document, finished
 //! middleware/ access log, request id, client address, headers        handlers/ one function a route
@@ -22,6 +22,7 @@ mod deadlines;
 pub mod error;
 pub mod extract;
 mod handlers;
+mod head_scan;
 mod header_names;
 mod idle;
 pub mod jsonapi;

@@ -160,6 +160,24 @@ fn two_announced_lengths_are_refused_in_either_order() {
     api.stop();
 }
 
+/// Where the next request of such a peer begins can not be known, so it is not looked for.
+#[test]
+fn a_peer_that_announced_two_lengths_is_left() {
+    let api = Api::start();
+    let tenant = api.register("left");
+    let open = increment(&tenant).replacen("Connection: close\r\n", "", 1);
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let reply = send(&api, format!("{open}Content-Length: 5\r\n{chunked}{open}\r\n").as_bytes());
+    assert!(reply.closed);
+    assert_refusal(&answer_of(&reply, "two lengths"), 400, "malformed_request", "two lengths");
+    assert_eq!(answers_of(&reply).len(), 1, "{}", reply.text());
+    assert_eq!(api.read(&tenant), 1);
+    // One that says one thing is served on.
+    let reply = send(&api, format!("{open}{chunked}{}\r\n", increment(&tenant)).as_bytes());
+    assert_eq!(answers_of(&reply).iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200]);
+    api.stop();
+}
+
 /// As above, but the head does not come alone in one read.
 #[test]
 fn two_announced_lengths_are_refused_however_they_arrive() {
