@@ -93,7 +93,6 @@ fn verify(data_dir: &Path) -> support::command::Ended {
 }
 
 /// Ways to damage a state, by name.
-#[expect(clippy::type_complexity, reason = "a table of names and functions")]
 fn damages() -> [(&'static str, fn(&Path)); 5] {
     [
         ("gone", |sled| fs::remove_dir_all(sled).unwrap()),

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Version};
@@ -27,10 +27,13 @@ use super::deadlines::{self, DeadlineStream};
 use super::error::ApiError;
 use super::idle::IdleTracker;
 use super::middleware::access_log::{HEAD_TOO_LARGE, Observer};
-use super::middleware::headers::{MAX_HEAD_BYTES, MAX_HEADERS, head_too_large};
 
 /// How long a peer may take from connecting to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_HEADERS: usize = 128;
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// An HTTP/1.1 connection whose request had a larger head is closed after its response.
+const MAX_KEPT_HEAD_BYTES: usize = 8 * 1024;
 const MAX_STREAMS: u32 = 256;
 /// The first byte of every TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -102,8 +105,10 @@ where
     let service = service_fn(|request| {
         state.busy.store(true, Ordering::Relaxed);
         let rejection = reject_http1(&request, &state).or_else(|| reject_head(&request));
-        // Where the next request of such a peer begins can not be known (RFC 9112, 6.1).
-        let is_last = matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH)));
+        // Where the next request of such a peer begins can not be known (RFC 9112, 6.1); and a
+        // connection keeps the memory of its largest head for as long as it lasts.
+        let is_last = matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH)))
+            || header_bytes(request.headers()) > MAX_KEPT_HEAD_BYTES;
         let (app, state) = (Rc::clone(&app), Arc::clone(&state));
         async move {
             let mut response = bridge::respond(&app, Some(peer), request, rejection).await;
@@ -197,8 +202,14 @@ fn reject_http1(request: &Request<Incoming>, shared: &deadlines::ConnectionState
 
 /// What is wrong with a head whatever the protocol: its size.
 fn reject_head(request: &Request<Incoming>) -> Option<ApiError> {
-    let sizes = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-    head_too_large(sizes).then_some(ApiError::MalformedRequest(HEAD_TOO_LARGE))
+    let headers = request.headers();
+    let is_too_large = headers.len() > MAX_HEADERS || header_bytes(headers) > MAX_HEAD_BYTES;
+    is_too_large.then_some(ApiError::MalformedRequest(HEAD_TOO_LARGE))
+}
+
+/// How long headers are, with what stands between them in HTTP/1.1.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
 /// Why HTTP's library could not parse a head.

@@ -1,6 +1,6 @@
 //! Every route, on one screen, and the App of each listener.
 //!
-//! Job: [`public`], [`ops`] and [`redirect`] build the App of a listener on one worker; [`document`]
+//! Job: [`public`], [`ops`] and [`redirect()`] build the App of a listener on one worker; [`document`]
 //! is what the routes say of themselves. Invariant: metrics' labels, `Allow` and the OpenAPI
 //! document follow from the routes that are registered here; what a route needs of its caller stands
 //! in its handler's arguments. Must never: look at a request.

@@ -1,6 +1,6 @@
 //! The client's address, behind proxies that are trusted.
 //!
-//! Job: [`client_address`]. Invariant: an address from `X-Forwarded-For` counts only as far as
+//! Job: `client_address`. Invariant: an address from `X-Forwarded-For` counts only as far as
 //! trusted proxies wrote it. Must never: believe a peer that is not trusted.
 
 use std::net::IpAddr;

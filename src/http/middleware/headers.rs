@@ -1,17 +1,12 @@
-//! The headers that every response has, and the limit of those that a request may have.
+//! The headers that every response has.
 //!
-//! Job: [`add_common_headers`], [`head_too_large`]. Invariant: nothing is cached that a handler does
+//! Job: [`add_common_headers`]. Invariant: nothing is cached that a handler does
 //! not allow to be; a request that had a trace is answered with it.
 //! Must never: promise HTTPS over plain HTTP (`Strict-Transport-Security`).
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY};
 
 use super::request_id::{TRACEPARENT, TraceContext, X_REQUEST_ID};
-
-/// The most headers that a request may have.
-pub const MAX_HEADERS: usize = 128;
-/// The most bytes that they may have.
-pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const A_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -30,13 +25,4 @@ pub(super) fn add_common_headers(headers: &mut HeaderMap, id: &str, trace: Optio
     if is_https {
         headers.insert(STRICT_TRANSPORT_SECURITY, A_YEAR);
     }
-}
-
-/// Whether a head of headers with these sizes (name and value) has more or longer ones than is allowed.
-pub fn head_too_large(sizes: impl Iterator<Item = usize>) -> bool {
-    let (mut count, mut bytes) = (0, 0);
-    for size in sizes {
-        (count, bytes) = (count + 1, bytes + size + 4);
-    }
-    count > MAX_HEADERS || bytes > MAX_HEAD_BYTES
 }

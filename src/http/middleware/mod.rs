@@ -12,5 +12,5 @@
 pub mod access_log;
 pub mod client_ip;
 pub mod detach;
-pub mod headers;
+mod headers;
 pub mod request_id;

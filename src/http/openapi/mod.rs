@@ -161,7 +161,7 @@ pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut
 #[must_use]
 pub fn finish(mut document: OpenApi) -> OpenApi {
     let mut components = document.components.take().unwrap_or_default();
-    components.schemas.values_mut().for_each(|schema| simplify_all(schema));
+    components.schemas.values_mut().for_each(simplify_all);
     let mut responses = BTreeMap::new();
     document.paths.paths.retain(|path, item| {
         for (method, operation) in operations(item) {

@@ -199,7 +199,7 @@ fn json_value(schema: &RefOr<Schema>, required: bool) -> RefOr<Schema> {
 /// A whole number as a text: as many digits as are always within the bound; a pattern for the exact
 /// one would say less to a reader.
 fn digits(number: &Object) -> Object {
-    let bound = |number: &Option<utoipa::Number>| number.as_ref().map_or(0, |n| number_u64(n));
+    let bound = |number: &Option<utoipa::Number>| number.as_ref().map_or(0, number_u64);
     let (min, max) = (bound(&number.minimum), bound(&number.maximum));
     let (zero, more) = (if min == 0 { "0|" } else { "" }, max.to_string().len().saturating_sub(2));
     string().pattern(Some(format!("^({zero}[1-9][0-9]{{0,{more}}})$"))).build()
