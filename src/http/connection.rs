@@ -104,11 +104,12 @@ where
     let Endpoint { app, observer } = endpoint;
     let service = service_fn(|request| {
         state.busy.store(true, Ordering::Relaxed);
-        let rejection = reject_http1(&request, &state).or_else(|| reject_head(&request));
+        let head_bytes = header_bytes(request.headers());
+        let rejection = reject_http1(&request, &state).or_else(|| reject_head(&request, head_bytes));
         // Where the next request of such a peer begins can not be known (RFC 9112, 6.1); and a
         // connection keeps the memory of its largest head for as long as it lasts.
-        let is_last = matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH)))
-            || header_bytes(request.headers()) > MAX_KEPT_HEAD_BYTES;
+        let is_last =
+            matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH))) || head_bytes > MAX_KEPT_HEAD_BYTES;
         let (app, state) = (Rc::clone(&app), Arc::clone(&state));
         async move {
             let mut response = bridge::respond(&app, Some(peer), request, rejection).await;
@@ -157,7 +158,7 @@ where
     let activity = IdleTracker::start();
     let service = service_fn(|request| {
         let (app, in_flight) = (Rc::clone(&endpoint.app), activity.begin());
-        let rejection = reject_head(&request);
+        let rejection = reject_head(&request, header_bytes(request.headers()));
         async move {
             let response = bridge::respond(&app, Some(peer), request, rejection).await;
             drop(in_flight);
@@ -201,9 +202,8 @@ fn reject_http1(request: &Request<Incoming>, shared: &deadlines::ConnectionState
 }
 
 /// What is wrong with a head whatever the protocol: its size.
-fn reject_head(request: &Request<Incoming>) -> Option<ApiError> {
-    let headers = request.headers();
-    let is_too_large = headers.len() > MAX_HEADERS || header_bytes(headers) > MAX_HEAD_BYTES;
+fn reject_head(request: &Request<Incoming>, head_bytes: usize) -> Option<ApiError> {
+    let is_too_large = request.headers().len() > MAX_HEADERS || head_bytes > MAX_HEAD_BYTES;
     is_too_large.then_some(ApiError::MalformedRequest(HEAD_TOO_LARGE))
 }
 

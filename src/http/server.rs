@@ -7,8 +7,9 @@
 //! Job: accept connections and dispatch them, run the workers, drain them. Invariant: one worker
 //! serves a connection from begin to end. Must never: wait for a slow peer at the cost of another.
 
+use std::cell::RefCell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,6 +61,7 @@ impl ServerParts {
             listener,
             trusted_proxies: Arc::clone(&self.trusted_proxies),
             sampler: Arc::clone(&self.sampler),
+            last_client: RefCell::new((Ipv4Addr::UNSPECIFIED.into(), "0.0.0.0".into())),
         })
     }
 

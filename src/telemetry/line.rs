@@ -303,8 +303,13 @@ impl Visit for Fields<'_> {
         self.bare(field, format_args!("{value}"));
     }
 
+    /// Without the formatter, which takes several times as long.
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.bare(field, format_args!("{value}"));
+        if let Some(name) = self.name(field)
+            && self.key(name)
+        {
+            push_decimal(self.line, value);
+        }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -348,6 +353,21 @@ impl Visit for Fields<'_> {
             Ok(())
         });
     }
+}
+
+/// Appends a number in decimal digits.
+fn push_decimal(line: &mut String, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    line.extend(digits[first..].iter().map(|digit| char::from(*digit)));
 }
 
 #[cfg(test)]

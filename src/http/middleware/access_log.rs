@@ -7,6 +7,7 @@
 //! was answered. Label values are bounded; the tenant is a log field.
 //! Must never: let a path, query, key or body into log or metric.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -62,6 +63,8 @@ pub struct Observer {
     pub trusted_proxies: Arc<[IpNet]>,
     /// Which of them are logged.
     pub sampler: Arc<AccessLogSampler>,
+    /// The address that was logged last, and its text: the next request is often of the same client.
+    pub last_client: RefCell<(IpAddr, Rc<str>)>,
 }
 
 /// What all observers share.
@@ -179,6 +182,14 @@ impl Observer {
         (meta, Rc::new(RequestContext::new(client, request_id(headers))))
     }
 
+    fn client_text(&self, client: IpAddr) -> Rc<str> {
+        let mut last = self.last_client.borrow_mut();
+        if last.0 != client {
+            *last = (client, client.to_string().into());
+        }
+        Rc::clone(&last.1)
+    }
+
     /// Counts the request, and logs it.
     fn record(&self, meta: &RequestMeta, context: &RequestContext, status: u16) {
         let (duration, outcome) = (meta.start.elapsed(), context.outcome.borrow());
@@ -234,7 +245,7 @@ impl Observer {
                 http.response.status_code = status,
                 http.version = version(meta.version),
                 url.path = self.routes.patterns[context.route.get()],
-                client.ip = tracing::field::display(context.client),
+                client.ip = &*self.client_text(context.client),
                 trace.id = meta.trace.as_ref().map(TraceContext::id),
                 organization.id = outcome.tenant.map(tracing::field::display),
                 error.code = code,
