@@ -14,15 +14,18 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
-use crate::admin::{SOCKET, server as admin_server};
+use crate::admin::SOCKET;
 use crate::auth::password::{HashingPool, PasswordPolicy};
 use crate::auth::throttle::Throttle;
 use crate::config::Config;
+use crate::http::admin_socket;
 use crate::http::middleware::access_log::AccessLogSampler;
 use crate::http::rlimit::raise_nofile_limit;
 use crate::http::server::{
-    ConnectionLimiter, ConnectionLimits, ConnectionTarget, Protocol, ServerParts, WorkerParts, Workers, accept, bind,
+    ConnectionLimiter, ConnectionLimits, ConnectionTarget, Endpoint, Protocol, ServerParts, WorkerParts, Workers,
+    accept, bind,
 };
 use crate::http::state::Shared;
 use crate::http::tls::{TlsIdentity, TlsSource};
@@ -123,7 +126,7 @@ impl App {
         let (store, recovery) = EmbeddedStore::open(&options, metrics.store())
             .with_context(|| format!("--data-dir {} can not be opened", config.data_dir.display()))?;
         tell_recovery(&recovery);
-        let listener = admin_server::bind(&config.data_dir)
+        let listener = admin_socket::bind(&config.data_dir)
             .with_context(|| format!("the admin socket in {} can not be made", config.data_dir.display()))?;
         let admin = Admin { listener, store: store.clone() };
         let tls = named.map_or_else(|| TlsIdentity::load(tls_source(&config)), Ok)?;
@@ -195,9 +198,16 @@ struct Serving {
     acceptors: Vec<JoinHandle<()>>,
     /// The operators' acceptor, and what keeps its connections from draining.
     ops: Option<(JoinHandle<()>, watch::Sender<bool>)>,
-    admin: JoinHandle<std::io::Result<()>>,
+    admin: ServingAdmin,
     deletions: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+}
+
+/// The admin socket's acceptor, what ends its connections, and the changes that are being made.
+struct ServingAdmin {
+    acceptor: JoinHandle<()>,
+    drain: watch::Sender<bool>,
+    changes: TaskTracker,
 }
 
 impl Core {
@@ -241,7 +251,8 @@ impl Core {
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
         let deletions = tokio::spawn(finish_deletions(admin.store.clone()));
-        let admin = tokio::spawn(admin_server::serve(admin.listener, admin.store, self.metrics.clone()));
+        let changes = TaskTracker::new();
+        let admin = begin_admin(admin.listener, server.admin(admin.store, changes.clone()).await, changes)?;
         Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })
     }
 
@@ -264,7 +275,8 @@ impl Core {
         }
         // 4. The committer empties its queue, the keeper checkpoints, the folder is given back.
         // The socket goes first: once the folder is given back, another process may have made its own.
-        admin.abort();
+        admin.acceptor.abort();
+        let _ = admin.drain.send(true);
         deletions.abort();
         let _ = std::fs::remove_file(self.config.data_dir.join(SOCKET));
         if failure.is_none() {
@@ -272,6 +284,9 @@ impl Core {
             if self.store.health() == Health::Poisoned {
                 failure = Some(anyhow!("the store failed while it was closed; see the log"));
             }
+            // What operators asked for has ended with the store; it is to be told, too.
+            admin.changes.close();
+            let _ = tokio::time::timeout(FAILED_DRAIN, admin.changes.wait()).await;
         }
         // 5. Last of all the ops listener, whose readiness load balancers ask meanwhile; main flushes the logs.
         drop(ops.inspect(|(acceptor, _)| acceptor.abort()));
@@ -297,6 +312,13 @@ fn begin_ops(listener: TcpListener, protocol: Protocol) -> Result<(JoinHandle<()
     let limiter = ConnectionLimiter::new(limits, ConnectionMetrics::unrecorded());
     let (never, not_draining) = watch::channel(false);
     Ok((begin(listener, &limiter, ConnectionTarget::Inline(protocol, not_draining))?, never))
+}
+
+fn begin_admin(listener: UnixListener, endpoint: Endpoint, changes: TaskTracker) -> Result<ServingAdmin> {
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let (drain, draining) = watch::channel(false);
+    let acceptor = spawn_local(admin_socket::accept(listener, endpoint, draining));
+    Ok(ServingAdmin { acceptor, drain, changes })
 }
 
 async fn upkeep(metrics: Metrics) {

@@ -23,7 +23,7 @@
 //!
 //! # The rooms
 //!
-//! Imports point down only: `app` > `top`, `healthcheck` > `admin`, `config`, `http` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
+//! Imports point down only: `app` > `top`, `healthcheck` > `config`, `http` > `admin` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
 //!
 //! | room | job |
 //! |---|---|
@@ -31,7 +31,7 @@
 //! | [`app`] | opens, binds, runs, drains: the only file that knows everything |
 //! | [`http`] | connections, TLS, limits; the application: routes, extractors, middleware, handlers, the one table of errors |
 //! | [`top`], [`healthcheck`] | commands that look at a running server |
-//! | [`admin`] | the socket through which commands of the same machine reach the server |
+//! | [`admin`] | commands that ask the running server through its socket in the data folder: HTTP's client, and the rows both ends send |
 //! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
 //! | [`store`] | what *committed* means; the embedded store below it |
 //! | [`telemetry`] | logs and metrics, each declared once |

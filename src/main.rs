@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use odometer::admin::backup::backup;
-use odometer::admin::tenants::{ask, show};
-use odometer::admin::{Order, Request};
+use odometer::admin::commands::{Order, Question, ask};
+use odometer::admin::table::show;
 use odometer::app::App;
 use odometer::cli::{Asking, Cli, Command, ConfigCommand, KeyCommand, TenantCommand, VERSION};
 use odometer::config::{Config, Flags};
@@ -80,8 +80,8 @@ fn main() -> ExitCode {
             }
         }),
         Command::Tenant(command) => ask_about_tenants(command),
-        Command::Key(KeyCommand::List { name, asking }) => ask_server(&asking, &of(name, Order::KeyList)),
-        Command::Key(KeyCommand::Revoke { name, id, asking }) => ask_server(&asking, &of(name, Order::KeyRevoke(id))),
+        Command::Key(KeyCommand::List { name, asking }) => ask_server(&asking, &of(name, Order::ListKeys)),
+        Command::Key(KeyCommand::Revoke { name, id, asking }) => ask_server(&asking, &of(name, Order::RevokeKey(id))),
         Command::Config(ConfigCommand::Print(flags)) => {
             configured(&flags, |config| say(config.print().trim_end(), ExitCode::SUCCESS))
         }
@@ -97,13 +97,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn of(tenant: String, order: Order) -> Request {
-    Request::Tenant { tenant, order }
+fn of(name: String, order: Order) -> Question {
+    Question::Tenant { name, order }
 }
 
 fn ask_about_tenants(command: TenantCommand) -> ExitCode {
     let (name, order, asking) = match command {
-        TenantCommand::List(asking) => return ask_server(&asking, &Request::TenantList),
+        TenantCommand::List(asking) => return ask_server(&asking, &Question::Tenants),
         TenantCommand::Show { name, asking } => (name, Order::Show, asking),
         TenantCommand::Suspend { name, asking } => (name, Order::Suspend, asking),
         TenantCommand::Resume { name, asking } => (name, Order::Resume, asking),
@@ -129,10 +129,10 @@ fn confirms(name: &str) -> bool {
     asked.is_ok() && std::io::stdin().read_line(&mut typed).is_ok() && typed.trim_end() == name
 }
 
-fn ask_server(asking: &Asking, request: &Request) -> ExitCode {
+fn ask_server(asking: &Asking, question: &Question) -> ExitCode {
     configured(&asking.flags, |config| {
         let json = asking.json || !std::io::stdout().is_terminal();
-        match ask(&config.data_dir, request).and_then(|rows| show(&rows, json)) {
+        match ask(&config.data_dir, question).and_then(|rows| show(&rows, json)) {
             // What has no rows is done, and that says it all.
             Ok(text) if text.is_empty() => ExitCode::SUCCESS,
             Ok(text) => say(text.trim_end(), ExitCode::SUCCESS),

@@ -1,22 +1,20 @@
 //! The command `backup`: asks the running server for one, or reads the folder itself when none runs.
 //!
-//! Job: [`backup`] writes the file under another name, proves it, and only then gives it the name that was asked for.
-//! Invariant: a file of that name is a whole backup, the new one or the one that was there before. Must never: rebuild or change a store.
+//! Job: [`backup`] writes the file under another name, proves it, and only then gives it the name
+//! that was asked for. Invariant: a file of that name is a whole backup, the new one or the one that
+//! was there before. Must never: rebuild or change a store.
 
-use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{Reply, Request, connect, read_reply, write_line};
+use super::client::Client;
 use crate::store::embedded::archive::BackupWriter;
 use crate::store::embedded::backup::{Encoder, Header, Summary};
 use crate::store::embedded::checkpoint::Step;
 use crate::store::embedded::disk::RealDisk;
 use crate::store::embedded::recovery::open_to_read;
-
-const PIECE: usize = 1 << 18;
 
 /// Makes a backup of the store in `data_dir` as the file `to`; `progress` is told in a few words how far it is.
 ///
@@ -32,10 +30,10 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
     // Of its own, so that two commands with one target do not write into one file.
     let partial = format!(".{name}.{}", std::process::id());
     let create = || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
-    let writer = match connect(data_dir)? {
-        Some(stream) => {
+    let writer = match Client::connect(data_dir)? {
+        Some(client) => {
             let mut writer = create()?;
-            from_server(stream, &mut writer, progress)?;
+            from_server(client, &mut writer, progress)?;
             writer
         }
         None => {
@@ -49,32 +47,15 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
     writer.finish(name).with_context(|| format!("--to {}", to.display()))
 }
 
-fn from_server(
-    stream: std::os::unix::net::UnixStream,
-    writer: &mut BackupWriter<RealDisk>,
-    progress: &mut dyn FnMut(&str),
-) -> Result<()> {
-    write_line(&stream, &Request::Backup)?;
+fn from_server(mut client: Client, writer: &mut BackupWriter<RealDisk>, progress: &mut dyn FnMut(&str)) -> Result<()> {
     progress("the server makes the backup");
-    let mut stream = BufReader::with_capacity(PIECE, stream);
-    let made = match read_reply(&mut stream)? {
-        Reply::Ok(made) => made,
-        Reply::Error(problem) => bail!("the server made no backup: {problem}"),
-        Reply::Tenant(_) | Reply::Key(_) | Reply::Page(_) | Reply::Done => bail!("the server answered something else"),
-    };
-    let mut left = made.bytes;
-    let mut piece = vec![0; PIECE];
-    while left > 0 {
-        let wanted = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let read = stream.read(&mut piece[..wanted])?;
-        if read == 0 {
-            bail!("the server ended the connection with {left} of {} bytes to come", made.bytes);
-        }
-        writer.write(&piece[..read])?;
-        left -= read as u64;
-        progress(&format!("{} of {} bytes", made.bytes - left, made.bytes));
-    }
-    Ok(())
+    let mut received = 0;
+    client.backup(&mut |piece, length| {
+        writer.write(piece)?;
+        received += piece.len() as u64;
+        progress(&format!("{received} of {length} bytes"));
+        Ok(())
+    })
 }
 
 fn from_folder(

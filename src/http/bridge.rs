@@ -8,7 +8,6 @@
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -26,6 +25,7 @@ use futures_util::Stream;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 
+use super::context::Peer;
 use super::error::ApiError;
 use super::header_names::{to_actix, to_hyper};
 use super::middleware::access_log::Rejected;
@@ -58,7 +58,7 @@ where
 /// Answers one request. `rejection` is what the connection already found wrong with it.
 pub async fn respond(
     app: &AppService,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     request: hyper::Request<Incoming>,
     rejection: Option<ApiError>,
 ) -> hyper::Response<ResponseBody> {
@@ -83,9 +83,12 @@ pub async fn respond(
     convert_response(response, parts.method == hyper::Method::HEAD)
 }
 
-fn convert_head(parts: &hyper::http::request::Parts, peer: Option<SocketAddr>, request: &mut Request) {
+fn convert_head(parts: &hyper::http::request::Parts, peer: Peer, request: &mut Request) {
+    if let Peer::Unix { .. } = peer {
+        request.extensions_mut().insert(peer);
+    }
     let head = request.head_mut();
-    head.peer_addr = peer;
+    head.peer_addr = if let Peer::Tcp(address) = peer { Some(address) } else { None };
     head.version = match parts.version {
         hyper::Version::HTTP_2 => Version::HTTP_2,
         hyper::Version::HTTP_10 => Version::HTTP_10,

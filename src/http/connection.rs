@@ -1,7 +1,9 @@
 //! One connection, from the first byte to the last.
 //!
-//! Job: tell TLS from plain bytes, shake hands within a limit, speak HTTP/2 or 1.1 as was agreed, and end gracefully when the process goes down.
-//! Invariant: every wait has a limit. Must never: take longer than [`HANDSHAKE_TIMEOUT`] before the first request may begin.
+//! Job: tell TLS from plain bytes, shake hands within a limit, speak HTTP/2 or 1.1 as was agreed, and
+//! end gracefully when the process goes down; over TCP, or over a Unix socket in plain HTTP/1.1.
+//! Invariant: every wait has a limit. Must never: take longer than [`HANDSHAKE_TIMEOUT`] before the
+//! first request may begin.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,12 +19,13 @@ use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::bridge::{self, AppService};
+use super::context::Peer;
 use super::deadlines::{self, DeadlineStream};
 use super::error::ApiError;
 use super::idle::IdleTracker;
@@ -61,6 +64,7 @@ pub enum Protocol {
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protocol, drain: watch::Receiver<bool>) {
     // An error here is the peer's going away; there is nobody to tell.
     let _ = stream.set_nodelay(true);
+    let peer = Peer::Tcp(peer);
     match protocol {
         Protocol::Plain(endpoint) => http1(stream, endpoint, peer, drain).await,
         Protocol::Tls(acceptor, endpoint) => {
@@ -75,11 +79,16 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protoco
     }
 }
 
+/// As [`serve`], for a user of this machine.
+pub(super) async fn serve_unix(stream: UnixStream, uid: u32, endpoint: Endpoint, drain: watch::Receiver<bool>) {
+    http1(stream, endpoint, Peer::Unix { uid }, drain).await;
+}
+
 async fn handshake(
     mut stream: TcpStream,
     acceptor: TlsAcceptor,
     endpoint: &Endpoint,
-    peer: SocketAddr,
+    peer: Peer,
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     let mut first = [0];
     if stream.peek(&mut first).await.ok()? == 0 {
@@ -96,7 +105,7 @@ async fn handshake(
     acceptor.accept(stream).await.ok()
 }
 
-async fn http1<S>(stream: S, endpoint: Endpoint, peer: SocketAddr, mut drain: watch::Receiver<bool>)
+async fn http1<S>(stream: S, endpoint: Endpoint, peer: Peer, mut drain: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -112,7 +121,7 @@ where
             matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH))) || head_bytes > MAX_KEPT_HEAD_BYTES;
         let (app, state) = (Rc::clone(&app), Arc::clone(&state));
         async move {
-            let mut response = bridge::respond(&app, Some(peer), request, rejection).await;
+            let mut response = bridge::respond(&app, peer, request, rejection).await;
             if is_last {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -151,7 +160,7 @@ where
     }
 }
 
-async fn http2<S>(stream: S, endpoint: Endpoint, peer: SocketAddr, mut drain: watch::Receiver<bool>)
+async fn http2<S>(stream: S, endpoint: Endpoint, peer: Peer, mut drain: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -160,7 +169,7 @@ where
         let (app, in_flight) = (Rc::clone(&endpoint.app), activity.begin());
         let rejection = reject_head(&request, header_bytes(request.headers()));
         async move {
-            let response = bridge::respond(&app, Some(peer), request, rejection).await;
+            let response = bridge::respond(&app, peer, request, rejection).await;
             drop(in_flight);
             Ok::<_, Infallible>(response)
         }
@@ -222,7 +231,7 @@ fn parse_error_reason(status: u16) -> &'static str {
 }
 
 /// The whole response to a head that could not be read, `detail` says why.
-fn malformed(observer: &Observer, peer: SocketAddr, detail: &'static str) -> Vec<u8> {
+fn malformed(observer: &Observer, peer: Peer, detail: &'static str) -> Vec<u8> {
     let response = bridge::convert_response(observer.malformed(peer.ip(), detail), false);
     let (head, body) = response.into_parts();
     let body = body.into_bytes();

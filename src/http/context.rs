@@ -6,7 +6,7 @@
 //! it finds one. Must never: hold a header, a body or a credential.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,8 +16,31 @@ use crate::auth::Needs;
 use crate::auth::throttle::Decision;
 use crate::tenant::{KeyId, TenantId};
 
-/// Security-relevant events of a request, for metrics and logs.
+/// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address, of a client or of a proxy.
+    Tcp(SocketAddr),
+    /// A user of this machine, by the number that the kernel gave with the connection.
+    Unix {
+        /// The number.
+        uid: u32,
+    },
+}
+
+impl Peer {
+    /// Its address; one of this machine has none.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        match self {
+            Self::Tcp(address) => address.ip(),
+            Self::Unix { .. } => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+}
+
+/// Security-relevant events of a request, for metrics and logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecurityEvent {
     /// Authentication failed; the reason label.
     AuthFailure(&'static str),
@@ -25,6 +48,34 @@ pub enum SecurityEvent {
     RateLimited(&'static str),
     /// Credentials or tenants were changed.
     Audit(AuditEvent),
+    /// An operator asked for a change.
+    Operator(OperatorEvent),
+    /// An operator asked for a backup; if none was made, why.
+    Backup(Result<BackupMade, String>),
+}
+
+/// A change that an operator asked for, made or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorEvent {
+    /// What it is called in the log.
+    pub action: &'static str,
+    /// Who asked: a user of the machine.
+    pub uid: u32,
+    /// The new limit, or the key; as it was understood, never as it was typed.
+    pub detail: Option<String>,
+    /// Why it was not made.
+    pub problem: Option<String>,
+}
+
+/// A backup that was made and verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupMade {
+    /// It has everything up to this commit.
+    pub commit_seq: u64,
+    /// So many records are in it.
+    pub records: u64,
+    /// Its size.
+    pub bytes: u64,
 }
 
 /// A change of credentials or tenants.
@@ -92,7 +143,12 @@ impl RequestContext {
 
     /// Records a change that an audit asks for.
     pub fn audit(&self, event: AuditEvent) {
-        self.outcome.borrow_mut().events.push(SecurityEvent::Audit(event));
+        self.note(SecurityEvent::Audit(event));
+    }
+
+    /// Records an event.
+    pub fn note(&self, event: SecurityEvent) {
+        self.outcome.borrow_mut().events.push(event);
     }
 
     /// Records whose request it is.

@@ -242,7 +242,7 @@ impl ApiError {
                  operator to raise --idempotency-keys."
                     .to_owned()
             }
-            Self::KeyNotFound => "There is no key of that id.".to_owned(),
+            Self::KeyNotFound => "There is no such key.".to_owned(),
             Self::RateLimited { scope, decision } => {
                 format!("The {scope} limit of {} is used up. Wait as Retry-After says.", decision.limit)
             }

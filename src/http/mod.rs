@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! server.rs listeners, workers     connection.rs one connection      bridge.rs, header_names.rs  hyper's request → the App → hyper's response
-//! tls.rs  connection_limit.rs      deadlines.rs head_scan.rs idle.rs    rlimit.rs  open files
+//! admin_socket.rs  tls.rs          deadlines.rs head_scan.rs idle.rs   rlimit.rs  open files     connection_limit.rs
 //!                                          │
 //! routes.rs  the Apps: public, redirect, operators', admin socket    openapi/  the document, finished
 //! middleware/ access log, request id, client address, headers        handlers/ one function a route
@@ -14,6 +14,7 @@
 //! reaches a tenant's data only with a [`Caller`](extract::caller::Caller), which only
 //! authentication makes. Must never: emit telemetry outside of `middleware/` and the listeners.
 
+pub mod admin_socket;
 pub mod bridge;
 mod connection;
 mod connection_limit;

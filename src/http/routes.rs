@@ -1,6 +1,6 @@
 //! Every route, on one screen, and the App of each listener.
 //!
-//! Job: [`public`], [`ops`] and [`redirect()`] build the App of a listener on one worker; [`document`]
+//! Job: [`public`], [`ops`], [`admin()`] and [`redirect()`] build the App of a listener on one worker; [`document`]
 //! is what the routes say of themselves. Invariant: metrics' labels, `Allow` and the OpenAPI
 //! document follow from the routes that are registered here; what a route needs of its caller stands
 //! in its handler's arguments. Must never: look at a request.
@@ -20,13 +20,14 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::error::ApiError;
 use super::handlers::probes::OpenApiJson;
-use super::handlers::{api_keys, counters, docs, integer, probes, tenants};
+use super::handlers::{admin, api_keys, backup, counters, docs, integer, probes, tenants};
 use super::middleware::access_log::{Observer, observe};
 use super::middleware::detach::observe_or_detach;
 use super::openapi::{description, finish, operations};
 use super::redirect::{self, HttpsPort};
 use super::route_table::RouteTable;
 use super::state::{AppState, State};
+use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::{Metrics, method_index};
 
 #[rustfmt::skip]
@@ -60,6 +61,22 @@ fn public_routes(config: &mut ServiceConfig) {
 
 fn ops_routes(config: &mut ServiceConfig) {
     config.service(probes::metrics).service(probes::is_alive).service(probes::is_ready);
+}
+
+#[rustfmt::skip]
+fn admin_routes(config: &mut ServiceConfig) {
+    config
+        .service(admin::list_tenants)                // GET    /tenants                     ?limit=&after=
+        .service(admin::show_tenant)                 // GET    /tenants/{name}
+        .service(admin::delete_tenant)               // DELETE /tenants/{name}
+        .service(admin::suspend_tenant)              // POST   /tenants/{name}/suspend
+        .service(admin::resume_tenant)               // POST   /tenants/{name}/resume
+        .service(admin::limit_tenant)                // PUT    /tenants/{name}/limit        {"limit": …}
+        .service(admin::list_keys)                   // GET    /tenants/{name}/keys         ?limit=&after=
+        .service(admin::revoke_key)                  // DELETE /tenants/{name}/keys/{id}
+        .service(backup::make_backup)                // POST   /backup
+        .service(admin::stats)                       // GET    /stats
+        .configure(ops_routes);                      // GET    /metrics /livez /readyz
 }
 
 /// What an App of one worker is built with.
@@ -107,6 +124,17 @@ pub fn ops(parts: &Parts) -> app!() {
         .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
 }
 
+/// The App of the admin socket; this store makes its backups.
+pub fn admin(parts: &Parts, store: EmbeddedStore) -> app!() {
+    let (observer, tasks) = (Rc::clone(&parts.observer), parts.tasks.clone());
+    let (app, _) = App::new().into_utoipa_app().configure(admin_routes).split_for_parts();
+    app.app_data::<State>(web::ThinData(Rc::clone(&parts.state)))
+        .app_data(web::ThinData(store))
+        .app_data(admin_table())
+        .default_service(web::to(no_route))
+        .wrap(from_fn(move |req, next| observe_or_detach(Rc::clone(&observer), &tasks, req, next)))
+}
+
 /// The App of the plain HTTP port.
 pub fn redirect(observer: &Rc<Observer>, port: HttpsPort) -> app!() {
     let observer = Rc::clone(observer);
@@ -118,8 +146,8 @@ pub fn redirect(observer: &Rc<Observer>, port: HttpsPort) -> app!() {
 
 /// No path, or one that has other methods.
 async fn no_route(req: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let table = table();
-    match table.allow(table.label(&req)) {
+    let table = req.app_data::<&'static RouteTable>();
+    match table.map_or("", |table| table.allow(table.label(&req))) {
         "" => Err(ApiError::NotFound),
         allow => Err(ApiError::MethodNotAllowed(allow.to_owned())),
     }
@@ -131,7 +159,7 @@ fn collected() -> OpenApi {
     app.configure(public_routes).split_for_parts().1
 }
 
-/// The labels of all routes.
+/// The labels of all routes that tenants and tools ask for.
 #[must_use]
 pub fn table() -> &'static RouteTable {
     static TABLE: OnceLock<RouteTable> = OnceLock::new();
@@ -140,6 +168,13 @@ pub fn table() -> &'static RouteTable {
         routes.merge(App::new().into_utoipa_app().configure(ops_routes).split_for_parts().1);
         RouteTable::new(&mut routes)
     })
+}
+
+/// Those of the admin socket, which no metric has.
+#[must_use]
+pub fn admin_table() -> &'static RouteTable {
+    static TABLE: OnceLock<RouteTable> = OnceLock::new();
+    TABLE.get_or_init(|| RouteTable::new(&mut App::new().into_utoipa_app().configure(admin_routes).split_for_parts().1))
 }
 
 /// The OpenAPI document.

@@ -30,6 +30,7 @@ use super::routes::{self, Parts};
 use super::state::{AppState, Shared};
 use super::{bridge, connection};
 use crate::store::Store;
+use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::Metrics;
 
 /// How long the acceptor waits after accept failed, as it does when there are no more descriptors
@@ -57,7 +58,7 @@ impl ServerParts {
     fn observer(&self, listener: Listener) -> Rc<Observer> {
         Rc::new(Observer {
             metrics: self.metrics.clone(),
-            routes: routes::table(),
+            routes: if listener == Listener::Admin { routes::admin_table() } else { routes::table() },
             listener,
             trusted_proxies: Arc::clone(&self.trusted_proxies),
             sampler: Arc::clone(&self.sampler),
@@ -77,6 +78,15 @@ impl ServerParts {
         let state = Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
         let (observer, tasks) = (self.observer(Listener::Ops), TaskTracker::new());
         let app = bridge::start(routes::ops(&Parts { state, observer: Rc::clone(&observer), tasks })).await;
+        Endpoint { app, observer }
+    }
+
+    /// The endpoint of the admin socket, on the calling thread. Changes are tasks of `tasks`, and
+    /// this store makes backups.
+    pub async fn admin(&self, store: EmbeddedStore, tasks: TaskTracker) -> Endpoint {
+        let state = Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
+        let observer = self.observer(Listener::Admin);
+        let app = bridge::start(routes::admin(&Parts { state, observer: Rc::clone(&observer), tasks }, store)).await;
         Endpoint { app, observer }
     }
 

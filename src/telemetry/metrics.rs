@@ -21,6 +21,7 @@ use super::catalogue;
 use super::handles::{ConnectionMetrics, StoreMetrics};
 use super::logs::LogDrops;
 use super::recorder::{Recorder, label};
+use super::snapshot::Snapshot;
 
 /// The methods that have a label of their own, and `other`, which all the rest share.
 pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
@@ -115,6 +116,12 @@ impl Metrics {
             shared.log_lines_dropped.absolute(drops.count());
         }
         shared.handle.render()
+    }
+
+    /// The same as data.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::parse(&self.render())
     }
 
     /// Puts the histograms' samples into their buckets, which frees their memory. Call it every second or so.

@@ -14,6 +14,7 @@
 //!   sink.rs     lines gather -> one write to stdout or a file; counts loss  (on the log writer's thread)
 //! metrics.rs    lazily registered tables, render               (what app and edge hold)
 //!   handles.rs    what store and listeners record through        (registered once)
+//!   snapshot.rs   the same as data, for commands               (what `odometer top` asks for)
 //!   recorder.rs, catalogue.rs  name, kind, unit, help and buckets of every metric
 //! seldom.rs     events that peers can cause at will, once a second
 //! ```
@@ -27,8 +28,10 @@ pub mod metrics;
 mod recorder;
 mod seldom;
 mod sink;
+mod snapshot;
 
 pub use handles::{ConnectionMetrics, StoreMetrics};
 pub use logs::{LogDrops, LogFormat, LogOptions, Logs, install};
 pub use metrics::{AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, auth_failure_index, method_index};
 pub use seldom::Seldom;
+pub use snapshot::{Sample, Snapshot};

@@ -1,7 +1,8 @@
 //! What a server did between two pages of its metrics.
 //!
-//! Job: [`Figures::between`]. Invariant: a figure has the unit that its name says; one that nothing was measured for is null. Names are public: scripts read
-//! them. Must never: compare pages of two processes.
+//! Job: [`Figures::between`]. Invariant: a figure has the unit that its name says; one that nothing
+//! was measured for is null. Names are public: scripts read them.
+//! Must never: compare pages of two processes.
 
 use serde::Serialize;
 
@@ -143,24 +144,24 @@ mod tests {
 
     #[test]
     fn rates_are_per_second_and_of_the_api_alone() {
-        let before = Page::parse(
-            "http_server_requests_total{code=\"200\",method=\"GET\",path=\"/readyz\"} 5
-http_server_requests_total{code=\"200\",method=\"PUT\",path=\"/api/v1/integer/increment\"} 100
-odometer_increments_total 100
-odometer_store_ready 1
-",
-        );
-        let after = Page::parse(
-            "http_server_requests_total{code=\"200\",method=\"GET\",path=\"/readyz\"} 500
-http_server_requests_total{code=\"200\",method=\"PUT\",path=\"/api/v1/integer/increment\"} 120
-http_server_requests_total{code=\"503\",method=\"PUT\",path=\"/api/v1/integer/increment\"} 4
-http_server_request_duration_seconds_bucket{method=\"PUT\",path=\"/api/v1/integer/increment\",le=\"0.001\"} 24
-http_server_request_duration_seconds_bucket{method=\"PUT\",path=\"/api/v1/integer/increment\",le=\"+Inf\"} 24
-odometer_increments_total 120
-odometer_store_ready 0
-process_start_time_seconds 40
-",
-        );
+        let increment = ("path", "/api/v1/integer/increment");
+        let (requests, bucket) = (REQUESTS, "http_server_request_duration_seconds_bucket");
+        let before = Page::of(&[
+            (requests, &[("code", "200"), ("path", "/readyz")], 5.0),
+            (requests, &[("code", "200"), increment], 100.0),
+            ("odometer_increments_total", &[], 100.0),
+            ("odometer_store_ready", &[], 1.0),
+        ]);
+        let after = Page::of(&[
+            (requests, &[("code", "200"), ("path", "/readyz")], 500.0),
+            (requests, &[("code", "200"), increment], 120.0),
+            (requests, &[("code", "503"), increment], 4.0),
+            (bucket, &[increment, ("le", "0.001")], 24.0),
+            (bucket, &[increment, ("le", "+Inf")], 24.0),
+            ("odometer_increments_total", &[], 120.0),
+            ("odometer_store_ready", &[], 0.0),
+            ("process_start_time_seconds", &[], 40.0),
+        ]);
         let figures = Figures::between(&before, &after, 2.0, 100.0, "now".to_owned());
         assert_eq!((figures.increments_per_s, figures.requests_per_s, figures.failed_per_s), (10.0, 12.0, 2.0));
         assert_eq!((figures.increment_p50_ms, figures.commit_p99_ms), (Some(0.5), None));

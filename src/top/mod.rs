@@ -1,10 +1,12 @@
 //! `odometer top`: what a running server does, without anything but this binary.
 //!
 //! ```text
-//! mod.rs  ask, wait, ask again     page.rs  the page of metrics, read back     figures.rs  the difference of two     screen.rs  for people
+//! mod.rs   ask, wait, ask again       page.rs    values, sums and buckets of one look
+//! figures.rs  the difference of two   screen.rs  for people
 //! ```
-//! Job: [`run`] asks the server through its admin socket for the page that Prometheus reads, and shows the difference of two of them. So every figure is one
-//! that a dashboard has too, under the same name. Invariant: two pages of different processes are never compared.
+//! Job: [`run`] asks the server through its admin socket for the metrics that Prometheus reads, as
+//! JSON, and shows the difference of two looks. So every figure is one that a dashboard has too,
+//! under the same name. Invariant: two pages of different processes are never compared.
 //! Must never: ask more often than told, or change anything.
 
 mod figures;
@@ -16,11 +18,11 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use self::figures::Figures;
 use self::page::Page;
-use crate::admin::metrics_page;
+use crate::admin::client::{metrics_of, no_server};
 use crate::moment::rfc3339;
 use crate::store::now_unix_s;
 
@@ -47,11 +49,9 @@ pub fn run(data_dir: &Path, view: View) -> Result<()> {
     let mut told = None;
     loop {
         let asked = Instant::now();
-        let page = match metrics_page(data_dir) {
-            Ok(Some(text)) => Page::parse(&text),
-            Ok(None) if view.once => {
-                bail!("no server runs on {}; this command asks the running one", data_dir.display())
-            }
+        let page = match metrics_of(data_dir) {
+            Ok(Some(snapshot)) => Page(snapshot),
+            Ok(None) if view.once => return Err(no_server(data_dir)),
             Err(error) if view.once => return Err(error),
             // Whoever watches wants to see it come back.
             missing => {

@@ -1,48 +1,42 @@
-//! The page of `/metrics`, read back.
+//! What `top` asks of one look at a server's metrics.
 //!
-//! Job: [`Page::parse`], and questions to it: a value, a sum, a histogram's buckets. Invariant: what can not be read is left out, and asking for what is not
-//! there is 0 or nothing. Must never: panic, whatever the text.
+//! Job: questions to a [`Page`]: a value, a sum, a histogram's buckets; and the [`quantile`] between
+//! two of them. Invariant: asking for what is not there is 0 or nothing.
+//! Must never: know the text that Prometheus reads; the server sends data.
 
-/// One series and its value.
-#[derive(Clone, Debug, PartialEq)]
-struct Sample {
-    name: String,
-    labels: Vec<(String, String)>,
-    value: f64,
-}
+use std::collections::BTreeMap;
 
-/// A page of metrics.
+use crate::telemetry::Snapshot;
+
+/// The metrics at one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Page(Vec<Sample>);
+pub(super) struct Page(pub(super) Snapshot);
 
 /// Bounds and the number of samples up to each, in ascending order; the last bound is infinite.
 pub(super) type Buckets = Vec<(f64, f64)>;
 
 impl Page {
-    /// Reads Prometheus' text format.
-    pub(super) fn parse(text: &str) -> Self {
-        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
-    }
-
     /// The sum of a metric's series whose labels `chosen` takes.
     pub(super) fn sum(&self, name: &str, chosen: impl Fn(&Labels<'_>) -> bool) -> f64 {
-        self.named(name).filter(|sample| chosen(&Labels(&sample.labels))).map(|sample| sample.value).sum()
+        let series = self.0.series(name).iter();
+        series.filter(|sample| chosen(&Labels(&sample.labels))).map(|sample| sample.value).sum()
     }
 
     /// The value of a metric without labels, if it is there.
     pub(super) fn value(&self, name: &str) -> Option<f64> {
-        self.named(name).next().map(|sample| sample.value)
+        self.0.series(name).first().map(|sample| sample.value)
     }
 
     /// The label of the metric's first series.
     pub(super) fn label(&self, name: &str, label: &str) -> String {
-        self.named(name).next().map(|sample| Labels(&sample.labels).get(label).to_owned()).unwrap_or_default()
+        let first = self.0.series(name).first();
+        first.map(|sample| Labels(&sample.labels).get(label).to_owned()).unwrap_or_default()
     }
 
     /// The buckets of a histogram, summed over the series that `chosen` takes.
     pub(super) fn buckets(&self, name: &str, chosen: impl Fn(&Labels<'_>) -> bool) -> Buckets {
         let mut buckets = Buckets::new();
-        for sample in self.named(&format!("{name}_bucket")) {
+        for sample in self.0.series(&format!("{name}_bucket")) {
             let labels = Labels(&sample.labels);
             let Some(bound) = labels.get("le").parse().ok().filter(|_| chosen(&labels)) else { continue };
             match buckets.iter_mut().find(|(known, _)| *known == bound) {
@@ -53,56 +47,20 @@ impl Page {
         buckets.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         buckets
     }
-
-    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
-        self.0.iter().filter(move |sample| sample.name == name)
-    }
 }
 
 /// The labels of one series.
-pub(super) struct Labels<'a>(&'a [(String, String)]);
+pub(super) struct Labels<'a>(&'a BTreeMap<String, String>);
 
 impl Labels<'_> {
     /// A label's value; empty if there is none.
     pub(super) fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+        self.0.get(name).map_or("", String::as_str)
     }
 }
 
-fn sample(line: &str) -> Option<Sample> {
-    let (series, value) = line.rsplit_once(' ')?;
-    let value = value.parse().ok()?;
-    let Some((name, rest)) = series.split_once('{') else {
-        return Some(Sample { name: series.to_owned(), labels: Vec::new(), value });
-    };
-    Some(Sample { name: name.to_owned(), labels: labels(rest.strip_suffix('}')?)?, value })
-}
-
-/// `a="1",b="2"`, with backslashes before quotes, backslashes and line ends.
-fn labels(mut text: &str) -> Option<Vec<(String, String)>> {
-    let mut labels = Vec::new();
-    while !text.is_empty() {
-        let (name, rest) = text.split_once("=\"")?;
-        let mut value = String::new();
-        let mut chars = rest.char_indices();
-        let end = loop {
-            match chars.next()? {
-                (at, '"') => break at,
-                (_, '\\') => value.push(match chars.next()?.1 {
-                    'n' => '\n',
-                    other => other,
-                }),
-                (_, other) => value.push(other),
-            }
-        };
-        labels.push((name.trim_start_matches(',').to_owned(), value));
-        text = &rest[end + 1..];
-    }
-    Some(labels)
-}
-
-/// The value below which so much of what came between two pages lies: as Prometheus' `histogram_quantile` finds it, evenly spread within a bucket. `None` if
-/// nothing came.
+/// The value below which so much of what came between two pages lies: as Prometheus'
+/// `histogram_quantile` finds it, evenly spread within a bucket. `None` if nothing came.
 pub(super) fn quantile(before: &Buckets, after: &Buckets, of: f64) -> Option<f64> {
     let earlier = |bound: f64| before.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, count)| *count);
     let counts: Vec<_> = after.iter().map(|(bound, count)| (*bound, count - earlier(*bound))).collect();
@@ -124,40 +82,43 @@ pub(super) fn quantile(before: &Buckets, after: &Buckets, of: f64) -> Option<f64
 }
 
 #[cfg(test)]
+impl Page {
+    /// A page of these series: name, labels and value of each.
+    pub(super) fn of(series: &[(&str, &[(&str, &str)], f64)]) -> Self {
+        let mut page = Snapshot::default();
+        for (name, labels, value) in series {
+            let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let sample = crate::telemetry::Sample { labels, value: *value };
+            page.metrics.entry((*name).to_owned()).or_default().push(sample);
+        }
+        Self(page)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "\
-# HELP requests_total Requests.
-# TYPE requests_total counter
-requests_total{code=\"200\",path=\"/a\"} 7
-requests_total{code=\"500\",path=\"/say \\\"hi\\\", {you}\"} 2
-
-seconds_bucket{path=\"/a\",le=\"0.1\"} 1
-seconds_bucket{path=\"/a\",le=\"+Inf\"} 4
-seconds_bucket{path=\"/a\",le=\"0.2\"} 3
-seconds_bucket{path=\"/b\",le=\"0.1\"} 1
-seconds_bucket{path=\"/b\",le=\"0.2\"} 1
-seconds_bucket{path=\"/b\",le=\"+Inf\"} 1
-up 1
-";
-
     #[test]
-    fn values_labels_and_buckets_are_read() {
-        let page = Page::parse(TEXT);
+    fn values_labels_and_buckets_are_found() {
+        let bucket = "seconds_bucket";
+        let page = Page::of(&[
+            ("requests_total", &[("code", "200"), ("path", "/a")], 7.0),
+            ("requests_total", &[("code", "500"), ("path", "/b")], 2.0),
+            (bucket, &[("path", "/a"), ("le", "0.1")], 1.0),
+            (bucket, &[("path", "/a"), ("le", "+Inf")], 4.0),
+            (bucket, &[("path", "/a"), ("le", "0.2")], 3.0),
+            (bucket, &[("path", "/b"), ("le", "0.1")], 1.0),
+            (bucket, &[("path", "/b"), ("le", "0.2")], 1.0),
+            (bucket, &[("path", "/b"), ("le", "+Inf")], 1.0),
+            ("up", &[], 1.0),
+        ]);
         assert_eq!((page.value("up"), page.value("down")), (Some(1.0), None));
         assert_eq!(page.sum("requests_total", |_| true), 9.0);
-        assert_eq!(page.sum("requests_total", |labels| labels.get("path") == "/say \"hi\", {you}"), 2.0);
-        assert_eq!(page.label("requests_total", "code"), "200");
+        assert_eq!(page.sum("requests_total", |labels| labels.get("path") == "/b"), 2.0);
+        assert_eq!((page.label("requests_total", "code"), page.label("up", "code")), ("200".to_owned(), String::new()));
         assert_eq!(page.buckets("seconds", |_| true), [(0.1, 2.0), (0.2, 4.0), (f64::INFINITY, 5.0)]);
         assert_eq!(page.buckets("seconds", |labels| labels.get("path") == "/b")[0], (0.1, 1.0));
-    }
-
-    #[test]
-    fn what_is_no_metric_is_left_out() {
-        for text in ["", "x", "x{ 1", "x{a} 1", "x{a=\"} 1", "x{a=\"\\", "{} {}", "x y", "x{a=\"b\"} z"] {
-            assert_eq!(Page::parse(text).value("x"), None, "{text}");
-        }
     }
 
     #[test]

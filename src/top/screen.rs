@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_the_terminal_and_what_is_wrong_is_said() {
-        let page = Page::parse("odometer_store_ready 0\nodometer_log_lines_dropped_total 3\n");
+        let page = Page::of(&[("odometer_store_ready", &[], 0.0), ("odometer_log_lines_dropped_total", &[], 3.0)]);
         let figures = Figures::between(&Page::default(), &page, 1.0, 0.0, "2026-11-24T09:00:00Z".to_owned());
         let shown = lines(&figures, &VecDeque::from([1.0; HISTORY]), 40);
         assert!(shown.iter().all(|line| line.chars().count() <= 40), "{shown:?}");

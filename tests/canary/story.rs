@@ -27,7 +27,7 @@ pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 pub(crate) const JSON: &str = "application/json";
 /// How long a connection may stay open after a request that is none; these are not waited for longer.
 const DEADLINE: Duration = Duration::from_millis(600);
-/// How long the admin socket may take for a backup.
+/// How long the admin socket may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The running server, its secrets, and what it said.
@@ -316,17 +316,28 @@ impl Story {
     /// What a person may send by mistake to the socket in the data folder.
     fn admin_socket(&mut self, tenant: &Tenant) {
         let (key, password) = (&tenant.api_key, &tenant.password);
-        for line in [
-            json!({ "command": "backup", &**key: password }).to_string(),
-            json!({ "command": "backup", "password": password }).to_string(),
-            json!({ "command": key }).to_string(),
-            json!([key, password]).to_string(),
-            json!(password).to_string(),
-            format!("{key} {password}"),
+        let (id, end) = (&key[4..20], "Host: localhost\r\nConnection: close\r\n");
+        let put = |body: &str| {
+            let head = format!("PUT /tenants/{}/limit HTTP/1.1\r\n{end}Content-Type: {JSON}\r\n", tenant.name);
+            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
+        };
+        for request in [
+            format!("{key} {password}\r\n\r\n"),
+            format!("GET /{key} HTTP/1.1\r\n{end}\r\n"),
+            format!("GET /tenants?{key}={password} HTTP/1.1\r\n{end}\r\n"),
+            format!("GET /tenants?after={key} HTTP/1.1\r\n{end}\r\n"),
+            format!("GET /tenants/{}/keys?after={key} HTTP/1.1\r\n{end}\r\n", tenant.name),
+            format!("GET /stats HTTP/1.1\r\n{end}X-Request-Id: {key}\r\nAuthorization: Bearer {key}\r\n\r\n"),
+            format!("DELETE /tenants/{}/keys/{id}{password} HTTP/1.1\r\n{end}\r\n", tenant.name),
+            format!("DELETE /tenants/{}/keys/{key}0 HTTP/1.1\r\n{end}\r\n", tenant.name),
+            format!("POST /backup?{password} HTTP/1.1\r\n{end}\r\n"),
+            put(&json!({ "limit": password }).to_string()),
+            put(&json!({ &**key: password }).to_string()),
+            put(&format!("{{\"limit\":{key}")),
         ] {
             let mut stream = UnixStream::connect(&self.admin).expect("the admin socket is there");
             stream.set_read_timeout(Some(PATIENCE)).expect("a socket has time-outs");
-            writeln!(stream, "{line}").expect("the server listens");
+            stream.write_all(request.as_bytes()).expect("the server listens");
             let mut reply = Vec::new();
             // A connection that is cut has said what it had to say.
             let _ = stream.read_to_end(&mut reply);

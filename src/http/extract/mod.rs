@@ -3,6 +3,7 @@
 //! ```text
 //! caller.rs       who calls: authenticate, rate limit, authorise      path.rs        the path's parameter
 //! idempotency.rs  Idempotency-Key, the request's fingerprint          preconditions.rs  If-Match, ETag
+//! operator.rs     who asks through the admin socket
 //! params.rs       query and body as a serde type     members.rs  their syntax     values.rs  their values     body.rs
 //! ```
 //! Job: [`Extract`], and [`InOrder`], which a handler takes. Invariant: extractors run one after
@@ -14,6 +15,7 @@ pub mod body;
 pub mod caller;
 pub mod idempotency;
 mod members;
+pub mod operator;
 pub mod params;
 pub mod path;
 pub mod preconditions;

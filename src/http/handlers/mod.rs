@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! integer.rs  the old routes of the counter `default`     counters.rs  counters by name      api_keys.rs  tenants.rs
-//! probes.rs   /livez /readyz /metrics /openapi.json       docs.rs      the page /docs        admin.rs     operators'
-//! dto.rs      the attributes that are answered
+//! probes.rs   /livez /readyz /metrics /openapi.json       docs.rs      the page /docs
+//! admin.rs  backup.rs   operators', on the admin socket   dto.rs       the attributes that are answered
 //! ```
 //! Job: from extracted arguments to one call of the store to a response.
 //! Invariant: a handler whose route needs a caller takes a `Caller`. Must never: compute a counter's
 //! value, or import a router.
 
+pub(crate) mod admin;
 pub(crate) mod api_keys;
+pub(crate) mod backup;
 pub(crate) mod counters;
 pub(crate) mod docs;
 pub(crate) mod dto;

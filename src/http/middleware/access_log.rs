@@ -4,7 +4,7 @@
 //! call the App, and tell metrics and log the same values. A panic in a handler becomes a 500 and is
 //! counted; an error becomes its document here, since here its id is known.
 //! Invariant: one access event, unless successes are sampled, and one sample for each request that
-//! was answered. Label values are bounded; the tenant is a log field.
+//! was answered; those of the admin socket have neither. Label values are bounded; the tenant is a log field.
 //! Must never: let a path, query, key or body into log or metric.
 
 use std::cell::RefCell;
@@ -25,10 +25,11 @@ use actix_web::{Error, HttpMessage, HttpResponse};
 use futures_util::FutureExt;
 use ipnet::IpNet;
 
+use super::audit;
 use super::client_ip::client_address;
 use super::headers::add_common_headers;
 use super::request_id::{TraceContext, new_request_id, request_id};
-use crate::http::context::{AuditEvent, RequestContext, RequestOutcome, SecurityEvent};
+use crate::http::context::{RequestContext, RequestOutcome, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::jsonapi;
 use crate::http::route_table::{RouteTable, UNMATCHED};
@@ -49,6 +50,9 @@ pub enum Listener {
     Redirect,
     /// Plain HTTP, for the operators' tools.
     Ops,
+    /// The socket in the data folder, for operators. Their requests are no traffic: only what fails
+    /// inside the server is told, and the audit's events.
+    Admin,
 }
 
 /// What the requests of one App are observed with.
@@ -193,7 +197,10 @@ impl Observer {
     /// Counts the request, and logs it.
     fn record(&self, meta: &RequestMeta, context: &RequestContext, status: u16) {
         let (duration, outcome) = (meta.start.elapsed(), context.outcome.borrow());
-        self.metrics.http(context.route.get(), meta.method, status, duration);
+        let is_traffic = self.listener != Listener::Admin;
+        if is_traffic {
+            self.metrics.http(context.route.get(), meta.method, status, duration);
+        }
         for event in &outcome.events {
             match event {
                 SecurityEvent::AuthFailure(reason) => {
@@ -201,7 +208,7 @@ impl Observer {
                     self.log_auth_failure(reason, context, &outcome);
                 }
                 SecurityEvent::RateLimited(scope) => self.metrics.rate_limited(scope),
-                SecurityEvent::Audit(event) => log_audit_event(*event, context, &outcome),
+                event => audit::log(event, context, &outcome),
             }
         }
         let (code, cause) = match &outcome.error {
@@ -219,7 +226,7 @@ impl Observer {
                 "a request failed inside the server"
             );
         }
-        let Some(weight) = self.sampler.sample_weight(status) else { return };
+        let Some(weight) = is_traffic.then(|| self.sampler.sample_weight(status)).flatten() else { return };
         self.log_access(meta, context, &outcome, status, duration, code, weight);
     }
 
@@ -271,28 +278,6 @@ impl Observer {
             "credentials were refused"
         );
     }
-}
-
-/// The audit's line: which credentials or tenants were changed, by whom and which key, never a
-/// secret.
-fn log_audit_event(event: AuditEvent, context: &RequestContext, outcome: &RequestOutcome) {
-    let (action, key, revoked) = match event {
-        AuditEvent::KeyCreated(key) => ("key-created", Some(key), None),
-        AuditEvent::KeyRevoked(key) => ("key-revoked", Some(key), None),
-        AuditEvent::PasswordChanged { revoked } => ("password-changed", None, Some(revoked)),
-        AuditEvent::TenantRegistered(key) => ("tenant-registered", Some(key), None),
-        AuditEvent::TenantDeleted => ("tenant-deleted", None, None),
-    };
-    tracing::info!(
-        event.action = action,
-        event.outcome = "success",
-        http.request.id = context.request_id,
-        client.ip = tracing::field::display(context.client),
-        organization.id = outcome.tenant.map(tracing::field::display),
-        odometer.key_id = key.map(tracing::field::display),
-        odometer.keys_revoked = revoked,
-        "who may do what was changed"
-    );
 }
 
 /// A request from its head to its response. One whose client hangs up in between is recorded when

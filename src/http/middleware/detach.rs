@@ -21,8 +21,9 @@ use crate::http::jsonapi;
 use crate::http::middleware::access_log::{Observer, observe};
 use crate::http::middleware::request_id::new_request_id;
 
-/// Where the audited routes are: `POST`, `PUT` or `DELETE` on these, or below them.
-const AUDITED: [&str; 3] = ["/users/create", "/api/v1/keys", "/api/v1/tenant"];
+/// Where the audited routes are: `POST`, `PUT` or `DELETE` on these, or below them. The last two are
+/// the admin socket's.
+const AUDITED: [&str; 5] = ["/users/create", "/api/v1/keys", "/api/v1/tenant", "/tenants", "/backup"];
 
 /// Observes a request; an audited one as a task of `tasks`.
 pub fn observe_or_detach(

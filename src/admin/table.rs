@@ -1,46 +1,13 @@
-//! The commands `tenant` and `key`: what operators ask of the running server, and how its answer is shown.
+//! Rows as they are shown.
 //!
-//! Job: [`ask`] sends one request and collects the rows; [`show`] makes a table of them, or lines of JSON for programs.
-//! Invariant: an answer without its end is an error. Must never: open the data folder; only the server that runs on it changes it.
+//! Job: [`show`] makes a table of them, or lines of JSON for programs. Invariant: JSON has the fields
+//! and their order as the server sent them. Must never: print; that is main's.
 
-use std::io::BufReader;
-use std::path::Path;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
-use super::{KeyRow, Reply, Request, TenantRow, connect, read_reply, write_line};
-
-/// What came back.
-#[derive(Debug, Default)]
-pub struct Rows {
-    /// Tenants.
-    pub tenants: Vec<TenantRow>,
-    /// Keys.
-    pub keys: Vec<KeyRow>,
-}
-
-/// Asks the server that runs on `data_dir`.
-///
-/// # Errors
-/// One sentence: no server runs there, or what it said.
-pub fn ask(data_dir: &Path, request: &Request) -> Result<Rows> {
-    let Some(stream) = connect(data_dir)? else {
-        bail!("no server runs on {}; this command asks the running one", data_dir.display())
-    };
-    write_line(&stream, request)?;
-    let mut stream = BufReader::new(stream);
-    let mut rows = Rows::default();
-    loop {
-        match read_reply(&mut stream)? {
-            Reply::Tenant(row) => rows.tenants.push(row),
-            Reply::Key(row) => rows.keys.push(row),
-            Reply::Done => return Ok(rows),
-            Reply::Error(problem) => bail!("{problem}"),
-            Reply::Ok(_) | Reply::Page(_) => bail!("the server answered something else"),
-        }
-    }
-}
+use super::commands::Rows;
+use super::rows::{KeyRow, TenantRow};
 
 /// The rows as a table with a line of headings, or as JSON, one object a line.
 ///

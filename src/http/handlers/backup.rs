@@ -1,0 +1,69 @@
+//! Backups for operators, through the admin socket.
+//!
+//! Job: `/backup` makes one of everything and sends it. Invariant: the length is announced, so that
+//! whoever reads it knows whether it is whole. Must never: hold a whole backup in memory, or let the
+//! thread that serves wait for the disk.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use actix_web::body::SizedStream;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, Responder, post, web};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+
+use crate::http::context::{BackupMade, RequestContext, SecurityEvent};
+use crate::http::error::ApiError;
+use crate::http::extract::InOrder;
+use crate::http::extract::operator::Operator;
+use crate::http::extract::params::{NoParams, Params};
+use crate::store::embedded::EmbeddedStore;
+
+/// How much is read and sent at once.
+const PIECE: u64 = 1 << 18;
+const COMMIT_SEQ: HeaderName = HeaderName::from_static("odometer-commit-seq");
+const RECORDS: HeaderName = HeaderName::from_static("odometer-records");
+
+/// A backup of everything, now.
+#[utoipa::path(tag = "internal")]
+#[post("/backup")]
+pub(crate) async fn make_backup(
+    store: web::ThinData<EmbeddedStore>,
+    req: HttpRequest,
+    _: InOrder<(Operator, Params<NoParams>)>,
+) -> Result<impl Responder, ApiError> {
+    let context = RequestContext::of(&req);
+    let (file, summary) = store.backup().await.map_err(|problem| {
+        context.note(SecurityEvent::Backup(Err(problem.clone())));
+        ApiError::BackupFailed(problem)
+    })?;
+    let (seq, records, bytes) = (summary.header.mark.seq.0, summary.records, summary.bytes);
+    context.note(SecurityEvent::Backup(Ok(BackupMade { commit_seq: seq, records, bytes })));
+    let mut response = HttpResponse::Ok();
+    response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
+    response.insert_header((COMMIT_SEQ, HeaderValue::from(seq))).insert_header((RECORDS, HeaderValue::from(records)));
+    Ok(response.body(SizedStream::new(bytes, pieces(file, bytes))))
+}
+
+/// A file's first bytes, piece by piece, each read by a thread that may wait for the disk.
+fn pieces(file: File, length: u64) -> impl Stream<Item = io::Result<Bytes>> {
+    let file = Arc::new(file);
+    stream::try_unfold(0, move |offset| {
+        let file = Arc::clone(&file);
+        async move {
+            let size = PIECE.min(length - offset);
+            if size == 0 {
+                return Ok(None);
+            }
+            let read = move || {
+                let mut piece = vec![0; usize::try_from(size).unwrap_or_default()];
+                file.read_exact_at(&mut piece, offset).map(|()| Bytes::from(piece))
+            };
+            let piece = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+            Ok(Some((piece, offset + size)))
+        }
+    })
+}
