@@ -1,13 +1,19 @@
-//! The commands `tenant` and `key`, asked of a running server through its admin socket.
+//! The admin socket of a running server: the commands `tenant`, `key` and `top`, and HTTP as such.
 //!
-//! Job: each command does what it says, to the right tenant, from the next request on, and is in the log. Invariant: a command that fails says why in
-//! one line and exits 1. Must never: need the server to be stopped.
+//! Job: each command does what it says, to the right tenant, from the next request on, and is in the
+//! log. Invariant: a command that fails says why in one line and exits 1. Must never: need the server
+//! to be stopped.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod support;
 
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::client::{Answer, Protocol};
@@ -141,4 +147,140 @@ fn top_shows_what_the_server_does_without_an_ops_listener() {
     let said = refused(&dir, &["top", "--once"]);
     assert!(said.contains("does not answer"), "{said}");
     server.kill();
+}
+
+/// What was answered over the socket.
+struct Said {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Said {
+    fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// A header's value; empty if there is none.
+    fn header(&self, name: &str) -> &str {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next().unwrap_or_default()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The status and the code of a document of errors.
+    #[track_caller]
+    fn refusal(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), "application/vnd.api+json", "{}", self.head);
+        let error = &self.json()["errors"][0];
+        assert_eq!(error["id"], self.header("x-request-id"));
+        (self.status(), error["code"].as_str().unwrap().to_owned())
+    }
+}
+
+/// One request over the socket, as its bytes are.
+fn speak(data_dir: &Path, route: &str, json: &str) -> Said {
+    let mut stream = UnixStream::connect(data_dir.join("admin.sock")).unwrap();
+    let media = if json.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let head = format!("{route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{media}");
+    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{json}", json.len()).as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head has an end");
+    Said { head: String::from_utf8(bytes[..end].to_vec()).unwrap(), body: bytes[end + 4..].to_vec() }
+}
+
+#[test]
+fn the_socket_speaks_http_and_answers_json() {
+    let server = TestServer::start();
+    let dir = server.data_dir().to_owned();
+    let mode = fs::metadata(dir.join("admin.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let keys = runtime().block_on(register(&server.endpoint(), "http", 3));
+    let first = speak(&dir, "GET /tenants?limit=2", "");
+    assert_eq!((first.status(), first.header("content-type")), (200, "application/json"));
+    assert_eq!((first.header("x-request-id").len(), first.header("strict-transport-security")), (32, ""));
+    let page = first.json();
+    assert_eq!((page["tenants"].as_array().unwrap().len(), &page["next"]), (2, &json!(2)));
+    let rest = speak(&dir, "GET /tenants?limit=2&after=2", "").json();
+    assert_eq!((&rest["tenants"][0]["id"], &rest["next"]), (&json!(3), &Value::Null));
+    let name = |at: usize| page["tenants"][at]["name"].as_str().unwrap().to_owned();
+    let path = format!("/tenants/{}", name(0));
+
+    let suspended = speak(&dir, &format!("POST {path}/suspend"), "");
+    assert_eq!((suspended.status(), &suspended.json()["suspended"]), (200, &json!(true)));
+    assert_eq!(increment(&server, &keys[0]).code(), "tenant_suspended");
+    let limited = speak(&dir, &format!("PUT {path}/limit"), r#"{"limit":"100/s:200"}"#);
+    assert_eq!((limited.status(), &limited.json()["limit"]), (200, &json!("100/s:200")));
+    assert_eq!(speak(&dir, &format!("GET {path}/keys"), "").json()["keys"][0]["id"], keys[0][4..20]);
+    assert_eq!(speak(&dir, &format!("DELETE {path}/keys/{}", keys[0]), "").status(), 204);
+    assert_eq!(speak(&dir, &format!("DELETE {path}"), "").status(), 204);
+    let after = speak(&dir, "GET /tenants?limit=1", "").json();
+    assert_eq!(after, json!({ "tenants": [], "next": 1 }), "a page leaves out who was deleted");
+
+    let stats = speak(&dir, "GET /stats", "").json();
+    let commits = &stats["metrics"]["odometer_commits_total"][0];
+    assert!(commits["labels"] == json!({}) && commits["value"].as_u64() > Some(0), "{commits}");
+    assert!(String::from_utf8(speak(&dir, "GET /metrics", "").body).unwrap().contains("odometer_commits_total "));
+    assert_eq!(speak(&dir, "GET /livez", "").body, b"alive\n");
+    assert_eq!(speak(&dir, "GET /readyz", "").body, b"ready\n");
+    // Operators are no traffic.
+    let page = server.ops_get("/metrics").1;
+    assert!(!page.contains("path=\"/tenants") && !page.contains("path=\"/stats") && page.contains("path=\"/users"));
+    let written = server.stop();
+    let paths: Vec<_> = written.actions("request").iter().map(|event| event["url.path"].clone()).collect();
+    assert!(paths.contains(&json!("/users/create")), "{paths:?}");
+    let is_admin = |path: &Value| ["/tenants", "/stats"].iter().any(|admin| path.as_str().unwrap().starts_with(admin));
+    assert!(!paths.iter().any(is_admin), "{paths:?}");
+    assert_eq!(written.actions("tenant-limited")[0]["odometer.detail"], "100/s:200");
+    assert_eq!(written.actions("tenant-suspended")[0]["http.request.id"], suspended.header("x-request-id"));
+}
+
+#[test]
+fn the_socket_refuses_with_the_documents_of_the_api() {
+    let server = TestServer::start();
+    let dir = server.data_dir().to_owned();
+    let idle = (UnixStream::connect(dir.join("admin.sock")).unwrap(), Instant::now());
+    runtime().block_on(register(&server.endpoint(), "refused", 1));
+    let name = rows(&dir, &["tenant", "list"])[0]["name"].as_str().unwrap().to_owned();
+    let missing = speak(&dir, "GET /tenants/no%20body", "");
+    assert_eq!(missing.refusal(), (404, "tenant_not_found".to_owned()));
+    assert_eq!(missing.json()["errors"][0]["detail"], "There is no tenant named \"no body\".");
+    let wrong = speak(&dir, "POST /tenants", "");
+    assert_eq!((wrong.refusal(), wrong.header("allow")), ((405, "method_not_allowed".to_owned()), "GET, HEAD"));
+    let wrong = speak(&dir, "POST /tenants/x", "");
+    assert_eq!((wrong.status(), wrong.header("allow")), (405, "GET, HEAD, DELETE"));
+    for (route, json, status, code, parameter) in [
+        ("GET /api/v1/integer", "", 404, "not_found", Value::Null),
+        ("PUT /tenants/NAME/limit", "{\"limit\":", 400, "malformed_body", Value::Null),
+        ("PUT /tenants/NAME/limit", "{\"limit\":\"lots\"}", 422, "invalid_parameter", json!("limit")),
+        ("PUT /tenants/NAME/limit", "{\"rate\":\"off\"}", 422, "unknown_parameter", json!("rate")),
+        ("POST /tenants/NAME/suspend", "{\"why\":\"x\"}", 422, "unknown_parameter", json!("why")),
+        ("GET /tenants?limit=1001", "", 422, "invalid_value", json!("limit")),
+        ("DELETE /tenants/NAME/keys/xyz", "", 422, "invalid_parameter", json!("id")),
+        ("DELETE /tenants/NAME/keys/0123456789abcdef", "", 404, "key_not_found", Value::Null),
+        ("DELETE /tenants/nobody", "", 404, "tenant_not_found", Value::Null),
+    ] {
+        let said = speak(&dir, &route.replace("NAME", &name), json);
+        assert_eq!(said.refusal(), (status, code.to_owned()), "{route}");
+        assert_eq!(said.json()["errors"][0]["source"]["parameter"], parameter, "{route}");
+    }
+    // Who says nothing is cut, as on every other listener.
+    let (mut stream, since) = idle;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+}
+
+#[test]
+fn a_data_folder_with_a_long_path_has_a_socket_too() {
+    let temp = tempfile::TempDir::new().unwrap();
+    let dir = temp.path().join("d".repeat(120)).join("data");
+    fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    let server = TestServer::builder().data_dir(&dir).start();
+    assert_eq!(rows(&dir, &["tenant", "list"]), Vec::<Value>::new());
+    server.stop();
+    assert!(!dir.join("admin.sock").exists(), "the socket goes with its server");
 }

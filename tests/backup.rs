@@ -11,6 +11,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -186,6 +188,51 @@ fn a_backup_without_a_server_is_the_same_and_changes_nothing() {
     assert!(!temp.path().join("none").exists());
     let left: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "something is left: {left:?}");
+}
+
+/// The answer to a request for a backup, over the admin socket.
+fn sent_backup(data_dir: &Path) -> (String, Vec<u8>) {
+    let mut stream = UnixStream::connect(data_dir.join("admin.sock")).unwrap();
+    stream.write_all(b"POST /backup HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head has an end");
+    (String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase(), bytes[end + 4..].to_vec())
+}
+
+#[test]
+fn a_backup_is_sent_with_its_length_and_one_that_ends_early_is_none() {
+    let temp = TempDir::new().unwrap();
+    let (data_dir, file) = (temp.path().join("data"), temp.path().join("file"));
+    let server = TestServer::builder().data_dir(&data_dir).start();
+    runtime().block_on(register(&server.endpoint(), "piece", 2));
+    let (head, body) = sent_backup(&data_dir);
+    fs::write(&file, &body).unwrap();
+    let (summary, _) = contents(&file);
+    for line in [
+        "http/1.1 200 ok".to_owned(),
+        "content-type: application/octet-stream".to_owned(),
+        format!("content-length: {}", body.len()),
+        format!("odometer-commit-seq: {}", summary.header.mark.seq.0),
+        format!("odometer-records: {}", summary.records),
+    ] {
+        assert!(head.lines().any(|found| found == line), "{line:?} is not in {head}");
+    }
+    server.stop();
+
+    // A server that dies in the middle.
+    let half = UnixListener::bind(data_dir.join("admin.sock")).unwrap();
+    let dying = std::thread::spawn(move || {
+        let (mut stream, _) = half.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+        stream.write_all(&body[..body.len() - 1]).unwrap();
+    });
+    let target = temp.path().join("short");
+    let mut command = odometer(["backup", "--data-dir"]);
+    ended(command.arg(&data_dir).arg("--to").arg(&target)).complained(1, &["with 1 of", "bytes to come"]);
+    assert!(!target.exists());
+    dying.join().unwrap();
 }
 
 #[test]
