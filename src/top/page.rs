@@ -81,10 +81,14 @@ pub(super) fn quantile(before: &Buckets, after: &Buckets, of: f64) -> Option<f64
     Some(low)
 }
 
+/// A series as tests write it: name, labels and value.
+#[cfg(test)]
+type Series<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
 #[cfg(test)]
 impl Page {
-    /// A page of these series: name, labels and value of each.
-    pub(super) fn of(series: &[(&str, &[(&str, &str)], f64)]) -> Self {
+    /// A page of these series.
+    pub(super) fn of(series: &[Series<'_>]) -> Self {
         let mut page = Snapshot::default();
         for (name, labels, value) in series {
             let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

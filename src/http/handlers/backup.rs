@@ -67,3 +67,28 @@ fn pieces(file: File, length: u64) -> impl Stream<Item = io::Result<Bytes>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_sent_in_its_order_and_a_short_one_is_an_error() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..PIECE * 2 + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        io::Write::write_all(&mut file, &bytes).unwrap();
+        let collect = |length| {
+            let pieces = pieces(file.try_clone().unwrap(), length);
+            runtime.block_on(pieces.try_collect::<Vec<_>>())
+        };
+        for length in [0, 1, PIECE, PIECE + 1, PIECE * 2 + 7] {
+            let sent = collect(length).unwrap();
+            assert!(sent.iter().all(|piece| (1..=PIECE).contains(&(piece.len() as u64))), "{length}");
+            assert_eq!(sent.concat(), bytes[..usize::try_from(length).unwrap()], "{length}");
+        }
+        assert_eq!(collect(PIECE * 2 + 8).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
