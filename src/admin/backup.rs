@@ -1,8 +1,9 @@
-//! The command `backup`: asks the running server for one, or reads the folder itself when none runs.
+//! The command `backup`: asks the running server for one, or reads the folder itself when none
+//! runs.
 //!
 //! Job: [`backup`] writes the file under another name, proves it, and only then gives it the name
-//! that was asked for. Invariant: a file of that name is a whole backup, the new one or the one that
-//! was there before. Must never: rebuild or change a store.
+//! that was asked for. Invariant: a file of that name is a whole backup, the new one or the one
+//! that was there before. Must never: rebuild or change a store.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use crate::store::embedded::checkpoint::Step;
 use crate::store::embedded::disk::RealDisk;
 use crate::store::embedded::recovery::open_to_read;
 
-/// Makes a backup of the store in `data_dir` as the file `to`; `progress` is told in a few words how far it is.
+/// Makes a backup of the store in `data_dir` as the file `to`; `progress` is told in a few words
+/// how far it is.
 ///
 /// # Errors
 /// One sentence; the file `to` is then as it was.

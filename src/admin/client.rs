@@ -2,8 +2,8 @@
 //!
 //! Job: [`Client`], one HTTP/1.1 connection to the server that runs on a data folder, for commands
 //! that wait for each answer. Invariant: an error of the server's table is one line for people; an
-//! answer that ends early is an error. Must never: wait for ever for a server that is stopped, except
-//! for what takes as long as it takes: a backup, a deletion.
+//! answer that ends early is an error. Must never: wait for ever for a server that is stopped,
+//! except for what takes as long as it takes: a backup, a deletion.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -25,7 +25,8 @@ use tokio::runtime::Runtime;
 use super::Address;
 use crate::telemetry::Snapshot;
 
-/// How long an answer may take to begin. A server that is stopped takes connections and answers nothing.
+/// How long an answer may take to begin. A server that is stopped takes connections and answers
+/// nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a command waits for an answer to begin.

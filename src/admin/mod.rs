@@ -8,8 +8,9 @@
 //!   rows.rs      what both ends send as JSON
 //! ```
 //! Job: the client's end of the socket, and what both ends must agree on: its address and the rows.
-//! The routes are the server's, see [`routes`](crate::http::routes). Invariant: whoever may open the
-//! data folder is the operator; there is no password. Must never: listen, on a network least of all.
+//! The routes are the server's, see [`routes`](crate::http::routes). Invariant: whoever may open
+//! the data folder is the operator; there is no password. Must never: listen, on a network least of
+//! all.
 
 pub mod backup;
 pub mod client;

@@ -1,8 +1,8 @@
 //! What goes over the admin socket as JSON, the same types at both ends.
 //!
-//! Job: a row for a tenant or a key, and pages of them. Invariant: names and order of the fields are
-//! public: scripts read them, from the socket and from the commands.
-//! Must never: hold a secret, or the hash of one.
+//! Job: a row for a tenant or a key, and pages of them. Invariant: names and order of the fields
+//! are public: scripts read them, from the socket and from the commands. Must never: hold a secret,
+//! or the hash of one.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Rows as they are shown.
 //!
-//! Job: [`show`] makes a table of them, or lines of JSON for programs. Invariant: JSON has the fields
-//! and their order as the server sent them. Must never: print; that is main's.
+//! Job: [`show`] makes a table of them, or lines of JSON for programs. Invariant: JSON has the
+//! fields and their order as the server sent them. Must never: print; that is main's.
 
 use anyhow::Result;
 use serde::Serialize;

@@ -1,8 +1,9 @@
 //! The admin socket: the listener in the data folder.
 //!
-//! Job: [`bind`] it, and [`accept`] connections, which speak HTTP/1.1 as those of the other listeners
-//! do. Invariant: the socket belongs to the process that holds the data folder's lock, and only its
-//! user may connect. Must never: have a peer's address; the kernel says which user it is.
+//! Job: [`bind`] it, and [`accept`] connections, which speak HTTP/1.1 as those of the other
+//! listeners do. Invariant: the socket belongs to the process that holds the data folder's lock,
+//! and only its user may connect. Must never: have a peer's address; the kernel says which user it
+//! is.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -1,8 +1,9 @@
 //! The metrics at one moment, as data instead of as a page.
 //!
-//! Job: [`Snapshot`], read from the page that Prometheus' library renders, since that library has no
-//! other way out. It goes over the admin socket as JSON. Invariant: what can not be read is left out,
-//! and so is a value that JSON lacks (infinite, or no number). Must never: panic, whatever the text.
+//! Job: [`Snapshot`], read from the page that Prometheus' library renders, since that library has
+//! no other way out. It goes over the admin socket as JSON. Invariant: what can not be read is left
+//! out, and so is a value that JSON lacks (infinite, or no number). Must never: panic, whatever the
+//! text.
 
 use std::collections::BTreeMap;
 

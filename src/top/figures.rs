@@ -12,7 +12,8 @@ const REQUESTS: &str = "http_server_requests_total";
 const DURATIONS: &str = "http_server_request_duration_seconds";
 const COMMITS: &str = "odometer_commit_duration_seconds";
 
-/// Everything that `odometer top` shows. The names say it, with their units; the README has more of it.
+/// Everything that `odometer top` shows. The names say it, with their units; the README has more of
+/// it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Figures {
     pub(super) at: String,
@@ -69,7 +70,8 @@ fn is_increment(labels: &Labels<'_>) -> bool {
 }
 
 impl Figures {
-    /// What happened between two pages of one process, `interval_s` seconds apart; `unix_s` and `at` are when the second one came.
+    /// What happened between two pages of one process, `interval_s` seconds apart; `unix_s` and
+    /// `at` are when the second one came.
     #[must_use]
     pub(super) fn between(before: &Page, after: &Page, interval_s: f64, unix_s: f64, at: String) -> Self {
         let now = |name| after.value(name).unwrap_or(0.0);

@@ -37,7 +37,8 @@ pub struct View {
     pub interval: Duration,
 }
 
-/// Shows the server that runs on `data_dir`, until the process is ended, or once. Where stdout is no terminal, or with `json`, it is one JSON object a line.
+/// Shows the server that runs on `data_dir`, until the process is ended, or once. Where stdout is
+/// no terminal, or with `json`, it is one JSON object a line.
 ///
 /// # Errors
 /// One sentence: with `once`, no server runs there; stdout is closed.
@@ -86,7 +87,8 @@ pub fn run(data_dir: &Path, view: View) -> Result<()> {
     }
 }
 
-/// Says what keeps it from showing anything: on the screen, or for programs once on stderr. Returns what was said.
+/// Says what keeps it from showing anything: on the screen, or for programs once on stderr. Returns
+/// what was said.
 fn tell(out: &mut impl Write, json: bool, told: Option<String>, why: &str) -> std::io::Result<Option<String>> {
     if !json {
         show(out, &[why.to_owned()])?;
@@ -113,7 +115,8 @@ fn is_same_process(one: &Page, other: &Page) -> bool {
     started(one) == started(other) && commits(one) <= commits(other)
 }
 
-/// Draws over what was there, line by line, so that nothing flickers and an interrupt leaves the last figures on the screen.
+/// Draws over what was there, line by line, so that nothing flickers and an interrupt leaves the
+/// last figures on the screen.
 fn show(out: &mut impl Write, lines: &[String]) -> std::io::Result<()> {
     let mut text = String::from("\x1b[H");
     for line in lines {

@@ -1,8 +1,8 @@
 //! What `top` asks of one look at a server's metrics.
 //!
-//! Job: questions to a [`Page`]: a value, a sum, a histogram's buckets; and the [`quantile`] between
-//! two of them. Invariant: asking for what is not there is 0 or nothing.
-//! Must never: know the text that Prometheus reads; the server sends data.
+//! Job: questions to a [`Page`]: a value, a sum, a histogram's buckets; and the [`quantile`]
+//! between two of them. Invariant: asking for what is not there is 0 or nothing. Must never: know
+//! the text that Prometheus reads; the server sends data.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Who asks through the admin socket, and what they may name there.
 //!
-//! Job: [`Operator`], the user at the other end, and [`TypedKey`]. Invariant: an operator's number is
-//! the kernel's word; it is nothing that a request says.
-//! Must never: keep the text of a key; it may be the whole of it.
+//! Job: [`Operator`], the user at the other end, and [`TypedKey`]. Invariant: an operator's number
+//! is the kernel's word; it is nothing that a request says. Must never: keep the text of a key; it
+//! may be the whole of it.
 
 use actix_web::dev::Payload;
 use actix_web::{HttpMessage, HttpRequest};
@@ -31,8 +31,8 @@ impl Extract for Operator {
     }
 }
 
-/// A key as an operator typed it: its id, or the whole of it, since that is what is at hand when one
-/// was found where it should not be. `None` if it is neither.
+/// A key as an operator typed it: its id, or the whole of it, since that is what is at hand when
+/// one was found where it should not be. `None` if it is neither.
 #[derive(Clone, Copy, Debug)]
 pub struct TypedKey(pub Option<KeyId>);
 

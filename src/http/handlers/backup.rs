@@ -1,8 +1,8 @@
 //! Backups for operators, through the admin socket.
 //!
 //! Job: `/backup` makes one of everything and sends it. Invariant: the length is announced, so that
-//! whoever reads it knows whether it is whole. Must never: hold a whole backup in memory, or let the
-//! thread that serves wait for the disk.
+//! whoever reads it knows whether it is whole. Must never: hold a whole backup in memory, or let
+//! the thread that serves wait for the disk.
 
 use std::fs::File;
 use std::io;
