@@ -115,6 +115,12 @@ impl CounterName {
     }
 }
 
+impl fmt::Display for CounterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Integers reserved by one change: `first`, then every step up to `last`, all of them issued, none between them missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {

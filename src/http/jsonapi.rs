@@ -5,6 +5,9 @@
 //! to it (`ETag`, `Location`, `Idempotency-Replayed`).
 //! Must never: decide a status; that is the handler's, or the table of errors'.
 
+use std::fmt::Display;
+use std::io::{self, Write};
+
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
@@ -22,7 +25,6 @@ use crate::store::Version;
 
 /// JSON:API's media type.
 pub const JSON_API: HeaderValue = HeaderValue::from_static("application/vnd.api+json");
-const VERSION: JsonApi = JsonApi { version: "1.0" };
 
 /// The attributes of a resource.
 pub trait Attributes: Serialize {
@@ -30,55 +32,24 @@ pub trait Attributes: Serialize {
     const TYPE: &'static str;
 }
 
-#[derive(Serialize)]
-struct JsonApi {
-    version: &'static str,
-}
-
-#[derive(Serialize)]
-struct Document<D> {
-    data: D,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    links: Option<Links>,
-    jsonapi: JsonApi,
-}
-
-#[derive(Serialize)]
-struct Links {
-    next: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Resource<A> {
-    id: String,
-    r#type: &'static str,
-    attributes: A,
-}
-
-impl<A: Attributes> Resource<A> {
-    fn new(id: String, attributes: A) -> Self {
-        Self { id, r#type: A::TYPE, attributes }
-    }
-}
-
-/// A response that shows one resource.
-pub struct Reply<A> {
+/// A response that shows one resource, whose id needs no escape in JSON, as no id of ours does.
+pub struct Reply<I, A> {
     status: StatusCode,
-    resource: Resource<A>,
+    id: I,
+    attributes: A,
     version: Option<Version>,
     location: Option<String>,
     is_replayed: bool,
 }
 
-impl<A: Attributes> Reply<A> {
+impl<I: Display, A: Attributes> Reply<I, A> {
     /// 200 with this resource.
-    pub fn ok(id: impl ToString, attributes: A) -> Self {
-        let resource = Resource::new(id.to_string(), attributes);
-        Self { status: StatusCode::OK, resource, version: None, location: None, is_replayed: false }
+    pub fn ok(id: I, attributes: A) -> Self {
+        Self { status: StatusCode::OK, id, attributes, version: None, location: None, is_replayed: false }
     }
 
     /// 201 with this resource, which is found at the path `location` from now on.
-    pub fn created(id: impl ToString, attributes: A, location: String) -> Self {
+    pub fn created(id: I, attributes: A, location: String) -> Self {
         Self { status: StatusCode::CREATED, location: Some(location), ..Self::ok(id, attributes) }
     }
 
@@ -95,11 +66,11 @@ impl<A: Attributes> Reply<A> {
     }
 }
 
-impl<A: Attributes> Responder for Reply<A> {
+impl<I: Display, A: Attributes> Responder for Reply<I, A> {
     type Body = BoxBody;
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
-        let mut response = document(self.status, self.resource, None);
+        let mut response = document(self.status, "", |body| write_resource(body, &self.id, &self.attributes));
         let headers = response.headers_mut();
         if let Some(version) = self.version {
             insert(headers, ETAG, etag(version));
@@ -126,17 +97,36 @@ impl<A: Attributes> Responder for Page<A> {
     type Body = BoxBody;
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
-        let resources: Vec<_> =
-            self.resources.into_iter().map(|(id, attributes)| Resource::new(id, attributes)).collect();
-        document(StatusCode::OK, resources, Some(Links { next: self.next }))
+        let next = self.next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));
+        document(StatusCode::OK, &format!(r#","links":{{"next":{next}}}"#), |body| {
+            for (number, (id, attributes)) in self.resources.iter().enumerate() {
+                body.push(if number == 0 { b'[' } else { b',' });
+                write_resource(body, id, attributes)?;
+            }
+            body.extend_from_slice(if self.resources.is_empty() { b"[]" } else { b"]" });
+            Ok(())
+        })
     }
 }
 
-fn document<D: Serialize>(status: StatusCode, data: D, links: Option<Links>) -> HttpResponse {
-    match serde_json::to_vec(&Document { data, links, jsonapi: VERSION }) {
-        Ok(body) => json_api(status, body),
-        Err(error) => HttpResponse::from_error(ApiError::Internal(error.to_string().into())),
+/// The document around its data. Its members are written as they stand, not through a tree of types:
+/// that takes a third of the time, and a document is most of what an increment's response costs.
+fn document(status: StatusCode, links: &str, data: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> HttpResponse {
+    let mut body = Vec::with_capacity(256);
+    body.extend_from_slice(br#"{"data":"#);
+    if let Err(error) = data(&mut body) {
+        return HttpResponse::from_error(ApiError::Internal(error.to_string().into()));
     }
+    body.extend_from_slice(links.as_bytes());
+    body.extend_from_slice(br#","jsonapi":{"version":"1.0"}}"#);
+    json_api(status, body)
+}
+
+fn write_resource<A: Attributes>(body: &mut Vec<u8>, id: &impl Display, attributes: &A) -> io::Result<()> {
+    write!(body, r#"{{"id":"{id}","type":"{}","attributes":"#, A::TYPE)?;
+    serde_json::to_writer(&mut *body, attributes)?;
+    body.push(b'}');
+    Ok(())
 }
 
 fn json_api(status: StatusCode, body: Vec<u8>) -> HttpResponse {
@@ -163,7 +153,7 @@ pub fn error(error: &ApiError, request_id: &str, needs: Option<Needs>) -> HttpRe
     if let ApiError::PreconditionFailed(state) = error {
         member["meta"] = serde_json::json!({ "value": state.counter.value().get() });
     }
-    let document = serde_json::json!({ "errors": [member], "jsonapi": VERSION });
+    let document = serde_json::json!({ "errors": [member], "jsonapi": { "version": "1.0" } });
     let mut response = json_api(spec.status, document.to_string().into_bytes());
     set_error_headers(error, needs, response.headers_mut());
     response

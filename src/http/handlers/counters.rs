@@ -153,7 +153,8 @@ pub(crate) async fn create_counter(
     let new = NewCounter { shape, created_unix_s: now_unix_s(), quota: state.shared.counters_per_tenant };
     let done = state.store.create(caller.tenant(), &name, new, once).await?;
     let location = format!("/api/v1/counters/{}", name.as_str());
-    let reply = Reply::created(name.as_str(), Counter::new(&done.result, name.is_default()), location);
+    let attributes = Counter::new(&done.result, name.is_default());
+    let reply = Reply::created(name, attributes, location);
     Ok(reply.version(done.result.version).replayed(done.replayed))
 }
 
@@ -191,7 +192,8 @@ pub(crate) async fn read_counter(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(name), _)) = asked;
     let found = state.store.current(caller.tenant(), &name).await?;
-    Ok(Reply::ok(name.as_str(), Counter::new(&found, name.is_default())).version(found.version))
+    let attributes = Counter::new(&found, name.is_default());
+    Ok(Reply::ok(name, attributes).version(found.version))
 }
 
 /// Set a counter.
@@ -220,7 +222,8 @@ pub(crate) async fn set_counter(
     let to = SetTo { value: params.value.get(), rewind: params.rewind, expected };
     let once = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
     let done = state.store.set(caller.tenant(), &name, to, once).await?;
-    let reply = Reply::ok(name.as_str(), Counter::new(&done.result, name.is_default()));
+    let attributes = Counter::new(&done.result, name.is_default());
+    let reply = Reply::ok(name, attributes);
     Ok(reply.version(done.result.version).replayed(done.replayed))
 }
 
@@ -267,7 +270,7 @@ pub(crate) async fn increment_counter(
     let count = params.count.and_then(|count| u32::try_from(count.0).ok()).unwrap_or(1);
     let once = key.token(caller.tenant(), FingerprintedRequest::Increment(&name, count));
     let done = state.store.advance(caller.tenant(), &name, count, once).await?;
-    let reply = Reply::ok(name.as_str(), IssuedRange::from(&done.result));
+    let reply = Reply::ok(name, IssuedRange::from(&done.result));
     Ok(reply.version(done.result.version).replayed(done.replayed))
 }
 

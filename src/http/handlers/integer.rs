@@ -38,7 +38,7 @@ pub(crate) struct IncrementIntegerParams {
     count: Option<Count>,
 }
 
-fn reply(tenant: TenantId, value: Value) -> Reply<Integer> {
+fn reply(tenant: TenantId, value: Value) -> Reply<TenantId, Integer> {
     Reply::ok(tenant, Integer { value: value.into() })
 }
 
