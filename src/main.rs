@@ -25,9 +25,9 @@ use odometer::store::embedded::restore::{RestoreError, restore, verify_backup};
 use odometer::store::now_unix_s;
 use odometer::telemetry::{LogFormat, Logs, install};
 use odometer::top::{self, View};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -209,7 +209,8 @@ fn serve(flags: &Flags, config: Config) -> ExitCode {
         Ok(logs) => logs,
         Err(error) => return fail(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // The Apps of the plain listeners are served on this thread.
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
@@ -221,8 +222,7 @@ fn serve(flags: &Flags, config: Config) -> ExitCode {
         odometer.revision = env!("ODOMETER_GIT_REVISION"),
         "starting"
     );
-    // The plain listeners' Apps are served on this thread.
-    let result = LocalSet::new().block_on(&runtime, run(flags, config, &logs));
+    let result = runtime.block_on(run(flags, config, &logs));
     if let Err(error) = &result
         && to_programs
     {

@@ -17,8 +17,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -135,11 +136,19 @@ impl Workers {
         for number in 0..count {
             let (accepted, inbox) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (parts, counted) = (parts.clone(), Arc::clone(&connections));
+            let (started, has_started) = std::sync::mpsc::channel();
             let thread = thread::Builder::new().name(format!("odometer-worker-{number}")).spawn(move || {
-                LocalSet::new().block_on(&runtime, run_worker(inbox, parts, counted));
+                // A runtime whose tasks stay on its thread is made there, too.
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        runtime.block_on(run_worker(inbox, parts, counted));
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
             })?;
+            has_started.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
             workers.push(Worker { accepted, connections, thread });
         }
         Ok(Self { workers })

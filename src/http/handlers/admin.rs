@@ -3,7 +3,8 @@
 //! Job: list and look, suspend, resume, limit, delete and revoke; `/stats`. Answers are plain JSON,
 //! those of [`rows`](crate::admin::rows); refusals are the documents of every App. Invariant: every
 //! change is one event in the audit's log, with the tenant, who asked and how it ended.
-//! Must never: show a secret or the hash of one; hold all tenants in memory.
+//! Must never: show a secret or the hash of one; hold all tenants in memory; answer anybody who is
+//! no [`Operator`].
 
 use std::sync::Arc;
 
@@ -52,9 +53,9 @@ type KeyOrder = InOrder<(Operator, PathParam<String>, PathParam<TypedKey>, Param
 #[get("/tenants")]
 pub(crate) async fn list_tenants(
     state: State,
-    asked: InOrder<(QueryParams<TenantListParams>,)>,
+    asked: InOrder<(Operator, QueryParams<TenantListParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((QueryParams(params),)) = asked;
+    let InOrder((_, QueryParams(params))) = asked;
     let TenantId(last) = state.store.last_tenant().await?;
     let after = params.after.map_or(0, |after| after.0).min(last);
     let end = after.saturating_add(params.limit.map_or(MAX_PAGE as u64, |limit| limit.0)).min(last);
@@ -73,9 +74,9 @@ pub(crate) async fn list_tenants(
 #[get("/tenants/{name}")]
 pub(crate) async fn show_tenant(
     state: State,
-    asked: InOrder<(PathParam<String>, QueryParams<NoParams>)>,
+    asked: InOrder<(Operator, PathParam<String>, QueryParams<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((PathParam(name), _)) = asked;
+    let InOrder((_, PathParam(name), _)) = asked;
     let (id, record) = find(&state, &name).await?;
     Ok(web::Json(row(&state, id, &record).await?))
 }
@@ -140,9 +141,9 @@ pub(crate) async fn delete_tenant(state: State, req: HttpRequest, asked: Order) 
 #[get("/tenants/{name}/keys")]
 pub(crate) async fn list_keys(
     state: State,
-    asked: InOrder<(PathParam<String>, QueryParams<KeyListParams>)>,
+    asked: InOrder<(Operator, PathParam<String>, QueryParams<KeyListParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((PathParam(name), QueryParams(params))) = asked;
+    let InOrder((_, PathParam(name), QueryParams(params))) = asked;
     let not_an_id = || invalid_parameter("after", "must be a key's id, 16 hexadecimal digits");
     let after = params.after.map(|after| KeyId::parse(&after).ok_or_else(not_an_id)).transpose()?;
     let limit = params.limit.map_or(MAX_PAGE as u64, |limit| limit.0);
