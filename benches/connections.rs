@@ -34,8 +34,8 @@ use tokio_rustls::client::TlsStream;
 
 /// What an idle connection may take.
 const LIMIT_KIB: f64 = 32.0;
-/// Close to the largest head that is taken, 32 KiB.
-const LARGE_HEAD_BYTES: usize = 30 << 10;
+/// Close to the largest head behind which an HTTP/1.1 connection goes on, 8 KiB.
+const LARGE_HEAD_BYTES: usize = 7 << 10;
 /// How many requests are sent before the first answer is read.
 const PIPELINED: usize = 16;
 /// As many connections are busy at once: so many that the server batches, and far from all of them, since what is under
@@ -71,7 +71,7 @@ impl Traffic {
         match self {
             Self::Nothing => "the handshake only".to_owned(),
             Self::Small => format!("{requests} small requests"),
-            Self::LargeHead => "a head of 30 KiB".to_owned(),
+            Self::LargeHead => "a head of 7 KiB".to_owned(),
             Self::LargeAnswer => "GET /openapi.json".to_owned(),
             Self::Pipelined => format!("{requests} requests, {PIPELINED} at once"),
             Self::All => "all of these, then one request".to_owned(),
