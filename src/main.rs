@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use odometer::admin::backup::backup;
-use odometer::admin::commands::{Order, Question, ask};
+use odometer::admin::commands::{Question, TenantAction, ask};
 use odometer::admin::table::show;
 use odometer::app::App;
 use odometer::cli::{Asking, Cli, Command, ConfigCommand, KeyCommand, TenantCommand, VERSION};
@@ -80,8 +80,10 @@ fn main() -> ExitCode {
             }
         }),
         Command::Tenant(command) => ask_about_tenants(command),
-        Command::Key(KeyCommand::List { name, asking }) => ask_server(&asking, &of(name, Order::ListKeys)),
-        Command::Key(KeyCommand::Revoke { name, id, asking }) => ask_server(&asking, &of(name, Order::RevokeKey(id))),
+        Command::Key(KeyCommand::List { name, asking }) => ask_server(&asking, &of(name, TenantAction::ListKeys)),
+        Command::Key(KeyCommand::Revoke { name, id, asking }) => {
+            ask_server(&asking, &of(name, TenantAction::RevokeKey(id)))
+        }
         Command::Config(ConfigCommand::Print(flags)) => {
             configured(&flags, |config| say(config.print().trim_end(), ExitCode::SUCCESS))
         }
@@ -97,25 +99,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn of(name: String, order: Order) -> Question {
-    Question::Tenant { name, order }
+fn of(name: String, action: TenantAction) -> Question {
+    Question::Tenant { name, action }
 }
 
 fn ask_about_tenants(command: TenantCommand) -> ExitCode {
-    let (name, order, asking) = match command {
+    let (name, action, asking) = match command {
         TenantCommand::List(asking) => return ask_server(&asking, &Question::Tenants),
-        TenantCommand::Show { name, asking } => (name, Order::Show, asking),
-        TenantCommand::Suspend { name, asking } => (name, Order::Suspend, asking),
-        TenantCommand::Resume { name, asking } => (name, Order::Resume, asking),
-        TenantCommand::Limit { name, rate, asking } => (name, Order::Limit(rate), asking),
+        TenantCommand::Show { name, asking } => (name, TenantAction::Show, asking),
+        TenantCommand::Suspend { name, asking } => (name, TenantAction::Suspend, asking),
+        TenantCommand::Resume { name, asking } => (name, TenantAction::Resume, asking),
+        TenantCommand::Limit { name, rate, asking } => (name, TenantAction::Limit(rate), asking),
         TenantCommand::Delete { name, yes, asking } => {
             if !yes && !confirms(&name) {
                 return complain("nothing was deleted; type the name to confirm, or use --yes", FAILURE);
             }
-            (name, Order::Delete, asking)
+            (name, TenantAction::Delete, asking)
         }
     };
-    ask_server(&asking, &of(name, order))
+    ask_server(&asking, &of(name, action))
 }
 
 /// Asks on the terminal whether a tenant is to go; without one, nobody confirms.

@@ -27,7 +27,7 @@ use crate::telemetry::Snapshot;
 
 /// How long an answer may take to begin. A server that is stopped takes connections and answers
 /// nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a command waits for an answer to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ async fn send(
     };
     let response = match wait {
         Wait::AsLongAsItTakes => answer.await,
-        Wait::Briefly => match tokio::time::timeout(PATIENCE, answer).await {
+        Wait::Briefly => match tokio::time::timeout(RESPONSE_TIMEOUT, answer).await {
             Ok(response) => response,
             Err(_) => bail!("the server does not answer"),
         },

@@ -28,13 +28,13 @@ pub enum Question {
         /// Which: its name, in any case.
         name: String,
         /// What.
-        order: Order,
+        action: TenantAction,
     },
 }
 
 /// What is to be done with a tenant.
 #[derive(Clone, Debug)]
-pub enum Order {
+pub enum TenantAction {
     /// Only look.
     Show,
     /// Refuse its keys and password until it is resumed.
@@ -70,7 +70,7 @@ pub fn ask(data_dir: &Path, question: &Question) -> Result<Rows> {
         Question::Tenants => list_tenants(&mut client),
         // It would be no part of a path.
         Question::Tenant { name, .. } if name.is_empty() => bail!("there is no tenant named \"\""),
-        Question::Tenant { name, order } => carry_out(&mut client, &segment(name), order),
+        Question::Tenant { name, action } => carry_out(&mut client, &segment(name), action),
     }
 }
 
@@ -78,23 +78,23 @@ fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
-fn carry_out(client: &mut Client, tenant: &str, order: &Order) -> Result<Rows> {
+fn carry_out(client: &mut Client, tenant: &str, action: &TenantAction) -> Result<Rows> {
     let path = format!("/tenants/{tenant}");
-    let row = match order {
-        Order::ListKeys => return list_keys(client, &path),
-        Order::Delete => {
+    let row = match action {
+        TenantAction::ListKeys => return list_keys(client, &path),
+        TenantAction::Delete => {
             client.tell(Method::DELETE, &path, Wait::AsLongAsItTakes)?;
             return Ok(Rows::default());
         }
-        Order::RevokeKey(id) if id.is_empty() => bail!("a key's id is 16 hexadecimal digits"),
-        Order::RevokeKey(id) => {
+        TenantAction::RevokeKey(id) if id.is_empty() => bail!("a key's id is 16 hexadecimal digits"),
+        TenantAction::RevokeKey(id) => {
             client.tell(Method::DELETE, &format!("{path}/keys/{}", segment(id)), Wait::Briefly)?;
             return Ok(Rows::default());
         }
-        Order::Show => client.ask(Method::GET, &path, None, Wait::Briefly)?,
-        Order::Suspend => client.ask(Method::POST, &format!("{path}/suspend"), None, Wait::Briefly)?,
-        Order::Resume => client.ask(Method::POST, &format!("{path}/resume"), None, Wait::Briefly)?,
-        Order::Limit(limit) => {
+        TenantAction::Show => client.ask(Method::GET, &path, None, Wait::Briefly)?,
+        TenantAction::Suspend => client.ask(Method::POST, &format!("{path}/suspend"), None, Wait::Briefly)?,
+        TenantAction::Resume => client.ask(Method::POST, &format!("{path}/resume"), None, Wait::Briefly)?,
+        TenantAction::Limit(limit) => {
             let body = serde_json::to_vec(&NewLimit { limit: limit.clone() })?;
             client.ask(Method::PUT, &format!("{path}/limit"), Some(body), Wait::Briefly)?
         }

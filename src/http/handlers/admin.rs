@@ -44,9 +44,9 @@ pub(crate) struct KeyListParams {
 }
 
 /// What a change of one tenant without a body takes.
-type Order = InOrder<(Operator, PathParam<String>, Params<NoParams>)>;
+type TenantAction = InOrder<(Operator, PathParam<String>, Params<NoParams>)>;
 /// The same of one key.
-type KeyOrder = InOrder<(Operator, PathParam<String>, PathParam<TypedKey>, Params<NoParams>)>;
+type KeyAction = InOrder<(Operator, PathParam<String>, PathParam<TypedKey>, Params<NoParams>)>;
 
 /// So many numbers of tenants; those that were deleted are left out, so a page may have fewer rows.
 #[utoipa::path(tag = "internal")]
@@ -83,20 +83,28 @@ pub(crate) async fn show_tenant(
 
 #[utoipa::path(tag = "internal")]
 #[post("/tenants/{name}/suspend")]
-pub(crate) async fn suspend_tenant(state: State, req: HttpRequest, asked: Order) -> Result<impl Responder, ApiError> {
+pub(crate) async fn suspend_tenant(
+    state: State,
+    req: HttpRequest,
+    asked: TenantAction,
+) -> Result<impl Responder, ApiError> {
     set_suspended(&state, &req, asked, true, "tenant-suspended").await
 }
 
 #[utoipa::path(tag = "internal")]
 #[post("/tenants/{name}/resume")]
-pub(crate) async fn resume_tenant(state: State, req: HttpRequest, asked: Order) -> Result<impl Responder, ApiError> {
+pub(crate) async fn resume_tenant(
+    state: State,
+    req: HttpRequest,
+    asked: TenantAction,
+) -> Result<impl Responder, ApiError> {
     set_suspended(&state, &req, asked, false, "tenant-resumed").await
 }
 
 async fn set_suspended(
     state: &State,
     req: &HttpRequest,
-    InOrder((operator, PathParam(name), _)): Order,
+    InOrder((operator, PathParam(name), _)): TenantAction,
     suspended: bool,
     action: &'static str,
 ) -> Result<web::Json<TenantRow>, ApiError> {
@@ -129,7 +137,11 @@ pub(crate) async fn limit_tenant(
 
 #[utoipa::path(tag = "internal")]
 #[delete("/tenants/{name}")]
-pub(crate) async fn delete_tenant(state: State, req: HttpRequest, asked: Order) -> Result<impl Responder, ApiError> {
+pub(crate) async fn delete_tenant(
+    state: State,
+    req: HttpRequest,
+    asked: TenantAction,
+) -> Result<impl Responder, ApiError> {
     let InOrder((operator, PathParam(name), _)) = asked;
     let (id, _) = find(&state, &name).await?;
     let deleted = state.store.delete_tenant(id).await.map_err(|error| gone(error, &name));
@@ -164,7 +176,7 @@ pub(crate) async fn list_keys(
 
 #[utoipa::path(tag = "internal")]
 #[delete("/tenants/{name}/keys/{id}")]
-pub(crate) async fn revoke_key(state: State, req: HttpRequest, asked: KeyOrder) -> Result<impl Responder, ApiError> {
+pub(crate) async fn revoke_key(state: State, req: HttpRequest, asked: KeyAction) -> Result<impl Responder, ApiError> {
     let InOrder((operator, PathParam(name), PathParam(TypedKey(key)), _)) = asked;
     let (id, _) = find(&state, &name).await?;
     let revoked = match key {

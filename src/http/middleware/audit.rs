@@ -10,7 +10,7 @@ use crate::http::context::{AuditEvent, BackupMade, OperatorEvent, RequestContext
 pub(super) fn log(event: &SecurityEvent, context: &RequestContext, outcome: &RequestOutcome) {
     match event {
         SecurityEvent::Audit(event) => log_change(*event, context, outcome),
-        SecurityEvent::Operator(event) => log_order(event, context, outcome),
+        SecurityEvent::Operator(event) => log_operator_event(event, context, outcome),
         SecurityEvent::Backup(result) => log_backup(result),
         SecurityEvent::AuthFailure(_) | SecurityEvent::RateLimited(_) => {}
     }
@@ -38,7 +38,7 @@ fn log_change(event: AuditEvent, context: &RequestContext, outcome: &RequestOutc
     );
 }
 
-fn log_order(event: &OperatorEvent, context: &RequestContext, outcome: &RequestOutcome) {
+fn log_operator_event(event: &OperatorEvent, context: &RequestContext, outcome: &RequestOutcome) {
     tracing::info!(
         event.action = event.action,
         event.outcome = if event.problem.is_some() { "failure" } else { "success" },
