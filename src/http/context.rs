@@ -14,6 +14,7 @@ use actix_web::{HttpMessage, HttpRequest};
 
 use crate::auth::Needs;
 use crate::auth::throttle::Decision;
+use crate::http::route_table::UNMATCHED;
 use crate::tenant::{KeyId, TenantId};
 
 /// Who is at the other end of a connection.
@@ -118,7 +119,7 @@ pub struct RequestContext {
     pub client: IpAddr,
     /// The request's id.
     pub request_id: String,
-    /// The index of the matched route's pattern in the route table.
+    /// The index of the matched route's pattern in the route table; [`UNMATCHED`] until it is routed.
     pub route: Cell<usize>,
     /// What the request led to so far.
     pub outcome: RefCell<RequestOutcome>,
@@ -128,7 +129,7 @@ impl RequestContext {
     /// The context of a request that led to nothing yet.
     #[must_use]
     pub fn new(client: IpAddr, request_id: String) -> Self {
-        Self { client, request_id, route: Cell::new(0), outcome: RefCell::default() }
+        Self { client, request_id, route: Cell::new(UNMATCHED), outcome: RefCell::default() }
     }
 
     /// The context of a request.

@@ -83,7 +83,7 @@ impl ParameterError {
         <Self as de::Error>::custom(format_args!("must be {expected}"))
     }
 
-    /// The error of this parameter; `code` unless the value's own error has one.
+    /// The error of this parameter, with its `code`; a member that nobody knows keeps its own name.
     fn of(self, parameter: &'static str, code: &'static str) -> Self {
         match self {
             Self::Invalid { detail, .. } => Self::Invalid { parameter, code, detail },
