@@ -29,8 +29,8 @@ use crate::http::server::{
 };
 use crate::http::state::Shared;
 use crate::http::tls::{TlsIdentity, TlsSource};
-use crate::store::embedded::last_stop::LastStop;
-use crate::store::embedded::recovery::Recovery;
+use crate::store::embedded::recovery::open::Recovery;
+use crate::store::embedded::shutdown_record::LastStop;
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Health, Store};
 use crate::telemetry::{ConnectionMetrics, Metrics};

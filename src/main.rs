@@ -18,10 +18,10 @@ use odometer::cli::{Asking, Cli, Command, ConfigCommand, KeyCommand, TenantComma
 use odometer::config::{Config, Flags};
 use odometer::healthcheck;
 use odometer::http;
-use odometer::store::embedded::backup::BackupError;
+use odometer::store::embedded::backup::format::BackupError;
 use odometer::store::embedded::random_id;
-use odometer::store::embedded::recovery::{Verdict, verify};
-use odometer::store::embedded::restore::{RestoreError, restore, verify_backup};
+use odometer::store::embedded::recovery::restore::{RestoreError, restore, verify_backup};
+use odometer::store::embedded::recovery::verify::{Verdict, verify};
 use odometer::store::now_unix_s;
 use odometer::telemetry::{LogFormat, Logs, install};
 use odometer::top::{self, View};

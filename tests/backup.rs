@@ -17,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use odometer::store::embedded::backup::{Summary, read};
-use odometer::store::embedded::disk::RealDisk;
-use odometer::store::embedded::folder::read_format;
-use odometer::store::embedded::frame::{Body, CommitSeq};
-use odometer::store::embedded::replay::replay;
-use odometer::store::embedded::segments::Files;
+use odometer::store::embedded::backup::format::{Summary, read};
+use odometer::store::embedded::data_dir::read_format;
+use odometer::store::embedded::fs::RealDisk;
+use odometer::store::embedded::journal::frame::{Body, CommitSeq};
+use odometer::store::embedded::journal::reader::replay;
+use odometer::store::embedded::journal::segment::Files;
 use support::client::Protocol;
 use support::command::{ended, odometer};
 use support::history::{Outcome, Rules, check};

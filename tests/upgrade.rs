@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use odometer::counter::{CounterName, Shape, Step, Value};
-use odometer::store::embedded::archive::name_of;
+use odometer::store::embedded::backup::directory::name_of;
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
 use odometer::store::{Expected, KeyRecord, NewCounter, NewTenant, Once, SetTo, Store};
 use odometer::telemetry::StoreMetrics;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::client::Client;
-use crate::store::embedded::archive::BackupWriter;
-use crate::store::embedded::backup::{Encoder, Header, Summary};
-use crate::store::embedded::checkpoint::Step;
-use crate::store::embedded::disk::RealDisk;
-use crate::store::embedded::recovery::open_to_read;
+use crate::store::embedded::backup::directory::BackupWriter;
+use crate::store::embedded::backup::format::{Encoder, Header, Summary};
+use crate::store::embedded::fs::RealDisk;
+use crate::store::embedded::recovery::verify::open_to_read;
+use crate::store::embedded::state::checkpointer::Step;
 
 /// Makes a backup of the store in `data_dir` as the file `to`; `progress` is told in a few words
 /// how far it is.
@@ -61,7 +61,7 @@ fn from_server(mut client: Client, writer: &mut BackupWriter<RealDisk>, progress
 }
 
 fn from_folder(
-    mut opened: crate::store::embedded::recovery::Opened,
+    mut opened: crate::store::embedded::recovery::verify::Opened,
     writer: &mut BackupWriter<RealDisk>,
     now_unix_s: u64,
     progress: &mut dyn FnMut(&str),

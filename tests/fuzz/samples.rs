@@ -4,12 +4,14 @@
 //! the same bytes at every time. Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
 
 use odometer::counter::{Counter, CounterName, Range, Shape, Value};
-use odometer::store::embedded::answers::{Answered, Answers, Given};
-use odometer::store::embedded::backup::{Encoder, Header};
-use odometer::store::embedded::frame::{CommitSeq, Expected, Mark, SegmentHeader, encode_checkpoint, encode_commit};
-use odometer::store::embedded::key::{Key, Member};
-use odometer::store::embedded::record::Record;
-use odometer::store::embedded::seals::Seals;
+use odometer::store::embedded::backup::format::{Encoder, Header};
+use odometer::store::embedded::codec::idempotency_page::{Answered, Answers, Given};
+use odometer::store::embedded::codec::key::{Key, Member};
+use odometer::store::embedded::codec::record::Record;
+use odometer::store::embedded::journal::frame::{
+    CommitSeq, Expected, Mark, SegmentHeader, encode_checkpoint, encode_commit,
+};
+use odometer::store::embedded::state::digests::Seals;
 use odometer::store::{CounterState, Holdings, Issued, KeyRecord, TenantRecord, Version};
 use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
 

@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::path::Path;
 
 pub(crate) use super::support::folder::{copy, is_zero};
-use odometer::store::embedded::frame::{CommitSeq, Expected, Found, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame};
+use odometer::store::embedded::journal::frame::{
+    CommitSeq, Expected, Found, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame,
+};
 
 /// What a file of the store is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,12 +6,13 @@
 //! Must never: look into the store beside the published window and the answers.
 
 use odometer::counter::{CounterName, Shape, Value};
-use odometer::store::embedded::ask::{Answer, Ask, CounterChange, Listing, OfCounter, Outcome as Told};
-use odometer::store::embedded::key::{Key, Member, Shelf};
-use odometer::store::embedded::queue::{Queue, Ticket, Work};
-use odometer::store::embedded::record::Record;
-use odometer::store::embedded::remembered::RETENTION_S;
-use odometer::store::embedded::resident::Window;
+use odometer::store::embedded::codec::key::Listing;
+use odometer::store::embedded::codec::key::{Key, Member, Shelf};
+use odometer::store::embedded::codec::record::Record;
+use odometer::store::embedded::commit::cache::Window;
+use odometer::store::embedded::commit::command::{Answer, Ask, CounterChange, OfCounter, Outcome as Told};
+use odometer::store::embedded::commit::idempotency::RETENTION_S;
+use odometer::store::embedded::commit::queue::{Queue, Ticket, Work};
 use odometer::store::{Expected, NewCounter, NewTenant, Once, Refusal, SetTo, StoreError};
 use odometer::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
 use tokio::sync::oneshot::Receiver;

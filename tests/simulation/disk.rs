@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use odometer::store::embedded::disk::{Disk, DiskFile};
+use odometer::store::embedded::fs::{Disk, DiskFile};
 
 use crate::bugs::Bug;
 use crate::inode::Inode;

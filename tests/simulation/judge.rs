@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use odometer::store::embedded::archive::read_file;
-use odometer::store::embedded::ask::Listing;
-use odometer::store::embedded::backup::BackupError;
-use odometer::store::embedded::frame::Mark;
-use odometer::store::embedded::heal::Base;
-use odometer::store::embedded::key::{Key, Member, Shelf};
-use odometer::store::embedded::record::Record;
-use odometer::store::embedded::recovery::{Origin, attach};
+use odometer::store::embedded::backup::directory::read_file;
+use odometer::store::embedded::backup::format::BackupError;
+use odometer::store::embedded::codec::key::Listing;
+use odometer::store::embedded::codec::key::{Key, Member, Shelf};
+use odometer::store::embedded::codec::record::Record;
+use odometer::store::embedded::journal::frame::Mark;
+use odometer::store::embedded::recovery::open::{Origin, attach};
+use odometer::store::embedded::recovery::rebuild::Base;
 
 use odometer::tenant::TenantId;
 

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use odometer::store::embedded::frame::{
+use odometer::store::embedded::codec::key::Key;
+use odometer::store::embedded::codec::record::Record;
+use odometer::store::embedded::journal::frame::{
     Body, Change, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, next_frame,
 };
-use odometer::store::embedded::key::Key;
-use odometer::store::embedded::record::Record;
 
 use crate::disk::Written;
 

@@ -9,13 +9,13 @@ mod keeping;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use odometer::store::embedded::checkpoint::Keeper;
-use odometer::store::embedded::committer::{Committer, Noted, Order, Tidings};
-use odometer::store::embedded::disk::Disk;
-use odometer::store::embedded::frame::{CommitSeq, Mark, StoreId};
-use odometer::store::embedded::grounds::Grounds;
-use odometer::store::embedded::queue::{Queue, deliver};
-use odometer::store::embedded::resident::Window;
+use odometer::store::embedded::commit::cache::Window;
+use odometer::store::embedded::commit::committer::{Committer, Noted, Order, Tidings};
+use odometer::store::embedded::commit::queue::{Queue, deliver};
+use odometer::store::embedded::fs::Disk;
+use odometer::store::embedded::journal::frame::{CommitSeq, Mark, StoreId};
+use odometer::store::embedded::runtime::segment_allocator::Grounds;
+use odometer::store::embedded::state::checkpointer::Keeper;
 use odometer::store::{StoreError, Unavailable};
 
 use crate::disk::{SimDisk, SimFile};

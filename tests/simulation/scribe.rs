@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use odometer::store::embedded::archive::{self, BackupWriter};
-use odometer::store::embedded::disk::Disk;
-use odometer::store::embedded::frame::Mark;
+use odometer::store::embedded::backup::directory::{self, BackupWriter};
+use odometer::store::embedded::fs::Disk;
+use odometer::store::embedded::journal::frame::Mark;
 
 use crate::disk::SimDisk;
 
@@ -53,7 +53,7 @@ impl Scribe {
 
     /// The name of the finished backup, if it has one.
     pub(crate) fn name(&self) -> Option<String> {
-        self.keep.map(|_| archive::name_of(self.mark.seq))
+        self.keep.map(|_| directory::name_of(self.mark.seq))
     }
 
     /// Creates the file, or writes what is there; says how it ended when it did.
@@ -68,7 +68,7 @@ impl Scribe {
     }
 
     fn write(&mut self, sender_is_gone: bool) -> Result<Option<Mark>, String> {
-        let named = archive::name_of(self.mark.seq);
+        let named = directory::name_of(self.mark.seq);
         if self.writer.is_none() {
             let name = if self.keep.is_some() { named.clone() } else { format!("asked-{named}") };
             let writer = BackupWriter::create(Arc::new(self.disk.clone()), &name).map_err(|error| error.to_string())?;
@@ -92,7 +92,7 @@ impl Scribe {
         };
         let Some(writer) = self.writer.take() else { return Ok(None) };
         let summary = writer.finish(&named).map_err(|error| error.to_string())?;
-        let _ = archive::prune(&self.disk, crate::start::STORE, keep);
+        let _ = directory::prune(&self.disk, crate::start::STORE, keep);
         Ok(Some(summary.header.mark))
     }
 }

@@ -5,19 +5,20 @@
 
 use std::sync::Arc;
 
-use odometer::store::embedded::archive::{self, read_file};
-use odometer::store::embedded::committer::{Committer, Covered};
-use odometer::store::embedded::desk::Desk;
-use odometer::store::embedded::disk::Disk;
-use odometer::store::embedded::frame::{CommitSeq, Mark, StoreId};
-use odometer::store::embedded::heal::{Base, NoBase, plan, rebuild};
-use odometer::store::embedded::journal::Journal;
-use odometer::store::embedded::recovery::{Misfit, Origin, Recovered, attach, settle};
-use odometer::store::embedded::remembered::Remembered;
-use odometer::store::embedded::replay::Tail;
-use odometer::store::embedded::resident::{Residents, Window};
-use odometer::store::embedded::segments::Files;
+use odometer::store::embedded::backup::directory::{self, read_file};
+use odometer::store::embedded::commit::cache::{Residents, Window};
+use odometer::store::embedded::commit::committer::{Committer, Covered};
+use odometer::store::embedded::commit::idempotency::Remembered;
+use odometer::store::embedded::commit::working_set::Desk;
+use odometer::store::embedded::fs::Disk;
+use odometer::store::embedded::journal::frame::{CommitSeq, Mark, StoreId};
+use odometer::store::embedded::journal::reader::Tail;
+use odometer::store::embedded::journal::segment::Files;
+use odometer::store::embedded::journal::writer::Journal;
+use odometer::store::embedded::recovery::open::{Misfit, Origin, Recovered, attach};
+use odometer::store::embedded::recovery::rebuild::{Base, NoBase, plan, rebuild};
 use odometer::store::embedded::state::StateTrouble;
+use odometer::store::embedded::state::checkpointer::settle;
 
 use crate::bugs::Bug;
 use crate::disk::SimDisk;
@@ -210,10 +211,10 @@ pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report
         site.clear()?;
     }
     let (recovered, healed) = site.recover(&files, if is_new { Origin::New } else { Origin::Found })?;
-    let _ = archive::clear_unfinished(&site.backups);
+    let _ = directory::clear_unfinished(&site.backups);
     let Recovered { keeper, tail, answers, .. } = recovered;
     let last = tail.last();
-    let backed_up = archive::newest(&site.backups, STORE, last.seq).map_or(CommitSeq(0), |(seq, _)| seq);
+    let backed_up = directory::newest(&site.backups, STORE, last.seq).map_or(CommitSeq(0), |(seq, _)| seq);
     let answers = if run.bug == Some(Bug::KeysForgotten) { Vec::new() } else { answers };
     let remembered = Remembered::new(run.remembered, answers);
     let (committer, window) = begin(run, files, tail, remembered, (keeper.covered().seq, backed_up))?;

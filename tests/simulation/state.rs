@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use odometer::store::embedded::frame::Mark;
+use odometer::store::embedded::journal::frame::Mark;
 use odometer::store::embedded::state::{Entry, Found, State, StateTrouble};
 
 use crate::machine::{Fate, Power, coin};
@@ -164,7 +164,7 @@ impl SimState {
         Self { power, sled }
     }
 
-    /// Opens it, as [`odometer::store::embedded::state::SledState::open`] does.
+    /// Opens it, as [`odometer::store::embedded::state::sled::SledState::open`] does.
     pub(crate) fn open(&self) -> Result<Self, StateTrouble> {
         self.power.whole(AREA, "open").map_err(|error| StateTrouble::System(error.to_string()))?;
         let sled = self.lock();

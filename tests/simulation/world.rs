@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use odometer::store::embedded::frame::Mark;
+use odometer::store::embedded::journal::frame::Mark;
 
 use crate::bugs::Bug;
 use crate::clients::{Clients, Now, Reply, What};

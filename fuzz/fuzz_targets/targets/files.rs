@@ -4,9 +4,9 @@
 //! Must never: accept a file only because its checksum was made right; that is the last of many checks.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use odometer::store::embedded::backup::{Encoder, HEADER_BYTES, Header, read};
-use odometer::store::embedded::key::BUCKETS;
-use odometer::store::embedded::seals::Seals;
+use odometer::store::embedded::backup::format::{Encoder, HEADER_BYTES, Header, read};
+use odometer::store::embedded::codec::key::BUCKETS;
+use odometer::store::embedded::state::digests::Seals;
 
 use super::{FOLLOW, MEND, mend_bucket, mend_header, mend_record};
 
@@ -26,7 +26,7 @@ pub(crate) fn backup(input: &[u8]) -> bool {
         Ok(())
     });
     // Whoever takes the records may give up, and that is told.
-    let refused = odometer::store::embedded::backup::read(bytes, &mut |_, _| Err("no".to_owned()));
+    let refused = odometer::store::embedded::backup::format::read(bytes, &mut |_, _| Err("no".to_owned()));
     assert!(refused.is_err() || records.is_empty());
     let Ok(summary) = read else { return false };
     assert_eq!(Header::decode(bytes), Some(summary.header));

@@ -10,15 +10,15 @@
 use std::iter;
 use std::sync::Arc;
 
-use odometer::store::embedded::frame::{
+use odometer::store::embedded::codec::key::Key;
+use odometer::store::embedded::codec::record::Record;
+use odometer::store::embedded::journal::frame::{
     Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, encode_checkpoint, encode_commit,
     next_frame, padded, remains_after,
 };
-use odometer::store::embedded::journal::Journal;
-use odometer::store::embedded::key::Key;
-use odometer::store::embedded::record::Record;
-use odometer::store::embedded::replay::{Tail, replay};
-use odometer::store::embedded::segments::{Files, JournalError, NEWEST, SPARE};
+use odometer::store::embedded::journal::reader::{Tail, replay};
+use odometer::store::embedded::journal::segment::{Files, JournalError, NEWEST, SPARE};
+use odometer::store::embedded::journal::writer::Journal;
 
 use super::memory::{Contents, MemoryDisk};
 use super::{FOLLOW, MEND, mend_header, mend_record};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use odometer::store::embedded::disk::{Disk, DiskFile};
+use odometer::store::embedded::fs::{Disk, DiskFile};
 
 /// File names and what is in them.
 pub(crate) type Contents = BTreeMap<String, Vec<u8>>;

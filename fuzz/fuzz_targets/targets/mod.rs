@@ -14,8 +14,8 @@ mod frames;
 mod memory;
 mod texts;
 
-use odometer::store::embedded::key::{BUCKETS, Key};
-use odometer::store::embedded::record::Record;
+use odometer::store::embedded::codec::key::{BUCKETS, Key};
+use odometer::store::embedded::codec::record::Record;
 
 pub(crate) use self::files::{backup, seals};
 pub(crate) use self::frames::frame;

@@ -10,7 +10,7 @@ use odometer::http::error::ApiError;
 use odometer::http::extract::params::Params;
 use odometer::http::extract::values::{AnyValue, Whole};
 use odometer::http::jsonapi;
-use odometer::store::embedded::key::Key;
+use odometer::store::embedded::codec::key::Key;
 use odometer::tenant::{TenantId, TenantName};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};

@@ -15,107 +15,52 @@
 //! Job: answer the verbs of [`Store`](super::Store), warm reads without a lock, everything else through the queue.
 //! Invariant: an answer is durable. Must never: touch sled or the journal from a caller's thread.
 
-pub mod answers;
-pub mod archive;
-pub mod ask;
 pub mod backup;
-pub mod checkpoint;
-pub mod committer;
-mod decide;
-pub mod desk;
-pub mod disk;
-pub mod folder;
-pub mod frame;
-pub mod grounds;
-pub mod heal;
+pub mod codec;
+pub mod commit;
+pub mod data_dir;
+pub mod fs;
+mod handle;
 pub mod journal;
-mod keeping;
-pub mod key;
-pub mod last_stop;
-pub mod queue;
-pub mod record;
+mod options;
 pub mod recovery;
-pub mod remembered;
-pub mod replay;
-pub mod resident;
-pub mod restore;
-pub mod seals;
-pub mod segments;
+pub mod runtime;
+pub mod shutdown_record;
 pub mod state;
-mod tenants;
-mod threads;
-mod verbs;
 
 use std::fs::File;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
-use self::backup::Summary;
-use self::committer::{Committer, Covered};
-use self::desk::Desk;
-use self::disk::RealDisk;
-use self::folder::Folder;
-use self::frame::CommitSeq;
-use self::journal::Journal;
-use self::keeping::{KeeperMessage, Keeping};
-use self::queue::{Lane, Queue};
-use self::recovery::{OpenError, Recovery, identify, recover};
-use self::remembered::Remembered;
-use self::resident::{Residents, Window};
-use self::segments::Files;
-use self::threads::{CommitterThread, Control};
-use super::{Health, StoreError, Unavailable, now_unix_s};
+use self::backup::directory;
+use self::backup::format::Summary;
+use self::commit::cache::{Residents, Window};
+use self::commit::committer::{Committer, Covered};
+use self::commit::idempotency::Remembered;
+use self::commit::queue::{Lane, Queue};
+use self::commit::working_set::Desk;
+use self::data_dir::Folder;
+use self::fs::RealDisk;
+use self::journal::frame::{CommitSeq, StoreId};
+use self::journal::segment::Files;
+use self::journal::writer::Journal;
+pub use self::options::{BackupPolicy, Options};
+use self::recovery::open::{OpenError, Recovery, identify, recover};
+use self::runtime::allocator_thread;
+use self::runtime::checkpoint_thread::Keeping;
+use self::runtime::committer_thread::{self, CommitterThread};
+use self::runtime::messages::{Control, KeeperMessage};
+use self::runtime::shared::Shared;
+use super::{Health, Unavailable, now_unix_s};
 use crate::telemetry::StoreMetrics;
 
 /// Requests that may wait for the committer; more are refused at once.
 const QUEUE_CAPACITY: usize = 8192;
-
-/// How an embedded store is to be run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The data folder.
-    pub data_dir: PathBuf,
-    /// Bytes of a journal segment.
-    pub journal_segment_bytes: u64,
-    /// The longest time between two checkpoints while there is something to write.
-    pub checkpoint_interval: Duration,
-    /// Records kept in memory.
-    pub cache_records: usize,
-    /// Idempotency keys that are remembered at most.
-    pub idempotency_keys: usize,
-    /// With fewer bytes free than this, changes are refused, and no backup is made.
-    pub min_free_disk_bytes: u64,
-    /// Automatic backups into `backups`; `None` for none, and then the journal is kept only until sled has it.
-    pub backups: Option<BackupPolicy>,
-}
-
-/// When automatic backups are made, and how many are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackupPolicy {
-    /// The time between two of them, while there is something new.
-    pub interval: Duration,
-    /// One is made earlier when the journal has grown to so many bytes.
-    pub journal_cap_bytes: u64,
-    /// How many of them are kept.
-    pub keep: usize,
-}
-
-/// What the store's threads and its handles share.
-#[derive(Debug)]
-struct Shared {
-    queue: Queue<Control>,
-    window: Window,
-    metrics: StoreMetrics,
-    health: ArcSwap<Health>,
-    poisoned: watch::Sender<Option<Arc<str>>>,
-    closed: AtomicBool,
-}
 
 /// See the module's text. A clone is another handle to the same store.
 #[derive(Clone, Debug)]
@@ -139,8 +84,8 @@ impl EmbeddedStore {
         let recovered = recover(&folder, &files, is_new, now_unix_s())?;
         let backups = RealDisk::new(folder.backups());
         // Only what was never finished goes; a folder that can not be listed has no backup to count on.
-        let _ = archive::clear_unfinished(&backups);
-        let newest_backup = archive::newest(&backups, store, recovered.tail.last().seq);
+        let _ = directory::clear_unfinished(&backups);
+        let newest_backup = directory::newest(&backups, store, recovered.tail.last().seq);
         let journal_is_complete = recovered.tail.before.seq == CommitSeq(0);
         let journal = Journal::start(files, recovered.tail).map_err(|error| OpenError::Journal {
             cause: error,
@@ -174,7 +119,7 @@ impl EmbeddedStore {
         let desk = Desk::new(residents, Remembered::new(options.idempotency_keys, recovered.answers));
         let covered = Covered { state: recovered.report.covered, backup: kept_for_backup };
         let mut committer = Committer::new(journal, desk, covered);
-        if threads::is_low(&shared, &disk, options.min_free_disk_bytes) {
+        if allocator_thread::is_low(&shared, &disk, options.min_free_disk_bytes) {
             committer.refuse_changes(Some(Unavailable::DiskLow.into()));
             shared.set_health(Health::Unavailable(Unavailable::DiskLow));
         } else {
@@ -242,12 +187,13 @@ fn start(
     let (to_grounds, grounds_inbox) = mpsc::channel();
     let named = |name: &str| thread::Builder::new().name(format!("odometer-{name}"));
     let for_keeper = Arc::clone(shared);
-    let keeper_thread = named("keeper").spawn(move || threads::watched(&for_keeper, "keeper", || keeping.run()))?;
+    let keeper_thread =
+        named("keeper").spawn(move || committer_thread::watched(&for_keeper, "keeper", || keeping.run()))?;
     let for_grounds = Arc::clone(shared);
     let (segment_bytes, min_free) = (options.journal_segment_bytes, options.min_free_disk_bytes);
     let grounds_thread = named("grounds").spawn(move || {
-        threads::watched(&for_grounds, "grounds", || {
-            threads::keep_grounds(&for_grounds, &disk, &grounds_inbox, segment_bytes, min_free);
+        committer_thread::watched(&for_grounds, "grounds", || {
+            allocator_thread::keep_grounds(&for_grounds, &disk, &grounds_inbox, segment_bytes, min_free);
         });
     })?;
     let thread = CommitterThread {
@@ -265,51 +211,11 @@ fn start(
     Ok(named("committer").spawn(move || thread.run())?)
 }
 
-impl Shared {
-    fn set_health(&self, health: Health) {
-        self.metrics.ready.set(if health == Health::Ready { 1.0 } else { 0.0 });
-        self.health.store(Arc::new(health));
-    }
-
-    fn is_poisoned(&self) -> bool {
-        self.poisoned.borrow().is_some()
-    }
-
-    /// Returns whether it was not poisoned before.
-    fn poison(&self, reason: &str) -> bool {
-        let first = self.poisoned.send_if_modified(|poisoned| {
-            let first = poisoned.is_none();
-            poisoned.get_or_insert_with(|| reason.into());
-            first
-        });
-        self.metrics.poisoned.set(1.0);
-        self.set_health(Health::Poisoned);
-        first
-    }
-
-    fn why_closed(&self) -> StoreError {
-        if self.is_poisoned() { StoreError::Poisoned } else { Unavailable::Closing.into() }
-    }
-
-    fn refuse_everything(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.empty_queue();
-    }
-
-    fn empty_queue(&self) {
-        let mut refused = Vec::new();
-        while let Some(work) = self.queue.pop() {
-            refused.push((work.ticket, Err(self.why_closed())));
-        }
-        queue::deliver(refused);
-    }
-}
-
 /// An id for a store that never was.
 ///
 /// # Errors
 /// [`OpenError::State`] if the system gave no random bytes.
-pub fn random_id() -> Result<frame::StoreId, OpenError> {
+pub fn random_id() -> Result<StoreId, OpenError> {
     let mut id = [0; 16];
     aws_lc_rs::rand::fill(&mut id).map_err(|_| OpenError::State("the system gave no random bytes".into()))?;
     Ok(id)

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use odometer::store::StoreError;
-use odometer::store::embedded::ask::Answer;
-use odometer::store::embedded::backup::{Encoder, Header};
-use odometer::store::embedded::checkpoint::{KeeperTrouble, Step};
-use odometer::store::embedded::committer::{Order, Tidings};
-use odometer::store::embedded::queue::deliver;
+use odometer::store::embedded::backup::format::{Encoder, Header};
+use odometer::store::embedded::commit::command::Answer;
+use odometer::store::embedded::commit::committer::{Order, Tidings};
+use odometer::store::embedded::commit::queue::deliver;
+use odometer::store::embedded::state::checkpointer::{KeeperTrouble, Step};
 
 use super::{Message, Process};
 use crate::bugs::Bug;

@@ -1,0 +1,117 @@
+//! Answers that are to be given again: what an idempotency key stands for.
+//!
+//! Job: [`Answers`], the page of one commit, encoded and decoded. A page is filed under its own number, so a commit of a thousand such requests
+//! writes a few records and not a thousand.
+//!
+//! ```text
+//! age:u64  seconds that the store had run when it answered
+//! answer   tenant:u64 key:16 request:16 kind:u8 …       1 issued: first:u64 last:u64 count:u32 born:u64 changes:u64
+//!                                                       2 state: a counter as in its record
+//! ```
+//! Invariant: a page that decodes has 1 to [`PAGE_ANSWERS`] answers. Must never: hold an answer of a change that is not in the same commit.
+
+use crate::counter::Range;
+use crate::store::embedded::codec::counter::{decode_counter, encode_counter};
+use crate::store::embedded::codec::reader::{BadRecord, Reader};
+use crate::store::{CounterState, Digest, Issued, Version};
+use crate::tenant::TenantId;
+
+/// The most answers of one page: about 5 KiB.
+pub const PAGE_ANSWERS: usize = 64;
+
+/// A page of answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// How long the store had run, in all its processes, in seconds.
+    pub age_s: u64,
+    /// The answers.
+    pub list: Vec<Answered>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Whose request it was.
+    pub tenant: TenantId,
+    /// Of its idempotency key.
+    pub key: Digest,
+    /// Of what it asked for.
+    pub request: Digest,
+    /// What was answered.
+    pub given: Given,
+}
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Integers.
+    Issued(Issued),
+    /// The state of a counter that was set or created.
+    State(CounterState),
+}
+
+impl Answers {
+    /// Appends the page's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.age_s.to_be_bytes());
+        for answered in &self.list {
+            out.extend_from_slice(&answered.tenant.0.to_be_bytes());
+            out.extend_from_slice(&answered.key);
+            out.extend_from_slice(&answered.request);
+            match &answered.given {
+                Given::Issued(Issued { range, version }) => {
+                    out.push(1);
+                    out.extend_from_slice(&range.first.get().to_be_bytes());
+                    out.extend_from_slice(&range.last.get().to_be_bytes());
+                    out.extend_from_slice(&range.count.to_be_bytes());
+                    out.extend_from_slice(&version.born.to_be_bytes());
+                    out.extend_from_slice(&version.changes.to_be_bytes());
+                }
+                Given::State(state) => {
+                    out.push(2);
+                    encode_counter(state, out);
+                }
+            }
+        }
+    }
+
+    /// Reads a page back.
+    ///
+    /// # Errors
+    /// [`BadRecord`].
+    pub(crate) fn decode(rest: &mut Reader<'_>) -> Result<Self, BadRecord> {
+        let age_s = rest.u64()?;
+        let mut list = Vec::new();
+        while !rest.is_empty() {
+            let (tenant, key, request) = (TenantId(rest.u64()?), rest.array()?, rest.array()?);
+            let [kind] = rest.array()?;
+            let given = match kind {
+                1 => {
+                    let range = Range { first: rest.value()?, last: rest.value()?, count: rest.u32()? };
+                    Given::Issued(Issued { range, version: Version { born: rest.u64()?, changes: rest.u64()? } })
+                }
+                2 => Given::State(decode_counter(rest)?),
+                _ => return Err(rest.bad("unknown answer")),
+            };
+            list.push(Answered { tenant, key, request, given });
+        }
+        if list.is_empty() || list.len() > PAGE_ANSWERS {
+            return Err(rest.bad("too few or too many answers"));
+        }
+        Ok(Self { age_s, list })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::counter::Value;
+
+    pub(crate) fn sample() -> Answers {
+        let [first, last] = [8, 10].map(|raw| Value::new(raw).unwrap());
+        let issued = Issued { range: Range { first, last, count: 3 }, version: Version { born: 4, changes: 5 } };
+        let answered = |given| Answered { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
+        let list = vec![answered(Given::Issued(issued)), answered(Given::State(CounterState::default()))];
+        Answers { age_s: 99, list }
+    }
+}

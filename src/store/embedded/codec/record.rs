@@ -1,0 +1,271 @@
+//! The records of the embedded store and their bytes: the same bytes in the journal and in sled.
+//!
+//! Job: [`Record`], encoded and decoded. Integers are big-endian. Every record starts with a format version and
+//! ends with a CRC32C over key and record, so that a record under another key, a cut one or a flipped bit does not decode:
+//!
+//! ```text
+//! tenants   v=1 u64
+//! tenant    v=1 created:u64 m:u32 t:u32 p:u32 salt:16 hash:32 flags:u8 limit:u8 count:u32 per_s:u32 burst:u32 name
+//! name      v=1 tenant:u64                 flags 1 suspended, 2 doomed; limit 0 default, 1 off, 2 as the three numbers say (else 0)
+//! api key   v=1 tenant:u64 secret:32 scopes:u8 created:u64 expires:u64 used:u32 label        expires, used: 0 never; used is a day + 1
+//! counter   v=1 value:u64 start:u64 step:u64 min:u64 max:u64 flags:u8 born:u64 changes:u64 created:u64     flags 1 rewindable
+//! member    v=1
+//! holdings  v=1 counters:u32 keys:u32 born:u64
+//! answers   v=1 age:u64 answers, see answers.rs
+//! each record is followed by crc:u32 over key and record
+//! ```
+//! Invariant: `decode(key, encode(key, record)) == record`, and records carry absolute values, never differences.
+//! Must never: guess. Bytes that do not fit are an error that names the key's kind, never a default.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::rate::RateLimit;
+use crate::store::embedded::codec::counter::{decode_counter, encode_counter};
+use crate::store::embedded::codec::idempotency_page::Answers;
+use crate::store::embedded::codec::key::Key;
+use crate::store::embedded::codec::reader::{BadRecord, Reader};
+use crate::store::{CounterState, Holdings, KeyRecord, TenantRecord};
+use crate::tenant::{KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
+
+const VERSION: u8 = 1;
+const CRC_BYTES: usize = 4;
+const SUSPENDED: u8 = 1;
+const DOOMED: u8 = 2;
+
+/// What is stored under a [`Key`] of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// How many tenants were registered.
+    Tenants(u64),
+    /// A tenant.
+    Tenant(Arc<TenantRecord>),
+    /// Whose name it is.
+    Name(TenantId),
+    /// An API key.
+    ApiKey(Arc<KeyRecord>),
+    /// A counter.
+    Counter(CounterState),
+    /// It is there.
+    Member,
+    /// How much a tenant has.
+    Holdings(Holdings),
+    /// Answers that are to be given again.
+    Answers(Arc<Answers>),
+}
+
+impl Record {
+    /// Appends the record's bytes and its CRC, bound to the key whose bytes have `key_crc` (CRC32C), to `out`.
+    pub fn encode(&self, key_crc: u32, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.push(VERSION);
+        match self {
+            Self::Tenants(count) => out.extend_from_slice(&count.to_be_bytes()),
+            Self::Tenant(tenant) => encode_tenant(tenant, out),
+            Self::Name(tenant) => out.extend_from_slice(&tenant.0.to_be_bytes()),
+            Self::ApiKey(key) => {
+                out.extend_from_slice(&key.tenant.0.to_be_bytes());
+                out.extend_from_slice(&key.secret.0);
+                out.push(key.scopes.bits());
+                out.extend_from_slice(&key.created_unix_s.to_be_bytes());
+                out.extend_from_slice(&key.expires_unix_s.unwrap_or(0).to_be_bytes());
+                out.extend_from_slice(&key.last_used_day.map_or(0, |day| day.saturating_add(1)).to_be_bytes());
+                out.extend_from_slice(key.label.as_str().as_bytes());
+            }
+            Self::Counter(counter) => encode_counter(counter, out),
+            Self::Member => {}
+            Self::Holdings(holdings) => {
+                out.extend_from_slice(&holdings.counters.to_be_bytes());
+                out.extend_from_slice(&holdings.keys.to_be_bytes());
+                out.extend_from_slice(&holdings.born.to_be_bytes());
+            }
+            Self::Answers(answers) => answers.encode(out),
+        }
+        let crc = crc32c::crc32c_append(key_crc, out.get(start..).unwrap_or_default());
+        out.extend_from_slice(&crc.to_be_bytes());
+    }
+
+    /// Reads the record of `key` back; `key_bytes` are the key's own bytes.
+    ///
+    /// # Errors
+    /// [`BadRecord`] if the CRC, the version or a field is not as it was written.
+    pub fn decode(key: &Key, key_bytes: &[u8], bytes: &[u8]) -> Result<Self, BadRecord> {
+        let kind = key.kind();
+        let bad = |problem| BadRecord { kind, problem };
+        let split = bytes.len().checked_sub(CRC_BYTES).ok_or(bad("too short"))?;
+        let (body, crc) = bytes.split_at(split);
+        if crc32c::crc32c_append(crc32c::crc32c(key_bytes), body).to_be_bytes() != crc {
+            return Err(bad("checksum does not match"));
+        }
+        let (&version, rest) = body.split_first().ok_or(bad("empty"))?;
+        if version != VERSION {
+            return Err(bad("written by a newer build"));
+        }
+        let mut rest = Reader::new(kind, rest);
+        let record = match key {
+            Key::Tenants => Self::Tenants(rest.u64()?),
+            Key::Tenant(_) => Self::Tenant(decode_tenant(&mut rest)?.into()),
+            Key::Name(_) => Self::Name(TenantId(rest.u64()?)),
+            Key::ApiKey(_) => Self::ApiKey(decode_api_key(&mut rest)?.into()),
+            Key::Counter(..) => Self::Counter(decode_counter(&mut rest)?),
+            Key::Member(..) => Self::Member,
+            Key::Holdings(_) => {
+                Self::Holdings(Holdings { counters: rest.u32()?, keys: rest.u32()?, born: rest.u64()? })
+            }
+            Key::Answers(_) => Self::Answers(Answers::decode(&mut rest)?.into()),
+        };
+        rest.end()?;
+        Ok(record)
+    }
+}
+
+fn encode_tenant(tenant: &TenantRecord, out: &mut Vec<u8>) {
+    let password = &tenant.password;
+    out.extend_from_slice(&tenant.created_unix_s.to_be_bytes());
+    for parameter in [password.memory_kib, password.passes, password.lanes] {
+        out.extend_from_slice(&parameter.to_be_bytes());
+    }
+    out.extend_from_slice(&password.salt);
+    out.extend_from_slice(&password.hash);
+    out.push(if tenant.suspended { SUSPENDED } else { 0 } | if tenant.doomed { DOOMED } else { 0 });
+    let (kind, numbers) = match tenant.limit {
+        TenantLimit::Default => (0, [0; 3]),
+        TenantLimit::Off => (1, [0; 3]),
+        TenantLimit::Rate(rate) => {
+            let per_s = u32::try_from(rate.per.as_secs()).unwrap_or_else(|_| unreachable!("an hour at most"));
+            (2, [rate.count.get(), per_s, rate.burst.get()])
+        }
+    };
+    out.push(kind);
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+    out.extend_from_slice(tenant.name.as_str().as_bytes());
+}
+
+fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, BadRecord> {
+    let created_unix_s = rest.u64()?;
+    let password = PasswordHash {
+        memory_kib: rest.u32()?,
+        passes: rest.u32()?,
+        lanes: rest.u32()?,
+        salt: rest.array()?,
+        hash: rest.array()?,
+    };
+    let [flags, kind] = rest.array()?;
+    let numbers = [rest.u32()?, rest.u32()?, rest.u32()?];
+    let limit = match (kind, numbers) {
+        (0, [0, 0, 0]) => TenantLimit::Default,
+        (1, [0, 0, 0]) => TenantLimit::Off,
+        (2, [count, per_s, burst]) => {
+            let number = |raw| NonZeroU32::new(raw).ok_or(rest.bad("a limit of nothing"));
+            let per = Duration::from_secs(u64::from(number(per_s)?.get()));
+            TenantLimit::Rate(RateLimit { count: number(count)?, per, burst: number(burst)? })
+        }
+        _ => return Err(rest.bad("not a limit")),
+    };
+    if flags & !(SUSPENDED | DOOMED) != 0 {
+        return Err(rest.bad("unknown flags"));
+    }
+    let name = TenantName::parse(rest.text()?).map_err(|_| rest.bad("not a tenant name"))?;
+    let (suspended, doomed) = (flags & SUSPENDED != 0, flags & DOOMED != 0);
+    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, doomed })
+}
+
+fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, BadRecord> {
+    let tenant = TenantId(rest.u64()?);
+    let secret = SecretHash(rest.array()?);
+    let [scopes] = rest.array()?;
+    let scopes = Scopes::some_from_bits(scopes).ok_or(rest.bad("unknown scopes"))?;
+    let created_unix_s = rest.u64()?;
+    let expires_unix_s = Some(rest.u64()?).filter(|time| *time > 0);
+    let last_used_day = rest.u32()?.checked_sub(1);
+    let label = KeyLabel::parse(rest.text()?).map_err(|_| rest.bad("not a label"))?;
+    Ok(KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::counter::CounterName;
+    use crate::store::embedded::codec::idempotency_page;
+    use crate::store::embedded::codec::key::Member;
+    use crate::tenant::KeyId;
+
+    pub(crate) fn samples() -> Vec<(Key, Record)> {
+        let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
+        let tenant = |limit: &str, suspended| TenantRecord {
+            name: TenantName::parse("Alice").unwrap(),
+            password,
+            created_unix_s: 5,
+            suspended,
+            limit: limit.parse().unwrap(),
+            doomed: !suspended,
+        };
+        let key = KeyRecord {
+            tenant: TenantId(3),
+            secret: SecretHash([1; 32]),
+            label: KeyLabel::parse("of the build").unwrap(),
+            scopes: Scopes::READ,
+            created_unix_s: 6,
+            expires_unix_s: Some(9),
+            last_used_day: Some(0),
+        };
+        let name = CounterName::default_counter();
+        let holdings = Holdings { counters: 1, keys: 2, born: 3 };
+        vec![
+            (Key::Tenants, Record::Tenants(4)),
+            (Key::Tenant(TenantId(3)), Record::Tenant(tenant("5/m:9", true).into())),
+            (Key::Tenant(TenantId(4)), Record::Tenant(tenant("off", false).into())),
+            (Key::Name("alice".into()), Record::Name(TenantId(3))),
+            (Key::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
+            (Key::Counter(TenantId(3), name.clone()), Record::Counter(CounterState::default())),
+            (Key::Member(TenantId(3), Member::Counter(name)), Record::Member),
+            (Key::Member(TenantId(3), Member::ApiKey(KeyId([2; 8]))), Record::Member),
+            (Key::Member(TenantId(0), Member::Doomed(TenantId(3))), Record::Member),
+            (Key::Holdings(TenantId(3)), Record::Holdings(holdings)),
+            (Key::Answers(7), Record::Answers(idempotency_page::tests::sample().into())),
+        ]
+    }
+
+    fn bytes(key: &Key, record: &Record) -> (Vec<u8>, Vec<u8>) {
+        let (mut key_bytes, mut record_bytes) = (Vec::new(), Vec::new());
+        key.encode(&mut key_bytes);
+        record.encode(crc32c::crc32c(&key_bytes), &mut record_bytes);
+        (key_bytes, record_bytes)
+    }
+
+    #[test]
+    fn what_was_encoded_decodes() {
+        for (key, record) in samples() {
+            let (key_bytes, record_bytes) = bytes(&key, &record);
+            assert_eq!(Key::decode(&key_bytes).unwrap(), key);
+            assert_eq!(Record::decode(&key, &key_bytes, &record_bytes).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        for (key, record) in samples() {
+            let (key_bytes, record_bytes) = bytes(&key, &record);
+            for bit in 0..record_bytes.len() * 8 {
+                let mut flipped = record_bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(Record::decode(&key, &key_bytes, &flipped).is_err());
+            }
+            for length in 0..record_bytes.len() {
+                assert!(Record::decode(&key, &key_bytes, &record_bytes[..length]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_under_another_key_is_noticed() {
+        let name = CounterName::default_counter();
+        let counter = Record::Counter(CounterState::default());
+        let (_, record_bytes) = bytes(&Key::Counter(TenantId(1), name.clone()), &counter);
+        let other = Key::Counter(TenantId(2), name);
+        let mut other_bytes = Vec::new();
+        other.encode(&mut other_bytes);
+        assert!(Record::decode(&other, &other_bytes, &record_bytes).is_err());
+    }
+}

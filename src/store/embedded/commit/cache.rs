@@ -1,0 +1,151 @@
+//! The records in memory: what the committer decides on, and what readers may see of it.
+//!
+//! Job: [`Residents`] holds one [`Slot`] for each record in memory, bounded; [`Published`] is the half that readers share.
+//! Invariant: a slot's `record` may be ahead of what is durable, within a commit; what is published never is.
+//! Must never: drop a record that somebody is deciding on or waits for, or one that the keeper was not yet told of (the committer hands over first).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+use crate::store::embedded::codec::key::Key;
+use crate::store::embedded::codec::record::Record;
+
+/// The durable record, shared with readers: one atomic load.
+#[derive(Debug)]
+pub struct Published {
+    record: ArcSwapOption<Record>,
+    used: AtomicBool,
+}
+
+impl Published {
+    fn new(record: Option<Record>) -> Arc<Self> {
+        Arc::new(Self { record: ArcSwapOption::new(record.map(Arc::new)), used: AtomicBool::new(true) })
+    }
+
+    /// The record as it was last committed; `None` if there is none.
+    pub fn record(&self) -> Option<Arc<Record>> {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        self.record.load_full()
+    }
+}
+
+/// A record in memory.
+#[derive(Debug)]
+pub struct Slot {
+    /// The record as decided so far.
+    pub record: Option<Record>,
+    /// Whether this commit changed it.
+    pub touched: bool,
+    published: Arc<Published>,
+}
+
+impl Slot {
+    /// The half that readers see.
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published)
+    }
+}
+
+/// What readers look into: the published half of every record in memory.
+pub type Window = Arc<papaya::HashMap<Key, Arc<Published>>>;
+
+/// Every record in memory.
+pub struct Residents {
+    slots: HashMap<Key, Slot>,
+    window: Window,
+    clock: VecDeque<Key>,
+    /// Keys that somebody waits for, and how many do.
+    pinned: HashMap<Key, u32>,
+    capacity: usize,
+}
+
+impl Residents {
+    /// Room for about `capacity` records.
+    pub fn new(window: Window, capacity: usize) -> Self {
+        Self { slots: HashMap::new(), window, clock: VecDeque::new(), pinned: HashMap::new(), capacity }
+    }
+
+    /// The record's slot, if it is in memory.
+    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(key)?;
+        slot.published.used.store(true, Ordering::Relaxed);
+        Some(slot)
+    }
+
+    /// Whether it is in memory.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.slots.contains_key(key)
+    }
+
+    /// The record as decided so far, for the journal.
+    pub fn record(&self, key: &Key) -> Option<&Record> {
+        self.slots.get(key)?.record.as_ref()
+    }
+
+    /// Brings a record (or the fact that there is none) into memory and shows it to readers.
+    pub fn install(&mut self, key: Key, record: Option<Record>) {
+        let published = Published::new(record.clone());
+        self.window.pin().insert(key.clone(), Arc::clone(&published));
+        self.clock.push_back(key.clone());
+        self.slots.insert(key, Slot { record, touched: false, published });
+    }
+
+    /// Shows readers what was decided, after it became durable, and returns it.
+    pub fn publish(&mut self, key: &Key) -> Option<Record> {
+        let slot = self.slots.get_mut(key)?;
+        slot.touched = false;
+        slot.published.record.store(slot.record.clone().map(Arc::new));
+        slot.record.clone()
+    }
+
+    /// Takes back what was decided and not written.
+    pub fn roll_back(&mut self, key: &Key) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.touched = false;
+            slot.record = slot.published.record.load_full().map(|record| (*record).clone());
+        }
+    }
+
+    /// Keeps a record, here or to come, from being dropped, until it is unpinned as often.
+    pub fn pin(&mut self, key: &Key) {
+        *self.pinned.entry(key.clone()).or_default() += 1;
+    }
+
+    /// Takes one pin out.
+    pub fn unpin(&mut self, key: &Key) {
+        if let Some(pins) = self.pinned.get_mut(key) {
+            *pins -= 1;
+            if *pins == 0 {
+                self.pinned.remove(key);
+            }
+        }
+    }
+
+    /// Whether more records are in memory than there is room for.
+    pub fn is_over(&self) -> bool {
+        self.slots.len() > self.capacity
+    }
+
+    /// Drops records that were not used since the hand last passed them, until there is room. Call it between two commits, after the keeper
+    /// was told of everything.
+    pub fn evict(&mut self) {
+        let window = self.window.pin();
+        let mut chances = self.clock.len() * 2;
+        while self.slots.len() > self.capacity && chances > 0 {
+            chances -= 1;
+            let Some(key) = self.clock.pop_front() else { break };
+            let Some(slot) = self.slots.get(&key) else { continue };
+            if slot.published.used.swap(false, Ordering::Relaxed) || self.pinned.contains_key(&key) {
+                self.clock.push_back(key);
+            } else {
+                self.slots.remove(&key);
+                window.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Rebuilding the state: from a verified backup and the journal behind it.
+//!
+//! Job: [`plan`] chooses what a state can be rebuilt from; [`rebuild`] fills an empty state with it; [`swap`] puts the new one in the old
+//! one's place.
+//!
+//! ```text
+//! sled            damaged, rolled back, or of another history than the journal
+//! backups/        newest that is whole, is of this store, and whose last frame is one of the journal's     ──► sled.healing
+//! journal         every frame behind it, to be replayed as at any start                                        │
+//! quarantine-<time>/sled   ◄── the damaged one, for whoever wants to look ── sled ◄────────────────────────────┘
+//! ```
+//! A crash anywhere leaves the damaged state in place, or none, or the new one; in the first two cases the next start does all of it again.
+//! Invariant: backup and journal together are every commit: the chain proves that one goes on where the other ends.
+//! Must never: use a backup that was not proved in this run, or throw the damaged state away.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use crate::store::embedded::backup::directory::{self, newest_first, read_file};
+use crate::store::embedded::backup::format::{BackupError, Summary, Visit};
+use crate::store::embedded::codec::key::BUCKETS;
+use crate::store::embedded::fs::Disk;
+use crate::store::embedded::journal::frame::{CommitSeq, Mark};
+use crate::store::embedded::journal::reader::{Tail, replay};
+use crate::store::embedded::journal::segment::{Files, JournalError};
+use crate::store::embedded::state::digests::{self, Seals, Table};
+use crate::store::embedded::state::{Entry, State};
+
+/// Records written to the new state at once.
+const BATCH: usize = 2048;
+
+/// What a state is rebuilt from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The journal, which still has its first frame.
+    Nothing,
+    /// A backup, by file name, up to its mark.
+    Backup(String, Mark),
+}
+
+/// Why there is nothing to rebuild from.
+#[derive(Debug)]
+pub enum NoBase {
+    /// The journal itself has a hole.
+    Journal(JournalError),
+    /// The journal starts behind every backup that can be relied on; one sentence.
+    Missing(String),
+}
+
+/// Chooses the newest backup of `backups` that is proved and that the journal continues; or nothing, if the journal is complete by itself.
+///
+/// # Errors
+/// [`NoBase`].
+pub fn plan<D: Disk>(files: &Files<D>, backups: &D) -> Result<Base, NoBase> {
+    let listed = newest_first(backups).unwrap_or_default();
+    let mut chains: HashMap<CommitSeq, Option<u32>> = listed.iter().map(|(seq, _)| (*seq, None)).collect();
+    let tail = replay(files, CommitSeq(u64::MAX), &mut |mark, _| {
+        chains.entry(mark.seq).and_modify(|chain| *chain = Some(mark.chain));
+    });
+    let tail = tail.map_err(NoBase::Journal)?;
+    let tail = tail.ok_or_else(|| NoBase::Missing("the journal folder holds no journal".to_owned()))?;
+    chains.entry(tail.before.seq).and_modify(|chain| *chain = Some(tail.before.chain));
+    let mut refused = Vec::new();
+    for (seq, name) in listed {
+        match fits(files, backups, &tail, &name, chains.get(&seq).copied().flatten()) {
+            Ok(mark) => return Ok(Base::Backup(name, mark)),
+            Err(why) => refused.push(format!("backups/{name}: {why}")),
+        }
+    }
+    if tail.before.seq == CommitSeq(0) {
+        return Ok(Base::Nothing);
+    }
+    let first = tail.before.seq.next();
+    let why = if refused.is_empty() { "there is no backup".to_owned() } else { refused.join("; ") };
+    Err(NoBase::Missing(format!("the journal starts with commit {first}, and nothing has those before it: {why}")))
+}
+
+fn fits<D: Disk>(files: &Files<D>, backups: &D, tail: &Tail, name: &str, chain: Option<u32>) -> Result<Mark, String> {
+    let header = directory::header(backups, name).map_err(|error| error.to_string())?;
+    if header.store != files.store {
+        return Err("it is of another store".to_owned());
+    }
+    if directory::name_of(header.mark.seq) != name {
+        return Err("its name is not that of its last commit".to_owned());
+    }
+    if header.mark.seq < tail.before.seq {
+        return Err(format!("it ends with commit {}, before the journal starts", header.mark.seq));
+    }
+    if chain != Some(header.mark.chain) {
+        return Err(format!("its last commit, {}, is not one of this journal", header.mark.seq));
+    }
+    let summary = read_file(backups, name, &mut |_, _| Ok(())).map_err(|error| error.to_string())?;
+    Ok(summary.header.mark)
+}
+
+/// Fills an empty state from a backup, seals it, and returns its mark and the number of records.
+///
+/// # Errors
+/// [`BackupError`]; the state is then of no use.
+pub fn rebuild<S: State>(
+    state: &mut S,
+    read: impl FnOnce(Visit<'_>) -> Result<Summary, BackupError>,
+) -> Result<Summary, BackupError> {
+    let mut table: Table = vec![0; BUCKETS.into()];
+    let mut batch: Vec<Entry> = Vec::with_capacity(BATCH);
+    let summary = read(&mut |key, record| {
+        digests::add(&mut table, key, record);
+        batch.push((key.to_vec(), Some(record.to_vec())));
+        if batch.len() == BATCH { state.put(&std::mem::take(&mut batch)) } else { Ok(()) }
+    })?;
+    let mark = summary.header.mark;
+    let mut seal = || {
+        state.put(&batch)?;
+        state.cover(mark)?;
+        state.save_seals(&Seals::encode(mark, mark, &table))
+    };
+    seal().map_err(BackupError::Refused)?;
+    Ok(summary)
+}
+
+/// Moves `sled` into `quarantine` and `sled.healing` into its place, durably.
+///
+/// # Errors
+/// Any error of the system; the next start heals again.
+pub fn swap(data_dir: &Path, quarantine: &str) -> io::Result<()> {
+    let sync = |folder: &Path| File::open(folder)?.sync_all();
+    let quarantine = data_dir.join(quarantine);
+    DirBuilder::new().mode(0o700).create(&quarantine)?;
+    fs::rename(data_dir.join("sled"), quarantine.join("sled"))?;
+    sync(&quarantine)?;
+    sync(data_dir)?;
+    fs::rename(data_dir.join("sled.healing"), data_dir.join("sled"))?;
+    sync(data_dir)
+}

@@ -1,0 +1,90 @@
+//! Offline checks: a store is read as it is, while no server runs on it.
+//!
+//! Job: `verify` reads every record; the offline backup opens a store read-only.
+//! Invariant: nothing is rebuilt and no journal is begun.
+//! Must never: run on a directory that is in use.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::store::embedded::data_dir::{Folder, FolderError, read_format};
+use crate::store::embedded::fs::RealDisk;
+use crate::store::embedded::journal::frame::StoreId;
+use crate::store::embedded::journal::segment::Files;
+use crate::store::embedded::recovery::open::{OpenError, Origin, Recovered, Recovery, base, identify, open};
+use crate::store::embedded::recovery::rebuild::Base;
+use crate::store::embedded::state::sled::SledState;
+
+/// A folder that was opened to be read, while no server runs on it.
+pub struct Opened {
+    /// State and journal.
+    pub recovered: Recovered<SledState>,
+    /// The store's id.
+    pub store: StoreId,
+    _folder: Folder,
+}
+
+/// Opens a store as it is, for as long as the value lives; nothing is rebuilt and no journal is begun.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_to_read(path: &Path) -> Result<Opened, OpenError> {
+    let (folder, files) = take(path)?;
+    match open(&folder, &files, Origin::Found) {
+        Ok(recovered) => Ok(Opened { recovered, store: files.store, _folder: folder }),
+        Err(OpenError::Heal(problem)) => Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds it"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a folder that is a store already.
+fn take(path: &Path) -> Result<(Folder, Files<RealDisk>), OpenError> {
+    if !Folder::is_store(path) {
+        let problem = "there is no odometer data here (no file FORMAT)".to_owned();
+        return Err(FolderError::Format { path: path.to_owned(), problem }.into());
+    }
+    let folder = Folder::take(path)?;
+    let disk = Arc::new(RealDisk::new(folder.journal()));
+    let (store, _) = identify(&folder, &disk, [0; 16])?;
+    Ok((folder, Files { disk, store, segment_bytes: 0 }))
+}
+
+/// What an offline look found.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Complete, every record as it was written.
+    Clean(Recovery),
+    /// Not as it was written, and a start rebuilds it; what is wrong, and from what.
+    Healable(String, Base),
+    /// Not to be served.
+    Damaged(String),
+}
+
+/// Looks at a folder as a start would, and at every record besides. The folder must not be in use. Nothing is rebuilt.
+///
+/// # Errors
+/// [`OpenError`] only where nothing could be looked at: no such folder, in use, another format.
+pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
+    if read_format(path)?.is_some() && !path.join("journal").is_dir() {
+        return Ok(Verdict::Damaged("the folder journal is missing".to_owned()));
+    }
+    let (folder, files) = take(path)?;
+    let (problem, keeper) = match open(&folder, &files, Origin::Found) {
+        Ok(mut recovered) => match recovered.keeper.prove_all() {
+            Ok(_) => return Ok(Verdict::Clean(recovered.report)),
+            Err(problem) => (problem, Some(recovered.keeper)),
+        },
+        Err(OpenError::Heal(problem)) => (problem, None),
+        Err(error @ (OpenError::Folder(_) | OpenError::State(_))) => return Err(error),
+        Err(error) => return Ok(Verdict::Damaged(error.to_string())),
+    };
+    let base = match base(&folder, &files, &problem) {
+        Ok(base) => base,
+        Err(error) => return Ok(Verdict::Damaged(error.to_string())),
+    };
+    // So that a start does not have to meet the damage by chance; but only if there is something to rebuild it from.
+    if let Some(mut keeper) = keeper {
+        keeper.condemn(&problem).map_err(OpenError::State)?;
+    }
+    Ok(Verdict::Healable(problem, base))
+}

@@ -1,0 +1,83 @@
+//! The thread of the segment allocator.
+//!
+//! Job: run the allocator's tasks and check the free disk space every 500 ms.
+//! Invariant: every result is sent to the committer as an event.
+//! Must never: touch a segment that is in use.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::store::embedded::commit::committer::{Order, Tidings};
+use crate::store::embedded::fs::{Disk, RealDisk};
+use crate::store::embedded::runtime::messages::Control;
+use crate::store::embedded::runtime::segment_allocator::Grounds;
+use crate::store::embedded::runtime::shared::Shared;
+
+const DISK_CHECK: Duration = Duration::from_millis(500);
+
+/// The grounds thread: gives the grounds their orders, and has them look around twice a second.
+pub(crate) fn keep_grounds(
+    shared: &Shared,
+    disk: &Arc<RealDisk>,
+    inbox: &Receiver<Order>,
+    segment_bytes: u64,
+    min_free_bytes: u64,
+) {
+    let mut grounds = Grounds::new(Arc::clone(disk), segment_bytes);
+    let (mut clear_failed, mut was_low) = (false, false);
+    loop {
+        match inbox.recv_timeout(DISK_CHECK) {
+            Ok(order) => grounds.hear(order),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let cleared = grounds.clear();
+        // It is tried again with every look, and told once.
+        if let Err(error) = &cleared
+            && !clear_failed
+        {
+            tracing::warn!(event.action = "journal-remove-failed", error.message = %error, "old journal segments could not be removed");
+        }
+        clear_failed = cleared.is_err();
+        let look = grounds.look(is_low(shared, disk, min_free_bytes));
+        if let Some(error) = look.failed {
+            tracing::warn!(
+                event.action = "journal-segment-failed",
+                error.message = %error,
+                "the next journal segment could not be made; free some disk"
+            );
+        }
+        for tidings in look.tidings {
+            if let Tidings::DiskLow(low) = tidings {
+                tell_disk(low, was_low, min_free_bytes);
+                was_low = low;
+            }
+            shared.queue.tell(Control::Tidings(tidings));
+        }
+    }
+}
+
+fn tell_disk(low: bool, was_low: bool, min_free_bytes: u64) {
+    if low {
+        tracing::warn!(
+            event.action = "disk-low",
+            odometer.min_free_bytes = min_free_bytes,
+            "the disk is almost full: changes are refused until there is room, reads go on"
+        );
+    } else if was_low {
+        tracing::info!(
+            event.action = "disk-recovered",
+            odometer.min_free_bytes = min_free_bytes,
+            "the disk has room again: changes are taken"
+        );
+    }
+}
+
+/// Whether less is free than the reserve; a disk that can not be asked counts as full.
+pub(crate) fn is_low(shared: &Shared, disk: &RealDisk, min_free_bytes: u64) -> bool {
+    let free = disk.free_bytes().unwrap_or(0);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    shared.metrics.disk_free.set(free as f64);
+    free < min_free_bytes
+}

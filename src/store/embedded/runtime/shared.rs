@@ -1,0 +1,68 @@
+//! What the threads of the store and its handles share.
+//!
+//! Job: hold the commit queue, the read view, the health and the poison flag in one place.
+//! Invariant: once poisoned, the store stays poisoned until the process ends.
+//! Must never: hold a lock across a reply.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::store::embedded::commit::cache::Window;
+use crate::store::embedded::commit::queue::{Queue, deliver};
+use crate::store::embedded::runtime::messages::Control;
+use crate::store::{Health, StoreError, Unavailable};
+use crate::telemetry::StoreMetrics;
+
+/// What the store's threads and its handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) queue: Queue<Control>,
+    pub(crate) window: Window,
+    pub(crate) metrics: StoreMetrics,
+    pub(crate) health: ArcSwap<Health>,
+    pub(crate) poisoned: watch::Sender<Option<Arc<str>>>,
+    pub(crate) closed: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn set_health(&self, health: Health) {
+        self.metrics.ready.set(if health == Health::Ready { 1.0 } else { 0.0 });
+        self.health.store(Arc::new(health));
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.borrow().is_some()
+    }
+
+    /// Returns whether it was not poisoned before.
+    pub(crate) fn poison(&self, reason: &str) -> bool {
+        let first = self.poisoned.send_if_modified(|poisoned| {
+            let first = poisoned.is_none();
+            poisoned.get_or_insert_with(|| reason.into());
+            first
+        });
+        self.metrics.poisoned.set(1.0);
+        self.set_health(Health::Poisoned);
+        first
+    }
+
+    pub(crate) fn why_closed(&self) -> StoreError {
+        if self.is_poisoned() { StoreError::Poisoned } else { Unavailable::Closing.into() }
+    }
+
+    pub(crate) fn refuse_everything(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.empty_queue();
+    }
+
+    pub(crate) fn empty_queue(&self) {
+        let mut refused = Vec::new();
+        while let Some(work) = self.queue.pop() {
+            refused.push((work.ticket, Err(self.why_closed())));
+        }
+        deliver(refused);
+    }
+}

@@ -1,0 +1,173 @@
+//! Seals: how the store knows that what sled returns is what was written, and the newest of it.
+//!
+//! Job: a digest for each bucket of records, kept beside sled and not in it. A flipped bit in sled's file can make sled return, without a
+//! word, the record that was there before: its checksum is right, and it is old. The bucket's digest is then wrong.
+//!
+//! ```text
+//! digest of a bucket = sum of SHA-256(stored key, record) over its records, 64 bits, wrapping; so a change costs two hashes:
+//! a checkpoint from c0 to c1    1  new = table - hash(each old record that will be replaced)     save (covered c0, target c1, new)
+//!                               2  sled: put, sync, covered = c1;  new += hash(each new record)
+//!                               3                                                                save (covered c1, target c1, new)
+//! ```
+//! Between 1 and 3 a crash leaves sled with some of the new records. The table is then that of all *other* records, and the journal has
+//! the new ones from c0 on: they are *loose*, left out of the sum and laid over sled until the next checkpoint.
+//!
+//! Invariant: a bucket whose digest was right at its first use holds, loose records aside, exactly what the last checkpoint wrote.
+//! Must never: be rebuilt from what sled holds.
+
+use std::collections::HashSet;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::store::embedded::codec::key::{BUCKETS, bucket_of_stored};
+use crate::store::embedded::journal::frame::{CommitSeq, Mark};
+
+const MAGIC: [u8; 8] = *b"ODOSEAL1";
+const HEADER_BYTES: usize = 32;
+const TABLE_BYTES: usize = BUCKETS as usize * 8;
+
+/// One digest for each bucket.
+pub type Table = Vec<u64>;
+
+/// See the module's text.
+pub struct Seals {
+    /// The checkpoint that the table is of.
+    pub covered: Mark,
+    /// The checkpoint that was begun; the same one when none is under way.
+    pub target: Mark,
+    /// What each bucket's digest must be, loose records left out.
+    pub table: Table,
+    /// Stored keys whose records in sled may be of `covered` or of `target`.
+    pub loose: HashSet<Vec<u8>>,
+    proved: Vec<bool>,
+}
+
+/// The digest of one record.
+#[must_use]
+pub fn digest(stored_key: &[u8], record: &[u8]) -> u64 {
+    let mut context = Context::new(&SHA256);
+    context.update(&u64::try_from(stored_key.len()).unwrap_or(u64::MAX).to_be_bytes());
+    context.update(stored_key);
+    context.update(record);
+    context.finish().as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes)
+}
+
+/// Counts a record into its bucket.
+pub fn add(table: &mut Table, stored_key: &[u8], record: &[u8]) {
+    change(table, stored_key, |sum| sum.wrapping_add(digest(stored_key, record)));
+}
+
+/// Takes a record out of its bucket.
+pub fn take_out(table: &mut Table, stored_key: &[u8], record: &[u8]) {
+    change(table, stored_key, |sum| sum.wrapping_sub(digest(stored_key, record)));
+}
+
+fn change(table: &mut Table, stored_key: &[u8], change: impl FnOnce(u64) -> u64) {
+    if let Some(sum) = table.get_mut(usize::from(bucket_of_stored(stored_key))) {
+        *sum = change(*sum);
+    }
+}
+
+impl Seals {
+    /// The seals of a state that was never written.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self::new(Mark::default(), Mark::default(), vec![0; BUCKETS.into()])
+    }
+
+    fn new(covered: Mark, target: Mark, table: Table) -> Self {
+        Self { covered, target, table, loose: HashSet::new(), proved: vec![false; BUCKETS.into()] }
+    }
+
+    /// The checkpoint is complete: `table` is of everything.
+    pub fn complete(&mut self, covered: Mark, table: Table) {
+        self.covered = covered;
+        self.target = covered;
+        self.table = table;
+        self.loose.clear();
+    }
+
+    /// Whether the bucket was proved by this process.
+    #[must_use]
+    pub fn is_proved(&self, bucket: u16) -> bool {
+        self.proved.get(usize::from(bucket)).copied().unwrap_or(false)
+    }
+
+    /// Compares the sum of a bucket's records, loose ones left out, with the table.
+    ///
+    /// # Errors
+    /// One sentence, if they differ.
+    pub fn prove(&mut self, bucket: u16, sum: u64) -> Result<(), String> {
+        let at = usize::from(bucket);
+        if self.table.get(at) != Some(&sum) {
+            return Err(format!("sled holds other records than were written (bucket {bucket})"));
+        }
+        self.proved[at] = true;
+        Ok(())
+    }
+
+    /// The bytes of the seals' file: magic, covered and target as number and chain, the table, a CRC32C; all big-endian.
+    #[must_use]
+    pub fn encode(covered: Mark, target: Mark, table: &Table) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + TABLE_BYTES + 4);
+        bytes.extend_from_slice(&MAGIC);
+        for mark in [covered, target] {
+            bytes.extend_from_slice(&mark.seq.0.to_be_bytes());
+            bytes.extend_from_slice(&mark.chain.to_be_bytes());
+        }
+        table.iter().for_each(|digest| bytes.extend_from_slice(&digest.to_be_bytes()));
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// Reads a seals' file; `None` if the bytes are not one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        let whole = body.len() == HEADER_BYTES + TABLE_BYTES && crc32c::crc32c(body).to_be_bytes() == *crc;
+        let rest = body.strip_prefix(&MAGIC).filter(|_| whole)?;
+        let (covered, rest) = read_mark(rest)?;
+        let (target, rest) = read_mark(rest)?;
+        let (digests, _) = rest.as_chunks::<8>();
+        Some(Self::new(covered, target, digests.iter().map(|digest| u64::from_be_bytes(*digest)).collect()))
+    }
+}
+
+fn read_mark(bytes: &[u8]) -> Option<(Mark, &[u8])> {
+    let (seq, rest) = bytes.split_first_chunk()?;
+    let (chain, rest) = rest.split_first_chunk()?;
+    let mark = Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) };
+    (mark.seq <= CommitSeq::LARGEST).then_some((mark, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_encoded_decodes_and_damage_does_not() {
+        let mark = |seq, chain| Mark { seq: CommitSeq(seq), chain };
+        let table: Table = (0..u64::from(BUCKETS)).map(|n| n * 77).collect();
+        let bytes = Seals::encode(mark(5, 6), mark(7, 8), &table);
+        let seals = Seals::decode(&bytes).unwrap();
+        assert_eq!((seals.covered, seals.target, &seals.table), (mark(5, 6), mark(7, 8), &table));
+        for bit in (0..bytes.len() * 8).step_by(997) {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Seals::decode(&flipped).is_none());
+        }
+        assert!(Seals::decode(&bytes[..bytes.len() - 1]).is_none());
+    }
+
+    #[test]
+    fn a_bucket_is_proved_by_its_sum_alone() {
+        let mut seals = Seals::of_nothing();
+        seals.table[3] = digest(b"k", b"v").wrapping_add(digest(b"l", b"w"));
+        assert!(seals.prove(3, digest(b"k", b"v")).is_err());
+        assert!(!seals.is_proved(3));
+        seals.prove(3, digest(b"l", b"w").wrapping_add(digest(b"k", b"v"))).unwrap();
+        assert!(seals.is_proved(3));
+        assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
+    }
+}

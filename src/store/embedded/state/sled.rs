@@ -1,0 +1,241 @@
+//! sled, the state behind the journal. sled lives only in this file.
+//!
+//! Job: keep bytes by key ([`State`], [`SledState`]), in order, and say up to which commit they are complete and durable.
+//! Invariant: `covered` grows only after every change up to it was forced to the disk by our own `fdatasync`; sled's own `flush()`
+//! calls `sync_file_range`, which survives a killed process but not a power cut.
+//! Must never: be touched by two threads (0.34 can deadlock on mixed reads and writes), or be believed: seals.rs proves what it returns.
+//!
+//! sled is pinned to 0.34.7 and treated as a part that may fail: leftovers of an interrupted snapshot make it unopenable and are
+//! removed first; its panics while opening are caught and become an error; its file lock may outlive its owner by a moment, so
+//! opening waits for it for two seconds.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::store::embedded::data_dir::SEALS;
+use crate::store::embedded::fs::replace;
+use crate::store::embedded::journal::frame::{CommitSeq, Mark};
+use crate::store::embedded::state::{Entry, Found, State, StateTrouble};
+
+/// Cache of sled, in bytes: small, since the records in use are cached above it.
+const SLED_CACHE_BYTES: u64 = 16 << 20;
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Its single byte is no stored key, which has three at least.
+const COVERED: &[u8] = &[0];
+const CONDEMNED: &str = "odometer.condemned";
+
+fn trouble(error: &io::Error, text: String) -> StateTrouble {
+    use io::ErrorKind::{
+        Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull,
+        TimedOut, WouldBlock,
+    };
+    // Too many open files, in this process or in the system, have no kind of their own.
+    let too_many_files = matches!(error.raw_os_error(), Some(23 | 24));
+    match error.kind() {
+        Interrupted | OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | ResourceBusy
+        | StorageFull | TimedOut | WouldBlock => StateTrouble::System(text),
+        _ if too_many_files => StateTrouble::System(text),
+        _ => StateTrouble::Damaged(text),
+    }
+}
+
+/// The state in sled.
+pub struct SledState {
+    db: sled::Db,
+    /// A second descriptor of sled's file, to sync it.
+    file: File,
+    folder: PathBuf,
+    covered: Mark,
+}
+
+impl SledState {
+    /// Opens the state in `folder`, or makes a new one.
+    ///
+    /// # Errors
+    /// [`StateTrouble`], which tells damage from what the system refused.
+    pub fn open(folder: &Path) -> Result<Self, StateTrouble> {
+        let file = |name: &str, error: &io::Error| trouble(error, format!("{}: {error}", folder.join(name).display()));
+        match fs::read_to_string(folder.join(CONDEMNED)) {
+            Ok(why) => return Err(StateTrouble::Damaged(why)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file(CONDEMNED, &error)),
+        }
+        remove_unfinished_snapshots(folder).map_err(|error| file("", &error))?;
+        read_from_the_disk(&folder.join("db")).map_err(|error| file("db", &error))?;
+        let deadline = Instant::now() + LOCK_WAIT;
+        let db = loop {
+            let config = sled::Config::new().path(folder).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
+            match catch_unwind(AssertUnwindSafe(|| config.open())) {
+                Ok(Ok(db)) => break db,
+                Ok(Err(error)) if error.to_string().contains("could not acquire lock") => {
+                    if Instant::now() >= deadline {
+                        return Err(StateTrouble::System(format!("{} is locked: {error}", folder.display())));
+                    }
+                    std::thread::park_timeout(Duration::from_millis(20));
+                }
+                Ok(Err(error)) => {
+                    let text = format!("sled can not open {}: {error}", folder.display());
+                    return Err(match error {
+                        sled::Error::Io(error) => trouble(&error, text),
+                        _ => StateTrouble::Damaged(text),
+                    });
+                }
+                Err(_) => {
+                    return Err(StateTrouble::Damaged(format!("sled panicked while opening {}", folder.display())));
+                }
+            }
+        };
+        let options = OpenOptions::new().read(true).write(true).open(folder.join("db"));
+        let db_file = options.map_err(|error| file("db", &error))?;
+        let damaged = || StateTrouble::Damaged("sled: the checkpoint number is damaged".to_owned());
+        let covered = match caught(|| db.get(COVERED)).map_err(StateTrouble::Damaged)? {
+            None => Mark::default(),
+            Some(bytes) => parse_covered(&bytes).ok_or_else(damaged)?,
+        };
+        Ok(Self { db, file: db_file, folder: folder.to_owned(), covered })
+    }
+
+    fn force(&self) -> Result<(), String> {
+        self.db.flush().map_err(|e| format!("sled flush: {e}"))?;
+        self.file.sync_data().map_err(|e| format!("sled fdatasync: {e}"))
+    }
+}
+
+impl State for SledState {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        let found = caught(|| self.db.get(key))?;
+        Ok(found.map(|bytes| bytes.to_vec()))
+    }
+
+    fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String> {
+        caught(|| {
+            let entries = self.db.scan_prefix(bucket.to_be_bytes());
+            entries.map(|entry| entry.map(|(key, bytes)| (key.to_vec(), bytes.to_vec()))).collect()
+        })
+    }
+
+    fn keys_behind(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        caught(|| {
+            let keys = self.db.range::<&[u8], _>(behind).keys().map(|key| key.map(|key| key.to_vec()));
+            keys.take_while(|key| key.as_ref().map_or(true, |key| key.starts_with(prefix))).take(limit).collect()
+        })
+    }
+
+    fn put(&mut self, entries: &[Entry]) -> Result<(), String> {
+        let mut batch = sled::Batch::default();
+        for (key, bytes) in entries {
+            match bytes {
+                Some(bytes) => batch.insert(key.as_slice(), bytes.as_slice()),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        self.db.apply_batch(batch).map_err(|e| format!("sled: {e}"))
+    }
+
+    fn cover(&mut self, mark: Mark) -> Result<(), String> {
+        // Two steps, so that the number can not reach the disk before the records that it speaks of.
+        self.force()?;
+        let mut bytes = mark.seq.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&mark.chain.to_be_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
+        self.db.insert(COVERED, bytes).map_err(|e| format!("sled: {e}"))?;
+        self.force()?;
+        self.covered = mark;
+        Ok(())
+    }
+
+    fn covered(&self) -> Mark {
+        self.covered
+    }
+
+    fn seals(&self) -> Result<Option<Vec<u8>>, String> {
+        match fs::read(self.folder.join(SEALS)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{SEALS}: {error}")),
+        }
+    }
+
+    fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String> {
+        replace(&self.folder, SEALS, bytes).map_err(|error| format!("{SEALS}: {error}"))
+    }
+
+    fn condemn(&mut self, why: &str) -> Result<(), String> {
+        replace(&self.folder, CONDEMNED, why.as_bytes()).map_err(|error| format!("{CONDEMNED}: {error}"))
+    }
+}
+
+/// sled's answer; where it panics on a damaged page, that is an error too.
+fn caught<T>(ask: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(answer) => answer.map_err(|error| format!("sled: {error}")),
+        Err(_) => Err("sled panicked while reading".to_owned()),
+    }
+}
+
+fn parse_covered(bytes: &[u8]) -> Option<Mark> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    let (seq, chain) = body.split_first_chunk::<8>()?;
+    let mark = Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(chain.try_into().ok()?) };
+    (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(mark)
+}
+
+/// Makes sure that what is read is what the disk has: after a sync that failed, pages may look clean that never got there, and what the
+/// seals prove must be there after a power cut too.
+fn read_from_the_disk(path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(file) => {
+            file.sync_data()?;
+            // Advice; where it is not taken, there is nothing else to do.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_seals_and_the_covered_mark_come_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let (key, other) = (vec![0, 7, 1], vec![0, 8, 1]);
+        let mark = Mark { seq: CommitSeq(9), chain: 4 };
+        let mut state = SledState::open(temp.path()).unwrap();
+        assert_eq!((state.covered(), state.seals().unwrap()), (Mark::default(), None));
+        state.put(&[(key.clone(), Some(b"a".to_vec())), (other.clone(), Some(b"b".to_vec()))]).unwrap();
+        state.put(&[(other.clone(), None)]).unwrap();
+        state.cover(mark).unwrap();
+        state.save_seals(b"seals").unwrap();
+        drop(state);
+        fs::write(temp.path().join("snap.0000.generating"), b"half").unwrap();
+        let mut state = SledState::open(temp.path()).unwrap();
+        assert_eq!((state.covered(), state.seals().unwrap()), (mark, Some(b"seals".to_vec())));
+        assert_eq!((state.get(&key).unwrap(), state.get(&other).unwrap()), (Some(b"a".to_vec()), None));
+        assert_eq!(state.bucket(7).unwrap(), [(key, b"a".to_vec())]);
+        assert_eq!(state.bucket(0).unwrap(), []);
+        let behind = |after: &[u8]| state.keys_behind(&[0, 7], after, 9).unwrap();
+        assert_eq!((behind(&[0, 7]), behind(&[0, 7, 1])), (vec![vec![0, 7, 1]], vec![]));
+        state.condemn("it lied").unwrap();
+        drop(state);
+        assert_eq!(SledState::open(temp.path()).err(), Some(StateTrouble::Damaged("it lied".to_owned())));
+    }
+}
