@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use odometer::auth::key::ApiKey;
-use odometer::counter::CounterName;
+use odometer::domain::counter::CounterName;
+use odometer::domain::tenant::{PasswordHash, TenantName};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{NewTenant, Store};
 use odometer::telemetry::StoreMetrics;
-use odometer::tenant::{PasswordHash, TenantName};
 use support::client::Protocol;
 use support::command::odometer;
 use support::lean::{Mode, drive};

@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use model::ModelStore;
-use odometer::counter::{CounterName, Shape, Step, Value};
+use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
+use odometer::domain::counter::{CounterName, Shape, Step, Value};
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
     CounterState, Expected, Health, Holdings, KeyRecord, NewCounter, NewTenant, Once, Refusal, SetTo, Store,
     StoreError, TenantChange, Version,
 };
 use odometer::telemetry::StoreMetrics;
-use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
 use proptest::prelude::*;
 
 /// What may happen to a store.

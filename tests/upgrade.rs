@@ -18,12 +18,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use odometer::counter::{CounterName, Shape, Step, Value};
+use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
+use odometer::domain::counter::{CounterName, Shape, Step, Value};
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
 use odometer::store::embedded::backup::directory::name_of;
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
 use odometer::store::{Expected, KeyRecord, NewCounter, NewTenant, Once, SetTo, Store};
 use odometer::telemetry::StoreMetrics;
-use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantName};
 use support::command::{ended, odometer};
 use support::server::TestServer;
 use support::{folder, setting};

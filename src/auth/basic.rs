@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::password::HashingPool;
 use super::{AuthFailure, Identity};
+use crate::domain::tenant::TenantName;
 use crate::store::Store;
-use crate::tenant::TenantName;
 
 /// A name and a password that somebody sent.
 pub struct Password {

@@ -13,7 +13,7 @@ use data_encoding::HEXLOWER;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::tenant::{KeyId, SecretHash};
+use crate::domain::api_key::{KeyId, SecretHash};
 
 /// What every key begins with.
 pub const PREFIX: &str = "odo_";

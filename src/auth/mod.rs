@@ -21,8 +21,9 @@ use thiserror::Error;
 
 use self::key::ApiKey;
 use self::password::HashError;
+use crate::domain::api_key::{KeyId, Scopes};
+use crate::domain::tenant::TenantId;
 use crate::store::{Store, StoreError, TenantRecord, now_unix_s};
-use crate::tenant::{KeyId, Scopes, TenantId};
 
 /// What somebody must prove before they are let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,7 +235,7 @@ fn token<'a>(credential: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::{PasswordHash, TenantLimit, TenantName};
+    use crate::domain::tenant::{PasswordHash, TenantLimit, TenantName};
 
     #[test]
     fn the_scheme_is_case_insensitive_and_needs_a_space() {

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::tenant::PasswordHash;
+use crate::domain::tenant::PasswordHash;
 
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;

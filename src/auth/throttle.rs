@@ -16,8 +16,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use super::tries::Tries;
-use crate::rate::RateLimit;
-use crate::tenant::{TenantId, TenantLimit};
+use crate::domain::rate_limit::RateLimit;
+use crate::domain::tenant::{TenantId, TenantLimit};
 
 /// Buckets of tenants or addresses kept before the full ones are forgotten.
 const MAX_BUCKETS: usize = 100_000;

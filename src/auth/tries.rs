@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::throttle::Decision;
-use crate::rate::RateLimit;
+use crate::domain::rate_limit::RateLimit;
 
 /// More failures in a minute than the hashing threads could produce would be needed to fill a tenth of them.
 const CELLS: usize = 1 << 16;

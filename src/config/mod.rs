@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::rate::RateLimit;
+use crate::domain::rate_limit::RateLimit;
 use crate::store::embedded::BackupPolicy;
 use crate::telemetry::LogOptions;
 

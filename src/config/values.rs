@@ -15,7 +15,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tracing_subscriber::EnvFilter;
 
-use crate::rate::RateLimit;
+use crate::domain::rate_limit::RateLimit;
 use crate::telemetry::LogFormat;
 
 /// What a parser answers: the value or why not.

@@ -14,8 +14,9 @@ use actix_web::{HttpMessage, HttpRequest};
 
 use crate::auth::Needs;
 use crate::auth::throttle::Decision;
+use crate::domain::api_key::KeyId;
+use crate::domain::tenant::TenantId;
 use crate::http::route_table::UNMATCHED;
-use crate::tenant::{KeyId, TenantId};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use actix_web::{HttpResponse, ResponseError};
 use crate::auth::password::HashError;
 use crate::auth::throttle::Decision;
 use crate::auth::{AuthFailure, Needs};
-use crate::counter::CounterRefusal;
+use crate::domain::api_key::Scopes;
+use crate::domain::counter::CounterRefusal;
 use crate::store::{CounterState, Refusal, StoreError, Unavailable};
-use crate::tenant::Scopes;
 
 /// Where in the request the fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

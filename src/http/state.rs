@@ -12,9 +12,9 @@ use actix_web::{HttpRequest, web};
 
 use crate::auth::password::{HashingPool, PasswordPolicy};
 use crate::auth::throttle::Throttle;
+use crate::domain::api_key::KeyId;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::tenant::KeyId;
 
 /// The state of one worker as a handler's argument.
 pub type State = web::ThinData<Rc<AppState>>;

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::counter::{Counter, CounterName, Range, Shape};
-use crate::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
+use crate::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
+use crate::domain::counter::{Counter, CounterName, Range, Shape};
+use crate::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 
 /// Everything that makes a tenant: it is stored as one change or not at all.
 #[derive(Clone, Debug)]

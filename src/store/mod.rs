@@ -23,8 +23,9 @@ pub use self::kept::{
     CounterState, Digest, Done, Expected, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
     Once, Page, TenantChange, TenantRecord, Version,
 };
-use crate::counter::{CounterName, CounterRefusal, Value};
-use crate::tenant::{KeyId, PasswordHash, TenantId, TenantName};
+use crate::domain::api_key::KeyId;
+use crate::domain::counter::{CounterName, CounterRefusal, Value};
+use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
 
 /// Seconds since 1970, by the wall clock: stored for people to read, never compared.
 #[must_use]
@@ -112,7 +113,7 @@ pub trait Store: Send + Sync + 'static {
         once: Option<Once>,
     ) -> StoreFuture<'_, Done<CounterState>>;
 
-    /// Reserves the next `count` integers of a counter by [`Counter::advance`](crate::counter::Counter::advance): all of them or none.
+    /// Reserves the next `count` integers of a counter by [`Counter::advance`](crate::domain::counter::Counter::advance): all of them or none.
     ///
     /// *Atomic*: no other change of the counter falls between them. *Durable* when it returns. *May be retried* after
     /// [`StoreError::Unavailable`] and [`StoreError::Poisoned`] without a hole; after [`StoreError::OutcomeUnknown`] a
@@ -126,7 +127,7 @@ pub trait Store: Send + Sync + 'static {
         once: Option<Once>,
     ) -> StoreFuture<'_, Done<Issued>>;
 
-    /// Sets a counter by [`Counter::set`](crate::counter::Counter::set) if it is as `expected`. *Atomic* and *durable* as [`Store::advance`], and
+    /// Sets a counter by [`Counter::set`](crate::domain::counter::Counter::set) if it is as `expected`. *Atomic* and *durable* as [`Store::advance`], and
     /// with `once` as safe to retry.
     fn set(
         &self,

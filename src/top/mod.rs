@@ -23,7 +23,7 @@ use anyhow::Result;
 use self::figures::Figures;
 use self::page::Page;
 use crate::admin::client::{metrics_of, no_server};
-use crate::moment::rfc3339;
+use crate::domain::time_format::rfc3339;
 use crate::store::now_unix_s;
 
 /// How it is shown.

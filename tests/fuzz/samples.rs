@@ -3,7 +3,9 @@
 //! Job: make them, from a store's point of view: a record of each kind, segments that follow one another, a backup, seals. Invariant: they are
 //! the same bytes at every time. Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
 
-use odometer::counter::{Counter, CounterName, Range, Shape, Value};
+use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
+use odometer::domain::counter::{Counter, CounterName, Range, Shape, Value};
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::embedded::backup::format::{Encoder, Header};
 use odometer::store::embedded::codec::idempotency_page::{Answered, Answers, Given};
 use odometer::store::embedded::codec::key::{Key, Member};
@@ -13,7 +15,6 @@ use odometer::store::embedded::journal::frame::{
 };
 use odometer::store::embedded::state::digests::Seals;
 use odometer::store::{CounterState, Holdings, Issued, KeyRecord, TenantRecord, Version};
-use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
 
 use super::targets::{FOLLOW, MEND};
 

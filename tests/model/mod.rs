@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use odometer::counter::{Counter, CounterName};
+use odometer::domain::api_key::{KeyId, KeyLabel, Scopes};
+use odometer::domain::counter::{Counter, CounterName};
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::{
     CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
     Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable, Version,
 };
-use odometer::tenant::{KeyId, KeyLabel, PasswordHash, Scopes, TenantId, TenantLimit, TenantName};
 
 /// See the module's text.
 #[derive(Clone, Default)]

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use odometer::auth::key::ApiKey;
-use odometer::counter::CounterName;
+use odometer::domain::counter::CounterName;
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
 use odometer::store::{NewTenant, Store};
 use odometer::telemetry::StoreMetrics;
-use odometer::tenant::{PasswordHash, TenantId, TenantName};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

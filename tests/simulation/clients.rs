@@ -5,7 +5,9 @@
 //! request with an idempotency key whose answer was lost is sent again, and counts once, from the first time it was sent.
 //! Must never: look into the store beside the published window and the answers.
 
-use odometer::counter::{CounterName, Shape, Value};
+use odometer::domain::api_key::{KeyId, SecretHash};
+use odometer::domain::counter::{CounterName, Shape, Value};
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
 use odometer::store::embedded::codec::key::Listing;
 use odometer::store::embedded::codec::key::{Key, Member, Shelf};
 use odometer::store::embedded::codec::record::Record;
@@ -14,7 +16,6 @@ use odometer::store::embedded::commit::command::{Answer, Ask, CounterChange, OfC
 use odometer::store::embedded::commit::idempotency::RETENTION_S;
 use odometer::store::embedded::commit::queue::{Queue, Ticket, Work};
 use odometer::store::{Expected, NewCounter, NewTenant, Once, Refusal, SetTo, StoreError};
-use odometer::tenant::{KeyId, PasswordHash, SecretHash, TenantId, TenantName};
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 

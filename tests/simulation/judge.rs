@@ -15,7 +15,7 @@ use odometer::store::embedded::journal::frame::Mark;
 use odometer::store::embedded::recovery::open::{Origin, attach};
 use odometer::store::embedded::recovery::rebuild::Base;
 
-use odometer::tenant::TenantId;
+use odometer::domain::tenant::TenantId;
 
 use crate::clients::{Place, Reply, What, key, places, value_of};
 use crate::ledger::{Ledger, Truth, stored};

@@ -5,13 +5,13 @@
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use odometer::auth::key::{ApiKey, KEY_CHARS};
-use odometer::counter::{CounterName, Value};
+use odometer::domain::counter::{CounterName, Value};
+use odometer::domain::tenant::{TenantId, TenantName};
 use odometer::http::error::ApiError;
 use odometer::http::extract::params::Params;
 use odometer::http::extract::values::{AnyValue, Whole};
 use odometer::http::jsonapi;
 use odometer::store::embedded::codec::key::Key;
-use odometer::tenant::{TenantId, TenantName};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 

@@ -19,12 +19,12 @@ use super::Extract;
 use crate::auth::basic::Password;
 use crate::auth::throttle::Decision;
 use crate::auth::{self, AuthFailure, Credential, Identity, Needs, prove_key};
+use crate::domain::api_key::{KeyId, Scopes};
+use crate::domain::time_format::SECONDS_A_DAY;
 use crate::http::context::{RequestContext, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::state::{AppState, Shared};
-use crate::moment::SECONDS_A_DAY;
 use crate::store::{Health, now_unix_s};
-use crate::tenant::{KeyId, Scopes};
 
 /// What a route asks of its caller, as a type.
 pub trait Requirement: 'static {

@@ -11,10 +11,10 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::Extract;
 use super::preconditions::{IDEMPOTENCY_KEY, parse_if_match, reject_unsupported};
-use crate::counter::{CounterName, Shape};
+use crate::domain::counter::{CounterName, Shape};
+use crate::domain::tenant::TenantId;
 use crate::http::error::ApiError;
 use crate::store::{Digest, Expected, Once, SetTo, Version};
-use crate::tenant::TenantId;
 
 /// The header of an answer that was given before.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -162,7 +162,7 @@ fn truncate_digest(context: Context) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counter::{Step, Value};
+    use crate::domain::counter::{Step, Value};
 
     fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

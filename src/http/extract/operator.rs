@@ -10,9 +10,9 @@ use actix_web::{HttpMessage, HttpRequest};
 use super::Extract;
 use super::path::PathParameter;
 use crate::auth::key::ApiKey;
+use crate::domain::api_key::KeyId;
 use crate::http::context::Peer;
 use crate::http::error::ApiError;
-use crate::tenant::KeyId;
 
 /// A user of this machine who may open the admin socket.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::super::values::{AnyValue, Timestamp, Whole};
 use super::*;
-use crate::counter::Value;
+use crate::domain::counter::Value;
 
 #[derive(Debug, Deserialize)]
 struct Set {

@@ -8,10 +8,10 @@ use actix_web::dev::Payload;
 use percent_encoding::percent_decode_str;
 
 use super::Extract;
-use crate::counter::CounterName;
+use crate::domain::api_key::KeyId;
+use crate::domain::counter::CounterName;
 use crate::http::error::ApiError;
 use crate::http::target::as_sent;
-use crate::tenant::KeyId;
 
 /// The path's parameter as a `T`.
 pub struct PathParam<T>(pub T);

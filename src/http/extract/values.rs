@@ -13,7 +13,7 @@ use time::{OffsetDateTime, UtcOffset};
 use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use crate::counter::Value;
+use crate::domain::counter::Value;
 use crate::http::openapi::schema;
 
 /// A whole number from `MIN` to `MAX`; in a request a text of digits will do.

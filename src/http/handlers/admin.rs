@@ -13,6 +13,9 @@ use serde::Deserialize;
 
 use super::{invalid_parameter, non_empty_page};
 use crate::admin::rows::{KeyPage, KeyRow, NewLimit, TenantPage, TenantRow};
+use crate::domain::api_key::KeyId;
+use crate::domain::tenant::{TenantId, TenantLimit, TenantName};
+use crate::domain::time_format::{date, rfc3339};
 use crate::http::context::{OperatorEvent, RequestContext, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
@@ -21,9 +24,7 @@ use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::path::PathParam;
 use crate::http::extract::values::Whole;
 use crate::http::state::State;
-use crate::moment::{date, rfc3339};
 use crate::store::{Refusal, StoreError, TenantChange, TenantRecord};
-use crate::tenant::{KeyId, TenantId, TenantLimit, TenantName};
 
 const MAX_PAGE: usize = 1000;
 /// The limit of a page.

@@ -11,6 +11,7 @@ use super::counters::{DEFAULT_PAGE_SIZE, PageParams};
 use super::dto::{Key, KeysDocument, NewKey, NewKeyDocument, Scope};
 use super::{invalid_parameter, next_page, non_empty_page};
 use crate::auth::key::ApiKey;
+use crate::domain::api_key::{KeyId, KeyLabel, Scopes};
 use crate::http::context::{AuditEvent, RequestContext};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
@@ -25,7 +26,6 @@ use crate::http::openapi::error_responses::{
 };
 use crate::http::state::State;
 use crate::store::{KeyRecord, now_unix_s};
-use crate::tenant::{KeyId, KeyLabel, Scopes};
 
 /// How many keys a tenant may have, expired ones among them.
 pub(crate) const MAX_KEYS_PER_TENANT: u32 = 100;

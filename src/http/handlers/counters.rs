@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::dto::{Count, Counter, CounterDocument, CountersDocument, IssuedRange, RangeDocument, StepSize};
 use super::{invalid_parameter, next_page, non_empty_page};
-use crate::counter::{CounterName, Shape, Step, Value};
+use crate::domain::counter::{CounterName, Shape, Step, Value};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
 use crate::http::extract::caller::{Caller, Increment, Manage, Read};

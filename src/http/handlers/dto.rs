@@ -8,12 +8,12 @@ use serde::Serialize;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::counter::{MAX_COUNT, Step};
+use crate::domain::counter::{MAX_COUNT, Step};
+use crate::domain::time_format::{date, rfc3339};
 use crate::http::extract::values::{AnyValue, Whole};
 use crate::http::jsonapi::Attributes;
 use crate::http::openapi::resources::{Document, PageDocument, ResourceSchema};
 use crate::http::openapi::schema::string;
-use crate::moment::{date, rfc3339};
 use crate::store::{CounterState, Issued, KeyRecord};
 
 /// A count of integers.

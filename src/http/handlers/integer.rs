@@ -9,7 +9,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::dto::{Count, IncrementedInteger, IncrementedIntegerDocument, Integer, IntegerDocument};
-use crate::counter::{CounterName, Value};
+use crate::domain::counter::{CounterName, Value};
+use crate::domain::tenant::TenantId;
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
 use crate::http::extract::caller::{Caller, Increment, Manage, Read};
@@ -22,7 +23,6 @@ use crate::http::openapi::error_responses::{
 };
 use crate::http::state::State;
 use crate::store::SetTo;
-use crate::tenant::TenantId;
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct SetIntegerParams {

@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 use super::api_keys::MAX_KEYS_PER_TENANT;
 use super::dto::{NewTenant, NewTenantDocument, QuotaUsage, Tenant, TenantDocument, User, UserDocument};
 use crate::auth::key::ApiKey;
+use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
+use crate::domain::time_format::rfc3339;
 use crate::http::context::{AuditEvent, RequestContext};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
@@ -25,9 +27,7 @@ use crate::http::openapi::error_responses::{
     UsernameTakenBefore,
 };
 use crate::http::state::State;
-use crate::moment::rfc3339;
 use crate::store::{self, Refusal, StoreError, now_unix_s};
-use crate::tenant::{PasswordHash, TenantId, TenantName};
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateUserParams {

@@ -17,12 +17,12 @@ use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Response, Schema};
 use super::schema::{exactly, list, named, string};
 use crate::auth::AuthFailure;
 use crate::auth::throttle::Decision;
-use crate::counter::{CounterRefusal, Value};
+use crate::domain::api_key::Scopes;
+use crate::domain::counter::{CounterRefusal, Value};
+use crate::domain::rate_limit::RateLimit;
 use crate::http::error::{ApiError, ErrorSpec};
 use crate::http::extract::caller::Requirement;
-use crate::rate::RateLimit;
 use crate::store::CounterState;
-use crate::tenant::Scopes;
 
 /// A group of errors.
 pub(crate) trait Refusals {

@@ -29,7 +29,7 @@ use utoipa::openapi::{
 
 use self::error_responses::component_name;
 use self::schema::{Media, body_example, body_variant, exactly, form_example, simplify, string, whole};
-use crate::counter::CounterName;
+use crate::domain::counter::CounterName;
 use crate::http::extract::body::MAX_BODY_BYTES;
 use crate::http::extract::idempotency::MAX_KEY_CHARS;
 

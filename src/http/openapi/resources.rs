@@ -11,7 +11,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::schema::{closed, exactly, list, named, string, whole};
-use crate::counter::{CounterName, Value};
+use crate::domain::counter::{CounterName, Value};
 use crate::http::jsonapi::Attributes;
 
 /// What the id of a resource is.

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::counter::CounterName;
+use crate::domain::api_key::KeyId;
+use crate::domain::counter::CounterName;
+use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::embedded::codec::key::{Key, Listing, Member, STORE, Shelf};
 use crate::store::embedded::codec::record::Record;
@@ -17,7 +19,6 @@ use crate::store::{
     CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
     Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable,
 };
-use crate::tenant::{KeyId, PasswordHash, TenantId, TenantName};
 
 /// Members that one commit of a deletion removes.
 const SWEPT_AT_ONCE: usize = 256;

@@ -248,8 +248,8 @@ impl<R: Read> Source<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::tenant::TenantId;
     use crate::store::embedded::state::Found;
-    use crate::tenant::TenantId;
 
     const HEADER: Header =
         Header { store: [7; 16], mark: Mark { seq: CommitSeq(9), chain: 0xAB }, created_unix_s: 1_700_000_000 };

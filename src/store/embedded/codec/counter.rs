@@ -4,7 +4,7 @@
 //! Invariant: decoding what was encoded gives the same counter.
 //! Must never: accept a value outside the counter's bounds.
 
-use crate::counter::{Counter, Shape, Step};
+use crate::domain::counter::{Counter, Shape, Step};
 use crate::store::embedded::codec::reader::{BadRecord, Reader};
 use crate::store::{CounterState, Version};
 

@@ -10,11 +10,11 @@
 //! ```
 //! Invariant: a page that decodes has 1 to [`PAGE_ANSWERS`] answers. Must never: hold an answer of a change that is not in the same commit.
 
-use crate::counter::Range;
+use crate::domain::counter::Range;
+use crate::domain::tenant::TenantId;
 use crate::store::embedded::codec::counter::{decode_counter, encode_counter};
 use crate::store::embedded::codec::reader::{BadRecord, Reader};
 use crate::store::{CounterState, Digest, Issued, Version};
-use crate::tenant::TenantId;
 
 /// The most answers of one page: about 5 KiB.
 pub const PAGE_ANSWERS: usize = 64;
@@ -105,7 +105,7 @@ impl Answers {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::counter::Value;
+    use crate::domain::counter::Value;
 
     pub(crate) fn sample() -> Answers {
         let [first, last] = [8, 10].map(|raw| Value::new(raw).unwrap());

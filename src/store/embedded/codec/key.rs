@@ -14,9 +14,10 @@
 //!
 //! Invariant: a key has one spelling, and one place. Must never: guess. Bytes that do not fit are an error.
 
-use crate::counter::CounterName;
+use crate::domain::api_key::KeyId;
+use crate::domain::counter::CounterName;
+use crate::domain::tenant::{TenantId, TenantName};
 use crate::store::embedded::codec::reader::{BadRecord, Reader};
-use crate::tenant::{KeyId, TenantId, TenantName};
 
 /// The number of buckets; a bucket's number is two bytes, big-endian.
 pub const BUCKETS: u16 = 1 << 14;

@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::counter::Value;
+use crate::domain::counter::Value;
 
 /// Bytes that are not a record of their key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -21,13 +21,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::rate::RateLimit;
+use crate::domain::api_key::{KeyLabel, Scopes, SecretHash};
+use crate::domain::rate_limit::RateLimit;
+use crate::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use crate::store::embedded::codec::counter::{decode_counter, encode_counter};
 use crate::store::embedded::codec::idempotency_page::Answers;
 use crate::store::embedded::codec::key::Key;
 use crate::store::embedded::codec::reader::{BadRecord, Reader};
 use crate::store::{CounterState, Holdings, KeyRecord, TenantRecord};
-use crate::tenant::{KeyLabel, PasswordHash, Scopes, SecretHash, TenantId, TenantLimit, TenantName};
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
@@ -186,10 +187,10 @@ fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, BadRecord> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::counter::CounterName;
+    use crate::domain::api_key::KeyId;
+    use crate::domain::counter::CounterName;
     use crate::store::embedded::codec::idempotency_page;
     use crate::store::embedded::codec::key::Member;
-    use crate::tenant::KeyId;
 
     pub(crate) fn samples() -> Vec<(Key, Record)> {
         let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };

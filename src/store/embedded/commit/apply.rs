@@ -5,7 +5,8 @@
 //! Invariant: a refusal has written nothing. The value of a counter comes from [`Counter::advance`] and [`Counter::set`] alone.
 //! Must never: read a clock, a disk or a record that is not the newest.
 
-use crate::counter::{Counter, CounterName};
+use crate::domain::counter::{Counter, CounterName};
+use crate::domain::tenant::TenantId;
 use crate::store::embedded::codec::idempotency_page::Given;
 use crate::store::embedded::codec::key::{Key, Member};
 use crate::store::embedded::codec::record::Record;
@@ -14,7 +15,6 @@ use crate::store::embedded::commit::command::{Answer, Ask, CounterChange, OfCoun
 use crate::store::embedded::commit::idempotency::Seen;
 use crate::store::embedded::commit::working_set::{Desk, Needs, holdings, living};
 use crate::store::{CounterState, Done, Expected, Issued, NewCounter, Refusal, SetTo, StoreError, Version};
-use crate::tenant::TenantId;
 
 /// What is known of the request's idempotency key, if it has one.
 pub(crate) fn seen(desk: &Desk, ask: &Ask) -> Seen {

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use crate::counter::CounterName;
+use crate::domain::api_key::{KeyId, KeyLabel, Scopes};
+use crate::domain::counter::CounterName;
+use crate::domain::tenant::{TenantId, TenantLimit};
 use crate::store::embedded::codec::key::{Key, Member, STORE};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::command::{Answer, OfTenant, Outcome};
 use crate::store::embedded::commit::working_set::{Desk, holdings, living};
 use crate::store::{Holdings, KeyRecord, NewTenant, Refusal, StoreError, TenantChange, TenantRecord};
-use crate::tenant::{KeyId, KeyLabel, Scopes, TenantId, TenantLimit};
 
 pub(crate) fn register(desk: &mut Desk, new: NewTenant) -> Result<TenantId, StoreError> {
     let name_key = Key::Name(new.name.folded());

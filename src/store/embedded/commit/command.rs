@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use crate::counter::CounterName;
+use crate::domain::api_key::KeyId;
+use crate::domain::counter::CounterName;
+use crate::domain::tenant::{PasswordHash, TenantId};
 use crate::store::embedded::codec::key::{Key, Listing, Member};
 use crate::store::embedded::commit::cache::Published;
 use crate::store::{
     CounterState, Done, Expected, Issued, KeyRecord, NewCounter, NewTenant, Once, SetTo, StoreError, TenantChange,
     TenantRecord,
 };
-use crate::tenant::{KeyId, PasswordHash, TenantId};
 
 /// What is asked of the committer.
 #[derive(Debug)]

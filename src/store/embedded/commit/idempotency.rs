@@ -16,13 +16,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::moment::SECONDS_A_DAY;
+use crate::domain::tenant::TenantId;
+use crate::domain::time_format::SECONDS_A_DAY;
 use crate::store::embedded::codec::idempotency_page::{Answered, Answers, Given, PAGE_ANSWERS};
 use crate::store::embedded::codec::key::Key;
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::journal::frame::Change;
 use crate::store::{Digest, Once, Refusal};
-use crate::tenant::TenantId;
 
 /// How long a key is remembered: 24 hours.
 pub const RETENTION_S: u64 = SECONDS_A_DAY;

@@ -5,13 +5,13 @@
 //! Invariant: a record is read only when it is in memory; `Desk::missing` says which is not.
 //! Must never: show anything to readers before it is durable.
 
+use crate::domain::tenant::TenantId;
 use crate::store::embedded::codec::key::{Key, STORE};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::cache::Residents;
 use crate::store::embedded::commit::idempotency::Remembered;
 use crate::store::embedded::journal::frame::Change;
 use crate::store::{Holdings, Refusal, TenantRecord};
-use crate::tenant::TenantId;
 
 /// Keys of records.
 pub(crate) type Needs = [Option<Key>; 3];

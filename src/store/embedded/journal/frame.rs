@@ -316,9 +316,9 @@ fn be_u64(bytes: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counter::CounterName;
+    use crate::domain::counter::CounterName;
+    use crate::domain::tenant::TenantId;
     use crate::store::CounterState;
-    use crate::tenant::TenantId;
 
     const EXPECTED: Expected = Expected { epoch: 3, seq: CommitSeq(7), chain: 0xABCD };
 

@@ -428,10 +428,10 @@ pub fn settle<S: State>(mut keeper: Keeper<S>) -> Result<(), KeeperTrouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::tenant::TenantId;
     use crate::store::embedded::codec::key::{STORE, Shelf};
     use crate::store::embedded::journal::frame::CommitSeq;
     use crate::store::embedded::state::sled::SledState;
-    use crate::tenant::TenantId;
 
     /// Members of the store itself are what a start looks for, and they are the first tenant of all.
     #[test]
