@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::SOCKET;
 use crate::auth::password::{HashingPool, PasswordPolicy};
-use crate::auth::throttle::Throttle;
+use crate::auth::throttle::RateLimiters;
 use crate::config::Config;
 use crate::http::admin_socket;
 use crate::http::middleware::access_log::AccessLogSampler;
@@ -29,8 +29,8 @@ use crate::http::server::{
 };
 use crate::http::state::Shared;
 use crate::http::tls::{TlsIdentity, TlsSource};
-use crate::store::embedded::recovery::open::Recovery;
-use crate::store::embedded::shutdown_record::LastStop;
+use crate::store::embedded::recovery::open::RecoveryReport;
+use crate::store::embedded::shutdown_record::PreviousShutdown;
 use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Health, Store};
 use crate::telemetry::{ConnectionMetrics, Metrics};
@@ -131,7 +131,7 @@ impl App {
         let admin = Admin { listener, store: store.clone() };
         let tls = named.map_or_else(|| TlsIdentity::load(tls_source(&config)), Ok)?;
         let shared = Arc::new(Shared {
-            throttle: Throttle::new(config.tenant_rate_limit, config.client_rate_limit),
+            throttle: RateLimiters::new(config.tenant_rate_limit, config.client_rate_limit),
             hashing: HashingPool::start().context("the hashing threads could not be started")?,
             passwords: PasswordPolicy {
                 min_bytes: config.password_min_length,
@@ -360,7 +360,7 @@ fn tell_expiry(tls: &TlsIdentity, metrics: &Metrics) {
     }
 }
 
-fn tell_recovery(recovery: &Recovery) {
+fn tell_recovery(recovery: &RecoveryReport) {
     if let Some(healed) = &recovery.healed {
         tracing::error!(
             event.action = "healed",
@@ -372,7 +372,7 @@ fn tell_recovery(recovery: &Recovery) {
             healed.quarantine
         );
     }
-    if let LastStop::Poisoned(why) = &recovery.last_stop {
+    if let PreviousShutdown::Poisoned(why) = &recovery.last_stop {
         tracing::warn!(
             event.action = "was-poisoned",
             error.message = %why,

@@ -21,10 +21,10 @@ use odometer::http;
 use odometer::store::embedded::backup::format::BackupError;
 use odometer::store::embedded::random_id;
 use odometer::store::embedded::recovery::restore::{RestoreError, restore, verify_backup};
-use odometer::store::embedded::recovery::verify::{Verdict, verify};
+use odometer::store::embedded::recovery::verify::{VerifyResult, verify};
 use odometer::store::now_unix_s;
 use odometer::telemetry::{LogFormat, Logs, install};
-use odometer::top::{self, View};
+use odometer::top::{self, TopOptions};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -51,11 +51,11 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         }),
         Command::Verify(flags) => configured(&flags, |config| match verify(&config.data_dir) {
-            Ok(Verdict::Clean(report)) => say(&format!("clean: {report}"), ExitCode::SUCCESS),
-            Ok(Verdict::Healable(problem, base)) => {
+            Ok(VerifyResult::Clean(report)) => say(&format!("clean: {report}"), ExitCode::SUCCESS),
+            Ok(VerifyResult::Repairable(problem, base)) => {
                 say(&format!("healable: {problem}; a start rebuilds the state from {base}"), ExitCode::from(HEALABLE))
             }
-            Ok(Verdict::Damaged(problem)) => say(&format!("damaged: {problem}"), ExitCode::from(DAMAGED)),
+            Ok(VerifyResult::Corrupt(problem)) => say(&format!("damaged: {problem}"), ExitCode::from(DAMAGED)),
             Err(error) => fail(&error.into()),
         }),
         Command::Backup { to, flags } => configured(&flags, |config| {
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         }
         Command::Restore { from, flags, .. } => configured(&flags, |config| restore_into(&from, &config)),
         Command::Top { once, interval, asking } => configured(&asking.flags, |config| {
-            match top::run(&config.data_dir, View { once, json: asking.json, interval }) {
+            match top::run(&config.data_dir, TopOptions { once, json: asking.json, interval }) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             }

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use odometer::store::embedded::backup::format::{Summary, read};
 use odometer::store::embedded::data_dir::read_format;
-use odometer::store::embedded::fs::RealDisk;
-use odometer::store::embedded::journal::frame::{Body, CommitSeq};
+use odometer::store::embedded::fs::OsDirectory;
+use odometer::store::embedded::journal::frame::{CommitSeq, FramePayload};
 use odometer::store::embedded::journal::reader::replay;
-use odometer::store::embedded::journal::segment::Files;
+use odometer::store::embedded::journal::segment::JournalDir;
 use support::client::Protocol;
 use support::command::{ended, odometer};
 use support::history::{Outcome, Rules, check};
@@ -40,10 +40,10 @@ type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Every record as of a commit, from the journal alone, which must still have its first frame.
 fn ledger(data_dir: &Path, up_to: CommitSeq) -> Records {
     let store = read_format(data_dir).unwrap().unwrap();
-    let files = Files { disk: Arc::new(RealDisk::new(data_dir.join("journal"))), store, segment_bytes: 0 };
+    let files = JournalDir { disk: Arc::new(OsDirectory::new(data_dir.join("journal"))), store, segment_bytes: 0 };
     let mut records = Records::new();
     let tail = replay(&files, CommitSeq(0), &mut |mark, body| {
-        let Body::Commit(changes) = body else { return };
+        let FramePayload::Commit(changes) = body else { return };
         for (key, record) in changes.into_iter().filter(|_| mark.seq <= up_to) {
             let stored = key.stored();
             match record {

@@ -13,12 +13,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use model::ModelStore;
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
-use odometer::domain::counter::{CounterName, Shape, Step, Value};
+use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
-    CounterState, Expected, Health, Holdings, KeyRecord, NewCounter, NewTenant, Once, Refusal, SetTo, Store,
-    StoreError, TenantChange, Version,
+    CounterState, Health, IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, Refusal, SetCounter, Store,
+    StoreError, TenantUpdate, TenantUsage, Version,
 };
 use odometer::telemetry::StoreMetrics;
 use proptest::prelude::*;
@@ -114,18 +114,18 @@ fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
     }
 }
 
-fn expected(version: Option<(u64, u64)>) -> Expected {
+fn expected(version: Option<(u64, u64)>) -> Precondition {
     let version = version.map(|(born, changes)| Version { born, changes });
-    version.map_or(Expected::Any, |version| Expected::OneOf(vec![version]))
+    version.map_or(Precondition::Any, |version| Precondition::OneOf(vec![version]))
 }
 
 /// A request with this key; it is another request for another step of the same key, but for equal ones.
-fn once(key: Option<u8>, request: &What) -> Option<Once> {
+fn once(key: Option<u8>, request: &What) -> Option<IdempotencyToken> {
     let digest = format!("{request:?}").bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let digest = u128::from(digest).to_be_bytes();
     // Two requests with one key are often the same one.
     let request = if digest[15] % 2 == 0 { digest } else { [0; 16] };
-    key.map(|key| Once { key: [key; 16], request })
+    key.map(|key| IdempotencyToken { key: [key; 16], request })
 }
 
 /// The answer of one step, as text, so that two stores can be compared whatever they answer.
@@ -138,12 +138,12 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             format!("{:?}", store.advance(TenantId(*tenant), &counter_name(*name), *count, once).await)
         }
         What::Set { tenant, name, value: raw, rewind, expected: version, once: key } => {
-            let to = SetTo { value: value(*raw), rewind: *rewind, expected: expected(*version) };
+            let to = SetCounter { value: value(*raw), rewind: *rewind, expected: expected(*version) };
             format!("{:?}", store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await)
         }
         What::Create { tenant, name, start, step, once: key } => {
             let (start, step) = (value(*start), Step::new(*step).unwrap());
-            let shape = Shape::new(start, step, Value::ZERO, Value::LARGEST, false).unwrap();
+            let shape = CounterConfig::new(start, step, Value::ZERO, Value::LARGEST, false).unwrap();
             let new = NewCounter { shape, created_unix_s: u64::from(number), quota: 2 };
             format!("{:?}", store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await)
         }
@@ -183,8 +183,8 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             format!("{found:?} {name:?}")
         }
         What::Change { tenant, suspended } => {
-            let limit = TenantChange::Limit(TenantLimit::Off);
-            let change = suspended.map_or(limit, TenantChange::Suspended);
+            let limit = TenantUpdate::Limit(TenantLimit::Off);
+            let change = suspended.map_or(limit, TenantUpdate::Suspended);
             format!("{:?}", store.change_tenant(TenantId(*tenant), change).await)
         }
         What::Password { tenant, revoke } => {
@@ -244,17 +244,21 @@ async fn story(store: &dyn Store) {
     assert_eq!(store.current(tenant, &name).await.unwrap(), CounterState::default());
     let issued = store.advance(tenant, &name, 10, None).await.unwrap().result;
     assert_eq!((issued.range.first.get(), issued.range.last.get(), issued.range.count), (2, 11, 10));
-    let once = Some(Once { key: [1; 16], request: [2; 16] });
+    let once = Some(IdempotencyToken { key: [1; 16], request: [2; 16] });
     let first = store.advance(tenant, &name, 5, once).await.unwrap();
     let again = store.advance(tenant, &name, 5, once).await.unwrap();
     assert_eq!((again.result, first.replayed, again.replayed), (first.result, false, true));
-    let other = Some(Once { key: [1; 16], request: [3; 16] });
+    let other = Some(IdempotencyToken { key: [1; 16], request: [3; 16] });
     let reused = store.advance(tenant, &name, 6, other).await;
-    assert!(matches!(reused, Err(StoreError::Refused(Refusal::KeyReused))), "{reused:?}");
-    let to = SetTo { value: Value::DEFAULT_MAX, rewind: false, expected: Expected::OneOf(vec![first.result.version]) };
+    assert!(matches!(reused, Err(StoreError::Refused(Refusal::IdempotencyKeyReused))), "{reused:?}");
+    let to = SetCounter {
+        value: Value::DEFAULT_MAX,
+        rewind: false,
+        expected: Precondition::OneOf(vec![first.result.version]),
+    };
     store.set(tenant, &name, to.clone(), None).await.unwrap();
     let late = store.set(tenant, &name, to, None).await;
-    assert!(matches!(late, Err(StoreError::Refused(Refusal::Unexpected(_)))), "{late:?}");
+    assert!(matches!(late, Err(StoreError::Refused(Refusal::PreconditionFailed(_)))), "{late:?}");
     assert!(matches!(store.advance(tenant, &name, 1, None).await, Err(StoreError::Refused(Refusal::Counter(_)))));
     assert_eq!(store.current(tenant, &name).await.unwrap().counter.value(), Value::DEFAULT_MAX);
     store.close().await.unwrap();
@@ -311,7 +315,7 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
         let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
         for number in 0..COUNTERS {
             let name = CounterName::parse(&format!("counter-{number}")).unwrap();
-            let new = NewCounter { shape: Shape::DEFAULT, created_unix_s: 1, quota: 1000 };
+            let new = NewCounter { shape: CounterConfig::DEFAULT, created_unix_s: 1, quota: 1000 };
             store.create(tenant, &name, new, None).await.unwrap();
         }
         let mut deletion = store.delete_tenant(tenant);
@@ -325,7 +329,7 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
         assert!(store.counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1, "nothing was left to do");
         store.finish_deletions().await.unwrap();
         assert_eq!(store.counters(tenant, None, COUNTERS).await.unwrap().items.len(), 1, "default alone");
-        assert_eq!(store.holdings(tenant).await.unwrap(), Holdings::default());
+        assert_eq!(store.holdings(tenant).await.unwrap(), TenantUsage::default());
         assert!(store.find_key(KeyId([1; 8])).await.unwrap().is_none());
         assert!(matches!(store.delete_tenant(tenant).await, Err(StoreError::Refused(Refusal::NoSuchTenant))));
         store.finish_deletions().await.unwrap();

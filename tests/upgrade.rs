@@ -19,11 +19,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
-use odometer::domain::counter::{CounterName, Shape, Step, Value};
+use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
 use odometer::store::embedded::backup::directory::name_of;
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
-use odometer::store::{Expected, KeyRecord, NewCounter, NewTenant, Once, SetTo, Store};
+use odometer::store::{IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter, Store};
 use odometer::telemetry::StoreMetrics;
 use support::command::{ended, odometer};
 use support::server::TestServer;
@@ -51,11 +51,11 @@ fn name(text: &str) -> CounterName {
 }
 
 /// A request that was answered when the fixture was made.
-const ONCE: Once = Once { key: [5; 16], request: [6; 16] };
+const ONCE: IdempotencyToken = IdempotencyToken { key: [5; 16], request: [6; 16] };
 
 fn new_counter() -> NewCounter {
     let value = |raw| Value::new(raw).unwrap();
-    let shape = Shape::new(value(10), Step::new(2).unwrap(), value(0), Value::LARGEST, false).unwrap();
+    let shape = CounterConfig::new(value(10), Step::new(2).unwrap(), value(0), Value::LARGEST, false).unwrap();
     NewCounter { shape, created_unix_s: 1_700_000_000, quota: 9 }
 }
 
@@ -72,7 +72,7 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
         };
         store.register(tenant).await.unwrap();
     }
-    let to = SetTo { value: Value::new(41).unwrap(), rewind: false, expected: Expected::Any };
+    let to = SetCounter { value: Value::new(41).unwrap(), rewind: false, expected: Precondition::Any };
     store.set(TenantId(1), &name("default"), to, None).await.unwrap();
     for (tenant, counter) in [(2, "invoices"), (3, "a.b_c-9")] {
         store.create(TenantId(tenant), &name(counter), new_counter(), None).await.unwrap();

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::client::Client;
 use crate::store::embedded::backup::directory::BackupWriter;
-use crate::store::embedded::backup::format::{Encoder, Header, Summary};
-use crate::store::embedded::fs::RealDisk;
+use crate::store::embedded::backup::format::{BackupEncoder, Header, Summary};
+use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::recovery::verify::open_to_read;
 use crate::store::embedded::state::checkpointer::Step;
 
@@ -28,7 +28,7 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
         .filter(|_| to.symlink_metadata().is_ok_and(|found| found.is_file()) || !to.exists())
         .with_context(|| format!("--to {} is not a file's name", to.display()))?;
     let name = name.to_str().with_context(|| format!("--to {} is not UTF-8", to.display()))?;
-    let disk = Arc::new(RealDisk::around(to));
+    let disk = Arc::new(OsDirectory::around(to));
     // Of its own, so that two commands with one target do not write into one file.
     let partial = format!(".{name}.{}", std::process::id());
     let create = || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
@@ -49,7 +49,11 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
     writer.finish(name).with_context(|| format!("--to {}", to.display()))
 }
 
-fn from_server(mut client: Client, writer: &mut BackupWriter<RealDisk>, progress: &mut dyn FnMut(&str)) -> Result<()> {
+fn from_server(
+    mut client: Client,
+    writer: &mut BackupWriter<OsDirectory>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
     progress("the server makes the backup");
     let mut received = 0;
     client.backup(&mut |piece, length| {
@@ -61,14 +65,14 @@ fn from_server(mut client: Client, writer: &mut BackupWriter<RealDisk>, progress
 }
 
 fn from_folder(
-    mut opened: crate::store::embedded::recovery::verify::Opened,
-    writer: &mut BackupWriter<RealDisk>,
+    mut opened: crate::store::embedded::recovery::verify::ReadOnlyStore,
+    writer: &mut BackupWriter<OsDirectory>,
     now_unix_s: u64,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let keeper = &mut opened.recovered.keeper;
     let header = Header { store: opened.store, mark: keeper.newest(), created_unix_s: now_unix_s };
-    keeper.begin_backup(Encoder::new(&header));
+    keeper.begin_backup(BackupEncoder::new(&header));
     let mut written = 0;
     loop {
         match keeper.step().map_err(|trouble| anyhow!("{trouble:?}"))? {

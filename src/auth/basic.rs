@@ -1,6 +1,6 @@
 //! `Basic` credentials: a name and a password, as RFC 7617 sends them.
 //!
-//! Job: [`Password::parse`] them, [`Password::prove`] them on the hashing threads. Invariant: a wrong name and a wrong password are told alike and cost
+//! Job: [`BasicCredentials::parse`] them, [`BasicCredentials::prove`] them on the hashing threads. Invariant: a wrong name and a wrong password are told alike and cost
 //! the same work. Both are wiped when dropped.
 //! Must never: be shown, or be looked at before the throttles let them through.
 
@@ -9,23 +9,23 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::password::HashingPool;
-use super::{AuthFailure, Identity};
+use super::{AuthFailure, Principal};
 use crate::domain::tenant::TenantName;
 use crate::store::Store;
 
 /// A name and a password that somebody sent.
-pub struct Password {
+pub struct BasicCredentials {
     name: Zeroizing<Vec<u8>>,
     password: Zeroizing<Vec<u8>>,
 }
 
-impl std::fmt::Debug for Password {
+impl std::fmt::Debug for BasicCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Password(..)")
     }
 }
 
-impl Password {
+impl BasicCredentials {
     /// Reads what follows `Basic `: base64 of name, colon and password. The name can have no colon; the password may.
     ///
     /// # Errors
@@ -46,8 +46,8 @@ impl Password {
     /// Finds out whether there is such a tenant and this is its password.
     ///
     /// # Errors
-    /// [`AuthFailure::Password`], or why it was not found out.
-    pub async fn prove(&self, store: &dyn Store, hashing: &HashingPool) -> Result<Identity, AuthFailure> {
+    /// [`AuthFailure::BasicCredentials`], or why it was not found out.
+    pub async fn prove(&self, store: &dyn Store, hashing: &HashingPool) -> Result<Principal, AuthFailure> {
         let name = std::str::from_utf8(&self.name).ok().and_then(|name| TenantName::parse(name).ok());
         let tenant = match name {
             Some(name) => store.find_name(&name).await?,
@@ -60,7 +60,7 @@ impl Password {
         let stored = found.as_ref().map(|(_, record)| record.password);
         let is_right = hashing.verify(self.password.clone(), stored).await?;
         match found {
-            Some((tenant, record)) if is_right => Ok(Identity::of_password(tenant, record)),
+            Some((tenant, record)) if is_right => Ok(Principal::of_password(tenant, record)),
             _ => Err(AuthFailure::Password),
         }
     }
@@ -72,11 +72,15 @@ mod tests {
 
     #[test]
     fn name_and_password_are_split_at_the_first_colon() {
-        let sent = |text: &str| Password::parse(STANDARD.encode(text).as_bytes());
+        let sent = |text: &str| BasicCredentials::parse(STANDARD.encode(text).as_bytes());
         let read = sent("Alice:a:b é").unwrap();
         assert_eq!((read.folded(), read.password.as_slice()), (&b"alice"[..], "a:b é".as_bytes()));
         assert_eq!(sent(":").unwrap().folded(), b"");
-        assert!(sent("no colon").is_err() && Password::parse(b"not base64!").is_err() && Password::parse(b"").is_err());
+        assert!(
+            sent("no colon").is_err()
+                && BasicCredentials::parse(b"not base64!").is_err()
+                && BasicCredentials::parse(b"").is_err()
+        );
         assert!(!format!("{read:?}").contains("alice"));
     }
 }

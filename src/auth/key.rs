@@ -33,44 +33,44 @@ pub struct ApiKey {
 /// A text that is no API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not an API key: odo_, 16 hexadecimal digits, _, 72 more")]
-pub struct BadApiKey;
+pub struct ParseApiKeyError;
 
 /// The system has no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the system gave no random bytes")]
-pub struct NoRandomness;
+pub struct RandomError;
 
 impl ApiKey {
     /// A new random key.
     ///
     /// # Errors
-    /// [`NoRandomness`].
-    pub fn generate() -> Result<Self, NoRandomness> {
+    /// [`RandomError`].
+    pub fn generate() -> Result<Self, RandomError> {
         let mut id = [0; KeyId::BYTES];
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-        rand::fill(&mut id).map_err(|_| NoRandomness)?;
-        rand::fill(secret.as_mut_slice()).map_err(|_| NoRandomness)?;
+        rand::fill(&mut id).map_err(|_| RandomError)?;
+        rand::fill(secret.as_mut_slice()).map_err(|_| RandomError)?;
         Ok(Self { id: KeyId(id), secret })
     }
 
     /// Reads a key that a caller sent.
     ///
     /// # Errors
-    /// [`BadApiKey`] if it has another shape or its CRC does not match: nobody was ever given such a key.
-    pub fn parse(text: &[u8]) -> Result<Self, BadApiKey> {
-        let bad = (text.len() != KEY_CHARS).then_some(BadApiKey);
+    /// [`ParseApiKeyError`] if it has another shape or its CRC does not match: nobody was ever given such a key.
+    pub fn parse(text: &[u8]) -> Result<Self, ParseApiKeyError> {
+        let bad = (text.len() != KEY_CHARS).then_some(ParseApiKeyError);
         bad.map_or(Ok(()), Err)?;
         let (body, crc) = text.split_at(KEY_CHARS - CRC_DIGITS);
-        let rest = body.strip_prefix(PREFIX.as_bytes()).ok_or(BadApiKey)?;
+        let rest = body.strip_prefix(PREFIX.as_bytes()).ok_or(ParseApiKeyError)?;
         let (id, rest) = rest.split_at(ID_DIGITS);
-        let secret = rest.strip_prefix(b"_").ok_or(BadApiKey)?;
+        let secret = rest.strip_prefix(b"_").ok_or(ParseApiKeyError)?;
         let mut key = Self { id: KeyId([0; KeyId::BYTES]), secret: Zeroizing::new([0; SECRET_BYTES]) };
         let mut crc_bytes = [0; CRC_DIGITS / 2];
         // Each piece has exactly two digits for a byte: `decode_mut` panics at any other length.
         let decode = |digits: &[u8], bytes: &mut [u8]| HEXLOWER.decode_mut(digits, bytes).is_ok();
         let all_hex =
             decode(id, &mut key.id.0) && decode(secret, key.secret.as_mut_slice()) && decode(crc, &mut crc_bytes);
-        (all_hex && crc32c::crc32c(body).to_be_bytes() == crc_bytes).then_some(key).ok_or(BadApiKey)
+        (all_hex && crc32c::crc32c(body).to_be_bytes() == crc_bytes).then_some(key).ok_or(ParseApiKeyError)
     }
 
     /// The public half.

@@ -3,7 +3,7 @@
 //! ```text
 //! key.rs  keys     basic.rs  names and passwords     password.rs  hashing     throttle.rs, tries.rs  how often
 //! ```
-//! Job: prove a credential ([`Credential::of`], [`prove_key`], [`basic::Password::prove`]) and let its owner through ([`Identity::allow`]). Knows no
+//! Job: prove a credential ([`Credential::of`], [`prove_key`], [`basic::BasicCredentials::prove`]) and let its owner through ([`Principal::allow`]). Knows no
 //! HTTP and emits no telemetry: it returns what happened.
 //! Invariant: a [`Caller`] is made here and nowhere else, only of a proved credential, for what was asked, of a tenant that is not suspended; so a
 //! handler that takes a `Caller` can not forget to ask.
@@ -27,7 +27,7 @@ use crate::store::{Store, StoreError, TenantRecord, now_unix_s};
 
 /// What somebody must prove before they are let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
+pub enum AuthRequirement {
     /// A key with these scopes.
     Key(Scopes),
     /// A key with these scopes, any key if there are none, or the password.
@@ -36,7 +36,7 @@ pub enum Needs {
     Password,
 }
 
-impl Needs {
+impl AuthRequirement {
     /// Any credential of any tenant, whatever the key's scopes.
     pub const ANY_CREDENTIAL: Self = Self::KeyOrPassword(None);
 
@@ -65,7 +65,7 @@ impl Needs {
 
 /// Somebody whose credential was proved; whether they may do what they ask is another question.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct Principal {
     tenant: TenantId,
     record: Arc<TenantRecord>,
     /// What the key may do; a password may do everything.
@@ -74,7 +74,7 @@ pub struct Identity {
     key: Option<(KeyId, Option<u32>)>,
 }
 
-impl Identity {
+impl Principal {
     fn of_password(tenant: TenantId, record: Arc<TenantRecord>) -> Self {
         Self { tenant, record, scopes: None, key: None }
     }
@@ -101,7 +101,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`AuthFailure::Suspended`], [`AuthFailure::Scope`].
-    pub fn allow(self, needs: Needs) -> Result<Caller, AuthFailure> {
+    pub fn allow(self, needs: AuthRequirement) -> Result<Caller, AuthFailure> {
         if self.record.suspended {
             return Err(AuthFailure::Suspended);
         }
@@ -192,7 +192,7 @@ pub enum Credential {
     /// A key.
     Key(ApiKey),
     /// A name and a password.
-    Password(basic::Password),
+    Password(basic::BasicCredentials),
 }
 
 impl Credential {
@@ -200,12 +200,12 @@ impl Credential {
     ///
     /// # Errors
     /// [`AuthFailure::Malformed`].
-    pub fn of(text: &[u8], needs: Needs) -> Result<Self, AuthFailure> {
+    pub fn of(text: &[u8], needs: AuthRequirement) -> Result<Self, AuthFailure> {
         if let Some(token) = token(text, b"Bearer").filter(|_| needs.takes_key()) {
             return ApiKey::parse(token).map(Self::Key).map_err(|_| AuthFailure::Malformed);
         }
         let token = token(text, b"Basic").filter(|_| needs.takes_password()).ok_or(AuthFailure::Malformed)?;
-        basic::Password::parse(token).map(Self::Password)
+        basic::BasicCredentials::parse(token).map(Self::Password)
     }
 }
 
@@ -213,7 +213,7 @@ impl Credential {
 ///
 /// # Errors
 /// [`AuthFailure::Unknown`], [`AuthFailure::Expired`], [`AuthFailure::Store`].
-pub async fn prove_key(store: &dyn Store, key: &ApiKey) -> Result<Identity, AuthFailure> {
+pub async fn prove_key(store: &dyn Store, key: &ApiKey) -> Result<Principal, AuthFailure> {
     let found = store.find_key(key.id()).await?.ok_or(AuthFailure::Unknown)?;
     if !key.proves(&found.secret) {
         return Err(AuthFailure::Unknown);
@@ -224,7 +224,7 @@ pub async fn prove_key(store: &dyn Store, key: &ApiKey) -> Result<Identity, Auth
     // A tenant that is being deleted has keys for a while yet, and is not found any more.
     let record = store.find_tenant(found.tenant).await?.ok_or(AuthFailure::Unknown)?;
     let key = Some((key.id(), found.last_used_day));
-    Ok(Identity { tenant: found.tenant, record, scopes: Some(found.scopes), key })
+    Ok(Principal { tenant: found.tenant, record, scopes: Some(found.scopes), key })
 }
 
 fn token<'a>(credential: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
@@ -250,9 +250,9 @@ mod tests {
         let key = ApiKey::generate().unwrap();
         let (bearer, basic) = (format!("Bearer {}", *key.reveal()), "Basic YTpi");
         for (needs, key, password) in [
-            (Needs::Key(Scopes::READ), true, false),
-            (Needs::KeyOrPassword(None), true, true),
-            (Needs::Password, false, true),
+            (AuthRequirement::Key(Scopes::READ), true, false),
+            (AuthRequirement::KeyOrPassword(None), true, true),
+            (AuthRequirement::Password, false, true),
         ] {
             assert_eq!(Credential::of(bearer.as_bytes(), needs).is_ok(), key, "{needs:?}");
             assert_eq!(Credential::of(basic.as_bytes(), needs).is_ok(), password, "{needs:?}");
@@ -266,21 +266,23 @@ mod tests {
             let name = TenantName::parse("a").unwrap();
             let limit = TenantLimit::Default;
             let record = TenantRecord { name, password: hash, created_unix_s: 0, suspended, limit, doomed: false };
-            Identity { tenant: TenantId(1), record: Arc::new(record), scopes, key: None }
+            Principal { tenant: TenantId(1), record: Arc::new(record), scopes, key: None }
         };
         let all = [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE];
         for has in all {
             for wanted in all {
-                for needs in [Needs::Key(wanted), Needs::KeyOrPassword(Some(wanted))] {
+                for needs in [AuthRequirement::Key(wanted), AuthRequirement::KeyOrPassword(Some(wanted))] {
                     assert_eq!(identity(Some(has), false).allow(needs).is_ok(), has == wanted, "{has} {wanted}");
                     assert!(identity(Some(Scopes::ALL), false).allow(needs).is_ok());
                 }
             }
-            assert!(identity(Some(has), false).allow(Needs::KeyOrPassword(None)).is_ok());
+            assert!(identity(Some(has), false).allow(AuthRequirement::KeyOrPassword(None)).is_ok());
         }
-        assert!(identity(None, false).allow(Needs::KeyOrPassword(Some(Scopes::MANAGE))).is_ok());
+        assert!(identity(None, false).allow(AuthRequirement::KeyOrPassword(Some(Scopes::MANAGE))).is_ok());
         for scopes in [None, Some(Scopes::ALL)] {
-            for needs in [Needs::KeyOrPassword(None), Needs::Key(Scopes::READ), Needs::Password] {
+            for needs in
+                [AuthRequirement::KeyOrPassword(None), AuthRequirement::Key(Scopes::READ), AuthRequirement::Password]
+            {
                 assert!(matches!(identity(scopes, true).allow(needs), Err(AuthFailure::Suspended)));
             }
         }

@@ -23,7 +23,7 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 /// What passwords of unknown names are compared with: the parameters of a new hash, and no password's hash.
-const NOBODYS: PasswordHash =
+const DUMMY_HASH: PasswordHash =
     PasswordHash { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: [0; 16], hash: [0; 32] };
 /// Each thread keeps 19 MiB for as long as it lives.
 const THREADS: usize = 2;
@@ -43,10 +43,10 @@ pub struct PasswordPolicy {
 
 /// Why a password will not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BadPassword {
+pub enum PasswordPolicyError {
     /// Nothing was given.
     #[error("can't be blank")]
-    Blank,
+    Empty,
     /// Shorter than the policy says.
     #[error("is too short ({0} bytes at least)")]
     TooShort(usize),
@@ -62,20 +62,20 @@ impl PasswordPolicy {
     /// Checks a password.
     ///
     /// # Errors
-    /// [`BadPassword`], saying which rule was broken, never the password.
-    pub fn check(&self, password: &str) -> Result<(), BadPassword> {
+    /// [`PasswordPolicyError`], saying which rule was broken, never the password.
+    pub fn check(&self, password: &str) -> Result<(), PasswordPolicyError> {
         if password.is_empty() {
-            return Err(BadPassword::Blank);
+            return Err(PasswordPolicyError::Empty);
         }
         if password.len() < self.min_bytes {
-            return Err(BadPassword::TooShort(self.min_bytes));
+            return Err(PasswordPolicyError::TooShort(self.min_bytes));
         }
         if password.len() > MAX_BYTES {
-            return Err(BadPassword::TooLong);
+            return Err(PasswordPolicyError::TooLong);
         }
         let is_common = || COMMON.split_whitespace().any(|common| common.eq_ignore_ascii_case(password));
         if !self.allow_common && is_common() {
-            return Err(BadPassword::Common);
+            return Err(PasswordPolicyError::Common);
         }
         Ok(())
     }
@@ -133,8 +133,8 @@ impl HashingPool {
     /// # Errors
     /// [`HashError`].
     pub async fn verify(&self, password: Zeroizing<Vec<u8>>, stored: Option<PasswordHash>) -> Result<bool, HashError> {
-        let made = self.run(password, Some(stored.unwrap_or(NOBODYS))).await?;
-        let expected = stored.unwrap_or(NOBODYS).hash;
+        let made = self.run(password, Some(stored.unwrap_or(DUMMY_HASH))).await?;
+        let expected = stored.unwrap_or(DUMMY_HASH).hash;
         let equal = constant_time::verify_slices_are_equal(&made.hash, &expected).is_ok();
         Ok(equal && stored.is_some())
     }
@@ -159,7 +159,7 @@ fn work(inbox: &Mutex<Receiver<Job>>) {
 }
 
 fn hash(password: &[u8], like: Option<&PasswordHash>, memory: &mut Vec<Block>) -> Result<PasswordHash, HashError> {
-    let mut made = like.copied().unwrap_or(NOBODYS);
+    let mut made = like.copied().unwrap_or(DUMMY_HASH);
     if like.is_none() {
         aws_lc_rs::rand::fill(&mut made.salt).map_err(|_| HashError::Failed)?;
     }
@@ -197,10 +197,10 @@ mod tests {
     #[test]
     fn the_policy_says_which_rule_was_broken() {
         let policy = PasswordPolicy { min_bytes: 8, allow_common: false };
-        assert_eq!(policy.check(""), Err(BadPassword::Blank));
-        assert_eq!(policy.check("short"), Err(BadPassword::TooShort(8)));
-        assert_eq!(policy.check(&"x".repeat(257)), Err(BadPassword::TooLong));
-        assert_eq!(policy.check("PassWord123"), Err(BadPassword::Common));
+        assert_eq!(policy.check(""), Err(PasswordPolicyError::Empty));
+        assert_eq!(policy.check("short"), Err(PasswordPolicyError::TooShort(8)));
+        assert_eq!(policy.check(&"x".repeat(257)), Err(PasswordPolicyError::TooLong));
+        assert_eq!(policy.check("PassWord123"), Err(PasswordPolicyError::Common));
         assert_eq!(policy.check("correct horse"), Ok(()));
         assert_eq!(PasswordPolicy { min_bytes: 1, allow_common: true }.check("password"), Ok(()));
     }

@@ -1,7 +1,7 @@
 //! Rate limits: one bucket for each tenant, one for each address that is not authenticated, and a few that names share for wrong passwords.
 //!
-//! Job: [`Throttle::tenant`] and [`Throttle::client`] take one request from a bucket and say what is left; [`Throttle::name`] takes one try of a
-//! password, which [`Throttle::forgive`] gives back when it was right. The clock is monotonic.
+//! Job: [`RateLimiters::tenant`] and [`RateLimiters::client`] take one request from a bucket and say what is left; [`RateLimiters::name`] takes one try of a
+//! password, which [`RateLimiters::forgive`] gives back when it was right. The clock is monotonic.
 //! Invariant: memory is bounded: buckets that are full again are forgotten, since a new one is the same. A tenant's bucket has its present limit.
 //! Must never: lock on the path of an authenticated request; know HTTP.
 
@@ -15,7 +15,7 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use super::tries::Tries;
+use super::tries::LoginThrottle;
 use crate::domain::rate_limit::RateLimit;
 use crate::domain::tenant::{TenantId, TenantLimit};
 
@@ -27,7 +27,7 @@ type Buckets = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock,
 
 /// What a bucket said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct RateLimitDecision {
     /// The limit.
     pub limit: RateLimit,
     /// Requests left at once.
@@ -36,7 +36,7 @@ pub struct Decision {
     pub retry_after: Option<Duration>,
 }
 
-impl Decision {
+impl RateLimitDecision {
     /// Seconds until the bucket is full again, rounded up.
     #[must_use]
     pub fn reset_s(&self) -> u64 {
@@ -55,28 +55,28 @@ fn seconds_for(limit: RateLimit, requests: u32) -> u64 {
 }
 
 /// A tenant's bucket, and the limit that it was made for.
-struct Allowance {
+struct TenantBucket {
     limit: RateLimit,
     bucket: Bucket,
 }
 
 /// All buckets.
-pub struct Throttle {
+pub struct RateLimiters {
     default: Option<RateLimit>,
-    tenants: papaya::HashMap<TenantId, Arc<Allowance>>,
-    names: Tries,
+    tenants: papaya::HashMap<TenantId, Arc<TenantBucket>>,
+    names: LoginThrottle,
     clients: Option<(RateLimit, Buckets)>,
     clock: DefaultClock,
 }
 
-impl Throttle {
+impl RateLimiters {
     /// Limits for tenants and for addresses; `None` is no limit.
     #[must_use]
     pub fn new(tenant: Option<RateLimit>, client: Option<RateLimit>) -> Self {
         Self {
             default: tenant,
             tenants: papaya::HashMap::new(),
-            names: Tries::new(),
+            names: LoginThrottle::new(),
             clients: client.map(|limit| (limit, RateLimiter::keyed(quota(limit)).with_middleware())),
             clock: DefaultClock::default(),
         }
@@ -94,7 +94,7 @@ impl Throttle {
 
     /// Takes one request of a tenant whose record says `own`; `None` if there is no limit. A limit that was changed holds from the next request
     /// on, with a full bucket.
-    pub fn tenant(&self, tenant: TenantId, own: TenantLimit) -> Option<Decision> {
+    pub fn tenant(&self, tenant: TenantId, own: TenantLimit) -> Option<RateLimitDecision> {
         let limit = self.limit_of(own)?;
         let buckets = self.tenants.pin();
         let known = buckets.get(&tenant).filter(|allowance| allowance.limit == limit);
@@ -105,7 +105,8 @@ impl Throttle {
                     // A tenant's burst starts anew; that is the price of a bound, and 100,000 tenants away.
                     buckets.clear();
                 }
-                let fresh = Arc::new(Allowance { limit, bucket: RateLimiter::direct(quota(limit)).with_middleware() });
+                let fresh =
+                    Arc::new(TenantBucket { limit, bucket: RateLimiter::direct(quota(limit)).with_middleware() });
                 // Of many first requests at once each must meet the same bucket.
                 let now = buckets.update_or_insert_with(
                     tenant,
@@ -119,7 +120,7 @@ impl Throttle {
     }
 
     /// Takes one try of a password for a name in lower case, whether there is such a name or not.
-    pub fn name(&self, folded: &[u8]) -> Decision {
+    pub fn name(&self, folded: &[u8]) -> RateLimitDecision {
         self.names.take(folded)
     }
 
@@ -129,7 +130,7 @@ impl Throttle {
     }
 
     /// Takes one request of an address; `None` if there is no limit. Addresses of one IPv6 /64 share a bucket.
-    pub fn client(&self, address: IpAddr) -> Option<Decision> {
+    pub fn client(&self, address: IpAddr) -> Option<RateLimitDecision> {
         let (limit, buckets) = self.clients.as_ref()?;
         if buckets.len() >= MAX_BUCKETS {
             buckets.retain_recent();
@@ -141,12 +142,12 @@ impl Throttle {
         &self,
         limit: RateLimit,
         outcome: Result<governor::middleware::StateSnapshot, governor::NotUntil<<DefaultClock as Clock>::Instant>>,
-    ) -> Decision {
+    ) -> RateLimitDecision {
         match outcome {
-            Ok(state) => Decision { limit, remaining: state.remaining_burst_capacity(), retry_after: None },
+            Ok(state) => RateLimitDecision { limit, remaining: state.remaining_burst_capacity(), retry_after: None },
             Err(not_until) => {
                 let wait = not_until.wait_time_from(self.clock.now());
-                Decision { limit, remaining: 0, retry_after: Some(wait) }
+                RateLimitDecision { limit, remaining: 0, retry_after: Some(wait) }
             }
         }
     }
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_allowed_and_the_next_is_told_when_to_come_back() {
-        let throttle = Throttle::new(Some("1/h:3".parse().unwrap()), Some("1/h:2".parse().unwrap()));
+        let throttle = RateLimiters::new(Some("1/h:3".parse().unwrap()), Some("1/h:2".parse().unwrap()));
         for remaining in [2, 1, 0] {
             let decision = throttle.tenant(TenantId(1), TenantLimit::Default).unwrap();
             assert_eq!((decision.remaining, decision.retry_after), (remaining, None));
@@ -192,14 +193,14 @@ mod tests {
 
     #[test]
     fn off_is_no_limit() {
-        let throttle = Throttle::new(None, None);
+        let throttle = RateLimiters::new(None, None);
         assert_eq!(throttle.tenant(TenantId(1), TenantLimit::Default), None);
         assert_eq!(throttle.client(IpAddr::from([127, 0, 0, 1])), None);
     }
 
     #[test]
     fn a_tenants_own_limit_beats_the_default_from_the_next_request_on() {
-        let throttle = Throttle::new(Some("1/h:2".parse().unwrap()), None);
+        let throttle = RateLimiters::new(Some("1/h:2".parse().unwrap()), None);
         let ask = |own: &str| {
             throttle.tenant(TenantId(1), own.parse().unwrap()).map(|said| (said.limit.burst.get(), said.remaining))
         };
@@ -207,7 +208,7 @@ mod tests {
         assert!(throttle.tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some());
         assert_eq!((ask("1/h:5"), ask("1/h:5"), ask("off")), (Some((5, 4)), Some((5, 3)), None));
         assert_eq!(ask("default"), Some((2, 1)));
-        let unlimited = Throttle::new(None, None);
+        let unlimited = RateLimiters::new(None, None);
         assert_eq!(unlimited.tenant(TenantId(1), TenantLimit::Rate("1/h:1".parse().unwrap())).unwrap().remaining, 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Tries of passwords, a few a minute for each name.
 //!
-//! Job: [`Tries::take`] one and [`Tries::give_back`] what was no failure. Invariant: memory is fixed, and nothing is ever forgotten early: names share
+//! Job: [`LoginThrottle::take`] one and [`LoginThrottle::give_back`] what was no failure. Invariant: memory is fixed, and nothing is ever forgotten early: names share
 //! [`CELLS`] buckets by a hash that only this process knows, so a stranger can neither push a name out nor choose whom to share with. A name is
 //! never locked for good: [`BURST`] tries at once, one more every six seconds.
 //! Must never: know whether there is such a name, or lock.
@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::throttle::Decision;
+use super::throttle::RateLimitDecision;
 use crate::domain::rate_limit::RateLimit;
 
 /// More failures in a minute than the hashing threads could produce would be needed to fill a tenth of them.
@@ -23,19 +23,19 @@ const EACH_NS: u64 = 6_000_000_000;
 const BURST_NS: u64 = 60_000_000_000;
 
 /// The buckets. Each holds when it will be full again, in nanoseconds of this process (the generic cell rate algorithm).
-pub(super) struct Tries {
+pub(super) struct LoginThrottle {
     full_at: Box<[AtomicU64]>,
     hasher: RandomState,
     start: Instant,
 }
 
-impl Tries {
+impl LoginThrottle {
     pub(super) fn new() -> Self {
         let full_at = (0..CELLS).map(|_| AtomicU64::new(0)).collect();
         Self { full_at, hasher: RandomState::new(), start: Instant::now() }
     }
 
-    pub(super) fn take(&self, name: &[u8]) -> Decision {
+    pub(super) fn take(&self, name: &[u8]) -> RateLimitDecision {
         self.take_at(name, self.now_ns())
     }
 
@@ -44,7 +44,7 @@ impl Tries {
         let _ = self.cell(name).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
     }
 
-    fn take_at(&self, name: &[u8], now: u64) -> Decision {
+    fn take_at(&self, name: &[u8], now: u64) -> RateLimitDecision {
         let one_more = |full_at: u64| {
             let after = full_at.max(now) + EACH_NS;
             (after - now <= BURST_NS).then_some(after)
@@ -52,11 +52,11 @@ impl Tries {
         match self.cell(name).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(before) => {
                 let left = (BURST_NS - (before.max(now) + EACH_NS - now)) / EACH_NS;
-                Decision { limit: LIMIT, remaining: u32::try_from(left).unwrap_or(0), retry_after: None }
+                RateLimitDecision { limit: LIMIT, remaining: u32::try_from(left).unwrap_or(0), retry_after: None }
             }
             Err(full_at) => {
                 let wait = Duration::from_nanos((full_at + EACH_NS).saturating_sub(now + BURST_NS).max(1));
-                Decision { limit: LIMIT, remaining: 0, retry_after: Some(wait) }
+                RateLimitDecision { limit: LIMIT, remaining: 0, retry_after: Some(wait) }
             }
         }
     }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn ten_tries_then_one_every_six_seconds_and_never_a_lock() {
-        let (tries, second) = (Tries::new(), 1_000_000_000);
+        let (tries, second) = (LoginThrottle::new(), 1_000_000_000);
         let now = 5 * second;
         for remaining in (0..10).rev() {
             let said = tries.take_at(b"alice", now);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_was_no_failure_costs_nothing() {
-        let tries = Tries::new();
+        let tries = LoginThrottle::new();
         for _ in 0..100 {
             assert_eq!(tries.take(b"alice").retry_after, None);
             tries.give_back(b"alice");

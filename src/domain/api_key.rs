@@ -83,7 +83,7 @@ pub struct KeyLabel(String);
 /// Why a text is not a [`KeyLabel`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("is not 0 to 100 characters of visible ASCII and spaces")]
-pub struct BadKeyLabel;
+pub struct ParseKeyLabelError;
 
 impl KeyLabel {
     /// The longest label, in bytes.
@@ -92,10 +92,10 @@ impl KeyLabel {
     /// Checks `text` and keeps it.
     ///
     /// # Errors
-    /// [`BadKeyLabel`].
-    pub fn parse(text: &str) -> Result<Self, BadKeyLabel> {
+    /// [`ParseKeyLabelError`].
+    pub fn parse(text: &str) -> Result<Self, ParseKeyLabelError> {
         let good = text.len() <= Self::MAX_BYTES && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-        good.then(|| Self(text.to_owned())).ok_or(BadKeyLabel)
+        good.then(|| Self(text.to_owned())).ok_or(ParseKeyLabelError)
     }
 
     /// The label as text.
@@ -144,7 +144,7 @@ mod tests {
         }
         assert_eq!(KeyLabel::parse("build server, 2nd").unwrap().as_str(), "build server, 2nd");
         for bad in ["a\nb", "ä", &"x".repeat(101)] {
-            assert_eq!(KeyLabel::parse(bad), Err(BadKeyLabel), "{bad:?}");
+            assert_eq!(KeyLabel::parse(bad), Err(ParseKeyLabelError), "{bad:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The counter and the one rule that makes its next value.
 //!
-//! Job: pure types ([`Value`], [`CounterName`], [`Shape`], [`Counter`], [`Range`]) and the two changes a counter knows,
+//! Job: pure types ([`Value`], [`CounterName`], [`CounterConfig`], [`Counter`], [`Range`]) and the two changes a counter knows,
 //! [`Counter::advance`] and [`Counter::set`]. Every store calls these inside its commit, so the rule exists once.
 //! Invariant: a refused change leaves the counter as it was; a value is always within its counter's bounds and never wraps.
 //! Must never: read a clock, touch a disk, know a tenant or HTTP.
@@ -77,7 +77,7 @@ pub struct CounterName(Arc<str>);
 /// Why a text is not a [`CounterName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a counter name is 1 to 128 characters of A-Z a-z 0-9 . _ -")]
-pub struct BadCounterName;
+pub struct ParseCounterNameError;
 
 impl CounterName {
     /// The longest name, in bytes.
@@ -86,11 +86,11 @@ impl CounterName {
     /// Checks `text` and keeps it.
     ///
     /// # Errors
-    /// [`BadCounterName`] if the text is empty, longer than 128 bytes or has another character.
-    pub fn parse(text: &str) -> Result<Self, BadCounterName> {
+    /// [`ParseCounterNameError`] if the text is empty, longer than 128 bytes or has another character.
+    pub fn parse(text: &str) -> Result<Self, ParseCounterNameError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if text.is_empty() || text.len() > Self::MAX_BYTES || !text.bytes().all(allowed) {
-            return Err(BadCounterName);
+            return Err(ParseCounterNameError);
         }
         Ok(Self(text.into()))
     }
@@ -169,7 +169,7 @@ pub enum CounterRefusal {
 
 /// Bounds and step of a counter, which never change: `min <= start <= max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct CounterConfig {
     start: Value,
     step: Step,
     min: Value,
@@ -180,13 +180,13 @@ pub struct Shape {
 /// Three numbers that are not the bounds of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("start must be within min and max: {min} <= {start} <= {max} is not so")]
-pub struct BadShape {
+pub struct InvalidCounterConfig {
     start: Value,
     min: Value,
     max: Value,
 }
 
-impl Shape {
+impl CounterConfig {
     /// The shape of the counter `default`.
     pub const DEFAULT: Self =
         Self { start: Value::FIRST, step: Step::ONE, min: Value::FIRST, max: Value::DEFAULT_MAX, rewindable: true };
@@ -194,12 +194,18 @@ impl Shape {
     /// Checks the bounds. `rewindable`: a set to a lower value needs no word of its own.
     ///
     /// # Errors
-    /// [`BadShape`] unless `min <= start <= max`.
-    pub fn new(start: Value, step: Step, min: Value, max: Value, rewindable: bool) -> Result<Self, BadShape> {
+    /// [`InvalidCounterConfig`] unless `min <= start <= max`.
+    pub fn new(
+        start: Value,
+        step: Step,
+        min: Value,
+        max: Value,
+        rewindable: bool,
+    ) -> Result<Self, InvalidCounterConfig> {
         if min <= start && start <= max {
             Ok(Self { start, step, min, max, rewindable })
         } else {
-            Err(BadShape { start, min, max })
+            Err(InvalidCounterConfig { start, min, max })
         }
     }
 
@@ -238,12 +244,12 @@ impl Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     value: Value,
-    shape: Shape,
+    shape: CounterConfig,
 }
 
 impl Default for Counter {
     fn default() -> Self {
-        Self::new(Shape::DEFAULT)
+        Self::new(CounterConfig::DEFAULT)
     }
 }
 
@@ -253,13 +259,13 @@ pub const MAX_COUNT: u32 = 1_000_000;
 impl Counter {
     /// A counter before its first increment.
     #[must_use]
-    pub fn new(shape: Shape) -> Self {
+    pub fn new(shape: CounterConfig) -> Self {
         Self { value: shape.start, shape }
     }
 
     /// A counter as it was kept somewhere; `None` if the value is outside the shape.
     #[must_use]
-    pub fn at(value: Value, shape: Shape) -> Option<Self> {
+    pub fn at(value: Value, shape: CounterConfig) -> Option<Self> {
         (shape.min <= value && value <= shape.max).then_some(Self { value, shape })
     }
 
@@ -271,7 +277,7 @@ impl Counter {
 
     /// Its bounds and step.
     #[must_use]
-    pub fn shape(&self) -> &Shape {
+    pub fn shape(&self) -> &CounterConfig {
         &self.shape
     }
 
@@ -298,7 +304,7 @@ impl Counter {
     /// # Errors
     /// [`CounterRefusal::OutOfRange`] if `value` is outside the bounds, [`CounterRefusal::RewindRequired`]; the counter is unchanged.
     pub fn set(&mut self, value: Value, rewind: bool) -> Result<Value, CounterRefusal> {
-        let Shape { min, max, rewindable, .. } = self.shape;
+        let CounterConfig { min, max, rewindable, .. } = self.shape;
         if value < min || value > max {
             return Err(CounterRefusal::OutOfRange { requested: value, min, max });
         }
@@ -317,7 +323,7 @@ mod tests {
 
     fn counter(value: u64, step: u64, max: u64) -> Counter {
         let [start, max] = [1, max].map(|raw| Value::new(raw).unwrap());
-        let shape = Shape::new(start, Step::new(step).unwrap(), start, max, false).unwrap();
+        let shape = CounterConfig::new(start, Step::new(step).unwrap(), start, max, false).unwrap();
         Counter::at(Value::new(value).unwrap(), shape).unwrap()
     }
 
@@ -327,7 +333,7 @@ mod tests {
             assert_eq!(CounterName::parse(good).unwrap().as_str(), good);
         }
         for bad in ["", " ", "a b", "a/b", "ä", "a\0", &"x".repeat(129)] {
-            assert_eq!(CounterName::parse(bad), Err(BadCounterName), "{bad:?}");
+            assert_eq!(CounterName::parse(bad), Err(ParseCounterNameError), "{bad:?}");
         }
     }
 
@@ -372,8 +378,8 @@ mod tests {
             (Ok(value(5)), Ok(value(9)), Ok(value(1)))
         );
         assert_eq!(Counter::default().set(Value::FIRST, false), Ok(Value::FIRST));
-        assert!(Shape::new(value(1), Step::ONE, value(2), value(3), false).is_err());
-        assert_eq!(Counter::at(value(0), Shape::DEFAULT), None);
+        assert!(CounterConfig::new(value(1), Step::ONE, value(2), value(3), false).is_err());
+        assert_eq!(Counter::at(value(0), CounterConfig::DEFAULT), None);
     }
 
     proptest! {

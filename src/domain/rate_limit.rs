@@ -31,18 +31,18 @@ pub struct RateLimit {
 #[error(
     "a rate is a count per s, m or h and an optional burst, both from 1 to 4294967295, such as 1000/s:2000 or 10/m"
 )]
-pub struct BadRateLimit;
+pub struct ParseRateLimitError;
 
 impl FromStr for RateLimit {
-    type Err = BadRateLimit;
+    type Err = ParseRateLimitError;
 
-    fn from_str(text: &str) -> Result<Self, BadRateLimit> {
+    fn from_str(text: &str) -> Result<Self, ParseRateLimitError> {
         let (rate, burst) = match text.split_once(':') {
             Some((rate, burst)) => (rate, Some(burst)),
             None => (text, None),
         };
-        let (count, unit) = rate.split_once('/').ok_or(BadRateLimit)?;
-        let (_, seconds) = UNITS.into_iter().find(|(letter, _)| *letter == unit).ok_or(BadRateLimit)?;
+        let (count, unit) = rate.split_once('/').ok_or(ParseRateLimitError)?;
+        let (_, seconds) = UNITS.into_iter().find(|(letter, _)| *letter == unit).ok_or(ParseRateLimitError)?;
         let count = positive(count)?;
         let burst = burst.map_or(Ok(count), positive)?;
         Ok(Self { count, per: Duration::from_secs(seconds), burst })
@@ -50,11 +50,11 @@ impl FromStr for RateLimit {
 }
 
 /// Digits only: the integer parser of std would also take `+5`.
-fn positive(text: &str) -> Result<NonZeroU32, BadRateLimit> {
+fn positive(text: &str) -> Result<NonZeroU32, ParseRateLimitError> {
     if !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(BadRateLimit);
+        return Err(ParseRateLimitError);
     }
-    text.parse().map_err(|_| BadRateLimit)
+    text.parse().map_err(|_| ParseRateLimitError)
 }
 
 impl fmt::Display for RateLimit {
@@ -121,7 +121,7 @@ mod tests {
             "1/s:4294967296",
             "off",
         ] {
-            assert_eq!(bad.parse::<RateLimit>(), Err(BadRateLimit), "{bad:?}");
+            assert_eq!(bad.parse::<RateLimit>(), Err(ParseRateLimitError), "{bad:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::domain::rate_limit::{BadRateLimit, RateLimit};
+use crate::domain::rate_limit::{ParseRateLimitError, RateLimit};
 
 /// A tenant's number, from 1. It appears in documents as `id`, never in a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,10 +25,10 @@ pub struct TenantName(String);
 
 /// Why a text is not a [`TenantName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BadTenantName {
+pub enum ParseTenantNameError {
     /// Nothing was given, or only white space.
     #[error("can't be blank")]
-    Blank,
+    Empty,
     /// More than 128 characters.
     #[error("is too long (128 characters at most)")]
     TooLong,
@@ -44,17 +44,17 @@ impl TenantName {
     /// Checks `text` and keeps it as typed.
     ///
     /// # Errors
-    /// [`BadTenantName`], saying which of the three rules was broken.
-    pub fn parse(text: &str) -> Result<Self, BadTenantName> {
+    /// [`ParseTenantNameError`], saying which of the three rules was broken.
+    pub fn parse(text: &str) -> Result<Self, ParseTenantNameError> {
         if text.trim().is_empty() {
-            return Err(BadTenantName::Blank);
+            return Err(ParseTenantNameError::Empty);
         }
         if text.len() > Self::MAX_BYTES {
-            return Err(BadTenantName::TooLong);
+            return Err(ParseTenantNameError::TooLong);
         }
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'%' | b'+' | b'@' | b'-');
         if !text.bytes().all(allowed) {
-            return Err(BadTenantName::BadCharacter);
+            return Err(ParseTenantNameError::BadCharacter);
         }
         Ok(Self(text.to_owned()))
     }
@@ -95,10 +95,10 @@ impl fmt::Display for TenantLimit {
 }
 
 impl std::str::FromStr for TenantLimit {
-    type Err = BadRateLimit;
+    type Err = ParseRateLimitError;
 
     /// Reads what `Display` writes.
-    fn from_str(text: &str) -> Result<Self, BadRateLimit> {
+    fn from_str(text: &str) -> Result<Self, ParseRateLimitError> {
         match text {
             "default" => Ok(Self::Default),
             "off" => Ok(Self::Off),
@@ -138,12 +138,12 @@ mod tests {
             assert_eq!(TenantName::parse(good).unwrap().as_str(), good);
         }
         for (bad, why) in [
-            ("", BadTenantName::Blank),
-            (" \t", BadTenantName::Blank),
-            ("a b", BadTenantName::BadCharacter),
-            ("a\0", BadTenantName::BadCharacter),
-            ("ä", BadTenantName::BadCharacter),
-            (&"x".repeat(129), BadTenantName::TooLong),
+            ("", ParseTenantNameError::Empty),
+            (" \t", ParseTenantNameError::Empty),
+            ("a b", ParseTenantNameError::BadCharacter),
+            ("a\0", ParseTenantNameError::BadCharacter),
+            ("ä", ParseTenantNameError::BadCharacter),
+            (&"x".repeat(129), ParseTenantNameError::TooLong),
         ] {
             assert_eq!(TenantName::parse(bad), Err(why), "{bad:?}");
         }

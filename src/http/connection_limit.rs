@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::telemetry::{ConnectionMetrics, Seldom};
+use crate::telemetry::{ConnectionMetrics, LogThrottle};
 
 /// What peers may use.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct ConnectionLimiter {
     limits: ConnectionLimits,
     metrics: ConnectionMetrics,
     /// Rejections that were not logged: for the total, and for one address.
-    suppressed: [Seldom; 2],
+    suppressed: [LogThrottle; 2],
     open: Mutex<Open>,
 }
 
@@ -45,7 +45,7 @@ impl ConnectionLimiter {
     /// A limiter with no open connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits, metrics: ConnectionMetrics) -> Arc<Self> {
-        Arc::new(Self { limits, metrics, suppressed: [const { Seldom::new() }; 2], open: Mutex::default() })
+        Arc::new(Self { limits, metrics, suppressed: [const { LogThrottle::new() }; 2], open: Mutex::default() })
     }
 
     pub(super) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {

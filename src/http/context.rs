@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use actix_web::{HttpMessage, HttpRequest};
 
-use crate::auth::Needs;
-use crate::auth::throttle::Decision;
+use crate::auth::AuthRequirement;
+use crate::auth::throttle::RateLimitDecision;
 use crate::domain::api_key::KeyId;
 use crate::domain::tenant::TenantId;
 use crate::http::route_table::UNMATCHED;
@@ -104,9 +104,9 @@ pub struct RequestOutcome {
     /// Whose request it was.
     pub tenant: Option<TenantId>,
     /// What the route asked of its caller.
-    pub needs: Option<Needs>,
+    pub needs: Option<AuthRequirement>,
     /// The rate limit that the request was taken from, and its scope.
-    pub limit: Option<(&'static str, Decision)>,
+    pub limit: Option<(&'static str, RateLimitDecision)>,
     /// Security events, in the order in which they happened.
     pub events: Vec<SecurityEvent>,
     /// The code and the internal cause of an error.

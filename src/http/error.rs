@@ -13,8 +13,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::auth::password::HashError;
-use crate::auth::throttle::Decision;
-use crate::auth::{AuthFailure, Needs};
+use crate::auth::throttle::RateLimitDecision;
+use crate::auth::{AuthFailure, AuthRequirement};
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::CounterRefusal;
 use crate::store::{CounterState, Refusal, StoreError, Unavailable};
@@ -91,7 +91,7 @@ pub enum ApiError {
         /// `tenant`, `client` or `name`.
         scope: &'static str,
         /// What the bucket said.
-        decision: Decision,
+        decision: RateLimitDecision,
     },
     /// A key or a body came over plain HTTP.
     HttpsRequired,
@@ -188,14 +188,14 @@ impl ApiError {
 
     /// What happened, to which input, and what to do; `needs` is what the route asks of its caller.
     #[must_use]
-    pub fn detail(&self, needs: Option<Needs>) -> String {
+    pub fn detail(&self, needs: Option<AuthRequirement>) -> String {
         match self {
             Self::NotFound => {
                 "There is no such path. The API begins at /api/v1/counters, /api/v1/integer, /api/v1/keys and /api/v1/tenant.".to_owned()
             }
             Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
             Self::Unauthenticated(failure) => {
-                let hint = credential_hint(needs.unwrap_or(Needs::ANY_CREDENTIAL));
+                let hint = credential_hint(needs.unwrap_or(AuthRequirement::ANY_CREDENTIAL));
                 format!("{} {hint}", sentence(&failure.to_string()))
             },
             Self::InsufficientScope(scopes) => {
@@ -312,13 +312,13 @@ impl ApiError {
 }
 
 /// What would be taken instead.
-fn credential_hint(needs: Needs) -> &'static str {
+fn credential_hint(needs: AuthRequirement) -> &'static str {
     match needs {
-        Needs::Key(_) => "Send your API key as: Authorization: Bearer <key>.",
-        Needs::KeyOrPassword(_) => {
+        AuthRequirement::Key(_) => "Send your API key as: Authorization: Bearer <key>.",
+        AuthRequirement::KeyOrPassword(_) => {
             "Send your API key as: Authorization: Bearer <key>, or username and password as: Authorization: Basic <base64>."
         }
-        Needs::Password => "This route takes username and password as: Authorization: Basic <base64>.",
+        AuthRequirement::Password => "This route takes username and password as: Authorization: Basic <base64>.",
     }
 }
 
@@ -368,9 +368,9 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::NoSuchCounter) => Self::CounterNotFound,
             StoreError::Refused(Refusal::CounterExists) => Self::CounterExists,
             StoreError::Refused(Refusal::DefaultCounter) => Self::DefaultCounter,
-            StoreError::Refused(Refusal::Unexpected(state)) => Self::PreconditionFailed(state),
+            StoreError::Refused(Refusal::PreconditionFailed(state)) => Self::PreconditionFailed(state),
             StoreError::Refused(Refusal::Quota(limit)) => Self::QuotaExceeded(limit),
-            StoreError::Refused(Refusal::KeyReused) => Self::IdempotencyKeyReused,
+            StoreError::Refused(Refusal::IdempotencyKeyReused) => Self::IdempotencyKeyReused,
             StoreError::Refused(Refusal::IdempotencyFull) => Self::IdempotencyFull,
             StoreError::Refused(Refusal::NoSuchKey) => Self::KeyNotFound,
             // Deleted between the look at its key and the change.
@@ -380,7 +380,7 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable(Unavailable::DiskLow) => Self::StorageFull,
             StoreError::OutcomeUnknown => Self::OutcomeUnknown,
             StoreError::Poisoned => Self::Poisoned,
-            StoreError::Damaged(problem) => Self::Internal(problem),
+            StoreError::Corrupt(problem) => Self::Internal(problem),
         }
     }
 }

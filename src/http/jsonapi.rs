@@ -19,8 +19,8 @@ use serde::Serialize;
 use super::error::{ApiError, Source};
 use super::extract::idempotency::IDEMPOTENCY_REPLAYED;
 use super::extract::preconditions::etag;
-use crate::auth::throttle::Decision;
-use crate::auth::{AuthFailure, Needs};
+use crate::auth::throttle::RateLimitDecision;
+use crate::auth::{AuthFailure, AuthRequirement};
 use crate::store::Version;
 
 /// JSON:API's media type.
@@ -136,7 +136,7 @@ fn json_api(status: StatusCode, body: Vec<u8>) -> HttpResponse {
 }
 
 /// The response to a failure; `needs` is what the route asks of its caller, if that is known.
-pub fn error(error: &ApiError, request_id: &str, needs: Option<Needs>) -> HttpResponse {
+pub fn error(error: &ApiError, request_id: &str, needs: Option<AuthRequirement>) -> HttpResponse {
     let spec = error.spec();
     let mut member = serde_json::json!({
         "id": request_id,
@@ -159,10 +159,12 @@ pub fn error(error: &ApiError, request_id: &str, needs: Option<Needs>) -> HttpRe
     response
 }
 
-fn set_error_headers(error: &ApiError, needs: Option<Needs>, headers: &mut HeaderMap) {
+fn set_error_headers(error: &ApiError, needs: Option<AuthRequirement>, headers: &mut HeaderMap) {
     match error {
         ApiError::MethodNotAllowed(allow) => insert(headers, ALLOW, allow.clone()),
-        ApiError::Unauthenticated(failure) => challenge(headers, failure, needs.unwrap_or(Needs::ANY_CREDENTIAL)),
+        ApiError::Unauthenticated(failure) => {
+            challenge(headers, failure, needs.unwrap_or(AuthRequirement::ANY_CREDENTIAL))
+        }
         ApiError::InsufficientScope(scopes) => {
             insert(headers, WWW_AUTHENTICATE, format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\""));
         }
@@ -176,7 +178,7 @@ fn set_error_headers(error: &ApiError, needs: Option<Needs>, headers: &mut Heade
     }
 }
 
-fn challenge(headers: &mut HeaderMap, failure: &AuthFailure, needs: Needs) {
+fn challenge(headers: &mut HeaderMap, failure: &AuthFailure, needs: AuthRequirement) {
     if needs.takes_key() {
         let bearer = match failure {
             AuthFailure::Missing => "Bearer realm=\"odometer\"",
@@ -191,7 +193,7 @@ fn challenge(headers: &mut HeaderMap, failure: &AuthFailure, needs: Needs) {
 }
 
 /// Adds the `RateLimit` headers of draft-ietf-httpapi-ratelimit-headers.
-pub fn set_rate_limit(headers: &mut HeaderMap, scope: &str, decision: &Decision) {
+pub fn set_rate_limit(headers: &mut HeaderMap, scope: &str, decision: &RateLimitDecision) {
     let policy = format!("\"{scope}\";q={};w={}", decision.limit.burst, decision.window_s());
     let state = format!("\"{scope}\";r={};t={}", decision.remaining, decision.reset_s());
     insert(headers, HeaderName::from_static("ratelimit-policy"), policy);

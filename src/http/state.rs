@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use actix_web::{HttpRequest, web};
 
 use crate::auth::password::{HashingPool, PasswordPolicy};
-use crate::auth::throttle::Throttle;
+use crate::auth::throttle::RateLimiters;
 use crate::domain::api_key::KeyId;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -22,7 +22,7 @@ pub type State = web::ThinData<Rc<AppState>>;
 /// What every worker shares.
 pub struct Shared {
     /// Rate limits.
-    pub throttle: Throttle,
+    pub throttle: RateLimiters,
     /// The threads that hash passwords.
     pub hashing: HashingPool,
     /// Which passwords are accepted.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
-use crate::domain::counter::{Counter, CounterName, Range, Shape};
+use crate::domain::counter::{Counter, CounterConfig, CounterName, Range};
 use crate::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 
 /// Everything that makes a tenant: it is stored as one change or not at all.
@@ -43,7 +43,7 @@ pub struct TenantRecord {
 
 /// What is to become of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TenantChange {
+pub enum TenantUpdate {
     /// Everything is forbidden, or no longer.
     Suspended(bool),
     /// So many requests.
@@ -52,7 +52,7 @@ pub enum TenantChange {
 
 /// How much a tenant has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Holdings {
+pub struct TenantUsage {
     /// Counters beside `default`.
     pub counters: u32,
     /// API keys, expired ones among them.
@@ -103,14 +103,14 @@ pub struct CounterState {
 
 /// A change that is made only if the counter is still in a state that the caller knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub enum Precondition {
     /// Whatever there is.
     Any,
     /// One of these.
     OneOf(Vec<Version>),
 }
 
-impl Expected {
+impl Precondition {
     /// Whether a counter in this state may be changed.
     #[must_use]
     pub fn holds(&self, version: Version) -> bool {
@@ -125,7 +125,7 @@ impl Expected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewCounter {
     /// Bounds and step.
-    pub shape: Shape,
+    pub shape: CounterConfig,
     /// When, in seconds since 1970.
     pub created_unix_s: u64,
     /// How many counters its tenant may have, `default` not counted.
@@ -133,20 +133,20 @@ pub struct NewCounter {
 }
 
 /// A digest of 128 bits, of SHA-256.
-pub type Digest = [u8; 16];
+pub type Digest128 = [u8; 16];
 
 /// A request that is to happen once, however often it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Once {
+pub struct IdempotencyToken {
     /// Of the key that the tenant chose for the request.
-    pub key: Digest,
+    pub key: Digest128,
     /// Of what is asked for: another request with the same key is refused.
-    pub request: Digest,
+    pub request: Digest128,
 }
 
 /// A change that is durable, now or since an earlier request that was the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Done<T> {
+pub struct Applied<T> {
     /// What came of it.
     pub result: T,
     /// Whether it was answered before: nothing was changed this time.

@@ -20,8 +20,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 pub use self::kept::{
-    CounterState, Digest, Done, Expected, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
-    Once, Page, TenantChange, TenantRecord, Version,
+    Applied, CounterState, Digest128, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
+    NewTenant, Page, Precondition, TenantRecord, TenantUpdate, TenantUsage, Version,
 };
 use crate::domain::api_key::KeyId;
 use crate::domain::counter::{CounterName, CounterRefusal, Value};
@@ -65,10 +65,10 @@ pub trait Store: Send + Sync + 'static {
     fn last_tenant(&self) -> StoreFuture<'_, TenantId>;
 
     /// How much a tenant has. *May be retried.*
-    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, Holdings>;
+    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage>;
 
     /// Changes a tenant; returns it as it is then. *Durable* when it returns, and seen by every call that starts after that. *May be retried.*
-    fn change_tenant(&self, tenant: TenantId, change: TenantChange) -> StoreFuture<'_, Arc<TenantRecord>>;
+    fn change_tenant(&self, tenant: TenantId, change: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>>;
 
     /// Replaces a password and, if asked to, revokes every key, *atomically*. Returns how many keys that were. *May be retried.*
     fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32>;
@@ -110,8 +110,8 @@ pub trait Store: Send + Sync + 'static {
         tenant: TenantId,
         name: &CounterName,
         new: NewCounter,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<CounterState>>;
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>>;
 
     /// Reserves the next `count` integers of a counter by [`Counter::advance`](crate::domain::counter::Counter::advance): all of them or none.
     ///
@@ -124,8 +124,8 @@ pub trait Store: Send + Sync + 'static {
         tenant: TenantId,
         name: &CounterName,
         count: u32,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<Issued>>;
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<Issued>>;
 
     /// Sets a counter by [`Counter::set`](crate::domain::counter::Counter::set) if it is as `expected`. *Atomic* and *durable* as [`Store::advance`], and
     /// with `once` as safe to retry.
@@ -133,12 +133,12 @@ pub trait Store: Send + Sync + 'static {
         &self,
         tenant: TenantId,
         name: &CounterName,
-        to: SetTo,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<CounterState>>;
+        to: SetCounter,
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>>;
 
     /// Deletes a counter if it is as `expected`; one of the same name that is created later is another. *Durable* when it returns.
-    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Expected) -> StoreFuture<'_, ()>;
+    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Precondition) -> StoreFuture<'_, ()>;
 
     /// How the store is, without waiting.
     fn health(&self) -> Health;
@@ -157,13 +157,13 @@ pub trait Store: Send + Sync + 'static {
 
 /// What a counter is to be set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetTo {
+pub struct SetCounter {
     /// The value.
     pub value: Value,
     /// It may be lower than the counter's.
     pub rewind: bool,
     /// What the counter must be before.
-    pub expected: Expected,
+    pub expected: Precondition,
 }
 
 /// Whether the store takes changes now, and if not, why.
@@ -197,13 +197,13 @@ pub enum Refusal {
     DefaultCounter,
     /// The counter is in another state than was expected: in this one.
     #[error("the counter is not as expected")]
-    Unexpected(CounterState),
+    PreconditionFailed(CounterState),
     /// The tenant has as many as it may have.
     #[error("no more than {0} are allowed")]
     Quota(u32),
     /// Another request had the same idempotency key.
     #[error("the idempotency key was used for another request")]
-    KeyReused,
+    IdempotencyKeyReused,
     /// As many idempotency keys are remembered as there is room for, in all or of this tenant; to forget one early would be to issue twice.
     #[error("as many idempotency keys are remembered as there is room for")]
     IdempotencyFull,
@@ -246,5 +246,5 @@ pub enum StoreError {
     Poisoned,
     /// A record on the disk is not what was written. Restore it; do not try again.
     #[error("a stored record is damaged: {0}")]
-    Damaged(Arc<str>),
+    Corrupt(Arc<str>),
 }

@@ -39,12 +39,12 @@ const RESERVED: [&str; 7] =
 const KEPT_BYTES: usize = 16 * 1024;
 
 /// The layer that writes each event to `sink` as a line.
-pub(super) struct LineLayer<W> {
+pub(super) struct EcsLayer<W> {
     style: Style,
     sink: W,
 }
 
-impl<W> LineLayer<W> {
+impl<W> EcsLayer<W> {
     pub(super) fn new(style: Style, sink: W) -> Self {
         Self { style, sink }
     }
@@ -55,7 +55,7 @@ impl<W> LineLayer<W> {
 struct Scratch {
     line: String,
     seen: Vec<&'static str>,
-    clock: Clock,
+    clock: TimestampCache,
 }
 
 thread_local! {
@@ -63,7 +63,7 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-impl<S: Subscriber, W: Write + Clone + 'static> Layer<S> for LineLayer<W> {
+impl<S: Subscriber, W: Write + Clone + 'static> Layer<S> for EcsLayer<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         // A thread that is ending has no scratch left; its last events use a new one.
         let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
@@ -89,7 +89,7 @@ impl Scratch {
                 let level = level_name(*metadata.level());
                 let micros = now.subsec_micros();
                 let _ = write!(line, r#"{{"@timestamp":"{seconds}.{micros:06}Z","log.level":"{level}","message":""#);
-                event.record(&mut Message::new(line, style));
+                event.record(&mut MessageVisitor::new(line, style));
                 line.push('"');
                 line.push_str(JSON_SERVICE);
             }
@@ -98,13 +98,13 @@ impl Scratch {
                 let tint = if colour { level_tint(*metadata.level()) } else { "" };
                 let millis = now.subsec_millis();
                 let _ = write!(line, "{dim}{seconds}.{millis:03}Z{plain} {tint}{:>5}{plain} ", metadata.level());
-                event.record(&mut Message::new(line, style));
+                event.record(&mut MessageVisitor::new(line, style));
             }
         }
         // Records of the `log` crate arrive through tracing-log under one target and carry their own as a field.
         let bridged = metadata.target() == "log";
         let is_stranger = !metadata.target().starts_with("odometer");
-        let mut fields = Fields { line, seen, style, bridged, is_stranger };
+        let mut fields = FieldVisitor { line, seen, style, bridged, is_stranger };
         event.record(&mut fields);
         // In text, only strangers are introduced.
         if style == Style::Json || is_stranger {
@@ -141,12 +141,12 @@ fn since_epoch() -> Duration {
 
 /// The timestamp down to the second, made anew only when the second changes.
 #[derive(Default)]
-struct Clock {
+struct TimestampCache {
     second: u64,
     text: String,
 }
 
-impl Clock {
+impl TimestampCache {
     fn text(&mut self, second: u64) -> &str {
         if self.second != second || self.text.is_empty() {
             self.second = second;
@@ -163,19 +163,19 @@ impl Clock {
 }
 
 /// First pass: the event's message and nothing else.
-struct Message<'a> {
+struct MessageVisitor<'a> {
     line: &'a mut String,
     style: Style,
     written: bool,
 }
 
-impl<'a> Message<'a> {
+impl<'a> MessageVisitor<'a> {
     fn new(line: &'a mut String, style: Style) -> Self {
         Self { line, style, written: false }
     }
 }
 
-impl Visit for Message<'_> {
+impl Visit for MessageVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == "message" && !self.written {
             self.written = true;
@@ -190,7 +190,7 @@ impl Visit for Message<'_> {
 }
 
 /// Second pass: every other field, with its type.
-struct Fields<'a> {
+struct FieldVisitor<'a> {
     line: &'a mut String,
     seen: &'a mut Vec<&'static str>,
     style: Style,
@@ -211,7 +211,7 @@ impl Name {
     }
 }
 
-impl Fields<'_> {
+impl FieldVisitor<'_> {
     /// The name under which a field is written, if it is.
     fn name(&self, field: &Field) -> Option<Name> {
         let name = field.name();
@@ -288,7 +288,7 @@ impl Fields<'_> {
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for FieldVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.text(field, format_args!("{value:?}"));
     }

@@ -24,7 +24,7 @@ impl Write for Kept {
 
 fn logged(style: Style, log: impl FnOnce()) -> String {
     let kept = Kept::default();
-    let subscriber = tracing_subscriber::registry().with(LineLayer::new(style, kept.clone()));
+    let subscriber = tracing_subscriber::registry().with(EcsLayer::new(style, kept.clone()));
     tracing::subscriber::with_default(subscriber, log);
     let bytes = kept.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -212,7 +212,7 @@ fn an_event_within_an_event_leaves_the_outer_line_alone() {
 
 #[test]
 fn the_clock_knows_the_calendar() {
-    let mut clock = Clock::default();
+    let mut clock = TimestampCache::default();
     assert_eq!(clock.text(0), "1970-01-01T00:00:00");
     assert_eq!(clock.text(951_827_696), "2000-02-29T12:34:56");
     assert_eq!(clock.text(951_827_697), "2000-02-29T12:34:57");

@@ -20,7 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use super::line::{LineLayer, Style};
+use super::line::{EcsLayer, Style};
 use super::sink::{self, Queue};
 
 pub use super::sink::LogDrops;
@@ -77,7 +77,7 @@ pub fn install(options: &LogOptions) -> anyhow::Result<Logs> {
     let (queue, ended) = open_sink(options, &drops)?;
     tracing_subscriber::registry()
         .with(filter)
-        .with(LineLayer::new(style(options), queue.clone()))
+        .with(EcsLayer::new(style(options), queue.clone()))
         .try_init()
         .context("logs are installed already")?;
     std::panic::set_hook(Box::new(log_panic));
@@ -155,7 +155,10 @@ fn open_sink(options: &LogOptions, drops: &LogDrops) -> anyhow::Result<(Queue, R
     match &options.dir {
         Some(dir) => {
             let file = daily_file(dir, options.keep)?;
-            sink::start(Yielding { file, dir: dir.clone(), reserve_bytes: options.reserve_bytes }, drops.clone())
+            sink::start(
+                DiskReserveWriter { file, dir: dir.clone(), reserve_bytes: options.reserve_bytes },
+                drops.clone(),
+            )
         }
         None => sink::start(io::stdout(), drops.clone()),
     }
@@ -163,13 +166,13 @@ fn open_sink(options: &LogOptions, drops: &LogDrops) -> anyhow::Result<(Queue, R
 }
 
 /// The daily file, which leaves the last of its disk to others: a peer that is refused as fast as it can ask must not fill it with lines.
-struct Yielding<W> {
+struct DiskReserveWriter<W> {
     file: W,
     dir: PathBuf,
     reserve_bytes: u64,
 }
 
-impl<W: Write> Write for Yielding<W> {
+impl<W: Write> Write for DiskReserveWriter<W> {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let disk = rustix::fs::statvfs(&self.dir)?;
         if disk.f_bavail.saturating_mul(disk.f_frsize) < self.reserve_bytes {

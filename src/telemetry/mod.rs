@@ -33,5 +33,5 @@ mod snapshot;
 pub use handles::{ConnectionMetrics, StoreMetrics};
 pub use logs::{LogDrops, LogFormat, LogOptions, Logs, install};
 pub use metrics::{AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, auth_failure_index, method_index};
-pub use seldom::Seldom;
+pub use seldom::LogThrottle;
 pub use snapshot::{Sample, Snapshot};

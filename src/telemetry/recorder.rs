@@ -8,7 +8,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::catalogue::{self, Declared, Kind};
+use super::catalogue::{self, Kind, MetricDef};
 
 static METADATA: Metadata<'static> = Metadata::new("odometer", Level::INFO, None);
 
@@ -53,17 +53,17 @@ impl Recorder {
         metrics::with_local_recorder(&*self.0, run);
     }
 
-    pub(super) fn counter(&self, metric: &Declared, labels: Vec<Label>) -> Counter {
+    pub(super) fn counter(&self, metric: &MetricDef, labels: Vec<Label>) -> Counter {
         debug_assert_eq!(metric.kind, Kind::Counter, "{}", metric.name);
         self.0.register_counter(&Key::from_parts(metric.name, labels), &METADATA)
     }
 
-    pub(super) fn gauge(&self, metric: &Declared, labels: Vec<Label>) -> Gauge {
+    pub(super) fn gauge(&self, metric: &MetricDef, labels: Vec<Label>) -> Gauge {
         debug_assert_eq!(metric.kind, Kind::Gauge, "{}", metric.name);
         self.0.register_gauge(&Key::from_parts(metric.name, labels), &METADATA)
     }
 
-    pub(super) fn histogram(&self, metric: &Declared, labels: Vec<Label>) -> Histogram {
+    pub(super) fn histogram(&self, metric: &MetricDef, labels: Vec<Label>) -> Histogram {
         debug_assert!(matches!(metric.kind, Kind::Histogram(_)), "{}", metric.name);
         self.0.register_histogram(&Key::from_parts(metric.name, labels), &METADATA)
     }

@@ -1,6 +1,6 @@
 //! Events that a peer can cause as often as it likes are told seldom.
 //!
-//! Job: [`Seldom::pass`] lets one of them through in each second, and counts the others for the next one that passes; what comes after the last one is in the
+//! Job: [`LogThrottle::pass`] lets one of them through in each second, and counts the others for the next one that passes; what comes after the last one is in the
 //! metric beside it and nowhere else. Invariant: memory stays the same, whoever comes.
 //! Must never: wait, or remember who caused it.
 
@@ -13,13 +13,13 @@ const PAUSE_MS: u64 = 1000;
 
 /// The gate of one kind of event.
 #[derive(Debug, Default)]
-pub struct Seldom {
+pub struct LogThrottle {
     /// When the next one may be told, in milliseconds of [`running_ms`].
     next_ms: AtomicU64,
     kept_back: AtomicU64,
 }
 
-impl Seldom {
+impl LogThrottle {
     /// A gate that lets the first event through.
     #[must_use]
     pub const fn new() -> Self {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn one_a_second_passes_and_says_how_many_did_not() {
-        let gate = Seldom::new();
+        let gate = LogThrottle::new();
         let passed: Vec<_> = [0, 1, 999, 1000, 1500, 2600, 2700].map(|ms| gate.pass_at(ms)).into();
         assert_eq!(passed, [Some(0), None, None, Some(2), None, Some(1), None]);
     }

@@ -44,13 +44,13 @@ pub(super) struct Queue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Buffer>,
     changed: Condvar,
     drops: LogDrops,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Buffer {
     lines: Vec<u8>,
     /// The writer waits to be woken.
     is_idle: bool,
@@ -58,7 +58,7 @@ struct Waiting {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,12 +1,12 @@
 //! What a server did between two pages of its metrics.
 //!
-//! Job: [`Figures::between`]. Invariant: a figure has the unit that its name says; one that nothing
+//! Job: [`Stats::between`]. Invariant: a figure has the unit that its name says; one that nothing
 //! was measured for is null. Names are public: scripts read them.
 //! Must never: compare pages of two processes.
 
 use serde::Serialize;
 
-use super::page::{Labels, Page, quantile};
+use super::page::{Labels, Scrape, quantile};
 
 const REQUESTS: &str = "http_server_requests_total";
 const DURATIONS: &str = "http_server_request_duration_seconds";
@@ -15,7 +15,7 @@ const COMMITS: &str = "odometer_commit_duration_seconds";
 /// Everything that `odometer top` shows. The names say it, with their units; the README has more of
 /// it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Figures {
+pub(super) struct Stats {
     pub(super) at: String,
     pub(super) interval_s: f64,
     pub(super) version: String,
@@ -69,11 +69,11 @@ fn is_increment(labels: &Labels<'_>) -> bool {
     labels.get("path").ends_with("/increment")
 }
 
-impl Figures {
+impl Stats {
     /// What happened between two pages of one process, `interval_s` seconds apart; `unix_s` and
     /// `at` are when the second one came.
     #[must_use]
-    pub(super) fn between(before: &Page, after: &Page, interval_s: f64, unix_s: f64, at: String) -> Self {
+    pub(super) fn between(before: &Scrape, after: &Scrape, interval_s: f64, unix_s: f64, at: String) -> Self {
         let now = |name| after.value(name).unwrap_or(0.0);
         let rate = |name: &str, chosen: &dyn Fn(&Labels<'_>) -> bool| {
             ((after.sum(name, chosen) - before.sum(name, chosen)) / interval_s).max(0.0)
@@ -148,13 +148,13 @@ mod tests {
     fn rates_are_per_second_and_of_the_api_alone() {
         let increment = ("path", "/api/v1/integer/increment");
         let (requests, bucket) = (REQUESTS, "http_server_request_duration_seconds_bucket");
-        let before = Page::of(&[
+        let before = Scrape::of(&[
             (requests, &[("code", "200"), ("path", "/readyz")], 5.0),
             (requests, &[("code", "200"), increment], 100.0),
             ("odometer_increments_total", &[], 100.0),
             ("odometer_store_ready", &[], 1.0),
         ]);
-        let after = Page::of(&[
+        let after = Scrape::of(&[
             (requests, &[("code", "200"), ("path", "/readyz")], 500.0),
             (requests, &[("code", "200"), increment], 120.0),
             (requests, &[("code", "503"), increment], 4.0),
@@ -164,7 +164,7 @@ mod tests {
             ("odometer_store_ready", &[], 0.0),
             ("process_start_time_seconds", &[], 40.0),
         ]);
-        let figures = Figures::between(&before, &after, 2.0, 100.0, "now".to_owned());
+        let figures = Stats::between(&before, &after, 2.0, 100.0, "now".to_owned());
         assert_eq!((figures.increments_per_s, figures.requests_per_s, figures.failed_per_s), (10.0, 12.0, 2.0));
         assert_eq!((figures.increment_p50_ms, figures.commit_p99_ms), (Some(0.5), None));
         assert_eq!((figures.state, figures.uptime_s, figures.backup_age_s), ("not-ready", 60.0, None));

@@ -20,15 +20,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use self::figures::Figures;
-use self::page::Page;
+use self::figures::Stats;
+use self::page::Scrape;
 use crate::admin::client::{metrics_of, no_server};
 use crate::domain::time_format::rfc3339;
 use crate::store::now_unix_s;
 
 /// How it is shown.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub struct TopOptions {
     /// One look, and not one after another.
     pub once: bool,
     /// One object a line.
@@ -42,16 +42,16 @@ pub struct View {
 ///
 /// # Errors
 /// One sentence: with `once`, no server runs there; stdout is closed.
-pub fn run(data_dir: &Path, view: View) -> Result<()> {
+pub fn run(data_dir: &Path, view: TopOptions) -> Result<()> {
     let mut out = std::io::stdout();
     let json = view.json || !out.is_terminal();
-    let mut before: Option<(Page, Instant)> = None;
+    let mut before: Option<(Scrape, Instant)> = None;
     let mut history = VecDeque::new();
     let mut told = None;
     loop {
         let asked = Instant::now();
         let page = match metrics_of(data_dir) {
-            Ok(Some(snapshot)) => Page(snapshot),
+            Ok(Some(snapshot)) => Scrape(snapshot),
             Ok(None) if view.once => return Err(no_server(data_dir)),
             Err(error) if view.once => return Err(error),
             // Whoever watches wants to see it come back.
@@ -98,10 +98,10 @@ fn tell(out: &mut impl Write, json: bool, told: Option<String>, why: &str) -> st
     Ok(Some(why.to_owned()))
 }
 
-fn difference(before: &Page, after: &Page, interval: Duration) -> Figures {
+fn difference(before: &Scrape, after: &Scrape, interval: Duration) -> Stats {
     let unix_s = now_unix_s();
     #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
-    Figures::between(before, after, interval.as_secs_f64(), unix_s as f64, rfc3339(unix_s))
+    Stats::between(before, after, interval.as_secs_f64(), unix_s as f64, rfc3339(unix_s))
 }
 
 #[expect(clippy::disallowed_methods, reason = "to look again after a while is what was asked for")]
@@ -109,9 +109,9 @@ fn rest(time: Duration) {
     std::thread::sleep(time);
 }
 
-fn is_same_process(one: &Page, other: &Page) -> bool {
-    let started = |page: &Page| page.value("process_start_time_seconds");
-    let commits = |page: &Page| page.value("odometer_commits_total");
+fn is_same_process(one: &Scrape, other: &Scrape) -> bool {
+    let started = |page: &Scrape| page.value("process_start_time_seconds");
+    let commits = |page: &Scrape| page.value("odometer_commits_total");
     started(one) == started(other) && commits(one) <= commits(other)
 }
 

@@ -1,6 +1,6 @@
 //! What `top` asks of one look at a server's metrics.
 //!
-//! Job: questions to a [`Page`]: a value, a sum, a histogram's buckets; and the [`quantile`]
+//! Job: questions to a [`Scrape`]: a value, a sum, a histogram's buckets; and the [`quantile`]
 //! between two of them. Invariant: asking for what is not there is 0 or nothing. Must never: know
 //! the text that Prometheus reads; the server sends data.
 
@@ -10,12 +10,12 @@ use crate::telemetry::Snapshot;
 
 /// The metrics at one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Page(pub(super) Snapshot);
+pub(super) struct Scrape(pub(super) Snapshot);
 
 /// Bounds and the number of samples up to each, in ascending order; the last bound is infinite.
 pub(super) type Buckets = Vec<(f64, f64)>;
 
-impl Page {
+impl Scrape {
     /// The sum of a metric's series whose labels `chosen` takes.
     pub(super) fn sum(&self, name: &str, chosen: impl Fn(&Labels<'_>) -> bool) -> f64 {
         let series = self.0.series(name).iter();
@@ -86,7 +86,7 @@ pub(super) fn quantile(before: &Buckets, after: &Buckets, of: f64) -> Option<f64
 type Series<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
 
 #[cfg(test)]
-impl Page {
+impl Scrape {
     /// A page of these series.
     pub(super) fn of(series: &[Series<'_>]) -> Self {
         let mut page = Snapshot::default();
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn values_labels_and_buckets_are_found() {
         let bucket = "seconds_bucket";
-        let page = Page::of(&[
+        let page = Scrape::of(&[
             ("requests_total", &[("code", "200"), ("path", "/a")], 7.0),
             ("requests_total", &[("code", "500"), ("path", "/b")], 2.0),
             (bucket, &[("path", "/a"), ("le", "0.1")], 1.0),

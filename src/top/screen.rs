@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::figures::Figures;
+use super::figures::Stats;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Increments of so many moments are shown as a line of bars.
@@ -12,7 +12,7 @@ pub(super) const HISTORY: usize = 60;
 const LABEL: usize = 14;
 
 /// The screen. `history` holds increments per second, the newest last.
-pub(super) fn lines(figures: &Figures, history: &VecDeque<f64>, width: usize) -> Vec<String> {
+pub(super) fn lines(figures: &Stats, history: &VecDeque<f64>, width: usize) -> Vec<String> {
     let f = figures;
     let mut lines =
         vec![format!("odometer {} ({})   {}   up {}   {}", f.version, f.revision, f.state, span(f.uptime_s), f.at)];
@@ -38,7 +38,7 @@ fn quantiles(p50: Option<f64>, p99: Option<f64>) -> String {
 }
 
 /// What tenants ask for, and what they get.
-fn asked(f: &Figures, history: &VecDeque<f64>) -> Vec<String> {
+fn asked(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
     let (increments, requests) =
         (quantiles(f.increment_p50_ms, f.increment_p99_ms), quantiles(f.request_p50_ms, f.request_p99_ms));
     let (refused, failed) = (count(f.refused_per_s), count(f.failed_per_s));
@@ -54,7 +54,7 @@ fn asked(f: &Figures, history: &VecDeque<f64>) -> Vec<String> {
 }
 
 /// What the store does for it.
-fn committed(f: &Figures) -> Vec<String> {
+fn committed(f: &Stats) -> Vec<String> {
     let mean = f.requests_per_commit.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
     let commits = quantiles(f.commit_p50_ms, f.commit_p99_ms);
     let checkpoints = format!("{} checkpoints, {} each", count(f.checkpoints), ms(f.checkpoint_mean_ms));
@@ -69,7 +69,7 @@ fn committed(f: &Figures) -> Vec<String> {
 }
 
 /// How near it is to what it may use.
-fn limits(f: &Figures) -> Vec<String> {
+fn limits(f: &Stats) -> Vec<String> {
     let refused = count(f.connections_refused_per_s);
     let (limited, credentials) = (count(f.rate_limited_per_s), count(f.auth_failures_per_s));
     vec![
@@ -81,7 +81,7 @@ fn limits(f: &Figures) -> Vec<String> {
 }
 
 /// What somebody should look at, in the words of the runbook's headings.
-fn warnings(f: &Figures) -> Vec<String> {
+fn warnings(f: &Stats) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |wrong: bool, text: String| {
         if wrong {
@@ -158,7 +158,7 @@ fn span(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::Page;
+    use super::super::page::Scrape;
     use super::*;
 
     #[test]
@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_the_terminal_and_what_is_wrong_is_said() {
-        let page = Page::of(&[("odometer_store_ready", &[], 0.0), ("odometer_log_lines_dropped_total", &[], 3.0)]);
-        let figures = Figures::between(&Page::default(), &page, 1.0, 0.0, "2026-11-24T09:00:00Z".to_owned());
+        let page = Scrape::of(&[("odometer_store_ready", &[], 0.0), ("odometer_log_lines_dropped_total", &[], 3.0)]);
+        let figures = Stats::between(&Scrape::default(), &page, 1.0, 0.0, "2026-11-24T09:00:00Z".to_owned());
         let shown = lines(&figures, &VecDeque::from([1.0; HISTORY]), 40);
         assert!(shown.iter().all(|line| line.chars().count() <= 40), "{shown:?}");
         let said = shown.join("\n");

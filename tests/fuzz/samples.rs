@@ -4,24 +4,24 @@
 //! the same bytes at every time. Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
 
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
-use odometer::domain::counter::{Counter, CounterName, Range, Shape, Value};
+use odometer::domain::counter::{Counter, CounterConfig, CounterName, Range, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
-use odometer::store::embedded::backup::format::{Encoder, Header};
-use odometer::store::embedded::codec::idempotency_page::{Answered, Answers, Given};
-use odometer::store::embedded::codec::key::{Key, Member};
+use odometer::store::embedded::backup::format::{BackupEncoder, Header};
+use odometer::store::embedded::codec::idempotency_page::{IdempotencyEntry, IdempotencyPage, StoredResult};
+use odometer::store::embedded::codec::key::{IndexEntry, RecordKey};
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::{
-    CommitSeq, Expected, Mark, SegmentHeader, encode_checkpoint, encode_commit,
+    CommitSeq, LogPosition, NextFrame, SegmentHeader, encode_checkpoint, encode_commit,
 };
-use odometer::store::embedded::state::digests::Seals;
-use odometer::store::{CounterState, Holdings, Issued, KeyRecord, TenantRecord, Version};
+use odometer::store::embedded::state::digests::BucketDigests;
+use odometer::store::{CounterState, Issued, KeyRecord, TenantRecord, TenantUsage, Version};
 
 use super::targets::{FOLLOW, MEND};
 
 /// Target, file name and bytes.
 pub(crate) type Sample = (&'static str, String, Vec<u8>);
 
-const STORE: [u8; 16] = *b"a store's number";
+const SYSTEM_TENANT: [u8; 16] = *b"a store's number";
 const SEGMENT_BYTES: u64 = 1536;
 
 /// See the module's text.
@@ -40,7 +40,7 @@ fn with_flags(flags: u8, bytes: &[u8]) -> Vec<u8> {
     [&[flags], bytes].concat()
 }
 
-fn records() -> Vec<(Key, Record)> {
+fn records() -> Vec<(RecordKey, Record)> {
     let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
     let name = TenantName::parse("Alice").unwrap();
     let limit = TenantLimit::Rate("5/m:9".parse().unwrap());
@@ -56,30 +56,31 @@ fn records() -> Vec<(Key, Record)> {
     };
     let value = |raw| Value::new(raw).unwrap();
     let version = Version { born: 1, changes: 2 };
-    let state = CounterState { counter: Counter::at(value(41), Shape::DEFAULT).unwrap(), version, created_unix_s: 9 };
+    let state =
+        CounterState { counter: Counter::at(value(41), CounterConfig::DEFAULT).unwrap(), version, created_unix_s: 9 };
     let range = Range { first: value(40), last: value(41), count: 2 };
-    let answered = |given| Answered { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
-    let list = vec![answered(Given::Issued(Issued { range, version })), answered(Given::State(state))];
+    let answered = |given| IdempotencyEntry { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
+    let list = vec![answered(StoredResult::Issued(Issued { range, version })), answered(StoredResult::State(state))];
     vec![
-        (Key::Tenants, Record::Tenants(4)),
-        (Key::Tenant(TenantId(3)), Record::Tenant(tenant.into())),
-        (Key::Name("alice".into()), Record::Name(TenantId(3))),
-        (Key::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
-        (Key::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(state)),
-        (Key::Member(TenantId(3), Member::ApiKey(KeyId([2; 8]))), Record::Member),
-        (Key::Holdings(TenantId(3)), Record::Holdings(Holdings { counters: 0, keys: 1, born: 0 })),
-        (Key::Answers(7), Record::Answers(Answers { age_s: 99, list }.into())),
+        (RecordKey::Tenants, Record::Tenants(4)),
+        (RecordKey::Tenant(TenantId(3)), Record::Tenant(tenant.into())),
+        (RecordKey::Name("alice".into()), Record::Name(TenantId(3))),
+        (RecordKey::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
+        (RecordKey::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(state)),
+        (RecordKey::IndexEntry(TenantId(3), IndexEntry::ApiKey(KeyId([2; 8]))), Record::IndexEntry),
+        (RecordKey::Usage(TenantId(3)), Record::Usage(TenantUsage { counters: 0, keys: 1, born: 0 })),
+        (RecordKey::IdempotencyPage(7), Record::IdempotencyPage(IdempotencyPage { age_s: 99, list }.into())),
     ]
 }
 
-fn encoded(key: &Key, record: &Record) -> (Vec<u8>, Vec<u8>) {
+fn encoded(key: &RecordKey, record: &Record) -> (Vec<u8>, Vec<u8>) {
     let (mut key_bytes, mut record_bytes) = (Vec::new(), Vec::new());
     key.encode(&mut key_bytes);
     record.encode(crc32c::crc32c(&key_bytes), &mut record_bytes);
     (key_bytes, record_bytes)
 }
 
-fn record_samples(at: usize, (key, record): &(Key, Record)) -> Vec<Sample> {
+fn record_samples(at: usize, (key, record): &(RecordKey, Record)) -> Vec<Sample> {
     let (key_bytes, record_bytes) = encoded(key, record);
     let length = u8::try_from(key_bytes.len()).unwrap();
     let whole = [&[length], key_bytes.as_slice(), &record_bytes].concat();
@@ -93,7 +94,7 @@ fn record_samples(at: usize, (key, record): &(Key, Record)) -> Vec<Sample> {
 /// Two commits and a checkpoint from `seq` on, and the CRC of the last.
 fn frames(seq: u64, chain: u32) -> (Vec<u8>, u32) {
     let (mut bytes, records) = (Vec::new(), records());
-    let expected = |at: u64, chain| Expected { epoch: seq, seq: CommitSeq(seq + at), chain };
+    let expected = |at: u64, chain| NextFrame { epoch: seq, seq: CommitSeq(seq + at), chain };
     let some = records.iter().skip(2).map(|(key, record)| (key, Some(record)));
     let chain = encode_commit(&mut bytes, expected(0, chain), some);
     let chain = encode_commit(&mut bytes, expected(1, chain), records.iter().take(1).map(|(key, _)| (key, None)));
@@ -102,7 +103,7 @@ fn frames(seq: u64, chain: u32) -> (Vec<u8>, u32) {
 }
 
 fn segment(seq: u64, chain: u32) -> (Vec<u8>, u32) {
-    let header = SegmentHeader { store: STORE, epoch: seq, first: CommitSeq(seq), chain, bytes: SEGMENT_BYTES };
+    let header = SegmentHeader { store: SYSTEM_TENANT, epoch: seq, first: CommitSeq(seq), chain, bytes: SEGMENT_BYTES };
     let mut bytes = header.encode().to_vec();
     let (frames, chain) = frames(seq, chain);
     bytes.extend(frames);
@@ -124,8 +125,8 @@ fn folder() -> Vec<u8> {
 }
 
 fn backup() -> Vec<u8> {
-    let mark = Mark { seq: CommitSeq(9), chain: 0xAB };
-    let mut encoder = Encoder::new(&Header { store: STORE, mark, created_unix_s: 1_700_000_000 });
+    let mark = LogPosition { seq: CommitSeq(9), chain: 0xAB };
+    let mut encoder = BackupEncoder::new(&Header { store: SYSTEM_TENANT, mark, created_unix_s: 1_700_000_000 });
     let mut entries: Vec<_> = records().iter().map(|(key, record)| (key.stored(), encoded(key, record).1)).collect();
     entries.sort();
     entries.iter().for_each(|(key, record)| encoder.add(key, record));
@@ -134,8 +135,8 @@ fn backup() -> Vec<u8> {
 
 /// The start of the file; the target fills it up.
 fn seals() -> Vec<u8> {
-    let mark = |seq, chain| Mark { seq: CommitSeq(seq), chain };
-    let mut bytes = Seals::encode(mark(5, 6), mark(7, 8), &(0..16).map(|bucket| bucket * 77).collect());
+    let mark = |seq, chain| LogPosition { seq: CommitSeq(seq), chain };
+    let mut bytes = BucketDigests::encode(mark(5, 6), mark(7, 8), &(0..16).map(|bucket| bucket * 77).collect());
     bytes.truncate(bytes.len() - 4);
     bytes
 }

@@ -9,8 +9,9 @@ use odometer::domain::api_key::{KeyId, KeyLabel, Scopes};
 use odometer::domain::counter::{Counter, CounterName};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::{
-    CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
-    Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable, Version,
+    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
+    NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture, TenantRecord, TenantUpdate,
+    TenantUsage, Unavailable, Version,
 };
 
 /// See the module's text.
@@ -67,22 +68,22 @@ impl Model {
     fn once<T: Copy>(
         &mut self,
         tenant: TenantId,
-        once: Option<Once>,
+        once: Option<IdempotencyToken>,
         (wrap, unwrap): Kind<T>,
         change: impl FnOnce(&mut Self) -> Result<T, Refusal>,
-    ) -> Result<Done<T>, StoreError> {
+    ) -> Result<Applied<T>, StoreError> {
         let key = once.map(|once| (tenant, once.key));
         if let (Some(key), Some(once)) = (key, once)
             && let Some((request, given)) = self.answers.get(&key)
         {
             let same = (*request == once.request).then(|| unwrap(*given)).flatten();
-            return Ok(Done { result: same.ok_or(Refusal::KeyReused)?, replayed: true });
+            return Ok(Applied { result: same.ok_or(Refusal::IdempotencyKeyReused)?, replayed: true });
         }
         let result = change(self)?;
         if let (Some(key), Some(once)) = (key, once) {
             self.answers.insert(key, (once.request, wrap(result)));
         }
-        Ok(Done { result, replayed: false })
+        Ok(Applied { result, replayed: false })
     }
 
     fn write(&mut self, tenant: TenantId, name: &CounterName, mut state: CounterState) -> CounterState {
@@ -138,20 +139,20 @@ impl Store for ModelStore {
         self.with(|model| Ok(TenantId(model.registered)))
     }
 
-    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, Holdings> {
+    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage> {
         self.with(|model| {
             let count = |count: usize| u32::try_from(count).unwrap();
             let born = model.born.get(&tenant).copied().unwrap_or(0);
-            Ok(Holdings { counters: count(model.named(tenant)), keys: count(model.keys_of(tenant).count()), born })
+            Ok(TenantUsage { counters: count(model.named(tenant)), keys: count(model.keys_of(tenant).count()), born })
         })
     }
 
-    fn change_tenant(&self, tenant: TenantId, change: TenantChange) -> StoreFuture<'_, Arc<TenantRecord>> {
+    fn change_tenant(&self, tenant: TenantId, change: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
         self.with(|model| {
             let record = model.tenant(tenant)?;
             match change {
-                TenantChange::Suspended(suspended) => record.suspended = suspended,
-                TenantChange::Limit(limit) => record.limit = limit,
+                TenantUpdate::Suspended(suspended) => record.suspended = suspended,
+                TenantUpdate::Limit(limit) => record.limit = limit,
             }
             Ok(Arc::clone(&model.tenants[&tenant]))
         })
@@ -235,8 +236,8 @@ impl Store for ModelStore {
         tenant: TenantId,
         name: &CounterName,
         new: NewCounter,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<CounterState>> {
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>> {
         self.with(|model| {
             model.once(tenant, once, states(), |model| {
                 model.tenant(tenant)?;
@@ -264,8 +265,8 @@ impl Store for ModelStore {
         tenant: TenantId,
         name: &CounterName,
         count: u32,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<Issued>> {
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<Issued>> {
         let unwrap = |given| if let Given::Issued(issued) = given { Some(issued) } else { None };
         self.with(|model| {
             model.once(tenant, once, (Given::Issued, unwrap), |model| {
@@ -280,14 +281,14 @@ impl Store for ModelStore {
         &self,
         tenant: TenantId,
         name: &CounterName,
-        to: SetTo,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<CounterState>> {
+        to: SetCounter,
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>> {
         self.with(|model| {
             model.once(tenant, once, states(), |model| {
                 let mut state = model.counter(tenant, name)?;
                 if !to.expected.holds(state.version) {
-                    return Err(Refusal::Unexpected(state));
+                    return Err(Refusal::PreconditionFailed(state));
                 }
                 state.counter.set(to.value, to.rewind)?;
                 Ok(model.write(tenant, name, state))
@@ -295,14 +296,14 @@ impl Store for ModelStore {
         })
     }
 
-    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Expected) -> StoreFuture<'_, ()> {
+    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Precondition) -> StoreFuture<'_, ()> {
         self.with(|model| {
             if name.is_default() {
                 return Err(Refusal::DefaultCounter.into());
             }
             let state = model.counter(tenant, name)?;
             if !expected.holds(state.version) {
-                return Err(Refusal::Unexpected(state).into());
+                return Err(Refusal::PreconditionFailed(state).into());
             }
             model.counters.remove(&(tenant, name.clone()));
             Ok(())

@@ -8,7 +8,7 @@ use std::path::Path;
 
 pub(crate) use super::support::folder::{copy, is_zero};
 use odometer::store::embedded::journal::frame::{
-    CommitSeq, Expected, Found, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame,
+    CommitSeq, FrameRead, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame,
 };
 
 /// What a file of the store is for.
@@ -72,11 +72,11 @@ pub(crate) fn last_frames(folder: &Path) -> Option<(String, Vec<Range<usize>>)> 
     let last = store_files(folder).into_iter().find(|file| file.class == Class::JournalLast)?;
     let bytes = fs::read(folder.join(&last.path)).unwrap();
     let header = SegmentHeader::decode(&bytes)?;
-    let mut expected = Expected { epoch: header.epoch, seq: header.first, chain: header.chain };
+    let mut expected = NextFrame { epoch: header.epoch, seq: header.first, chain: header.chain };
     let (mut offset, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
-    while let Found::Frame { crc, bytes: length, .. } = next_frame(&bytes, offset, expected, CommitSeq(u64::MAX)) {
+    while let FrameRead::Frame { crc, bytes: length, .. } = next_frame(&bytes, offset, expected, CommitSeq(u64::MAX)) {
         found.push(offset..offset + length);
-        expected = Expected { seq: expected.seq.next(), chain: crc, ..expected };
+        expected = NextFrame { seq: expected.seq.next(), chain: crc, ..expected };
         offset += length;
     }
     Some((last.path, found))

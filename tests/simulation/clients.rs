@@ -6,16 +6,18 @@
 //! Must never: look into the store beside the published window and the answers.
 
 use odometer::domain::api_key::{KeyId, SecretHash};
-use odometer::domain::counter::{CounterName, Shape, Value};
+use odometer::domain::counter::{CounterConfig, CounterName, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
-use odometer::store::embedded::codec::key::Listing;
-use odometer::store::embedded::codec::key::{Key, Member, Shelf};
+use odometer::store::embedded::codec::key::IndexScan;
+use odometer::store::embedded::codec::key::{IndexEntry, IndexKind, RecordKey};
 use odometer::store::embedded::codec::record::Record;
-use odometer::store::embedded::commit::cache::Window;
-use odometer::store::embedded::commit::command::{Answer, Ask, CounterChange, OfCounter, Outcome as Told};
+use odometer::store::embedded::commit::cache::ReadView;
+use odometer::store::embedded::commit::command::{
+    Command, CommandResult, CounterCommand, CounterOp, Reply as StoreReply,
+};
 use odometer::store::embedded::commit::idempotency::RETENTION_S;
-use odometer::store::embedded::commit::queue::{Queue, Ticket, Work};
-use odometer::store::{Expected, NewCounter, NewTenant, Once, Refusal, SetTo, StoreError};
+use odometer::store::embedded::commit::queue::{Queue, QueuedCommand, Responder};
+use odometer::store::{IdempotencyToken, NewCounter, NewTenant, Precondition, Refusal, SetCounter, StoreError};
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -73,7 +75,7 @@ struct Waiting {
     sent: Now,
     /// When it was sent last, in steps.
     resent: u64,
-    answer: Receiver<Told>,
+    answer: Receiver<CommandResult>,
     /// It gave up, so its history says *unknown* already, or it asks again.
     gave_up: bool,
     /// An answer to it was lost before.
@@ -104,9 +106,9 @@ fn counter_of(place: Place) -> (TenantId, CounterName) {
 }
 
 /// The counter's key.
-pub(crate) fn key(place: Place) -> Key {
+pub(crate) fn key(place: Place) -> RecordKey {
     let (tenant, name) = counter_of(place);
-    Key::Counter(tenant, name)
+    RecordKey::Counter(tenant, name)
 }
 
 /// Every counter that there may be.
@@ -137,7 +139,7 @@ impl Clients {
         &mut self,
         random: &mut Random,
         now: Now,
-        window: &Window,
+        window: &ReadView,
         queue: &Queue<C>,
         known: impl Fn(u32) -> Vec<String>,
     ) -> Option<(Place, u64)> {
@@ -202,8 +204,8 @@ impl Clients {
 
     fn send<C>(&mut self, owed: Owed, is_retry: bool, queue: &Queue<C>) {
         let ask = self.request(&owed.what, owed.sent.step);
-        let (ticket, answer) = Ticket::new(None);
-        if queue.push(Work { ask, ticket }).is_ok() {
+        let (ticket, answer) = Responder::new(None);
+        if queue.push(QueuedCommand { ask, ticket }).is_ok() {
             let Owed { client, what, sent, resent } = owed;
             self.waiting.push(Waiting { client, what, sent, resent, answer, gave_up: false, is_retry });
         } else if is_retry {
@@ -213,31 +215,35 @@ impl Clients {
         }
     }
 
-    fn request(&self, what: &What, step: u64) -> Ask {
+    fn request(&self, what: &What, step: u64) -> Command {
         let of = |place: Place, change, once| {
             let (tenant, name) = counter_of(place);
-            Ask::Counter(OfCounter { tenant, name, change, once })
+            Command::Counter(CounterCommand { tenant, name, change, once })
         };
         match what {
             What::Advance(place, count, key) => {
                 let more = u32::from(self.bug == Some(Bug::ValueSkipped) && step.is_multiple_of(16));
-                of(*place, CounterChange::Advance(count + more), key.map(|key| once(key, *place, *count)))
+                of(*place, CounterOp::Advance(count + more), key.map(|key| once(key, *place, *count)))
             }
-            What::Set(place, _) if self.bug == Some(Bug::SetLost) => Ask::Load(key(*place)),
+            What::Set(place, _) if self.bug == Some(Bug::SetLost) => Command::Load(key(*place)),
             What::Set(place, value) => {
                 let value = Value::new(*value).expect("a small value");
-                of(*place, CounterChange::Set(Box::new(SetTo { value, rewind: true, expected: Expected::Any })), None)
+                of(
+                    *place,
+                    CounterOp::Set(Box::new(SetCounter { value, rewind: true, expected: Precondition::Any })),
+                    None,
+                )
             }
-            What::Read(place) => Ask::Load(key(*place)),
-            What::Register(name, key) => Ask::Register(Box::new(new_tenant(name.clone(), *key))),
+            What::Read(place) => Command::Load(key(*place)),
+            What::Register(name, key) => Command::Register(Box::new(new_tenant(name.clone(), *key))),
             What::Create(place) => of(
                 *place,
-                CounterChange::Create(Box::new(NewCounter { shape: Shape::DEFAULT, created_unix_s: 7, quota: 1 })),
+                CounterOp::Create(Box::new(NewCounter { shape: CounterConfig::DEFAULT, created_unix_s: 7, quota: 1 })),
                 None,
             ),
-            What::List(tenant, _) => Ask::List(Listing {
+            What::List(tenant, _) => Command::List(IndexScan {
                 tenant: TenantId(u64::from(*tenant) + 1),
-                shelf: Shelf::Counters,
+                shelf: IndexKind::Counters,
                 after: None,
                 limit: 9,
             }),
@@ -339,27 +345,27 @@ impl Clients {
     }
 }
 
-fn once(key: u64, place: Place, count: u32) -> Once {
+fn once(key: u64, place: Place, count: u32) -> IdempotencyToken {
     let digest = |number: u64| {
         let mut digest = [0; 16];
         digest[8..].copy_from_slice(&number.to_be_bytes());
         digest
     };
     let request = u64::from(place.0) << 48 | u64::from(place.1) << 32 | u64::from(count);
-    Once { key: digest(key), request: digest(request) }
+    IdempotencyToken { key: digest(key), request: digest(request) }
 }
 
-fn reply(told: Option<Told>, what: &What) -> Reply {
+fn reply(told: Option<CommandResult>, what: &What) -> Reply {
     match (told, what) {
         (None | Some(Err(StoreError::OutcomeUnknown)), _) => Reply::Unknown,
-        (Some(Ok(Answer::Issued(done))), _) if done.replayed => Reply::Replayed(done.result.range.last.get()),
-        (Some(Ok(Answer::Issued(done))), _) => Reply::Value(done.result.range.last.get()),
-        (Some(Ok(Answer::State(done))), _) => Reply::Value(done.result.counter.value().get()),
-        (Some(Ok(Answer::Registered(id))), _) => Reply::Tenant(id),
-        (Some(Ok(Answer::Listed(members))), _) => Reply::Names(members.iter().map(counter_name).collect()),
+        (Some(Ok(StoreReply::Issued(done))), _) if done.replayed => Reply::Replayed(done.result.range.last.get()),
+        (Some(Ok(StoreReply::Issued(done))), _) => Reply::Value(done.result.range.last.get()),
+        (Some(Ok(StoreReply::State(done))), _) => Reply::Value(done.result.counter.value().get()),
+        (Some(Ok(StoreReply::Registered(id))), _) => Reply::Tenant(id),
+        (Some(Ok(StoreReply::Listed(members))), _) => Reply::Names(members.iter().map(counter_name).collect()),
         // Only the bug of lost sets answers a set like this.
-        (Some(Ok(Answer::Loaded(_))), What::Set(_, value)) => Reply::Value(*value),
-        (Some(Ok(Answer::Loaded(published))), _) => Reply::Value(value_of(published.record().as_deref())),
+        (Some(Ok(StoreReply::Loaded(_))), What::Set(_, value)) => Reply::Value(*value),
+        (Some(Ok(StoreReply::Loaded(published))), _) => Reply::Value(value_of(published.record().as_deref())),
         (Some(Ok(other)), _) => panic!("nobody asked for {other:?}"),
         (Some(Err(StoreError::Refused(refusal))), _) => Reply::Refused(match refusal {
             Refusal::NameTaken => "name taken",
@@ -369,13 +375,13 @@ fn reply(told: Option<Told>, what: &What) -> Reply {
         }),
         (Some(Err(StoreError::Unavailable(_))), _) => Reply::Refused("unavailable"),
         (Some(Err(StoreError::Poisoned)), _) => Reply::Refused("poisoned"),
-        (Some(Err(StoreError::Damaged(_))), _) => Reply::Refused("damaged"),
+        (Some(Err(StoreError::Corrupt(_))), _) => Reply::Refused("damaged"),
     }
 }
 
-fn counter_name(member: &Member) -> String {
+fn counter_name(member: &IndexEntry) -> String {
     match member {
-        Member::Counter(name) => name.as_str().to_owned(),
+        IndexEntry::Counter(name) => name.as_str().to_owned(),
         other => panic!("nobody asked for {other:?}"),
     }
 }

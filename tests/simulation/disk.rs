@@ -1,6 +1,6 @@
 //! A disk in memory that forgets what was not synced: the double of the journal's and the backups' folder.
 //!
-//! Job: [`SimDisk`] and [`SimFile`] are a `Disk` with two views, what the process reads and what is durable; [`SimDisk::cut_power`] and
+//! Job: [`SimDisk`] and [`SimFile`] are a `Directory` with two views, what the process reads and what is durable; [`SimDisk::cut_power`] and
 //! [`SimDisk::kill`] are what a crash leaves of them.
 //!
 //! ```text
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use odometer::store::embedded::fs::{Disk, DiskFile};
+use odometer::store::embedded::fs::{Directory, VfsFile};
 
 use crate::bugs::Bug;
 use crate::inode::Inode;
@@ -167,7 +167,7 @@ impl SimDisk {
     }
 }
 
-impl Disk for SimDisk {
+impl Directory for SimDisk {
     type File = SimFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -248,7 +248,7 @@ impl Disk for SimDisk {
     }
 }
 
-impl DiskFile for SimFile {
+impl VfsFile for SimFile {
     fn read_all(&self) -> io::Result<Vec<u8>> {
         self.disk.power.whole(self.disk.area, "read")?;
         Ok(self.disk.lock().inodes[self.inode].now.clone())

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use odometer::store::embedded::backup::directory::read_file;
 use odometer::store::embedded::backup::format::BackupError;
-use odometer::store::embedded::codec::key::Listing;
-use odometer::store::embedded::codec::key::{Key, Member, Shelf};
+use odometer::store::embedded::codec::key::IndexScan;
+use odometer::store::embedded::codec::key::{IndexEntry, IndexKind, RecordKey};
 use odometer::store::embedded::codec::record::Record;
-use odometer::store::embedded::journal::frame::Mark;
-use odometer::store::embedded::recovery::open::{Origin, attach};
-use odometer::store::embedded::recovery::rebuild::Base;
+use odometer::store::embedded::journal::frame::LogPosition;
+use odometer::store::embedded::recovery::open::{StateOrigin, attach};
+use odometer::store::embedded::recovery::rebuild::RebuildSource;
 
 use odometer::domain::tenant::TenantId;
 
@@ -38,7 +38,7 @@ pub(crate) struct Judge {
     /// Every record as of `last`.
     truth: Truth,
     /// The last frame that the store calls durable.
-    last: Mark,
+    last: LogPosition,
     /// What clients were told last.
     pub(crate) answered: Vec<(What, Reply)>,
 }
@@ -63,7 +63,7 @@ impl Judge {
             if records != stored(&self.truth) {
                 return Err(format!("a state rebuilt from {base:?} is not that of {:?}", report.last));
             }
-            if let Base::Backup(name, mark) = base
+            if let RebuildSource::Backup(name, mark) = base
                 && !self.ledger.follows(report.last, *mark)
             {
                 return Err(format!("a state was rebuilt from {name}, which is of another history"));
@@ -73,14 +73,19 @@ impl Judge {
     }
 
     /// Goes on behind `last`.
-    pub(crate) fn resume(&mut self, last: Mark) -> Result<(), String> {
+    pub(crate) fn resume(&mut self, last: LogPosition) -> Result<(), String> {
         self.truth = self.ledger.truth(last)?;
         self.last = last;
         Ok(())
     }
 
     /// The store stands at `last`, and these answers were given since it was looked at.
-    pub(crate) fn committed(&mut self, last: Mark, answered: Vec<(What, Reply)>, strict: bool) -> Result<(), String> {
+    pub(crate) fn committed(
+        &mut self,
+        last: LogPosition,
+        answered: Vec<(What, Reply)>,
+        strict: bool,
+    ) -> Result<(), String> {
         if last != self.last || !answered.is_empty() {
             let before = strict.then(|| self.values());
             self.ledger.advance(&mut self.truth, self.last, last)?;
@@ -126,12 +131,12 @@ impl Judge {
                 }
                 (What::Read(place), Reply::Value(value)) => after.get(place) == Some(value),
                 (What::Register(name, api_key), Reply::Tenant(id)) => {
-                    self.truth.get(&Key::Name(name.folded())) == Some(&Record::Name(*id))
-                        && matches!(self.truth.get(&Key::ApiKey(*api_key)), Some(Record::ApiKey(key)) if key.tenant == *id)
-                        && matches!(self.truth.get(&Key::Tenants), Some(Record::Tenants(count)) if *count >= id.0)
+                    self.truth.get(&RecordKey::Name(name.folded())) == Some(&Record::Name(*id))
+                        && matches!(self.truth.get(&RecordKey::ApiKey(*api_key)), Some(Record::ApiKey(key)) if key.tenant == *id)
+                        && matches!(self.truth.get(&RecordKey::Tenants), Some(Record::Tenants(count)) if *count >= id.0)
                 }
                 (What::Register(name, _), Reply::Refused("name taken")) => {
-                    self.truth.contains_key(&Key::Name(name.folded()))
+                    self.truth.contains_key(&RecordKey::Name(name.folded()))
                 }
                 (_, Reply::Refused(_) | Reply::Unknown) => true,
                 _ => false,
@@ -154,7 +159,9 @@ impl Judge {
     /// The named counters of a tenant.
     pub(crate) fn counters_of_tenant(&self, tenant: u32) -> Vec<String> {
         let members = self.truth.keys().filter_map(|key| match key {
-            Key::Member(id, Member::Counter(name)) if id.0 == u64::from(tenant) + 1 => Some(name.as_str().to_owned()),
+            RecordKey::IndexEntry(id, IndexEntry::Counter(name)) if id.0 == u64::from(tenant) + 1 => {
+                Some(name.as_str().to_owned())
+            }
             _ => None,
         });
         members.collect()
@@ -167,7 +174,7 @@ impl Judge {
     }
 
     /// A backup is said to be finished: it holds the truth of its mark.
-    pub(crate) fn backup(&self, site: &Site, name: &str, mark: Mark) -> Result<(), String> {
+    pub(crate) fn backup(&self, site: &Site, name: &str, mark: LogPosition) -> Result<(), String> {
         let mut records = BTreeMap::new();
         let mut take = |key: &[u8], record: &[u8]| {
             records.insert(key.to_vec(), record.to_vec());
@@ -185,7 +192,7 @@ impl Judge {
     pub(crate) fn look(&self, site: &Site, plan: &Plan) -> Result<BTreeMap<Place, u64>, String> {
         let copy = site.fork();
         let state = copy.sled.as_ref().ok_or("there is no state")?.open().map_err(|trouble| format!("{trouble:?}"))?;
-        let recovered = attach(state, &files(&copy.journal, plan.segment_bytes), Origin::Found);
+        let recovered = attach(state, &files(&copy.journal, plan.segment_bytes), StateOrigin::Existing);
         let mut recovered = recovered.map_err(|misfit| format!("a copy of the folder is refused: {misfit:?}"))?;
         for (key, record) in self.truth.iter().filter(|_| plan.strict) {
             if recovered.keeper.load(key)?.as_ref() != Some(record) {
@@ -193,7 +200,7 @@ impl Judge {
             }
         }
         let answers = self.truth.iter().filter_map(|(key, record)| match (key, record) {
-            (Key::Answers(page), Record::Answers(answers)) => Some((*page, answers.clone())),
+            (RecordKey::IdempotencyPage(page), Record::IdempotencyPage(answers)) => Some((*page, answers.clone())),
             _ => None,
         });
         if plan.strict && recovered.answers != answers.collect::<Vec<_>>() {
@@ -201,7 +208,7 @@ impl Judge {
         }
         for tenant in (0..3).filter(|_| plan.strict) {
             let tenant_id = TenantId(u64::from(tenant) + 1);
-            let listing = Listing { tenant: tenant_id, shelf: Shelf::Counters, after: None, limit: 100 };
+            let listing = IndexScan { tenant: tenant_id, shelf: IndexKind::Counters, after: None, limit: 100 };
             let listed = recovered.keeper.list(&listing)?;
             let wanted = self.counters_of_tenant(tenant);
             if !listed
@@ -223,7 +230,7 @@ impl Judge {
     }
 
     /// The counters that a frame changes, and to what.
-    pub(crate) fn counters_of(&self, mark: Mark) -> Vec<(Place, u64)> {
+    pub(crate) fn counters_of(&self, mark: LogPosition) -> Vec<(Place, u64)> {
         let changes = self.ledger.changes(mark);
         let value = |place: Place| changes.iter().find(|(is, _)| *is == key(place)).map(|(_, record)| record.as_ref());
         places().filter_map(|place| value(place).map(|record| (place, value_of(record)))).collect()

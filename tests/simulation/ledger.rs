@@ -6,20 +6,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use odometer::store::embedded::codec::key::Key;
+use odometer::store::embedded::codec::key::RecordKey;
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::{
-    Body, Change, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, next_frame,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, RecordWrite, SEGMENT_HEADER_BYTES, next_frame,
 };
 
 use crate::disk::Written;
 
 /// Every record there is.
-pub(crate) type Truth = BTreeMap<Key, Record>;
+pub(crate) type Truth = BTreeMap<RecordKey, Record>;
 
 struct Frame {
-    parent: Mark,
-    changes: Vec<Change>,
+    parent: LogPosition,
+    changes: Vec<RecordWrite>,
     /// The files, offsets and ends of its bytes; a start may write it again where it is.
     place: (usize, usize, usize),
 }
@@ -32,24 +32,24 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Takes what was written to a journal file; returns the mark if it is a frame.
-    pub(crate) fn hear(&mut self, (inode, offset, bytes): &Written) -> Option<Mark> {
+    pub(crate) fn hear(&mut self, (inode, offset, bytes): &Written) -> Option<LogPosition> {
         let offset = usize::try_from(*offset).ok().filter(|&offset| offset >= SEGMENT_HEADER_BYTES)?;
         let chain = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
         let epoch = u64::from_be_bytes(bytes.get(16..24)?.try_into().ok()?);
         let seq = CommitSeq(u64::from_be_bytes(bytes.get(24..32)?.try_into().ok()?));
-        let expected = Expected { epoch, seq, chain };
-        let Found::Frame { body, crc, .. } = next_frame(bytes, 0, expected, CommitSeq(0)) else { return None };
+        let expected = NextFrame { epoch, seq, chain };
+        let FrameRead::Frame { body, crc, .. } = next_frame(bytes, 0, expected, CommitSeq(0)) else { return None };
         let changes = match body {
-            Body::Commit(changes) => changes,
-            Body::Checkpoint(_) | Body::Covered => Vec::new(),
+            FramePayload::Commit(changes) => changes,
+            FramePayload::Checkpoint(_) | FramePayload::SkippedCommit => Vec::new(),
         };
         let place = (*inode, offset, offset + bytes.len());
         self.frames.insert((seq.0, crc), Frame { parent: expected.before(), changes, place });
-        Some(Mark { seq, chain: crc })
+        Some(LogPosition { seq, chain: crc })
     }
 
     /// The frames behind `after` up to `mark`, oldest first; nothing if `mark` does not follow `after`.
-    fn path(&self, after: Mark, mark: Mark) -> Option<Vec<&Frame>> {
+    fn path(&self, after: LogPosition, mark: LogPosition) -> Option<Vec<&Frame>> {
         let (mut path, mut at) = (Vec::new(), mark);
         while at != after {
             let frame = self.frames.get(&(at.seq.0, at.chain))?;
@@ -61,12 +61,12 @@ impl Ledger {
     }
 
     /// Whether `mark` is `before` or follows it.
-    pub(crate) fn follows(&self, mark: Mark, before: Mark) -> bool {
+    pub(crate) fn follows(&self, mark: LogPosition, before: LogPosition) -> bool {
         self.path(before, mark).is_some()
     }
 
     /// Brings `truth` from `after` to `mark`.
-    pub(crate) fn advance(&self, truth: &mut Truth, after: Mark, mark: Mark) -> Result<(), String> {
+    pub(crate) fn advance(&self, truth: &mut Truth, after: LogPosition, mark: LogPosition) -> Result<(), String> {
         let path = self.path(after, mark).ok_or_else(|| format!("{mark:?} does not follow {after:?}"))?;
         for (key, record) in path.into_iter().flat_map(|frame| &frame.changes) {
             match record {
@@ -78,14 +78,14 @@ impl Ledger {
     }
 
     /// Every record as of `mark`.
-    pub(crate) fn truth(&self, mark: Mark) -> Result<Truth, String> {
+    pub(crate) fn truth(&self, mark: LogPosition) -> Result<Truth, String> {
         let mut truth = Truth::new();
-        self.advance(&mut truth, Mark::default(), mark)?;
+        self.advance(&mut truth, LogPosition::default(), mark)?;
         Ok(truth)
     }
 
     /// The newest frame at or before `mark` that changed something.
-    pub(crate) fn last_change(&self, mark: Mark) -> Mark {
+    pub(crate) fn last_change(&self, mark: LogPosition) -> LogPosition {
         let mut at = mark;
         while let Some(frame) = self.frames.get(&(at.seq.0, at.chain)).filter(|frame| frame.changes.is_empty()) {
             at = frame.parent;
@@ -94,17 +94,17 @@ impl Ledger {
     }
 
     /// Where the bytes of the frame at `mark` are: file, offset, end.
-    pub(crate) fn place(&self, mark: Mark) -> Option<(usize, usize, usize)> {
+    pub(crate) fn place(&self, mark: LogPosition) -> Option<(usize, usize, usize)> {
         self.frames.get(&(mark.seq.0, mark.chain)).map(|frame| frame.place)
     }
 
     /// Where the bytes of the frames behind `after` up to `mark` are.
-    pub(crate) fn places(&self, after: Mark, mark: Mark) -> Option<Vec<(usize, usize, usize)>> {
+    pub(crate) fn places(&self, after: LogPosition, mark: LogPosition) -> Option<Vec<(usize, usize, usize)>> {
         Some(self.path(after, mark)?.into_iter().map(|frame| frame.place).collect())
     }
 
     /// The counters that a frame changes.
-    pub(crate) fn changes(&self, mark: Mark) -> &[Change] {
+    pub(crate) fn changes(&self, mark: LogPosition) -> &[RecordWrite] {
         self.frames.get(&(mark.seq.0, mark.chain)).map_or(&[], |frame| &frame.changes)
     }
 }

@@ -9,13 +9,13 @@ mod keeping;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use odometer::store::embedded::commit::cache::Window;
-use odometer::store::embedded::commit::committer::{Committer, Noted, Order, Tidings};
+use odometer::store::embedded::commit::cache::ReadView;
+use odometer::store::embedded::commit::committer::{BackgroundTask, Committer, CommitterEvent, EventEffect};
 use odometer::store::embedded::commit::queue::{Queue, deliver};
-use odometer::store::embedded::fs::Disk;
-use odometer::store::embedded::journal::frame::{CommitSeq, Mark, StoreId};
-use odometer::store::embedded::runtime::segment_allocator::Grounds;
-use odometer::store::embedded::state::checkpointer::Keeper;
+use odometer::store::embedded::fs::Directory;
+use odometer::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId};
+use odometer::store::embedded::runtime::segment_allocator::SegmentAllocator;
+use odometer::store::embedded::state::checkpointer::Checkpointer;
 use odometer::store::{StoreError, Unavailable};
 
 use crate::disk::{SimDisk, SimFile};
@@ -29,7 +29,7 @@ const QUEUE_CAPACITY: usize = 4;
 
 /// What the keeper is told.
 enum Message {
-    Do(Order),
+    Do(BackgroundTask),
     Journal(usize, u64),
     BackupEnded(Ended),
 }
@@ -50,8 +50,8 @@ struct Keeping {
 /// What the process was started with.
 pub(crate) struct Parts {
     pub(crate) committer: Committer<SimDisk>,
-    pub(crate) keeper: Keeper<SimState>,
-    pub(crate) window: Window,
+    pub(crate) keeper: Checkpointer<SimState>,
+    pub(crate) window: ReadView,
     pub(crate) backed_up: CommitSeq,
 }
 
@@ -63,11 +63,11 @@ pub(crate) struct Process {
     backups: SimDisk,
     store: StoreId,
     committer: Committer<SimDisk>,
-    keeper: Keeper<SimState>,
-    pub(crate) window: Window,
-    pub(crate) queue: Queue<Tidings<SimFile>>,
+    keeper: Checkpointer<SimState>,
+    pub(crate) window: ReadView,
+    pub(crate) queue: Queue<CommitterEvent<SimFile>>,
     to_keeper: VecDeque<Message>,
-    to_grounds: VecDeque<Order>,
+    to_grounds: VecDeque<BackgroundTask>,
     told: (usize, u64),
     /// Requests were decided, and the turn is not finished.
     deciding: bool,
@@ -75,7 +75,7 @@ pub(crate) struct Process {
     idle: bool,
     keeping: Keeping,
     scribe: Option<Scribe>,
-    grounds: Grounds<SimDisk>,
+    grounds: SegmentAllocator<SimDisk>,
     /// Why it takes no change any more.
     pub(crate) poisoned: Option<String>,
     /// The state was found to be damaged, as it says here.
@@ -85,14 +85,14 @@ pub(crate) struct Process {
     /// Whether the last turn committed something.
     pub(crate) committed: bool,
     /// Backups that were finished since anybody looked: their names, or partial names, and marks.
-    pub(crate) finished: Vec<(String, Mark)>,
+    pub(crate) finished: Vec<(String, LogPosition)>,
     keeper_is_done: bool,
     stopping: bool,
 }
 
 impl Process {
     pub(crate) fn new(plan: Arc<Plan>, power: Power, disks: (SimDisk, SimDisk), store: StoreId, parts: Parts) -> Self {
-        let grounds = Grounds::new(Arc::new(disks.0.clone()), plan.segment_bytes);
+        let grounds = SegmentAllocator::new(Arc::new(disks.0.clone()), plan.segment_bytes);
         let keeping = Keeping { segments_behind: 1, backed_up: parts.backed_up, ..Keeping::default() };
         Self {
             power,
@@ -124,7 +124,7 @@ impl Process {
     }
 
     /// The last durable frame.
-    pub(crate) fn last(&self) -> Mark {
+    pub(crate) fn last(&self) -> LogPosition {
         self.committer.journal().last()
     }
 
@@ -183,29 +183,31 @@ impl Process {
         }
     }
 
-    fn note(&mut self, noted: Noted) {
+    fn note(&mut self, noted: EventEffect) {
         match noted {
-            Noted::Poisoned(problem) => drop(self.poisoned.get_or_insert(problem)),
-            Noted::Checkpointed(_, _, removed) => {
+            EventEffect::Poisoned(problem) => drop(self.poisoned.get_or_insert(problem)),
+            EventEffect::Checkpointed(_, _, removed) => {
                 let mut machine = self.power.lock();
                 machine.tally.add("checkpoints", "", "");
                 machine.tally.count("segments released", "", "", removed as u64);
             }
-            Noted::DiskLow(true) => self.power.tally("disk low", "", ""),
-            Noted::DiskLow(false) | Noted::Nothing => {}
+            EventEffect::DiskLow(true) => self.power.tally("disk low", "", ""),
+            EventEffect::DiskLow(false) | EventEffect::Nothing => {}
         }
     }
 
     fn send_outbox(&mut self) {
         for order in self.committer.outbox() {
             match order {
-                Order::Changes(..) | Order::Load(_) | Order::List(..) => self.to_keeper.push_back(Message::Do(order)),
-                Order::MakeSpare | Order::Remove(_) => self.to_grounds.push_back(order),
+                BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
+                    self.to_keeper.push_back(Message::Do(order))
+                }
+                BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => self.to_grounds.push_back(order),
             }
         }
     }
 
-    fn tell(&self, tidings: Tidings<SimFile>) {
+    fn tell(&self, tidings: CommitterEvent<SimFile>) {
         if !self.power.is_dead() {
             self.queue.tell(tidings);
         }
@@ -283,7 +285,7 @@ impl Process {
         }
         self.scribe = None;
         while let Some(tidings) = self.queue.heard() {
-            if let Tidings::Checkpointed(..) | Tidings::Failed(_) = tidings {
+            if let CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_) = tidings {
                 let noted = self.committer.hear(tidings);
                 self.note(noted);
             }

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use odometer::store::embedded::backup::directory::{self, BackupWriter};
-use odometer::store::embedded::fs::Disk;
-use odometer::store::embedded::journal::frame::Mark;
+use odometer::store::embedded::fs::Directory;
+use odometer::store::embedded::journal::frame::LogPosition;
 
 use crate::disk::SimDisk;
 
@@ -21,12 +21,12 @@ pub(crate) struct Chunk {
 }
 
 /// How it went.
-pub(crate) type Ended = Result<Mark, String>;
+pub(crate) type Ended = Result<LogPosition, String>;
 
 /// See the module's text.
 pub(crate) struct Scribe {
     disk: SimDisk,
-    mark: Mark,
+    mark: LogPosition,
     /// How many automatic backups stay; nothing for a backup that somebody asked for.
     keep: Option<usize>,
     chunks: VecDeque<Chunk>,
@@ -35,7 +35,7 @@ pub(crate) struct Scribe {
 }
 
 impl Scribe {
-    pub(crate) fn new(disk: SimDisk, mark: Mark, keep: Option<usize>) -> Self {
+    pub(crate) fn new(disk: SimDisk, mark: LogPosition, keep: Option<usize>) -> Self {
         Self { disk, mark, keep, chunks: VecDeque::new(), writer: None, gave_up: false }
     }
 
@@ -67,7 +67,7 @@ impl Scribe {
         }
     }
 
-    fn write(&mut self, sender_is_gone: bool) -> Result<Option<Mark>, String> {
+    fn write(&mut self, sender_is_gone: bool) -> Result<Option<LogPosition>, String> {
         let named = directory::name_of(self.mark.seq);
         if self.writer.is_none() {
             let name = if self.keep.is_some() { named.clone() } else { format!("asked-{named}") };
@@ -92,7 +92,7 @@ impl Scribe {
         };
         let Some(writer) = self.writer.take() else { return Ok(None) };
         let summary = writer.finish(&named).map_err(|error| error.to_string())?;
-        let _ = directory::prune(&self.disk, crate::start::STORE, keep);
+        let _ = directory::prune(&self.disk, crate::start::SYSTEM_TENANT, keep);
         Ok(Some(summary.header.mark))
     }
 }

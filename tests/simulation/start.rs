@@ -6,18 +6,18 @@
 use std::sync::Arc;
 
 use odometer::store::embedded::backup::directory::{self, read_file};
-use odometer::store::embedded::commit::cache::{Residents, Window};
-use odometer::store::embedded::commit::committer::{Committer, Covered};
-use odometer::store::embedded::commit::idempotency::Remembered;
-use odometer::store::embedded::commit::working_set::Desk;
-use odometer::store::embedded::fs::Disk;
-use odometer::store::embedded::journal::frame::{CommitSeq, Mark, StoreId};
-use odometer::store::embedded::journal::reader::Tail;
-use odometer::store::embedded::journal::segment::Files;
+use odometer::store::embedded::commit::cache::{ReadView, RecordCache};
+use odometer::store::embedded::commit::committer::{Committer, RetentionWatermarks};
+use odometer::store::embedded::commit::idempotency::IdempotencyTable;
+use odometer::store::embedded::commit::working_set::WorkingSet;
+use odometer::store::embedded::fs::Directory;
+use odometer::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId};
+use odometer::store::embedded::journal::reader::JournalTail;
+use odometer::store::embedded::journal::segment::JournalDir;
 use odometer::store::embedded::journal::writer::Journal;
-use odometer::store::embedded::recovery::open::{Misfit, Origin, Recovered, attach};
-use odometer::store::embedded::recovery::rebuild::{Base, NoBase, plan, rebuild};
-use odometer::store::embedded::state::StateTrouble;
+use odometer::store::embedded::recovery::open::{OpenedStore, RecoveryError, StateOrigin, attach};
+use odometer::store::embedded::recovery::rebuild::{NoRebuildSource, RebuildSource, plan, rebuild};
+use odometer::store::embedded::state::StateOpenError;
 use odometer::store::embedded::state::checkpointer::settle;
 
 use crate::bugs::Bug;
@@ -28,7 +28,7 @@ use crate::process::{Parts, Process};
 use crate::state::SimState;
 use crate::support::Random;
 
-pub(crate) const STORE: StoreId = [7; 16];
+pub(crate) const SYSTEM_TENANT: StoreId = [7; 16];
 
 /// Everything that outlives a process.
 pub(crate) struct Site {
@@ -54,22 +54,22 @@ pub(crate) enum Refusal {
     /// The journal has a hole, or lost its end.
     Journal(String),
     /// The state can not be used, and nothing is there to rebuild it from.
-    NoBase(String),
+    NoRebuildSource(String),
 }
 
 /// What was wrong with a state, and what it was rebuilt from.
-type Healed = (String, Base);
+type Healed = (String, RebuildSource);
 
 /// What a start did, for whoever judges it.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) last: Mark,
+    pub(crate) last: LogPosition,
     /// What was wrong with the state, and what it was rebuilt from.
     pub(crate) healed: Option<Healed>,
 }
 
-pub(crate) fn files(disk: &SimDisk, segment_bytes: u64) -> Files<SimDisk> {
-    Files { disk: Arc::new(disk.clone()), store: STORE, segment_bytes }
+pub(crate) fn files(disk: &SimDisk, segment_bytes: u64) -> JournalDir<SimDisk> {
+    JournalDir { disk: Arc::new(disk.clone()), store: SYSTEM_TENANT, segment_bytes }
 }
 
 impl Site {
@@ -108,21 +108,21 @@ impl Site {
         [&self.sled, &self.healing].into_iter().flatten().for_each(|state| state.crash(random));
     }
 
-    fn open(&mut self, files: &Files<SimDisk>, origin: Origin) -> Result<Recovered<SimState>, Trouble> {
+    fn open(&mut self, files: &JournalDir<SimDisk>, origin: StateOrigin) -> Result<OpenedStore<SimState>, Trouble> {
         let sled = self.sled.get_or_insert_with(|| SimState::new(self.power.clone()));
         match sled.open() {
             Ok(state) => attach(state, files, origin).map_err(Trouble::from),
-            Err(StateTrouble::System(problem)) => Err(Trouble::Refused(Refusal::System(problem))),
-            Err(StateTrouble::Damaged(problem)) => Err(Trouble::State(problem)),
+            Err(StateOpenError::Io(problem)) => Err(Trouble::Refused(Refusal::System(problem))),
+            Err(StateOpenError::Corrupt(problem)) => Err(Trouble::State(problem)),
         }
     }
 
     /// As `recover`: opens state and journal, and rebuilds the state if that is what it takes.
     fn recover(
         &mut self,
-        files: &Files<SimDisk>,
-        origin: Origin,
-    ) -> Result<(Recovered<SimState>, Option<Healed>), Refusal> {
+        files: &JournalDir<SimDisk>,
+        origin: StateOrigin,
+    ) -> Result<(OpenedStore<SimState>, Option<Healed>), Refusal> {
         let problem = match self.open(files, origin) {
             Ok(recovered) => return Ok((recovered, None)),
             Err(Trouble::Refused(refusal)) => return Err(refusal),
@@ -130,30 +130,30 @@ impl Site {
         };
         self.power.set_phase("heal");
         let base = plan(files, &self.backups).map_err(|error| match error {
-            NoBase::Journal(cause) => Refusal::Journal(cause.to_string()),
-            NoBase::Missing(why) => Refusal::NoBase(format!("{problem}, and {why}")),
+            NoRebuildSource::Journal(cause) => Refusal::Journal(cause.to_string()),
+            NoRebuildSource::Missing(why) => Refusal::NoRebuildSource(format!("{problem}, and {why}")),
         })?;
         self.heal_is_due = true;
         self.make_state(files, &base).map_err(Refusal::System)?;
         self.swap().map_err(Refusal::System)?;
         self.power.tally("heals", "", "");
         self.heal_is_due = false;
-        match self.open(files, Origin::Found) {
+        match self.open(files, StateOrigin::Existing) {
             Ok(recovered) => Ok((recovered, Some((problem, base)))),
             Err(Trouble::Refused(refusal)) => Err(refusal),
             Err(Trouble::State(problem)) => Err(Refusal::System(problem)),
         }
     }
 
-    fn make_state(&mut self, files: &Files<SimDisk>, base: &Base) -> Result<(), String> {
+    fn make_state(&mut self, files: &JournalDir<SimDisk>, base: &RebuildSource) -> Result<(), String> {
         self.power.whole("state", "make").map_err(|error| error.to_string())?;
         let healing = SimState::new(self.power.clone());
         self.healing = Some(healing.clone());
         let mut state = healing.open().map_err(|trouble| format!("{trouble:?}"))?;
-        if let Base::Backup(name, _) = base {
+        if let RebuildSource::Backup(name, _) = base {
             rebuild(&mut state, |visit| read_file(&self.backups, name, visit)).map_err(|error| error.to_string())?;
         }
-        let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
+        let recovered = attach(state, files, StateOrigin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
         settle(recovered.keeper).map_err(|trouble| format!("{trouble:?}"))
     }
 
@@ -192,12 +192,12 @@ enum Trouble {
     Refused(Refusal),
 }
 
-impl From<Misfit> for Trouble {
-    fn from(misfit: Misfit) -> Self {
+impl From<RecoveryError> for Trouble {
+    fn from(misfit: RecoveryError) -> Self {
         match misfit {
-            Misfit::State(problem) => Self::State(problem),
-            Misfit::Journal(error) => Self::Refused(Refusal::Journal(error.to_string())),
-            Misfit::LostEnd(problem) => Self::Refused(Refusal::Journal(problem)),
+            RecoveryError::State(problem) => Self::State(problem),
+            RecoveryError::Journal(error) => Self::Refused(Refusal::Journal(error.to_string())),
+            RecoveryError::JournalTruncated(problem) => Self::Refused(Refusal::Journal(problem)),
         }
     }
 }
@@ -210,20 +210,20 @@ pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report
     if is_new {
         site.clear()?;
     }
-    let (recovered, healed) = site.recover(&files, if is_new { Origin::New } else { Origin::Found })?;
+    let (recovered, healed) = site.recover(&files, if is_new { StateOrigin::New } else { StateOrigin::Existing })?;
     let _ = directory::clear_unfinished(&site.backups);
-    let Recovered { keeper, tail, answers, .. } = recovered;
+    let OpenedStore { keeper, tail, answers, .. } = recovered;
     let last = tail.last();
-    let backed_up = directory::newest(&site.backups, STORE, last.seq).map_or(CommitSeq(0), |(seq, _)| seq);
+    let backed_up = directory::newest(&site.backups, SYSTEM_TENANT, last.seq).map_or(CommitSeq(0), |(seq, _)| seq);
     let answers = if run.bug == Some(Bug::KeysForgotten) { Vec::new() } else { answers };
-    let remembered = Remembered::new(run.remembered, answers);
+    let remembered = IdempotencyTable::new(run.remembered, answers);
     let (committer, window) = begin(run, files, tail, remembered, (keeper.covered().seq, backed_up))?;
     if is_new {
         site.declare()?;
     }
     let parts = Parts { committer, keeper, window, backed_up };
     let disks = (site.journal.clone(), site.backups.clone());
-    let mut process = Process::new(Arc::clone(run), site.power.clone(), disks, STORE, parts);
+    let mut process = Process::new(Arc::clone(run), site.power.clone(), disks, SYSTEM_TENANT, parts);
     if site.journal.free_bytes().unwrap_or(0) == 0 {
         process.open_with_low_disk();
     }
@@ -232,15 +232,15 @@ pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report
 
 fn begin(
     run: &Plan,
-    files: Files<SimDisk>,
-    tail: Tail,
-    remembered: Remembered,
+    files: JournalDir<SimDisk>,
+    tail: JournalTail,
+    remembered: IdempotencyTable,
     (covered, backed_up): (CommitSeq, CommitSeq),
-) -> Result<(Committer<SimDisk>, Window), Refusal> {
+) -> Result<(Committer<SimDisk>, ReadView), Refusal> {
     let journal = Journal::start(files, tail).map_err(|error| Refusal::System(error.to_string()))?;
-    let window = Window::default();
-    let residents = Residents::new(Arc::clone(&window), run.capacity);
+    let window = ReadView::default();
+    let residents = RecordCache::new(Arc::clone(&window), run.capacity);
     let kept_for_backup = if run.backups.is_some() { backed_up } else { CommitSeq(u64::MAX) };
-    let covered = Covered { state: covered, backup: kept_for_backup };
-    Ok((Committer::new(journal, Desk::new(residents, remembered), covered), window))
+    let covered = RetentionWatermarks { state: covered, backup: kept_for_backup };
+    Ok((Committer::new(journal, WorkingSet::new(residents, remembered), covered), window))
 }

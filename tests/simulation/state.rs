@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use odometer::store::embedded::journal::frame::Mark;
-use odometer::store::embedded::state::{Entry, Found, State, StateTrouble};
+use odometer::store::embedded::journal::frame::LogPosition;
+use odometer::store::embedded::state::{KeyValue, State, StateOpenError, WriteOp};
 
 use crate::machine::{Fate, Power, coin};
 use crate::support::Random;
@@ -25,7 +25,7 @@ pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Clone, Debug)]
 struct Image {
     records: Records,
-    covered: Mark,
+    covered: LogPosition,
     seals: Option<Arc<Vec<u8>>>,
 }
 
@@ -34,8 +34,8 @@ struct Image {
 pub(crate) struct Sled {
     now: Records,
     durable: Records,
-    batches: Vec<Vec<Entry>>,
-    covered: Mark,
+    batches: Vec<Vec<WriteOp>>,
+    covered: LogPosition,
     seals: Option<Arc<Vec<u8>>>,
     condemned: Option<String>,
     refuses: bool,
@@ -53,7 +53,7 @@ pub(crate) struct SimState {
     sled: Arc<Mutex<Sled>>,
 }
 
-fn apply(records: &mut Records, batch: &[Entry]) {
+fn apply(records: &mut Records, batch: &[WriteOp]) {
     for (key, bytes) in batch {
         match bytes {
             Some(bytes) => drop(records.insert(key.clone(), bytes.clone())),
@@ -165,12 +165,12 @@ impl SimState {
     }
 
     /// Opens it, as [`odometer::store::embedded::state::sled::SledState::open`] does.
-    pub(crate) fn open(&self) -> Result<Self, StateTrouble> {
-        self.power.whole(AREA, "open").map_err(|error| StateTrouble::System(error.to_string()))?;
+    pub(crate) fn open(&self) -> Result<Self, StateOpenError> {
+        self.power.whole(AREA, "open").map_err(|error| StateOpenError::Io(error.to_string()))?;
         let sled = self.lock();
         match &sled.condemned {
-            Some(why) => Err(StateTrouble::Damaged(why.clone())),
-            None if sled.refuses => Err(StateTrouble::Damaged("sled can not open".to_owned())),
+            Some(why) => Err(StateOpenError::Corrupt(why.clone())),
+            None if sled.refuses => Err(StateOpenError::Corrupt("sled can not open".to_owned())),
             None => Ok(self.clone()),
         }
     }
@@ -211,9 +211,9 @@ impl State for SimState {
         Ok(sled.deceit.get(key).or_else(|| sled.now.get(key)).cloned())
     }
 
-    fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String> {
+    fn bucket(&self, bucket: u16) -> Result<Vec<KeyValue>, String> {
         let prefix = bucket.to_be_bytes();
-        let found: Vec<Found> = {
+        let found: Vec<KeyValue> = {
             let sled = self.lock();
             let behind = sled.now.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(&prefix));
             behind.map(|(key, bytes)| (key.clone(), bytes.clone())).collect()
@@ -232,7 +232,7 @@ impl State for SimState {
         Ok(behind.take_while(|key| key.starts_with(prefix)).take(limit).cloned().collect())
     }
 
-    fn put(&mut self, entries: &[Entry]) -> Result<(), String> {
+    fn put(&mut self, entries: &[WriteOp]) -> Result<(), String> {
         let fate = self.power.act(AREA, "put");
         if fate != Fate::Dead {
             let part = match fate {
@@ -248,7 +248,7 @@ impl State for SimState {
         if fate == Fate::Fine { Ok(()) } else { Err("sled: a write failed".to_owned()) }
     }
 
-    fn cover(&mut self, mark: Mark) -> Result<(), String> {
+    fn cover(&mut self, mark: LogPosition) -> Result<(), String> {
         self.power.whole(AREA, "force").map_err(|error| error.to_string())?;
         {
             let mut sled = self.lock();
@@ -262,7 +262,7 @@ impl State for SimState {
         if fate == Fate::Fine { Ok(()) } else { Err("sled: the mark is not forced".to_owned()) }
     }
 
-    fn covered(&self) -> Mark {
+    fn covered(&self) -> LogPosition {
         self.lock().covered
     }
 

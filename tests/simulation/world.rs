@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use odometer::store::embedded::journal::frame::Mark;
+use odometer::store::embedded::journal::frame::LogPosition;
 
 use crate::bugs::Bug;
 use crate::clients::{Clients, Now, Reply, What};
@@ -143,7 +143,7 @@ impl World {
                 Ok(End::Ended)
             }
             // State and journal hurt at once are more than is promised for.
-            Refusal::NoBase(_)
+            Refusal::NoRebuildSource(_)
                 if self.cause_to_heal()
                     && (self.plan.backups.is_none() || self.rot.backup || self.rot.is_journal_hurt()) =>
             {
@@ -246,7 +246,7 @@ impl World {
         Ok(())
     }
 
-    fn hear_frames(&mut self) -> Vec<Mark> {
+    fn hear_frames(&mut self) -> Vec<LogPosition> {
         let written = self.site.journal.take_written();
         self.site.backups.take_written();
         written.iter().filter_map(|written| self.judge.ledger.hear(written)).collect()

@@ -4,9 +4,9 @@
 //! Must never: accept a file only because its checksum was made right; that is the last of many checks.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use odometer::store::embedded::backup::format::{Encoder, HEADER_BYTES, Header, read};
+use odometer::store::embedded::backup::format::{BackupEncoder, HEADER_BYTES, Header, read};
 use odometer::store::embedded::codec::key::BUCKETS;
-use odometer::store::embedded::state::digests::Seals;
+use odometer::store::embedded::state::digests::BucketDigests;
 
 use super::{FOLLOW, MEND, mend_bucket, mend_header, mend_record};
 
@@ -31,7 +31,7 @@ pub(crate) fn backup(input: &[u8]) -> bool {
     let Ok(summary) = read else { return false };
     assert_eq!(Header::decode(bytes), Some(summary.header));
     assert_eq!((summary.records, summary.bytes), (records.len() as u64, bytes.len() as u64));
-    let mut encoder = Encoder::new(&summary.header);
+    let mut encoder = BackupEncoder::new(&summary.header);
     let mut again = Vec::new();
     for (key, record) in &records {
         encoder.add(key, record);
@@ -90,8 +90,8 @@ pub(crate) fn seals(input: &[u8]) -> bool {
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
     }
-    let Some(mut seals) = Seals::decode(&bytes) else { return false };
-    assert!(Seals::encode(seals.covered, seals.target, &seals.table) == bytes, "other bytes than were read");
+    let Some(mut seals) = BucketDigests::decode(&bytes) else { return false };
+    assert!(BucketDigests::encode(seals.covered, seals.target, &seals.table) == bytes, "other bytes than were read");
     for bucket in [0, BUCKETS - 1, BUCKETS, u16::MAX] {
         let wanted = seals.table.get(usize::from(bucket)).copied();
         assert!(!seals.is_proved(bucket) && seals.prove(bucket, wanted.unwrap_or(0).wrapping_add(1)).is_err());

@@ -10,14 +10,14 @@
 use std::iter;
 use std::sync::Arc;
 
-use odometer::store::embedded::codec::key::Key;
+use odometer::store::embedded::codec::key::RecordKey;
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::{
-    Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, encode_checkpoint, encode_commit,
-    next_frame, padded, remains_after,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, encode_checkpoint,
+    encode_commit, next_frame, padded, remains_after,
 };
-use odometer::store::embedded::journal::reader::{Tail, replay};
-use odometer::store::embedded::journal::segment::{Files, JournalError, NEWEST, SPARE};
+use odometer::store::embedded::journal::reader::{JournalTail, replay};
+use odometer::store::embedded::journal::segment::{CURRENT, JournalDir, JournalError, SPARE};
 use odometer::store::embedded::journal::writer::Journal;
 
 use super::memory::{Contents, MemoryDisk};
@@ -54,7 +54,7 @@ fn split(mut rest: &[u8]) -> Contents {
 fn name_for(byte: u8) -> String {
     let segment = |number: u64| format!("{number:020}.journal");
     match byte {
-        0 => NEWEST.to_owned(),
+        0 => CURRENT.to_owned(),
         1 => SPARE.to_owned(),
         255 => segment(u64::MAX),
         254 => segment(u64::MAX / 2),
@@ -64,7 +64,7 @@ fn name_for(byte: u8) -> String {
 }
 
 /// Makes checksums right, and with [`FOLLOW`] the numbers and chains too; `before` goes from one segment to the next.
-fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<Expected>) {
+fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<NextFrame>) {
     if flags & MEND == 0 || bytes.len() < SEGMENT_HEADER_BYTES {
         return;
     }
@@ -85,7 +85,7 @@ fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<Expected>) {
         }
         let crc = crc32c::crc32c(&frame[8..]);
         put(frame, 4, &crc.to_be_bytes());
-        expected = Expected { seq: CommitSeq(expected.seq.0.wrapping_add(1)), chain: crc, ..expected };
+        expected = NextFrame { seq: CommitSeq(expected.seq.0.wrapping_add(1)), chain: crc, ..expected };
         offset += padded(length);
     }
     *before = Some(expected);
@@ -108,8 +108,8 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
-fn first(header: &SegmentHeader) -> Expected {
-    Expected { epoch: header.epoch, seq: header.first, chain: header.chain }
+fn first(header: &SegmentHeader) -> NextFrame {
+    NextFrame { epoch: header.epoch, seq: header.first, chain: header.chain }
 }
 
 /// The length that stands at the start of a frame, without its padding, if it can be one.
@@ -127,23 +127,23 @@ fn walk(bytes: &[u8]) -> usize {
     let (mut expected, mut offset) =
         header.map_or((claimed(bytes), 0), |header| (first(&header), SEGMENT_HEADER_BYTES));
     let mut frames = 0;
-    while let Found::Frame { body, crc, bytes: length } = next_frame(bytes, offset, expected, CommitSeq(0)) {
+    while let FrameRead::Frame { body, crc, bytes: length } = next_frame(bytes, offset, expected, CommitSeq(0)) {
         let exact = exact_length(bytes, offset).expect("an accepted frame has a length");
         assert_eq!(length, padded(exact));
         let mut again = Vec::new();
         let crc_again = match &body {
-            Body::Commit(changes) => {
+            FramePayload::Commit(changes) => {
                 encode_commit(&mut again, expected, changes.iter().map(|(key, record)| (key, record.as_ref())))
             }
-            Body::Checkpoint(covered) => encode_checkpoint(&mut again, expected, *covered),
-            Body::Covered => panic!("nothing is covered"),
+            FramePayload::Checkpoint(covered) => encode_checkpoint(&mut again, expected, *covered),
+            FramePayload::SkippedCommit => panic!("nothing is covered"),
         };
         assert_eq!(crc, crc_again, "{body:?}");
         assert_eq!(again.get(..exact), bytes.get(offset..offset + exact), "{body:?}");
-        let body = if matches!(body, Body::Commit(_)) { Body::Covered } else { body };
-        assert_eq!(next_frame(bytes, offset, expected, expected.seq), Found::Frame { body, crc, bytes: length });
+        let body = if matches!(body, FramePayload::Commit(_)) { FramePayload::SkippedCommit } else { body };
+        assert_eq!(next_frame(bytes, offset, expected, expected.seq), FrameRead::Frame { body, crc, bytes: length });
         offset += length;
-        expected = Expected { seq: expected.seq.next(), chain: crc, ..expected };
+        expected = NextFrame { seq: expected.seq.next(), chain: crc, ..expected };
         frames += 1;
     }
     for from in [0, offset] {
@@ -155,14 +155,14 @@ fn walk(bytes: &[u8]) -> usize {
 }
 
 /// What the frame at the start says of itself, so that one without a segment is read too.
-fn claimed(bytes: &[u8]) -> Expected {
+fn claimed(bytes: &[u8]) -> NextFrame {
     let Some(head) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
-        return Expected { epoch: 1, seq: CommitSeq(1), chain: 0 };
+        return NextFrame { epoch: 1, seq: CommitSeq(1), chain: 0 };
     };
     let number = |at: usize| u64::from_be_bytes(*head[at..].first_chunk().expect("the head is longer"));
     // The largest number is never reached, and what is read alone has no header that would be refused for it.
     let seq = CommitSeq(number(24).min(u64::MAX / 2));
-    Expected {
+    NextFrame {
         epoch: number(16),
         seq,
         chain: u32::from_be_bytes(*head[8..].first_chunk().expect("the head is longer")),
@@ -173,7 +173,7 @@ fn claimed(bytes: &[u8]) -> Expected {
 fn go_on(files: &Contents) -> bool {
     let store = files.values().find_map(|bytes| SegmentHeader::decode(bytes)).map_or([0; 16], |header| header.store);
     let disk = Arc::new(MemoryDisk::of(files));
-    let folder = || Files { disk: Arc::clone(&disk), store, segment_bytes: SEGMENT_BYTES };
+    let folder = || JournalDir { disk: Arc::clone(&disk), store, segment_bytes: SEGMENT_BYTES };
     let (whole, covered) = (read(&folder(), CommitSeq(0)), read(&folder(), CommitSeq(u64::MAX)));
     assert_eq!(disk.contents(), *files, "reading changed a file");
     if let (Ok((whole, _)), Ok((covered, _))) = (&whole, &covered) {
@@ -185,14 +185,14 @@ fn go_on(files: &Contents) -> bool {
     let before = tail.before;
     let mut journal = match Journal::start(folder(), tail) {
         Ok(journal) => journal,
-        Err(JournalError::Hole { .. }) => {
+        Err(JournalError::Corrupt { .. }) => {
             assert_eq!(disk.contents(), *files, "a start that is refused changed a file");
             return false;
         }
         Err(error) => panic!("nothing fails in memory: {error}"),
     };
     let record = Record::Tenants(1);
-    let appended = journal.append(iter::once((&Key::Tenants, Some(&record)))).expect("there is room");
+    let appended = journal.append(iter::once((&RecordKey::Tenants, Some(&record)))).expect("there is room");
     assert_eq!(appended.seq.0, last.seq.0 + 1);
     marks.push(appended);
     let (again, tail) = read(&folder(), CommitSeq(0)).expect("a journal that was whole stays whole");
@@ -201,8 +201,11 @@ fn go_on(files: &Contents) -> bool {
     true
 }
 
-fn read(files: &Files<MemoryDisk>, covered: CommitSeq) -> Result<(Vec<Mark>, Option<Tail>), JournalError> {
-    let mut marks: Vec<Mark> = Vec::new();
+fn read(
+    files: &JournalDir<MemoryDisk>,
+    covered: CommitSeq,
+) -> Result<(Vec<LogPosition>, Option<JournalTail>), JournalError> {
+    let mut marks: Vec<LogPosition> = Vec::new();
     let tail = replay(files, covered, &mut |mark, _| {
         if let Some(last) = marks.last() {
             assert_eq!(mark.seq.0, last.seq.0 + 1);

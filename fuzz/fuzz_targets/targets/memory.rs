@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use odometer::store::embedded::fs::{Disk, DiskFile};
+use odometer::store::embedded::fs::{Directory, VfsFile};
 
 /// File names and what is in them.
 pub(crate) type Contents = BTreeMap<String, Vec<u8>>;
@@ -43,7 +43,7 @@ impl MemoryDisk {
     }
 }
 
-impl Disk for MemoryDisk {
+impl Directory for MemoryDisk {
     type File = MemoryFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -87,7 +87,7 @@ impl MemoryFile {
     }
 }
 
-impl DiskFile for MemoryFile {
+impl VfsFile for MemoryFile {
     fn read_all(&self) -> io::Result<Vec<u8>> {
         Ok(self.bytes().clone())
     }

@@ -14,7 +14,7 @@ mod frames;
 mod memory;
 mod texts;
 
-use odometer::store::embedded::codec::key::{BUCKETS, Key};
+use odometer::store::embedded::codec::key::{BUCKETS, RecordKey};
 use odometer::store::embedded::codec::record::Record;
 
 pub(crate) use self::files::{backup, seals};
@@ -54,17 +54,17 @@ pub(crate) fn record(input: &[u8]) -> bool {
 }
 
 fn check_stored_key(bytes: &[u8]) -> bool {
-    let Ok(key) = Key::from_stored(bytes) else { return false };
+    let Ok(key) = RecordKey::from_stored(bytes) else { return false };
     assert_eq!(key.stored(), bytes, "the stored key {key:?}");
     true
 }
 
 fn check_record(key_bytes: &[u8], bytes: &[u8]) -> bool {
-    let Ok(key) = Key::decode(key_bytes) else { return false };
+    let Ok(key) = RecordKey::decode(key_bytes) else { return false };
     let mut again = Vec::new();
     key.encode(&mut again);
     assert_eq!(again, key_bytes, "the key {key:?}");
-    assert!(Key::from_stored(&key.stored()).is_ok_and(|stored| stored == key));
+    assert!(RecordKey::from_stored(&key.stored()).is_ok_and(|stored| stored == key));
     let Ok(record) = Record::decode(&key, key_bytes, bytes) else { return false };
     let mut again = Vec::new();
     record.encode(crc32c::crc32c(key_bytes), &mut again);

@@ -11,7 +11,7 @@ use odometer::http::error::ApiError;
 use odometer::http::extract::params::Params;
 use odometer::http::extract::values::{AnyValue, Whole};
 use odometer::http::jsonapi;
-use odometer::store::embedded::codec::key::Key;
+use odometer::store::embedded::codec::key::RecordKey;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -139,7 +139,7 @@ pub(crate) fn key(input: &[u8]) -> bool {
     if let Ok(name) = CounterName::parse(text) {
         assert_eq!(name.as_str(), text);
         assert!((1..=CounterName::MAX_BYTES).contains(&text.len()));
-        check_stored(Key::Counter(TenantId(1), name));
+        check_stored(RecordKey::Counter(TenantId(1), name));
         accepted = true;
     }
     if let Ok(name) = TenantName::parse(text) {
@@ -147,16 +147,16 @@ pub(crate) fn key(input: &[u8]) -> bool {
         assert!((1..=TenantName::MAX_BYTES).contains(&text.len()));
         let folded = TenantName::parse(&name.folded()).expect("a folded name is a name");
         assert_eq!(folded.folded(), name.folded());
-        check_stored(Key::Name(name.folded()));
+        check_stored(RecordKey::Name(name.folded()));
         accepted = true;
     }
     accepted
 }
 
-fn check_stored(key: Key) {
+fn check_stored(key: RecordKey) {
     let mut bytes = Vec::new();
     key.encode(&mut bytes);
-    assert_eq!(Key::decode(&bytes), Ok(key));
+    assert_eq!(RecordKey::decode(&bytes), Ok(key));
 }
 
 fn check_key(text: &[u8]) -> bool {

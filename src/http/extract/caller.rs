@@ -16,9 +16,9 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::Extract;
-use crate::auth::basic::Password;
-use crate::auth::throttle::Decision;
-use crate::auth::{self, AuthFailure, Credential, Identity, Needs, prove_key};
+use crate::auth::basic::BasicCredentials;
+use crate::auth::throttle::RateLimitDecision;
+use crate::auth::{self, AuthFailure, AuthRequirement, Credential, Principal, prove_key};
 use crate::domain::api_key::{KeyId, Scopes};
 use crate::domain::time_format::SECONDS_A_DAY;
 use crate::http::context::{RequestContext, SecurityEvent};
@@ -29,7 +29,7 @@ use crate::store::{Health, now_unix_s};
 /// What a route asks of its caller, as a type.
 pub trait Requirement: 'static {
     /// The same as a value.
-    const NEEDS: Needs;
+    const NEEDS: AuthRequirement;
 }
 
 macro_rules! requirements {
@@ -38,24 +38,24 @@ macro_rules! requirements {
         #[derive(Debug)]
         pub enum $name {}
         impl Requirement for $name {
-            const NEEDS: Needs = $needs;
+            const NEEDS: AuthRequirement = $needs;
         }
     )+};
 }
 
 requirements! {
     /// A key with the scope *read*.
-    Read = Needs::Key(Scopes::READ);
+    Read = AuthRequirement::Key(Scopes::READ);
     /// A key with the scope *increment*.
-    Increment = Needs::Key(Scopes::INCREMENT);
+    Increment = AuthRequirement::Key(Scopes::INCREMENT);
     /// A key with the scope *manage*.
-    Manage = Needs::Key(Scopes::MANAGE);
+    Manage = AuthRequirement::Key(Scopes::MANAGE);
     /// A key with the scope *manage*, or the password.
-    ManageOrPassword = Needs::KeyOrPassword(Some(Scopes::MANAGE));
+    ManageOrPassword = AuthRequirement::KeyOrPassword(Some(Scopes::MANAGE));
     /// Any key, or the password.
-    AnyCredential = Needs::ANY_CREDENTIAL;
+    AnyCredential = AuthRequirement::ANY_CREDENTIAL;
     /// The password.
-    PasswordOnly = Needs::Password;
+    PasswordOnly = AuthRequirement::Password;
 }
 
 /// Somebody who proved who they are and may do what `R` says. Nothing else makes one, so a handler
@@ -99,7 +99,7 @@ impl Extract for RateLimitedClient {
 struct Attempt<'a> {
     state: &'a Rc<AppState>,
     context: &'a RequestContext,
-    needs: Needs,
+    needs: AuthRequirement,
 }
 
 impl Attempt<'_> {
@@ -130,7 +130,7 @@ impl Attempt<'_> {
     }
 
     /// Every password attempt counts against the address; only a failed one against the name.
-    async fn verify_password(&self, password: &Password) -> Result<Identity, ApiError> {
+    async fn verify_password(&self, password: &BasicCredentials) -> Result<Principal, ApiError> {
         let shared = &self.state.shared;
         limit_client(shared, self.context)?;
         let decision = shared.throttle.name(password.folded());
@@ -165,7 +165,11 @@ fn limit_client(shared: &Shared, context: &RequestContext) -> Result<(), ApiErro
     enforce_limit("client", shared.throttle.client(context.client), context)
 }
 
-fn enforce_limit(scope: &'static str, decision: Option<Decision>, context: &RequestContext) -> Result<(), ApiError> {
+fn enforce_limit(
+    scope: &'static str,
+    decision: Option<RateLimitDecision>,
+    context: &RequestContext,
+) -> Result<(), ApiError> {
     let Some(decision) = decision else { return Ok(()) };
     let mut outcome = context.outcome.borrow_mut();
     outcome.limit = Some((scope, decision));

@@ -11,10 +11,10 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::Extract;
 use super::preconditions::{IDEMPOTENCY_KEY, parse_if_match, reject_unsupported};
-use crate::domain::counter::{CounterName, Shape};
+use crate::domain::counter::{CounterConfig, CounterName};
 use crate::domain::tenant::TenantId;
 use crate::http::error::ApiError;
-use crate::store::{Digest, Expected, Once, SetTo, Version};
+use crate::store::{Digest128, IdempotencyToken, Precondition, SetCounter, Version};
 
 /// The header of an answer that was given before.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -28,13 +28,13 @@ pub enum FingerprintedRequest<'a> {
     /// `PUT /api/v1/integer/increment`, with a count or without.
     IncrementInteger(Option<u32>),
     /// `PUT /api/v1/integer`.
-    SetInteger(&'a SetTo),
+    SetInteger(&'a SetCounter),
     /// `POST /api/v1/counters/{name}/increment`.
     Increment(&'a CounterName, u32),
     /// `PUT /api/v1/counters/{name}`.
-    Set(&'a CounterName, &'a SetTo),
+    Set(&'a CounterName, &'a SetCounter),
     /// `POST /api/v1/counters`.
-    Create(&'a CounterName, &'a Shape),
+    Create(&'a CounterName, &'a CounterConfig),
 }
 
 /// The client's idempotency key, if it sent one.
@@ -54,7 +54,7 @@ pub struct IdempotentIfMatch {
     /// The key.
     pub key: IdempotencyKey,
     /// What `If-Match` expects.
-    pub expected: Expected,
+    pub expected: Precondition,
 }
 
 impl Extract for IdempotentIfMatch {
@@ -80,18 +80,18 @@ impl IdempotencyKey {
 
     /// What the store is to remember the request by.
     #[must_use]
-    pub fn token(&self, tenant: TenantId, request: FingerprintedRequest<'_>) -> Option<Once> {
+    pub fn token(&self, tenant: TenantId, request: FingerprintedRequest<'_>) -> Option<IdempotencyToken> {
         let key = self.0.as_ref()?;
         let mut named = Context::new(&SHA256);
         named.update(&tenant.0.to_be_bytes());
         named.update(key.as_bytes());
-        Some(Once { key: truncate_digest(named), request: request.fingerprint() })
+        Some(IdempotencyToken { key: truncate_digest(named), request: request.fingerprint() })
     }
 }
 
 impl FingerprintedRequest<'_> {
     /// Each operation has a number, each field a fixed width or its length in front.
-    fn fingerprint(self) -> Digest {
+    fn fingerprint(self) -> Digest128 {
         let mut all = FingerprintHasher(Context::new(&SHA256));
         match self {
             Self::IncrementInteger(None) => all.number(1),
@@ -136,12 +136,12 @@ impl FingerprintHasher {
         self.0.update(text.as_bytes());
     }
 
-    fn set(&mut self, to: &SetTo) {
+    fn set(&mut self, to: &SetCounter) {
         self.number(to.value.get());
         self.number(to.rewind.into());
         match &to.expected {
-            Expected::Any => self.number(0),
-            Expected::OneOf(versions) => {
+            Precondition::Any => self.number(0),
+            Precondition::OneOf(versions) => {
                 self.number(1 + versions.len() as u64);
                 for Version { born, changes } in versions {
                     self.number(*born);
@@ -152,9 +152,9 @@ impl FingerprintHasher {
     }
 }
 
-fn truncate_digest(context: Context) -> Digest {
+fn truncate_digest(context: Context) -> Digest128 {
     let whole = context.finish();
-    let mut half = Digest::default();
+    let mut half = Digest128::default();
     half.iter_mut().zip(whole.as_ref()).for_each(|(half, whole)| *half = *whole);
     half
 }
@@ -187,19 +187,20 @@ mod tests {
     fn another_request_has_another_digest() {
         let name = |text: &str| CounterName::parse(text).unwrap();
         let value = |raw| Value::new(raw).unwrap();
-        let set = |raw, rewind, expected| SetTo { value: value(raw), rewind, expected };
+        let set = |raw, rewind, expected| SetCounter { value: value(raw), rewind, expected };
         let version = |born, changes| Version { born, changes };
-        let shape =
-            |step, rewindable| Shape::new(value(1), Step::new(step).unwrap(), value(1), value(9), rewindable).unwrap();
+        let shape = |step, rewindable| {
+            CounterConfig::new(value(1), Step::new(step).unwrap(), value(1), value(9), rewindable).unwrap()
+        };
         let (a, b, default) = (name("a"), name("b"), CounterName::default_counter());
         let sets = [
-            set(1, false, Expected::Any),
-            set(2, false, Expected::Any),
-            set(1, true, Expected::Any),
-            set(1, false, Expected::OneOf(vec![])),
-            set(1, false, Expected::OneOf(vec![version(1, 2)])),
-            set(1, false, Expected::OneOf(vec![version(2, 1)])),
-            set(1, false, Expected::OneOf(vec![version(1, 2), version(2, 1)])),
+            set(1, false, Precondition::Any),
+            set(2, false, Precondition::Any),
+            set(1, true, Precondition::Any),
+            set(1, false, Precondition::OneOf(vec![])),
+            set(1, false, Precondition::OneOf(vec![version(1, 2)])),
+            set(1, false, Precondition::OneOf(vec![version(2, 1)])),
+            set(1, false, Precondition::OneOf(vec![version(1, 2), version(2, 1)])),
         ];
         let shapes = [shape(1, false), shape(2, false), shape(1, true)];
         let mut digests = vec![

@@ -11,7 +11,7 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_N
 
 use super::Extract;
 use crate::http::error::ApiError;
-use crate::store::{Expected, Version};
+use crate::store::{Precondition, Version};
 
 /// The header that makes a change safe to send again.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -28,7 +28,7 @@ impl Extract for NoPreconditions {
 
 /// A change that takes `If-Match` alone: what the header expects.
 #[derive(Debug)]
-pub struct IfMatch(pub Expected);
+pub struct IfMatch(pub Precondition);
 
 impl Extract for IfMatch {
     async fn extract(req: &HttpRequest, _: &mut Payload) -> Result<Self, ApiError> {
@@ -56,13 +56,13 @@ pub fn etag(version: Version) -> String {
 }
 
 /// What `If-Match` expects. A weak tag matches nothing, and neither does what is no tag of ours.
-pub fn parse_if_match(headers: &HeaderMap) -> Expected {
+pub fn parse_if_match(headers: &HeaderMap) -> Precondition {
     let lines: Vec<&[u8]> = headers.get_all(IF_MATCH).map(HeaderValue::as_bytes).collect();
     if lines.is_empty() || lines == [b"*"] {
-        return Expected::Any;
+        return Precondition::Any;
     }
     let tags = lines.iter().flat_map(|line| line.split(|byte| *byte == b','));
-    Expected::OneOf(tags.filter_map(|tag| version(std::str::from_utf8(tag.trim_ascii()).ok()?)).collect())
+    Precondition::OneOf(tags.filter_map(|tag| version(std::str::from_utf8(tag.trim_ascii()).ok()?)).collect())
 }
 
 fn version(tag: &str) -> Option<Version> {
@@ -84,14 +84,14 @@ mod tests {
             parse_if_match(&headers)
         };
         let version = |born, changes| Version { born, changes };
-        assert_eq!((read(&[]), read(&["*"])), (Expected::Any, Expected::Any));
-        assert_eq!(read(&["\"1-2\""]), Expected::OneOf(vec![version(1, 2)]));
-        let several = Expected::OneOf(vec![version(1, 2), version(3, 4), version(0, 5)]);
+        assert_eq!((read(&[]), read(&["*"])), (Precondition::Any, Precondition::Any));
+        assert_eq!(read(&["\"1-2\""]), Precondition::OneOf(vec![version(1, 2)]));
+        let several = Precondition::OneOf(vec![version(1, 2), version(3, 4), version(0, 5)]);
         assert_eq!(read(&["\"1-2\" , W/\"8-8\",\"3-4\"", "\"x\", \"0-5\""]), several);
         for garbage in ["", "1-2", "W/\"1-2\"", "\"01-2\"", "\"+1-2\"", "\"1-2", "*, \"x\"", "\"1-2-3\"", "\"-\"", "ä"]
         {
-            assert_eq!(read(&[garbage]), Expected::OneOf(vec![]), "{garbage}");
+            assert_eq!(read(&[garbage]), Precondition::OneOf(vec![]), "{garbage}");
         }
-        assert_eq!(read(&["*", "*"]), Expected::OneOf(vec![]));
+        assert_eq!(read(&["*", "*"]), Precondition::OneOf(vec![]));
     }
 }

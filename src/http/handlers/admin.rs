@@ -24,7 +24,7 @@ use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::path::PathParam;
 use crate::http::extract::values::Whole;
 use crate::http::state::State;
-use crate::store::{Refusal, StoreError, TenantChange, TenantRecord};
+use crate::store::{Refusal, StoreError, TenantRecord, TenantUpdate};
 
 const MAX_PAGE: usize = 1000;
 /// The limit of a page.
@@ -110,7 +110,7 @@ async fn set_suspended(
     action: &'static str,
 ) -> Result<web::Json<TenantRow>, ApiError> {
     let (id, _) = find(state, &name).await?;
-    let changed = state.store.change_tenant(id, TenantChange::Suspended(suspended)).await;
+    let changed = state.store.change_tenant(id, TenantUpdate::Suspended(suspended)).await;
     let record = audited(req, id, operator, action, None, changed.map_err(|error| gone(error, &name)))?;
     Ok(web::Json(row(state, id, &record).await?))
 }
@@ -127,7 +127,7 @@ pub(crate) async fn limit_tenant(
     let limit = limit.parse::<TenantLimit>();
     let changed = match limit {
         Ok(limit) => {
-            state.store.change_tenant(id, TenantChange::Limit(limit)).await.map_err(|error| gone(error, &name))
+            state.store.change_tenant(id, TenantUpdate::Limit(limit)).await.map_err(|error| gone(error, &name))
         }
         Err(bad) => Err(invalid_parameter("limit", format!("must be off, default or a rate; {bad}"))),
     };

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::dto::{Count, Counter, CounterDocument, CountersDocument, IssuedRange, RangeDocument, StepSize};
 use super::{invalid_parameter, next_page, non_empty_page};
-use crate::domain::counter::{CounterName, Shape, Step, Value};
+use crate::domain::counter::{CounterConfig, CounterName, Step, Value};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
 use crate::http::extract::caller::{Caller, Increment, Manage, Read};
@@ -25,7 +25,7 @@ use crate::http::openapi::error_responses::{
     InvalidValue, IsDefault, NamedCounter, OutOfRange, Parameters, Quota, Refused, Rewind,
 };
 use crate::http::state::State;
-use crate::store::{NewCounter, SetTo, now_unix_s};
+use crate::store::{NewCounter, SetCounter, now_unix_s};
 
 /// The largest page of a list, and its size if none is asked for.
 pub(crate) type PageSize = Whole<1, 100>;
@@ -159,13 +159,13 @@ pub(crate) async fn create_counter(
 }
 
 /// A new counter counts from 1, unless it is to start at 0.
-fn shape(params: &CreateCounterParams) -> Result<Shape, ApiError> {
+fn shape(params: &CreateCounterParams) -> Result<CounterConfig, ApiError> {
     let start = params.start.map(AnyValue::get);
     let least = if start == Some(Value::ZERO) { Value::ZERO } else { Value::FIRST };
     let min = params.min.map_or(least, AnyValue::get);
     let max = params.max.map_or(Value::DEFAULT_MAX, AnyValue::get);
     let step = params.step.and_then(|step| Step::new(step.0)).unwrap_or(Step::ONE);
-    Shape::new(start.unwrap_or(min), step, min, max, params.rewindable).map_err(|bad| ApiError::Invalid {
+    CounterConfig::new(start.unwrap_or(min), step, min, max, params.rewindable).map_err(|bad| ApiError::Invalid {
         parameter: "start",
         code: "value_out_of_range",
         detail: bad.to_string().trim_start_matches("start ").to_owned(),
@@ -219,7 +219,7 @@ pub(crate) async fn set_counter(
     asked: InOrder<(Caller<Manage>, PathParam<CounterName>, IdempotentIfMatch, Params<SetCounterParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(name), IdempotentIfMatch { key, expected }, Params(params))) = asked;
-    let to = SetTo { value: params.value.get(), rewind: params.rewind, expected };
+    let to = SetCounter { value: params.value.get(), rewind: params.rewind, expected };
     let once = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
     let done = state.store.set(caller.tenant(), &name, to, once).await?;
     let attributes = Counter::new(&done.result, name.is_default());

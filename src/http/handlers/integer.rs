@@ -22,7 +22,7 @@ use crate::http::openapi::error_responses::{
     Asking, Body, Changing, Conditional, Exhausted, From, Idempotent, InvalidValue, OutOfRange, Refused,
 };
 use crate::http::state::State;
-use crate::store::SetTo;
+use crate::store::SetCounter;
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct SetIntegerParams {
@@ -80,7 +80,7 @@ pub(crate) async fn set_integer(
     asked: InOrder<(Caller<Manage>, IdempotentIfMatch, Params<SetIntegerParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, IdempotentIfMatch { key, expected }, Params(params))) = asked;
-    let to = SetTo { value: params.value.get(), rewind: false, expected };
+    let to = SetCounter { value: params.value.get(), rewind: false, expected };
     let once = key.token(caller.tenant(), FingerprintedRequest::SetInteger(&to));
     let done = state.store.set(caller.tenant(), &CounterName::default_counter(), to, once).await?;
     let reply = reply(caller.tenant(), done.result.counter.value());

@@ -33,7 +33,7 @@ use crate::http::context::{RequestContext, RequestOutcome, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::jsonapi;
 use crate::http::route_table::{RouteTable, UNMATCHED};
-use crate::telemetry::{AUTH_FAILURE_REASONS, METHODS, Metrics, Seldom, auth_failure_index, method_index};
+use crate::telemetry::{AUTH_FAILURE_REASONS, LogThrottle, METHODS, Metrics, auth_failure_index, method_index};
 
 /// As nginx says it: the client closed the connection before there was a response. Nobody is sent
 /// this.
@@ -78,14 +78,14 @@ pub struct AccessLogSampler {
     /// failed ones always have one.
     sample: Option<u64>,
     succeeded: AtomicU64,
-    auth_failures: [Seldom; AUTH_FAILURE_REASONS.len()],
+    auth_failures: [LogThrottle; AUTH_FAILURE_REASONS.len()],
 }
 
 impl AccessLogSampler {
     /// Logs one of `sample` successful requests, or none.
     #[must_use]
     pub fn new(sample: Option<u64>) -> Self {
-        let auth_failures = [const { Seldom::new() }; AUTH_FAILURE_REASONS.len()];
+        let auth_failures = [const { LogThrottle::new() }; AUTH_FAILURE_REASONS.len()];
         Self { sample, succeeded: AtomicU64::new(0), auth_failures }
     }
 
@@ -265,7 +265,7 @@ impl Observer {
     /// Of one reason, one event a second, so that a brute-force attempt can not fill the disk.
     fn log_auth_failure(&self, reason: &'static str, context: &RequestContext, outcome: &RequestOutcome) {
         let throttle = auth_failure_index(reason).and_then(|at| self.sampler.auth_failures.get(at));
-        let Some(suppressed) = throttle.and_then(Seldom::pass) else { return };
+        let Some(suppressed) = throttle.and_then(LogThrottle::pass) else { return };
         tracing::warn!(
             event.action = "auth-failure",
             event.outcome = "failure",

@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Response, Schema};
 
 use super::schema::{exactly, list, named, string};
 use crate::auth::AuthFailure;
-use crate::auth::throttle::Decision;
+use crate::auth::throttle::RateLimitDecision;
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::{CounterRefusal, Value};
 use crate::domain::rate_limit::RateLimit;
@@ -121,7 +121,7 @@ impl<R: Requirement> Refusals for From<R> {
 
 fn rate_limited() -> ApiError {
     let limit = RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
-    ApiError::RateLimited { scope: "tenant", decision: Decision { limit, remaining: 0, retry_after: None } }
+    ApiError::RateLimited { scope: "tenant", decision: RateLimitDecision { limit, remaining: 0, retry_after: None } }
 }
 
 fn invalid(code: &'static str) -> ApiError {

@@ -25,10 +25,10 @@ use thiserror::Error;
 
 use crate::store::embedded::fs::replace;
 use crate::store::embedded::journal::frame::StoreId;
-use crate::store::embedded::shutdown_record::{self, LastStop, Line};
+use crate::store::embedded::shutdown_record::{self, PreviousShutdown, ShutdownRecord};
 
 /// The file of the seals, beside sled's own.
-pub(crate) const SEALS: &str = "odometer.seals";
+pub(crate) const DIGESTS_FILE: &str = "odometer.seals";
 
 /// Stands in a folder while a backup is being restored into it.
 pub const RESTORING: &str = "RESTORING";
@@ -37,7 +37,7 @@ const FORMAT_NAME: &str = "odometer data format";
 
 /// Why a data folder can not be used.
 #[derive(Debug, Error)]
-pub enum FolderError {
+pub enum DataDirError {
     /// The system refused.
     #[error("{path}: {cause}")]
     Io {
@@ -64,21 +64,21 @@ pub enum FolderError {
 
 /// A data folder that belongs to this process until it is dropped.
 #[derive(Debug)]
-pub struct Folder {
+pub struct DataDir {
     path: PathBuf,
     lock: File,
-    last_stop: LastStop,
+    last_stop: PreviousShutdown,
 }
 
-impl Folder {
+impl DataDir {
     /// Takes the folder, making it if it is not there.
     ///
     /// # Errors
-    /// [`FolderError`]; nothing is changed then, but that an empty folder may have been made.
-    pub fn take(path: &Path) -> Result<Self, FolderError> {
+    /// [`DataDirError`]; nothing is changed then, but that an empty folder may have been made.
+    pub fn take(path: &Path) -> Result<Self, DataDirError> {
         if path.join(RESTORING).exists() && !Self::is_store(path) {
             let problem = "a restore began here and did not end; run `odometer restore` again".to_owned();
-            return Err(FolderError::Format { path: path.to_owned(), problem });
+            return Err(DataDirError::Format { path: path.to_owned(), problem });
         }
         let folder = Self::take_unfinished(path)?;
         // A restore that was killed when all was done left its mark; later it would be taken for a folder that may be cleared.
@@ -88,22 +88,22 @@ impl Folder {
                 fs::remove_file(&marker)?;
                 File::open(path)?.sync_all()
             };
-            clear().map_err(|cause| FolderError::Io { path: marker.clone(), cause })?;
+            clear().map_err(|cause| DataDirError::Io { path: marker.clone(), cause })?;
         }
         Ok(folder)
     }
 
-    /// As [`Folder::take`], also where a restore has begun.
+    /// As [`DataDir::take`], also where a restore has begun.
     ///
     /// # Errors
-    /// As [`Folder::take`].
-    pub fn take_unfinished(path: &Path) -> Result<Self, FolderError> {
+    /// As [`DataDir::take`].
+    pub fn take_unfinished(path: &Path) -> Result<Self, DataDirError> {
         let at = |path: &Path| {
             let path = path.to_owned();
-            move |cause| FolderError::Io { path, cause }
+            move |cause| DataDirError::Io { path, cause }
         };
         if path.exists() && !path.is_dir() {
-            return Err(FolderError::NotAFolder(path.to_owned()));
+            return Err(DataDirError::NotAFolder(path.to_owned()));
         }
         // Before anything is made in it: a folder of another format is left exactly as it is.
         read_format(path)?;
@@ -119,30 +119,30 @@ impl Folder {
             .map_err(at(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(FolderError::Locked(path.to_owned())),
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_owned())),
             Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
         }
         for inner in ["journal", "sled", "backups"].map(|name| path.join(name)) {
             DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at(&inner))?;
         }
         File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))?;
-        let last_stop = LastStop::of(&lock, Self::is_store(path));
+        let last_stop = PreviousShutdown::of(&lock, Self::is_store(path));
         Ok(Self { path: path.to_owned(), lock, last_stop })
     }
 
     /// How the process before this one left the folder.
     #[must_use]
-    pub fn last_stop(&self) -> &LastStop {
+    pub fn last_stop(&self) -> &PreviousShutdown {
         &self.last_stop
     }
 
     /// Leaves a line for the next process, if that can be done.
-    pub(crate) fn leave(&self, line: Line<'_>) {
+    pub(crate) fn leave(&self, line: ShutdownRecord<'_>) {
         let _ = shutdown_record::write(&self.lock, &line.text());
     }
 
     /// The same on a thread of its own: a disk that has just failed may hang, and others wait for who tells of it.
-    pub(crate) fn leave_aside(&self, line: Line<'_>) {
+    pub(crate) fn leave_aside(&self, line: ShutdownRecord<'_>) {
         let text = line.text();
         if let Ok(lock) = self.lock.try_clone() {
             let write = move || drop(shutdown_record::write(&lock, &text));
@@ -191,15 +191,15 @@ impl Folder {
     /// The store's id; `None` if the folder holds no store yet.
     ///
     /// # Errors
-    /// [`FolderError::Format`] if FORMAT is of another kind, or missing beside data.
-    pub fn format(&self) -> Result<Option<StoreId>, FolderError> {
+    /// [`DataDirError::Format`] if FORMAT is of another kind, or missing beside data.
+    pub fn format(&self) -> Result<Option<StoreId>, DataDirError> {
         read_format(&self.path)
     }
     /// Declares the folder a store of this build's format, durably.
     ///
     /// # Errors
-    /// [`FolderError::Io`].
-    pub fn declare(&self, store: StoreId) -> Result<(), FolderError> {
+    /// [`DataDirError::Io`].
+    pub fn declare(&self, store: StoreId) -> Result<(), DataDirError> {
         let text = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", HEXLOWER.encode(&store));
         let write = || -> io::Result<()> {
             replace(&self.path, "FORMAT", text.as_bytes())?;
@@ -209,25 +209,25 @@ impl Folder {
                 None => Ok(()),
             }
         };
-        write().map_err(|cause| FolderError::Io { path: self.path.join("FORMAT"), cause })
+        write().map_err(|cause| DataDirError::Io { path: self.path.join("FORMAT"), cause })
     }
 }
 
 /// The store's id by the folder's FORMAT, changing nothing.
 ///
 /// # Errors
-/// As [`Folder::format`].
-pub fn read_format(folder: &Path) -> Result<Option<StoreId>, FolderError> {
+/// As [`DataDir::format`].
+pub fn read_format(folder: &Path) -> Result<Option<StoreId>, DataDirError> {
     let path = folder.join("FORMAT");
-    let problem = |problem: String| FolderError::Format { path: folder.to_owned(), problem };
+    let problem = |problem: String| DataDirError::Format { path: folder.to_owned(), problem };
     let text = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The first checkpoint saves seals; before it nothing is in sled, and a first start may be begun again.
-            let used = folder.join("sled").join(SEALS).exists() && !folder.join(RESTORING).exists();
+            let used = folder.join("sled").join(DIGESTS_FILE).exists() && !folder.join(RESTORING).exists();
             return if used { Err(problem("it has data, but the file FORMAT is missing".into())) } else { Ok(None) };
         }
-        Err(cause) => return Err(FolderError::Io { path, cause }),
+        Err(cause) => return Err(DataDirError::Io { path, cause }),
     };
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let words = line.strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim_start().split_once(" store "));
@@ -252,17 +252,17 @@ mod tests {
     #[test]
     fn a_declared_folder_says_its_id_and_takes_one_owner() {
         let temp = tempfile::tempdir().unwrap();
-        let folder = Folder::take(temp.path()).unwrap();
+        let folder = DataDir::take(temp.path()).unwrap();
         assert_eq!(folder.format().unwrap(), None);
         folder.declare([0xA5; 16]).unwrap();
         assert_eq!(folder.format().unwrap(), Some([0xA5; 16]));
-        assert!(matches!(Folder::take(temp.path()), Err(FolderError::Locked(_))));
+        assert!(matches!(DataDir::take(temp.path()), Err(DataDirError::Locked(_))));
     }
 
     #[test]
     fn another_format_is_refused_by_name() {
         let temp = tempfile::tempdir().unwrap();
-        let folder = Folder::take(temp.path()).unwrap();
+        let folder = DataDir::take(temp.path()).unwrap();
         let id = "0".repeat(32);
         for (text, says) in [
             (format!("odometer data format 4 store {id}\n"), "newer"),

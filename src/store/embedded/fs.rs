@@ -1,6 +1,6 @@
 //! What the journal and the backups need of a disk: one folder of flat files, and calls that say what is durable after them.
 //!
-//! Job: the traits [`Disk`] and [`DiskFile`], and [`RealDisk`]. They are this narrow so that a test can stand in for the disk
+//! Job: the traits [`Directory`] and [`VfsFile`], and [`OsDirectory`]. They are this narrow so that a test can stand in for the disk
 //! and forget, at any step, what was not synced.
 //! Invariant: nothing is durable but what the comment of a call says.
 //! Must never: retry a failed sync, or hide an error.
@@ -11,9 +11,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A folder of files.
-pub trait Disk: Send + Sync + 'static {
+pub trait Directory: Send + Sync + 'static {
     /// An open file.
-    type File: DiskFile;
+    type File: VfsFile;
 
     /// The names in the folder, in no order.
     ///
@@ -41,13 +41,13 @@ pub trait Disk: Send + Sync + 'static {
     /// Any error of the system.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Gives a file another name at once. Durable after [`Disk::sync_folder`].
+    /// Gives a file another name at once. Durable after [`Directory::sync_folder`].
     ///
     /// # Errors
     /// Any error of the system.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a file. Durable after [`Disk::sync_folder`].
+    /// Removes a file. Durable after [`Directory::sync_folder`].
     ///
     /// # Errors
     /// Any error of the system.
@@ -66,8 +66,8 @@ pub trait Disk: Send + Sync + 'static {
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
-/// An open file of a [`Disk`].
-pub trait DiskFile: Send {
+/// An open file of a [`Directory`].
+pub trait VfsFile: Send {
     /// The whole content.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ pub trait DiskFile: Send {
     /// Any error of the system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all of `bytes` at `offset`. Durable after [`DiskFile::sync`].
+    /// Writes all of `bytes` at `offset`. Durable after [`VfsFile::sync`].
     ///
     /// # Errors
     /// Any error of the system; then any part may have been written.
@@ -102,11 +102,11 @@ pub trait DiskFile: Send {
 
 /// A folder of the file system.
 #[derive(Clone, Debug)]
-pub struct RealDisk {
+pub struct OsDirectory {
     folder: PathBuf,
 }
 
-impl RealDisk {
+impl OsDirectory {
     /// The disk that is the folder of the file `path`.
     #[must_use]
     pub fn around(path: &Path) -> Self {
@@ -121,27 +121,27 @@ impl RealDisk {
     }
 }
 
-/// A file of a [`RealDisk`].
+/// A file of a [`OsDirectory`].
 #[derive(Debug)]
-pub struct RealFile(File);
+pub struct OsFile(File);
 
-impl From<RealFile> for File {
-    fn from(file: RealFile) -> Self {
+impl From<OsFile> for File {
+    fn from(file: OsFile) -> Self {
         file.0
     }
 }
 
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
-impl Disk for RealDisk {
-    type File = RealFile;
+impl Directory for OsDirectory {
+    type File = OsFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
         fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
-    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<RealFile> {
-        let RealFile(file) = self.create(name)?;
+    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<OsFile> {
+        let OsFile(file) = self.create(name)?;
         let mut offset = 0;
         while offset < bytes {
             let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS.len());
@@ -149,28 +149,28 @@ impl Disk for RealDisk {
             offset += part as u64;
         }
         file.sync_all()?;
-        Ok(RealFile(file))
+        Ok(OsFile(file))
     }
 
-    fn create(&self, name: &str) -> io::Result<RealFile> {
+    fn create(&self, name: &str) -> io::Result<OsFile> {
         // A file that is there is replaced and not opened: it might be a link, or have readers.
         let path = self.folder.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(RealFile)
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(OsFile)
     }
 
-    fn open(&self, name: &str) -> io::Result<RealFile> {
+    fn open(&self, name: &str) -> io::Result<OsFile> {
         let path = self.folder.join(name);
         match OpenOptions::new().read(true).write(true).open(&path) {
             Err(error)
                 if [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) =>
             {
-                File::open(path).map(RealFile)
+                File::open(path).map(OsFile)
             }
-            other => other.map(RealFile),
+            other => other.map(OsFile),
         }
     }
 
@@ -192,7 +192,7 @@ impl Disk for RealDisk {
     }
 }
 
-impl DiskFile for RealFile {
+impl VfsFile for OsFile {
     fn read_all(&self) -> io::Result<Vec<u8>> {
         let length = usize::try_from(self.0.metadata()?.len()).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];

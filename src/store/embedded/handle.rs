@@ -1,6 +1,6 @@
 //! The verbs of [`Store`], asked of the committer or answered from what it published.
 //!
-//! Job: turn each verb into one or a few [`Ask`]s. Invariant: an answer is durable; warm reads take no lock and ask nobody.
+//! Job: turn each verb into one or a few [`Command`]s. Invariant: an answer is durable; warm reads take no lock and ask nobody.
 //! Must never: touch sled or the journal from a caller's thread.
 
 use std::sync::Arc;
@@ -10,14 +10,15 @@ use crate::domain::api_key::KeyId;
 use crate::domain::counter::CounterName;
 use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::embedded::codec::key::{Key, Listing, Member, STORE, Shelf};
+use crate::store::embedded::codec::key::{IndexEntry, IndexKind, IndexScan, RecordKey, SYSTEM_TENANT};
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::commit::command::{Answer, Ask, CounterChange, OfCounter, OfTenant};
-use crate::store::embedded::commit::queue::{Lane, Ticket, Work};
-use crate::store::embedded::runtime::messages::Control;
+use crate::store::embedded::commit::command::{Command, CounterCommand, CounterOp, Reply, TenantOp};
+use crate::store::embedded::commit::queue::{QueuedCommand, ReplyChannel, Responder};
+use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::{
-    CounterState, Done, Expected, Health, Holdings, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter, NewTenant,
-    Once, Page, Refusal, SetTo, Store, StoreError, StoreFuture, TenantChange, TenantRecord, Unavailable,
+    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
+    NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture, TenantRecord, TenantUpdate,
+    TenantUsage, Unavailable,
 };
 
 /// Members that one commit of a deletion removes.
@@ -28,12 +29,12 @@ const TRIES: usize = 16;
 const ALL_KEYS: usize = 65_536;
 
 impl EmbeddedStore {
-    pub(crate) async fn ask(&self, ask: Ask) -> Result<Answer, StoreError> {
-        let (ticket, answer) = Ticket::new(self.lane.clone());
+    pub(crate) async fn ask(&self, ask: Command) -> Result<Reply, StoreError> {
+        let (ticket, answer) = Responder::new(self.lane.clone());
         if self.shared.closed.load(Ordering::SeqCst) {
             return Err(self.shared.why_closed());
         }
-        if self.shared.queue.push(Work { ask, ticket }).is_err() {
+        if self.shared.queue.push(QueuedCommand { ask, ticket }).is_err() {
             self.shared.metrics.shed.increment(1);
             return Err(Unavailable::Overloaded.into());
         }
@@ -45,18 +46,18 @@ impl EmbeddedStore {
     }
 
     /// The record as it was last committed, from memory if it is there.
-    async fn record(&self, key: Key) -> Result<Option<Arc<Record>>, StoreError> {
+    async fn record(&self, key: RecordKey) -> Result<Option<Arc<Record>>, StoreError> {
         if let Some(published) = self.shared.window.pin().get(&key) {
             return Ok(published.record());
         }
-        match self.ask(Ask::Load(key)).await? {
-            Answer::Loaded(published) => Ok(published.record()),
+        match self.ask(Command::Load(key)).await? {
+            Reply::Loaded(published) => Ok(published.record()),
             other => unexpected(&other),
         }
     }
 
     async fn counter(&self, tenant: TenantId, name: &CounterName) -> Result<Option<CounterState>, StoreError> {
-        let record = self.record(Key::Counter(tenant, name.clone())).await?;
+        let record = self.record(RecordKey::Counter(tenant, name.clone())).await?;
         Ok(match record.as_deref() {
             Some(Record::Counter(state)) => Some(*state),
             _ => name.is_default().then(CounterState::default),
@@ -66,61 +67,61 @@ impl EmbeddedStore {
     async fn list(
         &self,
         tenant: TenantId,
-        shelf: Shelf,
-        after: Option<Member>,
+        shelf: IndexKind,
+        after: Option<IndexEntry>,
         limit: usize,
-    ) -> Result<Vec<Member>, StoreError> {
-        match self.ask(Ask::List(Listing { tenant, shelf, after, limit })).await? {
-            Answer::Listed(members) => Ok(members),
+    ) -> Result<Vec<IndexEntry>, StoreError> {
+        match self.ask(Command::List(IndexScan { tenant, shelf, after, limit })).await? {
+            Reply::Listed(members) => Ok(members),
             other => unexpected(&other),
         }
     }
 
     async fn key_ids(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        let members = self.list(tenant, Shelf::ApiKeys, after.map(Member::ApiKey), limit).await?;
-        let id = |member| if let Member::ApiKey(id) = member { Some(id) } else { None };
+        let members = self.list(tenant, IndexKind::ApiKeys, after.map(IndexEntry::ApiKey), limit).await?;
+        let id = |member| if let IndexEntry::ApiKey(id) = member { Some(id) } else { None };
         Ok(members.into_iter().filter_map(id).collect())
     }
 
-    async fn ask_of_tenant(&self, tenant: TenantId, of: OfTenant) -> Result<Answer, StoreError> {
-        self.ask(Ask::Tenant(tenant, Box::new(of))).await
+    async fn ask_of_tenant(&self, tenant: TenantId, of: TenantOp) -> Result<Reply, StoreError> {
+        self.ask(Command::Tenant(tenant, Box::new(of))).await
     }
 
     async fn change(
         &self,
         tenant: TenantId,
         name: &CounterName,
-        change: CounterChange,
-        once: Option<Once>,
-    ) -> Result<Answer, StoreError> {
-        self.ask(Ask::Counter(OfCounter { tenant, name: name.clone(), change, once })).await
+        change: CounterOp,
+        once: Option<IdempotencyToken>,
+    ) -> Result<Reply, StoreError> {
+        self.ask(Command::Counter(CounterCommand { tenant, name: name.clone(), change, once })).await
     }
 
     async fn change_state(
         &self,
         tenant: TenantId,
         name: &CounterName,
-        change: CounterChange,
-        once: Option<Once>,
-    ) -> Result<Done<CounterState>, StoreError> {
+        change: CounterOp,
+        once: Option<IdempotencyToken>,
+    ) -> Result<Applied<CounterState>, StoreError> {
         match self.change(tenant, name, change, once).await? {
-            Answer::State(done) => Ok(done),
+            Reply::State(done) => Ok(done),
             other => unexpected(&other),
         }
     }
 
     /// Removes what a doomed tenant has, and then the tenant.
     async fn bury(&self, tenant: TenantId) -> Result<(), StoreError> {
-        for shelf in [Shelf::ApiKeys, Shelf::Counters] {
+        for shelf in [IndexKind::ApiKeys, IndexKind::Counters] {
             loop {
                 let members = self.list(tenant, shelf, None, SWEPT_AT_ONCE).await?;
                 if members.is_empty() {
                     break;
                 }
-                self.ask_of_tenant(tenant, OfTenant::Sweep(members)).await?;
+                self.ask_of_tenant(tenant, TenantOp::PurgeMembers(members)).await?;
             }
         }
-        self.ask_of_tenant(tenant, OfTenant::Bury).await.map(drop)
+        self.ask_of_tenant(tenant, TenantOp::RemoveTenant).await.map(drop)
     }
 
     /// Goes on with deletions that an earlier process began. Call it once, when the store is open.
@@ -129,12 +130,12 @@ impl EmbeddedStore {
     /// [`StoreError`]; the next start goes on.
     pub async fn finish_deletions(&self) -> Result<(), StoreError> {
         loop {
-            let doomed = self.list(STORE, Shelf::Doomed, None, SWEPT_AT_ONCE).await?;
+            let doomed = self.list(SYSTEM_TENANT, IndexKind::Deleting, None, SWEPT_AT_ONCE).await?;
             if doomed.is_empty() {
                 return Ok(());
             }
             for member in doomed {
-                if let Member::Doomed(tenant) = member {
+                if let IndexEntry::Deleting(tenant) = member {
                     self.bury(tenant).await?;
                 }
             }
@@ -142,7 +143,7 @@ impl EmbeddedStore {
     }
 }
 
-fn unexpected<T>(answer: &Answer) -> Result<T, StoreError> {
+fn unexpected<T>(answer: &Reply) -> Result<T, StoreError> {
     unreachable!("the committer answered what was not asked: {answer:?}")
 }
 
@@ -156,8 +157,8 @@ fn cut<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
 impl Store for EmbeddedStore {
     fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
         Box::pin(async move {
-            match self.ask(Ask::Register(Box::new(tenant))).await? {
-                Answer::Registered(id) => Ok(id),
+            match self.ask(Command::Register(Box::new(tenant))).await? {
+                Reply::Registered(id) => Ok(id),
                 other => unexpected(&other),
             }
         })
@@ -165,7 +166,7 @@ impl Store for EmbeddedStore {
 
     fn find_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
         Box::pin(async move {
-            let record = self.record(Key::ApiKey(key)).await?;
+            let record = self.record(RecordKey::ApiKey(key)).await?;
             Ok(record.and_then(|record| match &*record {
                 Record::ApiKey(key) => Some(Arc::clone(key)),
                 _ => None,
@@ -175,7 +176,7 @@ impl Store for EmbeddedStore {
 
     fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>> {
         Box::pin(async move {
-            let record = self.record(Key::Tenant(tenant)).await?;
+            let record = self.record(RecordKey::Tenant(tenant)).await?;
             Ok(record.and_then(|record| match &*record {
                 Record::Tenant(tenant) if !tenant.doomed => Some(Arc::clone(tenant)),
                 _ => None,
@@ -184,7 +185,7 @@ impl Store for EmbeddedStore {
     }
 
     fn find_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
-        let key = Key::Name(name.folded());
+        let key = RecordKey::Name(name.folded());
         Box::pin(async move {
             let record = self.record(key).await?;
             Ok(record.and_then(|record| match &*record {
@@ -196,7 +197,7 @@ impl Store for EmbeddedStore {
 
     fn last_tenant(&self) -> StoreFuture<'_, TenantId> {
         Box::pin(async move {
-            let record = self.record(Key::Tenants).await?;
+            let record = self.record(RecordKey::Tenants).await?;
             Ok(match record.as_deref() {
                 Some(Record::Tenants(count)) => TenantId(*count),
                 _ => TenantId(0),
@@ -204,20 +205,20 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, Holdings> {
+    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage> {
         Box::pin(async move {
-            let record = self.record(Key::Holdings(tenant)).await?;
+            let record = self.record(RecordKey::Usage(tenant)).await?;
             Ok(match record.as_deref() {
-                Some(Record::Holdings(holdings)) => *holdings,
-                _ => Holdings::default(),
+                Some(Record::Usage(holdings)) => *holdings,
+                _ => TenantUsage::default(),
             })
         })
     }
 
-    fn change_tenant(&self, tenant: TenantId, change: TenantChange) -> StoreFuture<'_, Arc<TenantRecord>> {
+    fn change_tenant(&self, tenant: TenantId, change: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
         Box::pin(async move {
-            match self.ask_of_tenant(tenant, OfTenant::Change(change)).await? {
-                Answer::Tenant(tenant) => Ok(tenant),
+            match self.ask_of_tenant(tenant, TenantOp::Update(change)).await? {
+                Reply::Tenant(tenant) => Ok(tenant),
                 other => unexpected(&other),
             }
         })
@@ -228,9 +229,9 @@ impl Store for EmbeddedStore {
             for _ in 0..TRIES {
                 let keys = if revoke_keys { Some(self.key_ids(tenant, None, ALL_KEYS).await?) } else { None };
                 let count = keys.as_ref().map_or(0, |keys| u32::try_from(keys.len()).unwrap_or(u32::MAX));
-                match self.ask_of_tenant(tenant, OfTenant::Password(password, keys)).await? {
-                    Answer::Tenant(_) => return Ok(count),
-                    Answer::Again => {}
+                match self.ask_of_tenant(tenant, TenantOp::Password(password, keys)).await? {
+                    Reply::Tenant(_) => return Ok(count),
+                    Reply::Conflict => {}
                     other => return unexpected(&other),
                 }
             }
@@ -240,13 +241,13 @@ impl Store for EmbeddedStore {
 
     fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            self.ask_of_tenant(tenant, OfTenant::Doom).await?;
+            self.ask_of_tenant(tenant, TenantOp::MarkDeleted).await?;
             self.bury(tenant).await
         })
     }
 
     fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.ask_of_tenant(key.tenant, OfTenant::AddKey(id, key, quota)).await.map(drop) })
+        Box::pin(async move { self.ask_of_tenant(key.tenant, TenantOp::AddKey(id, key, quota)).await.map(drop) })
     }
 
     fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
@@ -264,11 +265,11 @@ impl Store for EmbeddedStore {
     }
 
     fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.ask_of_tenant(tenant, OfTenant::RevokeKey(key)).await.map(drop) })
+        Box::pin(async move { self.ask_of_tenant(tenant, TenantOp::RevokeKey(key)).await.map(drop) })
     }
 
     fn note_use(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.ask(Ask::Used(key, day)).await.map(drop) })
+        Box::pin(async move { self.ask(Command::TouchKey(key, day)).await.map(drop) })
     }
 
     fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
@@ -285,11 +286,11 @@ impl Store for EmbeddedStore {
         Box::pin(async move {
             let default = CounterName::default_counter();
             let with_default = after.as_ref().is_none_or(|after| *after < default);
-            let members = self.list(tenant, Shelf::Counters, after.map(Member::Counter), limit + 1).await?;
+            let members = self.list(tenant, IndexKind::Counters, after.map(IndexEntry::Counter), limit + 1).await?;
             let mut names: Vec<CounterName> = members
                 .into_iter()
                 .filter_map(|member| match member {
-                    Member::Counter(name) => Some(name),
+                    IndexEntry::Counter(name) => Some(name),
                     _ => None,
                 })
                 .collect();
@@ -312,10 +313,10 @@ impl Store for EmbeddedStore {
         tenant: TenantId,
         name: &CounterName,
         new: NewCounter,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<CounterState>> {
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
-        Box::pin(async move { self.change_state(tenant, &name, CounterChange::Create(Box::new(new)), once).await })
+        Box::pin(async move { self.change_state(tenant, &name, CounterOp::Create(Box::new(new)), once).await })
     }
 
     fn advance(
@@ -323,12 +324,12 @@ impl Store for EmbeddedStore {
         tenant: TenantId,
         name: &CounterName,
         count: u32,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<Issued>> {
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<Issued>> {
         let name = name.clone();
         Box::pin(async move {
-            match self.change(tenant, &name, CounterChange::Advance(count), once).await? {
-                Answer::Issued(done) => Ok(done),
+            match self.change(tenant, &name, CounterOp::Advance(count), once).await? {
+                Reply::Issued(done) => Ok(done),
                 other => unexpected(&other),
             }
         })
@@ -338,16 +339,16 @@ impl Store for EmbeddedStore {
         &self,
         tenant: TenantId,
         name: &CounterName,
-        to: SetTo,
-        once: Option<Once>,
-    ) -> StoreFuture<'_, Done<CounterState>> {
+        to: SetCounter,
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
-        Box::pin(async move { self.change_state(tenant, &name, CounterChange::Set(Box::new(to)), once).await })
+        Box::pin(async move { self.change_state(tenant, &name, CounterOp::Set(Box::new(to)), once).await })
     }
 
-    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Expected) -> StoreFuture<'_, ()> {
+    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Precondition) -> StoreFuture<'_, ()> {
         let name = name.clone();
-        Box::pin(async move { self.change(tenant, &name, CounterChange::Delete(expected), None).await.map(drop) })
+        Box::pin(async move { self.change(tenant, &name, CounterOp::Delete(expected), None).await.map(drop) })
     }
 
     fn health(&self) -> Health {
@@ -363,14 +364,14 @@ impl Store for EmbeddedStore {
     }
 
     fn for_worker(&self) -> Arc<dyn Store> {
-        let lane = Arc::new(Lane::default());
+        let lane = Arc::new(ReplyChannel::default());
         tokio::spawn(Arc::clone(&lane).run());
         Arc::new(Self { lane: Some(lane), ..self.clone() })
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            self.shared.queue.tell(Control::Close);
+            self.shared.queue.tell(CommitterMessage::Close);
             let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
             if let Some(thread) = thread {
                 let _ = tokio::task::spawn_blocking(move || thread.join()).await;

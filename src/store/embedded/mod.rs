@@ -39,23 +39,23 @@ use tokio::sync::{oneshot, watch};
 
 use self::backup::directory;
 use self::backup::format::Summary;
-use self::commit::cache::{Residents, Window};
-use self::commit::committer::{Committer, Covered};
-use self::commit::idempotency::Remembered;
-use self::commit::queue::{Lane, Queue};
-use self::commit::working_set::Desk;
-use self::data_dir::Folder;
-use self::fs::RealDisk;
+use self::commit::cache::{ReadView, RecordCache};
+use self::commit::committer::{Committer, RetentionWatermarks};
+use self::commit::idempotency::IdempotencyTable;
+use self::commit::queue::{Queue, ReplyChannel};
+use self::commit::working_set::WorkingSet;
+use self::data_dir::DataDir;
+use self::fs::OsDirectory;
 use self::journal::frame::{CommitSeq, StoreId};
-use self::journal::segment::Files;
+use self::journal::segment::JournalDir;
 use self::journal::writer::Journal;
 pub use self::options::{BackupPolicy, Options};
-use self::recovery::open::{OpenError, Recovery, identify, recover};
+use self::recovery::open::{OpenError, RecoveryReport, identify, recover};
 use self::runtime::allocator_thread;
-use self::runtime::checkpoint_thread::Keeping;
+use self::runtime::checkpoint_thread::CheckpointThread;
 use self::runtime::committer_thread::{self, CommitterThread};
-use self::runtime::messages::{Control, KeeperMessage};
-use self::runtime::shared::Shared;
+use self::runtime::messages::{CheckpointMessage, CommitterMessage};
+use self::runtime::shared::StoreInner;
 use super::{Health, Unavailable, now_unix_s};
 use crate::telemetry::StoreMetrics;
 
@@ -65,10 +65,10 @@ const QUEUE_CAPACITY: usize = 8192;
 /// See the module's text. A clone is another handle to the same store.
 #[derive(Clone, Debug)]
 pub struct EmbeddedStore {
-    shared: Arc<Shared>,
-    lane: Option<Arc<Lane>>,
+    shared: Arc<StoreInner>,
+    lane: Option<Arc<ReplyChannel>>,
     committer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
-    to_keeper: mpsc::Sender<KeeperMessage>,
+    to_keeper: mpsc::Sender<CheckpointMessage>,
 }
 
 impl EmbeddedStore {
@@ -76,13 +76,13 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// [`OpenError`]: the folder, the journal or sled can not be used; it says which and why.
-    pub fn open(options: &Options, metrics: StoreMetrics) -> Result<(Self, Recovery), OpenError> {
-        let folder = Folder::take(&options.data_dir)?;
-        let disk = Arc::new(RealDisk::new(folder.journal()));
+    pub fn open(options: &Options, metrics: StoreMetrics) -> Result<(Self, RecoveryReport), OpenError> {
+        let folder = DataDir::take(&options.data_dir)?;
+        let disk = Arc::new(OsDirectory::new(folder.journal()));
         let (store, is_new) = identify(&folder, &disk, random_id()?)?;
-        let files = Files { disk: Arc::clone(&disk), store, segment_bytes: options.journal_segment_bytes };
+        let files = JournalDir { disk: Arc::clone(&disk), store, segment_bytes: options.journal_segment_bytes };
         let recovered = recover(&folder, &files, is_new, now_unix_s())?;
-        let backups = RealDisk::new(folder.backups());
+        let backups = OsDirectory::new(folder.backups());
         // Only what was never finished goes; a folder that can not be listed has no backup to count on.
         let _ = directory::clear_unfinished(&backups);
         let newest_backup = directory::newest(&backups, store, recovered.tail.last().seq);
@@ -94,8 +94,8 @@ impl EmbeddedStore {
         if is_new {
             folder.declare(store)?;
         }
-        let window = Window::default();
-        let shared = Arc::new(Shared {
+        let window = ReadView::default();
+        let shared = Arc::new(StoreInner {
             queue: Queue::new(QUEUE_CAPACITY),
             window: Arc::clone(&window),
             metrics,
@@ -115,9 +115,9 @@ impl EmbeddedStore {
             Some(_) => newest_backup.map_or(CommitSeq(0), |(seq, _)| seq),
             None => CommitSeq(u64::MAX),
         };
-        let residents = Residents::new(window, options.cache_records);
-        let desk = Desk::new(residents, Remembered::new(options.idempotency_keys, recovered.answers));
-        let covered = Covered { state: recovered.report.covered, backup: kept_for_backup };
+        let residents = RecordCache::new(window, options.cache_records);
+        let desk = WorkingSet::new(residents, IdempotencyTable::new(options.idempotency_keys, recovered.answers));
+        let covered = RetentionWatermarks { state: recovered.report.covered, backup: kept_for_backup };
         let mut committer = Committer::new(journal, desk, covered);
         if allocator_thread::is_low(&shared, &disk, options.min_free_disk_bytes) {
             committer.refuse_changes(Some(Unavailable::DiskLow.into()));
@@ -126,7 +126,7 @@ impl EmbeddedStore {
             shared.set_health(Health::Ready);
         }
         let (to_keeper, inbox) = mpsc::channel();
-        let keeping = Keeping {
+        let keeping = CheckpointThread {
             shared: Arc::clone(&shared),
             keeper: recovered.keeper,
             inbox,
@@ -147,7 +147,7 @@ impl EmbeddedStore {
     /// Says that the process begins to serve: from here on one that does not say how it ended was killed. A start that fails before is none.
     pub async fn serving(&self) {
         let (told, noted) = oneshot::channel();
-        self.shared.queue.tell(Control::Serving(told));
+        self.shared.queue.tell(CommitterMessage::MarkRunning(told));
         let _ = noted.await;
     }
 
@@ -158,7 +158,7 @@ impl EmbeddedStore {
     pub async fn backup(&self) -> Result<(File, Summary), String> {
         let (asked, answer) = oneshot::channel();
         let closing = || "the server is stopping".to_owned();
-        self.to_keeper.send(KeeperMessage::Backup(asked)).map_err(|_| closing())?;
+        self.to_keeper.send(CheckpointMessage::Backup(asked)).map_err(|_| closing())?;
         answer.await.unwrap_or_else(|_| Err(closing()))
     }
 }
@@ -177,11 +177,11 @@ fn tell_limits(options: &Options, metrics: &StoreMetrics) {
 
 fn start(
     options: &Options,
-    shared: &Arc<Shared>,
-    committer: Committer<RealDisk>,
-    keeping: Keeping,
-    disk: Arc<RealDisk>,
-    folder: Folder,
+    shared: &Arc<StoreInner>,
+    committer: Committer<OsDirectory>,
+    keeping: CheckpointThread,
+    disk: Arc<OsDirectory>,
+    folder: DataDir,
 ) -> Result<thread::JoinHandle<()>, OpenError> {
     let to_keeper = keeping.own.clone();
     let (to_grounds, grounds_inbox) = mpsc::channel();

@@ -5,7 +5,7 @@
 //! clean              it gave the folder back
 //! poisoned: <why>    a write failed and it gave up
 //! ```
-//! Job: read the line as a [`LastStop`], and write it. Invariant: this is a hint for people: whether a folder may be served is decided by what is in it
+//! Job: read the line as a [`PreviousShutdown`], and write it. Invariant: this is a hint for people: whether a folder may be served is decided by what is in it
 //! and never by this line. Must never: fail a start or a stop because the line can not be read or written.
 
 use std::fs::File;
@@ -20,7 +20,7 @@ const POISONED: &str = "poisoned: ";
 
 /// How the process before this one left the folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum LastStop {
+pub enum PreviousShutdown {
     /// There was none.
     #[default]
     First,
@@ -32,7 +32,7 @@ pub enum LastStop {
     Poisoned(String),
 }
 
-impl LastStop {
+impl PreviousShutdown {
     /// What the line in `lock` says of a folder that holds a store, or none yet.
     #[must_use]
     pub(crate) fn of(mut lock: &File, is_store: bool) -> Self {
@@ -64,7 +64,7 @@ impl LastStop {
 
 /// What is to be written of a process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Line<'a> {
+pub(crate) enum ShutdownRecord<'a> {
     /// It has the folder.
     Running,
     /// It gives the folder back.
@@ -73,7 +73,7 @@ pub(crate) enum Line<'a> {
     Poisoned(&'a str),
 }
 
-impl Line<'_> {
+impl ShutdownRecord<'_> {
     pub(crate) fn text(self) -> String {
         let mut text = match self {
             Self::Running => RUNNING.to_owned(),
@@ -109,19 +109,21 @@ mod tests {
             let path = temp.path().join("LOCK");
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).unwrap()
         };
-        assert_eq!(LastStop::of(&open(), false), LastStop::First);
-        assert_eq!(LastStop::of(&open(), true), LastStop::Clean, "of a build that wrote no line");
+        assert_eq!(PreviousShutdown::of(&open(), false), PreviousShutdown::First);
+        assert_eq!(PreviousShutdown::of(&open(), true), PreviousShutdown::Clean, "of a build that wrote no line");
         let long = "€".repeat(LONGEST);
         for (line, expected) in [
-            (Line::Poisoned("no space\nleft"), LastStop::Poisoned("no space left".into())),
-            (Line::Running, LastStop::Unclean),
-            (Line::Clean, LastStop::Clean),
+            (ShutdownRecord::Poisoned("no space\nleft"), PreviousShutdown::Poisoned("no space left".into())),
+            (ShutdownRecord::Running, PreviousShutdown::Unclean),
+            (ShutdownRecord::Clean, PreviousShutdown::Clean),
         ] {
             write(&open(), &line.text()).unwrap();
-            assert_eq!(LastStop::of(&open(), true), expected);
+            assert_eq!(PreviousShutdown::of(&open(), true), expected);
         }
-        write(&open(), &Line::Poisoned(&long).text()).unwrap();
-        assert!(matches!(LastStop::of(&open(), true), LastStop::Poisoned(why) if long.starts_with(&why)));
+        write(&open(), &ShutdownRecord::Poisoned(&long).text()).unwrap();
+        assert!(
+            matches!(PreviousShutdown::of(&open(), true), PreviousShutdown::Poisoned(why) if long.starts_with(&why))
+        );
     }
 
     #[test]
@@ -129,7 +131,7 @@ mod tests {
         let temp = tempfile::NamedTempFile::new().unwrap();
         for rotten in [&b"\xff\xfe\n"[..], b"\n", b"CLEAN\n", &[0; 4096]] {
             std::fs::write(temp.path(), rotten).unwrap();
-            assert_eq!(LastStop::of(&File::open(temp.path()).unwrap(), true), LastStop::Unclean);
+            assert_eq!(PreviousShutdown::of(&File::open(temp.path()).unwrap(), true), PreviousShutdown::Unclean);
         }
     }
 }

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use odometer::store::StoreError;
-use odometer::store::embedded::backup::format::{Encoder, Header};
-use odometer::store::embedded::commit::command::Answer;
-use odometer::store::embedded::commit::committer::{Order, Tidings};
+use odometer::store::embedded::backup::format::{BackupEncoder, Header};
+use odometer::store::embedded::commit::command::Reply;
+use odometer::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
 use odometer::store::embedded::commit::queue::deliver;
-use odometer::store::embedded::state::checkpointer::{KeeperTrouble, Step};
+use odometer::store::embedded::state::checkpointer::{CheckpointError, Step};
 
 use super::{Message, Process};
 use crate::bugs::Bug;
@@ -27,28 +27,28 @@ impl Process {
             return;
         }
         match self.to_keeper.pop_front() {
-            Some(Message::Do(Order::Load(key))) => {
+            Some(Message::Do(BackgroundTask::Load(key))) => {
                 let record = self.keeper.load(&key);
                 if let Err(problem) = &record {
                     self.state_is_damaged(problem.clone());
                 }
                 self.power.tally("loads", "", "");
-                self.tell(Tidings::Loaded(key, record));
+                self.tell(CommitterEvent::Loaded(key, record));
                 return;
             }
-            Some(Message::Do(Order::List(listing, ticket))) => {
+            Some(Message::Do(BackgroundTask::List(listing, ticket))) => {
                 let listed = self.keeper.list(&listing);
                 if let Err(problem) = &listed {
                     self.state_is_damaged(problem.clone());
                 }
                 self.power.tally("lists", "", "");
                 if !self.power.is_dead() {
-                    let outcome = listed.map(Answer::Listed).map_err(|problem| StoreError::Damaged(problem.into()));
+                    let outcome = listed.map(Reply::Listed).map_err(|problem| StoreError::Corrupt(problem.into()));
                     deliver(vec![(ticket, outcome)]);
                 }
                 return;
             }
-            Some(Message::Do(Order::Changes(changes, up_to))) => self.keeper.take(changes, up_to),
+            Some(Message::Do(BackgroundTask::Flush(changes, up_to))) => self.keeper.take(changes, up_to),
             Some(Message::Do(_)) | None => {}
             Some(Message::Journal(behind, older)) => {
                 self.keeping.segments_behind = behind;
@@ -90,7 +90,7 @@ impl Process {
             self.keeping.segments_behind = 1;
             self.keeper.begin();
             if self.plan.bug == Some(Bug::CoveredTooEarly) {
-                self.tell(Tidings::Checkpointed(self.keeper.newest().seq, Duration::ZERO));
+                self.tell(CommitterEvent::Checkpointed(self.keeper.newest().seq, Duration::ZERO));
             }
         }
     }
@@ -103,7 +103,7 @@ impl Process {
         self.keeping.job = Some(asked);
         self.keeping.in_hand = None;
         self.keeping.ended = false;
-        self.keeper.begin_backup(Encoder::new(&header));
+        self.keeper.begin_backup(BackupEncoder::new(&header));
     }
 
     /// One step of what is under way; false when the keeper must stop.
@@ -132,13 +132,13 @@ impl Process {
                     self.keeping.in_hand = Some(Chunk { bytes, last });
                 }
             }
-            Ok(Step::Covered(mark)) => self.tell(Tidings::Checkpointed(mark.seq, Duration::ZERO)),
-            Err(KeeperTrouble::Damaged(problem)) => {
+            Ok(Step::Finished(mark)) => self.tell(CommitterEvent::Checkpointed(mark.seq, Duration::ZERO)),
+            Err(CheckpointError::Corrupt(problem)) => {
                 self.state_is_damaged(problem);
                 return false;
             }
-            Err(KeeperTrouble::Failed(problem)) => {
-                self.tell(Tidings::Failed(format!("a checkpoint failed: {problem}")));
+            Err(CheckpointError::Io(problem)) => {
+                self.tell(CommitterEvent::Failed(format!("a checkpoint failed: {problem}")));
                 return false;
             }
         }
@@ -152,7 +152,7 @@ impl Process {
         match result {
             Ok(mark) if !asked => {
                 self.keeping.backed_up = mark.seq;
-                self.tell(Tidings::BackedUp(mark.seq));
+                self.tell(CommitterEvent::BackedUp(mark.seq));
                 self.power.tally("backups", "", "");
             }
             Ok(_) => self.power.tally("asked backups", "", ""),
@@ -165,7 +165,7 @@ impl Process {
             return;
         }
         let _ = self.keeper.condemn(&problem);
-        self.tell(Tidings::Failed(format!("the state is damaged: {problem}")));
+        self.tell(CommitterEvent::Failed(format!("the state is damaged: {problem}")));
         self.damaged.get_or_insert(problem);
     }
 }

@@ -11,8 +11,8 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::store::embedded::backup::format::{BackupError, HEADER_BYTES, Header, Summary, Visit, read};
-use crate::store::embedded::fs::{Disk, DiskFile};
+use crate::store::embedded::backup::format::{BackupError, HEADER_BYTES, Header, RecordVisitor, Summary, read};
+use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{CommitSeq, StoreId};
 
 const SUFFIX: &str = ".backup";
@@ -36,7 +36,7 @@ fn seq_of(name: &str) -> Option<CommitSeq> {
 ///
 /// # Errors
 /// Any error of the system.
-pub fn newest_first<D: Disk>(disk: &D) -> io::Result<Vec<(CommitSeq, String)>> {
+pub fn newest_first<D: Directory>(disk: &D) -> io::Result<Vec<(CommitSeq, String)>> {
     let mut found: Vec<_> = disk.list()?.into_iter().filter_map(|name| Some((seq_of(&name)?, name))).collect();
     found.sort_unstable_by(|a, b| b.cmp(a));
     Ok(found)
@@ -46,7 +46,7 @@ pub fn newest_first<D: Disk>(disk: &D) -> io::Result<Vec<(CommitSeq, String)>> {
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn header<D: Disk>(disk: &D, name: &str) -> Result<Header, BackupError> {
+pub fn header<D: Directory>(disk: &D, name: &str) -> Result<Header, BackupError> {
     let mut bytes = [0; HEADER_BYTES];
     let read = disk.open(name)?.read_at(&mut bytes, 0)?;
     let whole = bytes.get(..read).unwrap_or_default();
@@ -58,7 +58,7 @@ pub fn header<D: Disk>(disk: &D, name: &str) -> Result<Header, BackupError> {
 ///
 /// # Errors
 /// Any error of the system.
-pub fn prune<D: Disk>(disk: &D, store: StoreId, keep: usize) -> io::Result<()> {
+pub fn prune<D: Directory>(disk: &D, store: StoreId, keep: usize) -> io::Result<()> {
     let own = |(_, name): &(CommitSeq, String)| header(disk, name).is_ok_and(|header| header.store == store);
     for (_, name) in newest_first(disk)?.into_iter().filter(own).skip(keep) {
         disk.remove(&name)?;
@@ -68,7 +68,7 @@ pub fn prune<D: Disk>(disk: &D, store: StoreId, keep: usize) -> io::Result<()> {
 
 /// The newest backup of this store that its journal reaches, and when it was made, in seconds since 1970. It got its name after it was verified;
 /// that the name is durable is made sure here.
-pub fn newest<D: Disk>(disk: &D, store: StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
+pub fn newest<D: Directory>(disk: &D, store: StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
     disk.sync_folder().ok()?;
     let found = newest_first(disk).ok()?;
     found.into_iter().filter(|(seq, _)| *seq <= last).find_map(|(seq, name)| {
@@ -81,7 +81,7 @@ pub fn newest<D: Disk>(disk: &D, store: StoreId, last: CommitSeq) -> Option<(Com
 ///
 /// # Errors
 /// Any error of the system.
-pub fn clear_unfinished<D: Disk>(disk: &D) -> io::Result<()> {
+pub fn clear_unfinished<D: Directory>(disk: &D) -> io::Result<()> {
     disk.list()?.iter().filter(|name| name.ends_with(PARTIAL)).try_for_each(|name| disk.remove(name))
 }
 
@@ -89,7 +89,7 @@ pub fn clear_unfinished<D: Disk>(disk: &D) -> io::Result<()> {
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn read_file<D: Disk>(disk: &D, name: &str, visit: Visit<'_>) -> Result<Summary, BackupError> {
+pub fn read_file<D: Directory>(disk: &D, name: &str, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
     read(FileReader { file: disk.open(name)?, offset: 0 }, visit)
 }
 
@@ -98,7 +98,7 @@ struct FileReader<F> {
     offset: u64,
 }
 
-impl<F: DiskFile> Read for FileReader<F> {
+impl<F: VfsFile> Read for FileReader<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += read as u64;
@@ -107,7 +107,7 @@ impl<F: DiskFile> Read for FileReader<F> {
 }
 
 /// A backup file that is being written. One that is dropped before [`BackupWriter::finish`] leaves nothing.
-pub struct BackupWriter<D: Disk> {
+pub struct BackupWriter<D: Directory> {
     disk: Arc<D>,
     file: D::File,
     partial: String,
@@ -116,7 +116,7 @@ pub struct BackupWriter<D: Disk> {
     is_backup: bool,
 }
 
-impl<D: Disk> BackupWriter<D> {
+impl<D: Directory> BackupWriter<D> {
     /// Begins a file, which is called `name` and [`PARTIAL`] until it is finished.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl<D: Disk> BackupWriter<D> {
     }
 }
 
-impl<D: Disk> Drop for BackupWriter<D> {
+impl<D: Directory> Drop for BackupWriter<D> {
     fn drop(&mut self) {
         if !self.is_backup {
             // What can not be removed now goes with the next prune.

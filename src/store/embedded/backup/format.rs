@@ -1,6 +1,6 @@
 //! A backup: every record as of one commit, in one file that proves itself.
 //!
-//! Job: the bytes of a backup file, written piece by piece ([`Encoder`]) and read back ([`read`]).
+//! Job: the bytes of a backup file, written piece by piece ([`BackupEncoder`]) and read back ([`read`]).
 //!
 //! ```text
 //! header, 64 bytes                             then the records, stored keys ascending
@@ -13,7 +13,7 @@
 //! 60 crc       u32  CRC32C over 0 .. 60        12 SHA-256             over everything before it
 //! ```
 //! All integers are big-endian. The chain tells whether a journal goes on where the backup ends: not every commit with the next number does.
-//! Invariant: what [`read`] accepts is, byte for byte, what an [`Encoder`] made. Must never: accept a file that goes on after its end.
+//! Invariant: what [`read`] accepts is, byte for byte, what an [`BackupEncoder`] made. Must never: accept a file that goes on after its end.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -21,9 +21,9 @@ use std::io::{self, Read};
 use aws_lc_rs::digest::{Context, SHA256};
 use thiserror::Error;
 
-use crate::store::embedded::codec::key::Key;
+use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::journal::frame::{CommitSeq, Mark, StoreId};
+use crate::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 64;
@@ -37,7 +37,7 @@ pub struct Header {
     /// The store that it is of.
     pub store: StoreId,
     /// The cut: every commit up to this one is in it, and none behind.
-    pub mark: Mark,
+    pub mark: LogPosition,
     /// When it was made, in seconds since 1970.
     pub created_unix_s: u64,
 }
@@ -76,7 +76,7 @@ pub enum BackupError {
     },
     /// Whoever took the records gave up.
     #[error("{0}")]
-    Refused(String),
+    Aborted(String),
 }
 
 impl Header {
@@ -100,7 +100,7 @@ impl Header {
         let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
         let header = Self {
             store: bytes[8..24].try_into().ok()?,
-            mark: Mark {
+            mark: LogPosition {
                 seq: CommitSeq(u64::from_be_bytes(bytes[24..32].try_into().ok()?)),
                 chain: u32::from_be_bytes(bytes[32..36].try_into().ok()?),
             },
@@ -111,13 +111,13 @@ impl Header {
 }
 
 /// Makes a backup's bytes, to be taken in pieces.
-pub struct Encoder {
+pub struct BackupEncoder {
     sha: Context,
     records: u64,
     buffer: Vec<u8>,
 }
 
-impl Encoder {
+impl BackupEncoder {
     /// Begins with the header.
     #[must_use]
     pub fn new(header: &Header) -> Self {
@@ -165,16 +165,16 @@ impl Encoder {
 }
 
 /// Takes a record, as stored key and record; an error ends the reading.
-pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
+pub type RecordVisitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
 
 /// Reads a backup from its first byte to its last and hands each record to `visit`, as stored key and record. Nothing that was handed over
 /// may be believed before the whole was read.
 ///
 /// # Errors
-/// [`BackupError`]: where the file is not what an [`Encoder`] made, what the system or `visit` said.
-pub fn read(from: impl Read, visit: Visit<'_>) -> Result<Summary, BackupError> {
+/// [`BackupError`]: where the file is not what an [`BackupEncoder`] made, what the system or `visit` said.
+pub fn read(from: impl Read, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
     let mut source =
-        Source { from: io::BufReader::with_capacity(1 << 16, from), sha: Context::new(&SHA256), offset: 0 };
+        BackupReader { from: io::BufReader::with_capacity(1 << 16, from), sha: Context::new(&SHA256), offset: 0 };
     let head: [u8; HEADER_BYTES] = source.array()?;
     let header = Header::decode(&head).ok_or_else(|| source.bad("the header is not one"))?;
     let (mut records, mut last_key, mut key, mut record) = (0, Vec::new(), Vec::new(), Vec::new());
@@ -189,10 +189,10 @@ pub fn read(from: impl Read, visit: Visit<'_>) -> Result<Summary, BackupError> {
         if records > 0 && key <= last_key {
             return Err(source.bad("a key does not follow the one before"));
         }
-        let parsed = Key::from_stored(&key).map_err(|error| source.bad(&error.to_string()))?;
+        let parsed = RecordKey::from_stored(&key).map_err(|error| source.bad(&error.to_string()))?;
         let plain = key.get(2..).unwrap_or_default();
         Record::decode(&parsed, plain, &record).map_err(|error| source.bad(&error.to_string()))?;
-        visit(&key, &record).map_err(BackupError::Refused)?;
+        visit(&key, &record).map_err(BackupError::Aborted)?;
         records += 1;
         std::mem::swap(&mut last_key, &mut key);
     }
@@ -210,13 +210,13 @@ pub fn read(from: impl Read, visit: Visit<'_>) -> Result<Summary, BackupError> {
     Ok(Summary { header, records, bytes: source.offset })
 }
 
-struct Source<R> {
+struct BackupReader<R> {
     from: R,
     sha: Context,
     offset: u64,
 }
 
-impl<R: Read> Source<R> {
+impl<R: Read> BackupReader<R> {
     fn read(&mut self, into: &mut [u8]) -> Result<(), BackupError> {
         match self.from.read_exact(into) {
             Ok(()) => {}
@@ -249,22 +249,22 @@ impl<R: Read> Source<R> {
 mod tests {
     use super::*;
     use crate::domain::tenant::TenantId;
-    use crate::store::embedded::state::Found;
+    use crate::store::embedded::state::KeyValue;
 
     const HEADER: Header =
-        Header { store: [7; 16], mark: Mark { seq: CommitSeq(9), chain: 0xAB }, created_unix_s: 1_700_000_000 };
+        Header { store: [7; 16], mark: LogPosition { seq: CommitSeq(9), chain: 0xAB }, created_unix_s: 1_700_000_000 };
 
-    fn sample() -> (Vec<u8>, Vec<Found>) {
+    fn sample() -> (Vec<u8>, Vec<KeyValue>) {
         let mut entries: Vec<_> = (0..9)
             .map(|n| {
-                let (key, mut record) = (Key::Name(format!("n{n}")), Vec::new());
+                let (key, mut record) = (RecordKey::Name(format!("n{n}")), Vec::new());
                 let stored = key.stored();
                 Record::Name(TenantId(n)).encode(crc32c::crc32c(&stored[2..]), &mut record);
                 (stored, record)
             })
             .collect();
         entries.sort();
-        let mut encoder = Encoder::new(&HEADER);
+        let mut encoder = BackupEncoder::new(&HEADER);
         let mut bytes = Vec::new();
         for (key, record) in &entries {
             encoder.add(key, record);
@@ -274,7 +274,7 @@ mod tests {
         (bytes, entries)
     }
 
-    fn read_all(bytes: &[u8]) -> Result<(Summary, Vec<Found>), BackupError> {
+    fn read_all(bytes: &[u8]) -> Result<(Summary, Vec<KeyValue>), BackupError> {
         let mut found = Vec::new();
         let summary = read(bytes, &mut |key, record| {
             found.push((key.to_vec(), record.to_vec()));

@@ -10,7 +10,7 @@ use std::sync::mpsc::Receiver;
 
 use crate::store::embedded::backup::directory::{self, BackupWriter};
 use crate::store::embedded::backup::format::Summary;
-use crate::store::embedded::fs::{Disk, RealDisk};
+use crate::store::embedded::fs::{Directory, OsDirectory};
 use crate::store::embedded::journal::frame::{CommitSeq, StoreId};
 
 /// A piece of a backup.
@@ -21,8 +21,8 @@ pub(crate) struct Chunk {
 }
 
 /// Writes one backup.
-pub(crate) struct Scribe {
-    pub(crate) disk: Arc<RealDisk>,
+pub(crate) struct BackupTask {
+    pub(crate) disk: Arc<OsDirectory>,
     pub(crate) seq: CommitSeq,
     pub(crate) min_free_bytes: u64,
     pub(crate) store: StoreId,
@@ -30,7 +30,7 @@ pub(crate) struct Scribe {
     pub(crate) keep: Option<usize>,
 }
 
-impl Scribe {
+impl BackupTask {
     pub(crate) fn run(self, chunks: &Receiver<Chunk>) -> Result<(Option<File>, Summary), String> {
         let named = directory::name_of(self.seq);
         let name = if self.keep.is_some() { named.clone() } else { format!("asked-{named}") };

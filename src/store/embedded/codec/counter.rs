@@ -4,8 +4,8 @@
 //! Invariant: decoding what was encoded gives the same counter.
 //! Must never: accept a value outside the counter's bounds.
 
-use crate::domain::counter::{Counter, Shape, Step};
-use crate::store::embedded::codec::reader::{BadRecord, Reader};
+use crate::domain::counter::{Counter, CounterConfig, Step};
+use crate::store::embedded::codec::reader::{DecodeError, Reader};
 use crate::store::{CounterState, Version};
 
 const REWINDABLE: u8 = 1;
@@ -25,7 +25,7 @@ pub(crate) fn encode_counter(state: &CounterState, out: &mut Vec<u8>) {
 }
 
 /// Reads them back.
-pub(crate) fn decode_counter(rest: &mut Reader<'_>) -> Result<CounterState, BadRecord> {
+pub(crate) fn decode_counter(rest: &mut Reader<'_>) -> Result<CounterState, DecodeError> {
     let value = rest.value()?;
     let start = rest.value()?;
     let step = Step::new(rest.u64()?).ok_or(rest.bad("step out of range"))?;
@@ -34,7 +34,8 @@ pub(crate) fn decode_counter(rest: &mut Reader<'_>) -> Result<CounterState, BadR
     if flags & !REWINDABLE != 0 {
         return Err(rest.bad("unknown flags"));
     }
-    let shape = Shape::new(start, step, min, max, flags & REWINDABLE != 0).map_err(|_| rest.bad("not bounds"))?;
+    let shape =
+        CounterConfig::new(start, step, min, max, flags & REWINDABLE != 0).map_err(|_| rest.bad("not bounds"))?;
     let counter = Counter::at(value, shape).ok_or(rest.bad("value out of bounds"))?;
     let version = Version { born: rest.u64()?, changes: rest.u64()? };
     Ok(CounterState { counter, version, created_unix_s: rest.u64()? })

@@ -1,6 +1,6 @@
 //! Answers that are to be given again: what an idempotency key stands for.
 //!
-//! Job: [`Answers`], the page of one commit, encoded and decoded. A page is filed under its own number, so a commit of a thousand such requests
+//! Job: [`IdempotencyPage`], the page of one commit, encoded and decoded. A page is filed under its own number, so a commit of a thousand such requests
 //! writes a few records and not a thousand.
 //!
 //! ```text
@@ -8,49 +8,49 @@
 //! answer   tenant:u64 key:16 request:16 kind:u8 …       1 issued: first:u64 last:u64 count:u32 born:u64 changes:u64
 //!                                                       2 state: a counter as in its record
 //! ```
-//! Invariant: a page that decodes has 1 to [`PAGE_ANSWERS`] answers. Must never: hold an answer of a change that is not in the same commit.
+//! Invariant: a page that decodes has 1 to [`PAGE_ENTRIES`] answers. Must never: hold an answer of a change that is not in the same commit.
 
 use crate::domain::counter::Range;
 use crate::domain::tenant::TenantId;
 use crate::store::embedded::codec::counter::{decode_counter, encode_counter};
-use crate::store::embedded::codec::reader::{BadRecord, Reader};
-use crate::store::{CounterState, Digest, Issued, Version};
+use crate::store::embedded::codec::reader::{DecodeError, Reader};
+use crate::store::{CounterState, Digest128, Issued, Version};
 
 /// The most answers of one page: about 5 KiB.
-pub const PAGE_ANSWERS: usize = 64;
+pub const PAGE_ENTRIES: usize = 64;
 
 /// A page of answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answers {
+pub struct IdempotencyPage {
     /// How long the store had run, in all its processes, in seconds.
     pub age_s: u64,
     /// The answers.
-    pub list: Vec<Answered>,
+    pub list: Vec<IdempotencyEntry>,
 }
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct IdempotencyEntry {
     /// Whose request it was.
     pub tenant: TenantId,
     /// Of its idempotency key.
-    pub key: Digest,
+    pub key: Digest128,
     /// Of what it asked for.
-    pub request: Digest,
+    pub request: Digest128,
     /// What was answered.
-    pub given: Given,
+    pub given: StoredResult,
 }
 
 /// What was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Given {
+pub enum StoredResult {
     /// Integers.
     Issued(Issued),
     /// The state of a counter that was set or created.
     State(CounterState),
 }
 
-impl Answers {
+impl IdempotencyPage {
     /// Appends the page's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.age_s.to_be_bytes());
@@ -59,7 +59,7 @@ impl Answers {
             out.extend_from_slice(&answered.key);
             out.extend_from_slice(&answered.request);
             match &answered.given {
-                Given::Issued(Issued { range, version }) => {
+                StoredResult::Issued(Issued { range, version }) => {
                     out.push(1);
                     out.extend_from_slice(&range.first.get().to_be_bytes());
                     out.extend_from_slice(&range.last.get().to_be_bytes());
@@ -67,7 +67,7 @@ impl Answers {
                     out.extend_from_slice(&version.born.to_be_bytes());
                     out.extend_from_slice(&version.changes.to_be_bytes());
                 }
-                Given::State(state) => {
+                StoredResult::State(state) => {
                     out.push(2);
                     encode_counter(state, out);
                 }
@@ -78,8 +78,8 @@ impl Answers {
     /// Reads a page back.
     ///
     /// # Errors
-    /// [`BadRecord`].
-    pub(crate) fn decode(rest: &mut Reader<'_>) -> Result<Self, BadRecord> {
+    /// [`DecodeError`].
+    pub(crate) fn decode(rest: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let age_s = rest.u64()?;
         let mut list = Vec::new();
         while !rest.is_empty() {
@@ -88,14 +88,14 @@ impl Answers {
             let given = match kind {
                 1 => {
                     let range = Range { first: rest.value()?, last: rest.value()?, count: rest.u32()? };
-                    Given::Issued(Issued { range, version: Version { born: rest.u64()?, changes: rest.u64()? } })
+                    StoredResult::Issued(Issued { range, version: Version { born: rest.u64()?, changes: rest.u64()? } })
                 }
-                2 => Given::State(decode_counter(rest)?),
+                2 => StoredResult::State(decode_counter(rest)?),
                 _ => return Err(rest.bad("unknown answer")),
             };
-            list.push(Answered { tenant, key, request, given });
+            list.push(IdempotencyEntry { tenant, key, request, given });
         }
-        if list.is_empty() || list.len() > PAGE_ANSWERS {
+        if list.is_empty() || list.len() > PAGE_ENTRIES {
             return Err(rest.bad("too few or too many answers"));
         }
         Ok(Self { age_s, list })
@@ -107,11 +107,11 @@ pub(crate) mod tests {
     use super::*;
     use crate::domain::counter::Value;
 
-    pub(crate) fn sample() -> Answers {
+    pub(crate) fn sample() -> IdempotencyPage {
         let [first, last] = [8, 10].map(|raw| Value::new(raw).unwrap());
         let issued = Issued { range: Range { first, last, count: 3 }, version: Version { born: 4, changes: 5 } };
-        let answered = |given| Answered { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
-        let list = vec![answered(Given::Issued(issued)), answered(Given::State(CounterState::default()))];
-        Answers { age_s: 99, list }
+        let answered = |given| IdempotencyEntry { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
+        let list = vec![answered(StoredResult::Issued(issued)), answered(StoredResult::State(CounterState::default()))];
+        IdempotencyPage { age_s: 99, list }
     }
 }

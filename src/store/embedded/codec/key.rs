@@ -1,6 +1,6 @@
 //! What records are filed under, and where.
 //!
-//! Job: [`Key`], encoded and decoded; its *stored key*, under which sled and backups file the record: the number of its bucket, then the key.
+//! Job: [`RecordKey`], encoded and decoded; its *stored key*, under which sled and backups file the record: the number of its bucket, then the key.
 //! Integers are big-endian.
 //!
 //! ```text
@@ -10,26 +10,26 @@
 //! ```
 //! A bucket is a few hundred neighbours at most even where there are millions of records, so that one can be read as a whole and proved, see
 //! seals.rs. Most keys are filed by their hash. The members of a tenant are filed together, so that they can be listed in order; pages of
-//! answers are filed in [`ANSWER_BUCKETS`] of all buckets, so that a start finds them without reading everything.
+//! answers are filed in [`IDEMPOTENCY_BUCKETS`] of all buckets, so that a start finds them without reading everything.
 //!
 //! Invariant: a key has one spelling, and one place. Must never: guess. Bytes that do not fit are an error.
 
 use crate::domain::api_key::KeyId;
 use crate::domain::counter::CounterName;
 use crate::domain::tenant::{TenantId, TenantName};
-use crate::store::embedded::codec::reader::{BadRecord, Reader};
+use crate::store::embedded::codec::reader::{DecodeError, Reader};
 
 /// The number of buckets; a bucket's number is two bytes, big-endian.
 pub const BUCKETS: u16 = 1 << 14;
 /// How many of them hold pages of answers.
-pub const ANSWER_BUCKETS: u16 = 64;
+pub const IDEMPOTENCY_BUCKETS: u16 = 64;
 
 /// A page's largest number, which no store reaches.
 const LAST_PAGE: u64 = u64::MAX / 2;
 
 /// What a record is filed under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
+pub enum RecordKey {
     /// How many tenants were registered, which numbers the next.
     Tenants,
     /// A tenant, by number.
@@ -41,51 +41,51 @@ pub enum Key {
     /// A counter of a tenant.
     Counter(TenantId, CounterName),
     /// That a tenant has something, so that it can be listed.
-    Member(TenantId, Member),
+    IndexEntry(TenantId, IndexEntry),
     /// How much a tenant has.
-    Holdings(TenantId),
+    Usage(TenantId),
     /// A page of answers that are to be given again, by number.
-    Answers(u64),
+    IdempotencyPage(u64),
 }
 
 /// Whose members are those of the store itself.
-pub const STORE: TenantId = TenantId(0);
+pub const SYSTEM_TENANT: TenantId = TenantId(0);
 
 /// What a tenant has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Member {
+pub enum IndexEntry {
     /// A counter.
     Counter(CounterName),
     /// An API key.
     ApiKey(KeyId),
-    /// A tenant whose deletion is not finished; a member of [`STORE`].
-    Doomed(TenantId),
+    /// A tenant whose deletion is not finished; a member of [`SYSTEM_TENANT`].
+    Deleting(TenantId),
 }
 
 /// A kind of members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shelf {
+pub enum IndexKind {
     /// Counters, by name.
     Counters = 1,
     /// API keys, by id.
     ApiKeys = 2,
     /// Tenants whose deletion is not finished.
-    Doomed = 3,
+    Deleting = 3,
 }
 
-impl Member {
+impl IndexEntry {
     /// Its kind.
     #[must_use]
-    pub fn shelf(&self) -> Shelf {
+    pub fn shelf(&self) -> IndexKind {
         match self {
-            Self::Counter(_) => Shelf::Counters,
-            Self::ApiKey(_) => Shelf::ApiKeys,
-            Self::Doomed(_) => Shelf::Doomed,
+            Self::Counter(_) => IndexKind::Counters,
+            Self::ApiKey(_) => IndexKind::ApiKeys,
+            Self::Deleting(_) => IndexKind::Deleting,
         }
     }
 }
 
-impl Key {
+impl RecordKey {
     /// Appends the key's bytes to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -107,19 +107,19 @@ impl Key {
                 out.extend_from_slice(&tenant.0.to_be_bytes());
                 out.extend_from_slice(name.as_str().as_bytes());
             }
-            Self::Member(tenant, member) => {
+            Self::IndexEntry(tenant, member) => {
                 encode_shelf(*tenant, member.shelf(), out);
                 match member {
-                    Member::Counter(name) => out.extend_from_slice(name.as_str().as_bytes()),
-                    Member::ApiKey(id) => out.extend_from_slice(&id.0),
-                    Member::Doomed(id) => out.extend_from_slice(&id.0.to_be_bytes()),
+                    IndexEntry::Counter(name) => out.extend_from_slice(name.as_str().as_bytes()),
+                    IndexEntry::ApiKey(id) => out.extend_from_slice(&id.0),
+                    IndexEntry::Deleting(id) => out.extend_from_slice(&id.0.to_be_bytes()),
                 }
             }
-            Self::Holdings(tenant) => {
+            Self::Usage(tenant) => {
                 out.push(7);
                 out.extend_from_slice(&tenant.0.to_be_bytes());
             }
-            Self::Answers(page) => {
+            Self::IdempotencyPage(page) => {
                 out.push(8);
                 out.extend_from_slice(&page.to_be_bytes());
             }
@@ -129,9 +129,9 @@ impl Key {
     /// Reads a key back.
     ///
     /// # Errors
-    /// [`BadRecord`] if the bytes are not a key.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let bad = |problem| BadRecord { kind: "key", problem };
+    /// [`DecodeError`] if the bytes are not a key.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let bad = |problem| DecodeError { kind: "key", problem };
         let (&kind, rest) = bytes.split_first().ok_or(bad("empty"))?;
         let mut rest = Reader::new("key", rest);
         let counter_name = |text| CounterName::parse(text).map_err(|_| bad("not a counter name"));
@@ -149,18 +149,19 @@ impl Key {
                 let tenant = TenantId(rest.u64()?);
                 let [shelf] = rest.array()?;
                 let member = match shelf {
-                    1 => Member::Counter(counter_name(rest.text()?)?),
-                    2 => Member::ApiKey(KeyId(rest.array()?)),
-                    3 => Member::Doomed(TenantId(rest.u64()?)),
+                    1 => IndexEntry::Counter(counter_name(rest.text()?)?),
+                    2 => IndexEntry::ApiKey(KeyId(rest.array()?)),
+                    3 => IndexEntry::Deleting(TenantId(rest.u64()?)),
                     _ => return Err(bad("unknown kind of member")),
                 };
-                Self::Member(tenant, member)
+                Self::IndexEntry(tenant, member)
             }
-            7 => Self::Holdings(TenantId(rest.u64()?)),
+            7 => Self::Usage(TenantId(rest.u64()?)),
             // A start counts on from the largest number, so none is taken that leaves no room.
-            8 => {
-                Some(rest.u64()?).filter(|page| *page <= LAST_PAGE).map(Self::Answers).ok_or(bad("no page's number"))?
-            }
+            8 => Some(rest.u64()?)
+                .filter(|page| *page <= LAST_PAGE)
+                .map(Self::IdempotencyPage)
+                .ok_or(bad("no page's number"))?,
             _ => return Err(bad("unknown kind")),
         };
         rest.end()?;
@@ -177,12 +178,12 @@ impl Key {
         bytes
     }
 
-    /// Reads a key back from what [`Key::stored`] made.
+    /// Reads a key back from what [`RecordKey::stored`] made.
     ///
     /// # Errors
-    /// [`BadRecord`] if the bytes are not a key, or are in another bucket than theirs.
-    pub fn from_stored(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let bad = |problem| BadRecord { kind: "key", problem };
+    /// [`DecodeError`] if the bytes are not a key, or are in another bucket than theirs.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let bad = |problem| DecodeError { kind: "key", problem };
         let (bucket, key) = bytes.split_first_chunk::<2>().ok_or(bad("too short"))?;
         if *bucket != bucket_of(key).to_be_bytes() {
             return Err(bad("in another bucket"));
@@ -198,14 +199,14 @@ impl Key {
             Self::Name(_) => "name",
             Self::ApiKey(_) => "api key",
             Self::Counter(..) => "counter",
-            Self::Member(..) => "member",
-            Self::Holdings(_) => "holdings",
-            Self::Answers(_) => "answers",
+            Self::IndexEntry(..) => "member",
+            Self::Usage(_) => "holdings",
+            Self::IdempotencyPage(_) => "answers",
         }
     }
 }
 
-fn encode_shelf(tenant: TenantId, shelf: Shelf, out: &mut Vec<u8>) {
+fn encode_shelf(tenant: TenantId, shelf: IndexKind, out: &mut Vec<u8>) {
     out.push(6);
     out.extend_from_slice(&tenant.0.to_be_bytes());
     out.push(shelf as u8);
@@ -213,7 +214,7 @@ fn encode_shelf(tenant: TenantId, shelf: Shelf, out: &mut Vec<u8>) {
 
 /// What the stored keys of a tenant's members of one kind start with.
 #[must_use]
-pub fn stored_shelf(tenant: TenantId, shelf: Shelf) -> Vec<u8> {
+pub fn stored_shelf(tenant: TenantId, shelf: IndexKind) -> Vec<u8> {
     let mut bytes = vec![0; 2];
     encode_shelf(tenant, shelf, &mut bytes);
     let bucket = bucket_of(bytes.get(2..).unwrap_or_default());
@@ -223,7 +224,7 @@ pub fn stored_shelf(tenant: TenantId, shelf: Shelf) -> Vec<u8> {
 
 /// The buckets that hold pages of answers.
 pub fn answer_buckets() -> impl Iterator<Item = u16> {
-    (0..BUCKETS).step_by(usize::from(BUCKETS / ANSWER_BUCKETS))
+    (0..BUCKETS).step_by(usize::from(BUCKETS / IDEMPOTENCY_BUCKETS))
 }
 
 /// The number of the bucket that a stored key names.
@@ -240,7 +241,7 @@ fn bucket_of(key_bytes: &[u8]) -> u16 {
         [6, ..] => of_hash(key_bytes.get(..OWNER_BYTES).unwrap_or(key_bytes)),
         [8, page @ ..] => {
             let page = page.first_chunk().map_or(0, |page| u64::from_be_bytes(*page));
-            small(page % u64::from(ANSWER_BUCKETS)) * (BUCKETS / ANSWER_BUCKETS)
+            small(page % u64::from(IDEMPOTENCY_BUCKETS)) * (BUCKETS / IDEMPOTENCY_BUCKETS)
         }
         _ => of_hash(key_bytes),
     }
@@ -252,13 +253,13 @@ fn small(bucket: u64) -> u16 {
 
 /// A part of a list.
 #[derive(Debug)]
-pub struct Listing {
+pub struct IndexScan {
     /// Whose.
     pub tenant: TenantId,
     /// Of what.
-    pub shelf: Shelf,
+    pub shelf: IndexKind,
     /// From the first one behind this on.
-    pub after: Option<Member>,
+    pub after: Option<IndexEntry>,
     /// So many at most.
     pub limit: usize,
 }
@@ -270,34 +271,34 @@ mod tests {
 
     #[test]
     fn a_name_is_a_key_in_one_spelling_only() {
-        assert_eq!(Key::decode(b"\x03alice"), Ok(Key::Name("alice".into())));
-        assert!(Key::decode(b"\x03Alice").is_err());
+        assert_eq!(RecordKey::decode(b"\x03alice"), Ok(RecordKey::Name("alice".into())));
+        assert!(RecordKey::decode(b"\x03Alice").is_err());
     }
 
     #[test]
     fn a_stored_key_comes_back_and_only_from_its_own_bucket() {
         for (key, _) in samples() {
             let mut stored = key.stored();
-            assert_eq!(Key::from_stored(&stored).unwrap(), key);
+            assert_eq!(RecordKey::from_stored(&stored).unwrap(), key);
             stored[1] ^= 1;
-            assert!(Key::from_stored(&stored).is_err());
+            assert!(RecordKey::from_stored(&stored).is_err());
         }
     }
 
     #[test]
     fn members_are_filed_together_and_pages_where_a_start_looks() {
         let tenant = TenantId(77);
-        let shelf = stored_shelf(tenant, Shelf::Counters);
+        let shelf = stored_shelf(tenant, IndexKind::Counters);
         for name in ["a", "b.c", "zzz"] {
-            let member = Member::Counter(CounterName::parse(name).unwrap());
-            assert!(Key::Member(tenant, member).stored().starts_with(&shelf));
+            let member = IndexEntry::Counter(CounterName::parse(name).unwrap());
+            assert!(RecordKey::IndexEntry(tenant, member).stored().starts_with(&shelf));
         }
-        let key = Key::Member(tenant, Member::ApiKey(KeyId([0; 8]))).stored();
+        let key = RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(KeyId([0; 8]))).stored();
         assert!(bucket_of_stored(&key) == bucket_of_stored(&shelf) && !key.starts_with(&shelf));
         let buckets: Vec<u16> = answer_buckets().collect();
-        assert_eq!(buckets.len(), usize::from(ANSWER_BUCKETS));
+        assert_eq!(buckets.len(), usize::from(IDEMPOTENCY_BUCKETS));
         for page in 0..1000 {
-            assert!(buckets.contains(&bucket_of_stored(&Key::Answers(page).stored())));
+            assert!(buckets.contains(&bucket_of_stored(&RecordKey::IdempotencyPage(page).stored())));
         }
     }
 }

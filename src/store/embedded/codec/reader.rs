@@ -11,7 +11,7 @@ use crate::domain::counter::Value;
 /// Bytes that are not a record of their key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{kind} record: {problem}")]
-pub struct BadRecord {
+pub struct DecodeError {
     pub(crate) kind: &'static str,
     pub(crate) problem: &'static str,
 }
@@ -27,29 +27,29 @@ impl<'a> Reader<'a> {
         Self { kind, rest }
     }
 
-    pub(crate) fn bad(&self, problem: &'static str) -> BadRecord {
-        BadRecord { kind: self.kind, problem }
+    pub(crate) fn bad(&self, problem: &'static str) -> DecodeError {
+        DecodeError { kind: self.kind, problem }
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (head, rest) = self.rest.split_first_chunk().ok_or(self.bad("too short"))?;
         self.rest = rest;
         Ok(*head)
     }
 
-    pub(crate) fn u32(&mut self) -> Result<u32, BadRecord> {
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(crate) fn u64(&mut self) -> Result<u64, BadRecord> {
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
-    pub(crate) fn value(&mut self) -> Result<Value, BadRecord> {
+    pub(crate) fn value(&mut self) -> Result<Value, DecodeError> {
         Value::new(self.u64()?).ok_or(self.bad("value out of range"))
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, BadRecord> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
         let bytes = std::mem::take(&mut self.rest);
         std::str::from_utf8(bytes).map_err(|_| self.bad("not text"))
     }
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    pub(crate) fn end(&self) -> Result<(), BadRecord> {
+    pub(crate) fn end(&self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.bad("too long")) }
     }
 }

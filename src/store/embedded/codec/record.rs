@@ -25,17 +25,17 @@ use crate::domain::api_key::{KeyLabel, Scopes, SecretHash};
 use crate::domain::rate_limit::RateLimit;
 use crate::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use crate::store::embedded::codec::counter::{decode_counter, encode_counter};
-use crate::store::embedded::codec::idempotency_page::Answers;
-use crate::store::embedded::codec::key::Key;
-use crate::store::embedded::codec::reader::{BadRecord, Reader};
-use crate::store::{CounterState, Holdings, KeyRecord, TenantRecord};
+use crate::store::embedded::codec::idempotency_page::IdempotencyPage;
+use crate::store::embedded::codec::key::RecordKey;
+use crate::store::embedded::codec::reader::{DecodeError, Reader};
+use crate::store::{CounterState, KeyRecord, TenantRecord, TenantUsage};
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
 const SUSPENDED: u8 = 1;
-const DOOMED: u8 = 2;
+const DELETING: u8 = 2;
 
-/// What is stored under a [`Key`] of the same name.
+/// What is stored under a [`RecordKey`] of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// How many tenants were registered.
@@ -49,11 +49,11 @@ pub enum Record {
     /// A counter.
     Counter(CounterState),
     /// It is there.
-    Member,
+    IndexEntry,
     /// How much a tenant has.
-    Holdings(Holdings),
+    Usage(TenantUsage),
     /// Answers that are to be given again.
-    Answers(Arc<Answers>),
+    IdempotencyPage(Arc<IdempotencyPage>),
 }
 
 impl Record {
@@ -75,13 +75,13 @@ impl Record {
                 out.extend_from_slice(key.label.as_str().as_bytes());
             }
             Self::Counter(counter) => encode_counter(counter, out),
-            Self::Member => {}
-            Self::Holdings(holdings) => {
+            Self::IndexEntry => {}
+            Self::Usage(holdings) => {
                 out.extend_from_slice(&holdings.counters.to_be_bytes());
                 out.extend_from_slice(&holdings.keys.to_be_bytes());
                 out.extend_from_slice(&holdings.born.to_be_bytes());
             }
-            Self::Answers(answers) => answers.encode(out),
+            Self::IdempotencyPage(answers) => answers.encode(out),
         }
         let crc = crc32c::crc32c_append(key_crc, out.get(start..).unwrap_or_default());
         out.extend_from_slice(&crc.to_be_bytes());
@@ -90,10 +90,10 @@ impl Record {
     /// Reads the record of `key` back; `key_bytes` are the key's own bytes.
     ///
     /// # Errors
-    /// [`BadRecord`] if the CRC, the version or a field is not as it was written.
-    pub fn decode(key: &Key, key_bytes: &[u8], bytes: &[u8]) -> Result<Self, BadRecord> {
+    /// [`DecodeError`] if the CRC, the version or a field is not as it was written.
+    pub fn decode(key: &RecordKey, key_bytes: &[u8], bytes: &[u8]) -> Result<Self, DecodeError> {
         let kind = key.kind();
-        let bad = |problem| BadRecord { kind, problem };
+        let bad = |problem| DecodeError { kind, problem };
         let split = bytes.len().checked_sub(CRC_BYTES).ok_or(bad("too short"))?;
         let (body, crc) = bytes.split_at(split);
         if crc32c::crc32c_append(crc32c::crc32c(key_bytes), body).to_be_bytes() != crc {
@@ -105,16 +105,16 @@ impl Record {
         }
         let mut rest = Reader::new(kind, rest);
         let record = match key {
-            Key::Tenants => Self::Tenants(rest.u64()?),
-            Key::Tenant(_) => Self::Tenant(decode_tenant(&mut rest)?.into()),
-            Key::Name(_) => Self::Name(TenantId(rest.u64()?)),
-            Key::ApiKey(_) => Self::ApiKey(decode_api_key(&mut rest)?.into()),
-            Key::Counter(..) => Self::Counter(decode_counter(&mut rest)?),
-            Key::Member(..) => Self::Member,
-            Key::Holdings(_) => {
-                Self::Holdings(Holdings { counters: rest.u32()?, keys: rest.u32()?, born: rest.u64()? })
+            RecordKey::Tenants => Self::Tenants(rest.u64()?),
+            RecordKey::Tenant(_) => Self::Tenant(decode_tenant(&mut rest)?.into()),
+            RecordKey::Name(_) => Self::Name(TenantId(rest.u64()?)),
+            RecordKey::ApiKey(_) => Self::ApiKey(decode_api_key(&mut rest)?.into()),
+            RecordKey::Counter(..) => Self::Counter(decode_counter(&mut rest)?),
+            RecordKey::IndexEntry(..) => Self::IndexEntry,
+            RecordKey::Usage(_) => {
+                Self::Usage(TenantUsage { counters: rest.u32()?, keys: rest.u32()?, born: rest.u64()? })
             }
-            Key::Answers(_) => Self::Answers(Answers::decode(&mut rest)?.into()),
+            RecordKey::IdempotencyPage(_) => Self::IdempotencyPage(IdempotencyPage::decode(&mut rest)?.into()),
         };
         rest.end()?;
         Ok(record)
@@ -129,7 +129,7 @@ fn encode_tenant(tenant: &TenantRecord, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&password.salt);
     out.extend_from_slice(&password.hash);
-    out.push(if tenant.suspended { SUSPENDED } else { 0 } | if tenant.doomed { DOOMED } else { 0 });
+    out.push(if tenant.suspended { SUSPENDED } else { 0 } | if tenant.doomed { DELETING } else { 0 });
     let (kind, numbers) = match tenant.limit {
         TenantLimit::Default => (0, [0; 3]),
         TenantLimit::Off => (1, [0; 3]),
@@ -143,7 +143,7 @@ fn encode_tenant(tenant: &TenantRecord, out: &mut Vec<u8>) {
     out.extend_from_slice(tenant.name.as_str().as_bytes());
 }
 
-fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, BadRecord> {
+fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, DecodeError> {
     let created_unix_s = rest.u64()?;
     let password = PasswordHash {
         memory_kib: rest.u32()?,
@@ -164,15 +164,15 @@ fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, BadRecord> {
         }
         _ => return Err(rest.bad("not a limit")),
     };
-    if flags & !(SUSPENDED | DOOMED) != 0 {
+    if flags & !(SUSPENDED | DELETING) != 0 {
         return Err(rest.bad("unknown flags"));
     }
     let name = TenantName::parse(rest.text()?).map_err(|_| rest.bad("not a tenant name"))?;
-    let (suspended, doomed) = (flags & SUSPENDED != 0, flags & DOOMED != 0);
+    let (suspended, doomed) = (flags & SUSPENDED != 0, flags & DELETING != 0);
     Ok(TenantRecord { name, password, created_unix_s, suspended, limit, doomed })
 }
 
-fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, BadRecord> {
+fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, DecodeError> {
     let tenant = TenantId(rest.u64()?);
     let secret = SecretHash(rest.array()?);
     let [scopes] = rest.array()?;
@@ -190,9 +190,9 @@ pub(crate) mod tests {
     use crate::domain::api_key::KeyId;
     use crate::domain::counter::CounterName;
     use crate::store::embedded::codec::idempotency_page;
-    use crate::store::embedded::codec::key::Member;
+    use crate::store::embedded::codec::key::IndexEntry;
 
-    pub(crate) fn samples() -> Vec<(Key, Record)> {
+    pub(crate) fn samples() -> Vec<(RecordKey, Record)> {
         let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
         let tenant = |limit: &str, suspended| TenantRecord {
             name: TenantName::parse("Alice").unwrap(),
@@ -212,23 +212,23 @@ pub(crate) mod tests {
             last_used_day: Some(0),
         };
         let name = CounterName::default_counter();
-        let holdings = Holdings { counters: 1, keys: 2, born: 3 };
+        let holdings = TenantUsage { counters: 1, keys: 2, born: 3 };
         vec![
-            (Key::Tenants, Record::Tenants(4)),
-            (Key::Tenant(TenantId(3)), Record::Tenant(tenant("5/m:9", true).into())),
-            (Key::Tenant(TenantId(4)), Record::Tenant(tenant("off", false).into())),
-            (Key::Name("alice".into()), Record::Name(TenantId(3))),
-            (Key::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
-            (Key::Counter(TenantId(3), name.clone()), Record::Counter(CounterState::default())),
-            (Key::Member(TenantId(3), Member::Counter(name)), Record::Member),
-            (Key::Member(TenantId(3), Member::ApiKey(KeyId([2; 8]))), Record::Member),
-            (Key::Member(TenantId(0), Member::Doomed(TenantId(3))), Record::Member),
-            (Key::Holdings(TenantId(3)), Record::Holdings(holdings)),
-            (Key::Answers(7), Record::Answers(idempotency_page::tests::sample().into())),
+            (RecordKey::Tenants, Record::Tenants(4)),
+            (RecordKey::Tenant(TenantId(3)), Record::Tenant(tenant("5/m:9", true).into())),
+            (RecordKey::Tenant(TenantId(4)), Record::Tenant(tenant("off", false).into())),
+            (RecordKey::Name("alice".into()), Record::Name(TenantId(3))),
+            (RecordKey::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
+            (RecordKey::Counter(TenantId(3), name.clone()), Record::Counter(CounterState::default())),
+            (RecordKey::IndexEntry(TenantId(3), IndexEntry::Counter(name)), Record::IndexEntry),
+            (RecordKey::IndexEntry(TenantId(3), IndexEntry::ApiKey(KeyId([2; 8]))), Record::IndexEntry),
+            (RecordKey::IndexEntry(TenantId(0), IndexEntry::Deleting(TenantId(3))), Record::IndexEntry),
+            (RecordKey::Usage(TenantId(3)), Record::Usage(holdings)),
+            (RecordKey::IdempotencyPage(7), Record::IdempotencyPage(idempotency_page::tests::sample().into())),
         ]
     }
 
-    fn bytes(key: &Key, record: &Record) -> (Vec<u8>, Vec<u8>) {
+    fn bytes(key: &RecordKey, record: &Record) -> (Vec<u8>, Vec<u8>) {
         let (mut key_bytes, mut record_bytes) = (Vec::new(), Vec::new());
         key.encode(&mut key_bytes);
         record.encode(crc32c::crc32c(&key_bytes), &mut record_bytes);
@@ -239,7 +239,7 @@ pub(crate) mod tests {
     fn what_was_encoded_decodes() {
         for (key, record) in samples() {
             let (key_bytes, record_bytes) = bytes(&key, &record);
-            assert_eq!(Key::decode(&key_bytes).unwrap(), key);
+            assert_eq!(RecordKey::decode(&key_bytes).unwrap(), key);
             assert_eq!(Record::decode(&key, &key_bytes, &record_bytes).unwrap(), record);
         }
     }
@@ -263,8 +263,8 @@ pub(crate) mod tests {
     fn a_record_under_another_key_is_noticed() {
         let name = CounterName::default_counter();
         let counter = Record::Counter(CounterState::default());
-        let (_, record_bytes) = bytes(&Key::Counter(TenantId(1), name.clone()), &counter);
-        let other = Key::Counter(TenantId(2), name);
+        let (_, record_bytes) = bytes(&RecordKey::Counter(TenantId(1), name.clone()), &counter);
+        let other = RecordKey::Counter(TenantId(2), name);
         let mut other_bytes = Vec::new();
         other.encode(&mut other_bytes);
         assert!(Record::decode(&other, &other_bytes, &record_bytes).is_err());

@@ -1,6 +1,6 @@
 //! The records in memory: what the committer decides on, and what readers may see of it.
 //!
-//! Job: [`Residents`] holds one [`Slot`] for each record in memory, bounded; [`Published`] is the half that readers share.
+//! Job: [`RecordCache`] holds one [`CacheEntry`] for each record in memory, bounded; [`CommittedRecord`] is the half that readers share.
 //! Invariant: a slot's `record` may be ahead of what is durable, within a commit; what is published never is.
 //! Must never: drop a record that somebody is deciding on or waits for, or one that the keeper was not yet told of (the committer hands over first).
 
@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use crate::store::embedded::codec::key::Key;
+use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 
 /// The durable record, shared with readers: one atomic load.
 #[derive(Debug)]
-pub struct Published {
+pub struct CommittedRecord {
     record: ArcSwapOption<Record>,
     used: AtomicBool,
 }
 
-impl Published {
+impl CommittedRecord {
     fn new(record: Option<Record>) -> Arc<Self> {
         Arc::new(Self { record: ArcSwapOption::new(record.map(Arc::new)), used: AtomicBool::new(true) })
     }
@@ -36,67 +36,67 @@ impl Published {
 
 /// A record in memory.
 #[derive(Debug)]
-pub struct Slot {
+pub struct CacheEntry {
     /// The record as decided so far.
     pub record: Option<Record>,
     /// Whether this commit changed it.
     pub touched: bool,
-    published: Arc<Published>,
+    published: Arc<CommittedRecord>,
 }
 
-impl Slot {
+impl CacheEntry {
     /// The half that readers see.
-    pub fn published(&self) -> Arc<Published> {
+    pub fn published(&self) -> Arc<CommittedRecord> {
         Arc::clone(&self.published)
     }
 }
 
 /// What readers look into: the published half of every record in memory.
-pub type Window = Arc<papaya::HashMap<Key, Arc<Published>>>;
+pub type ReadView = Arc<papaya::HashMap<RecordKey, Arc<CommittedRecord>>>;
 
 /// Every record in memory.
-pub struct Residents {
-    slots: HashMap<Key, Slot>,
-    window: Window,
-    clock: VecDeque<Key>,
+pub struct RecordCache {
+    slots: HashMap<RecordKey, CacheEntry>,
+    window: ReadView,
+    clock: VecDeque<RecordKey>,
     /// Keys that somebody waits for, and how many do.
-    pinned: HashMap<Key, u32>,
+    pinned: HashMap<RecordKey, u32>,
     capacity: usize,
 }
 
-impl Residents {
+impl RecordCache {
     /// Room for about `capacity` records.
-    pub fn new(window: Window, capacity: usize) -> Self {
+    pub fn new(window: ReadView, capacity: usize) -> Self {
         Self { slots: HashMap::new(), window, clock: VecDeque::new(), pinned: HashMap::new(), capacity }
     }
 
     /// The record's slot, if it is in memory.
-    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Slot> {
+    pub fn get_mut(&mut self, key: &RecordKey) -> Option<&mut CacheEntry> {
         let slot = self.slots.get_mut(key)?;
         slot.published.used.store(true, Ordering::Relaxed);
         Some(slot)
     }
 
     /// Whether it is in memory.
-    pub fn contains(&self, key: &Key) -> bool {
+    pub fn contains(&self, key: &RecordKey) -> bool {
         self.slots.contains_key(key)
     }
 
     /// The record as decided so far, for the journal.
-    pub fn record(&self, key: &Key) -> Option<&Record> {
+    pub fn record(&self, key: &RecordKey) -> Option<&Record> {
         self.slots.get(key)?.record.as_ref()
     }
 
     /// Brings a record (or the fact that there is none) into memory and shows it to readers.
-    pub fn install(&mut self, key: Key, record: Option<Record>) {
-        let published = Published::new(record.clone());
+    pub fn install(&mut self, key: RecordKey, record: Option<Record>) {
+        let published = CommittedRecord::new(record.clone());
         self.window.pin().insert(key.clone(), Arc::clone(&published));
         self.clock.push_back(key.clone());
-        self.slots.insert(key, Slot { record, touched: false, published });
+        self.slots.insert(key, CacheEntry { record, touched: false, published });
     }
 
     /// Shows readers what was decided, after it became durable, and returns it.
-    pub fn publish(&mut self, key: &Key) -> Option<Record> {
+    pub fn publish(&mut self, key: &RecordKey) -> Option<Record> {
         let slot = self.slots.get_mut(key)?;
         slot.touched = false;
         slot.published.record.store(slot.record.clone().map(Arc::new));
@@ -104,7 +104,7 @@ impl Residents {
     }
 
     /// Takes back what was decided and not written.
-    pub fn roll_back(&mut self, key: &Key) {
+    pub fn roll_back(&mut self, key: &RecordKey) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.touched = false;
             slot.record = slot.published.record.load_full().map(|record| (*record).clone());
@@ -112,12 +112,12 @@ impl Residents {
     }
 
     /// Keeps a record, here or to come, from being dropped, until it is unpinned as often.
-    pub fn pin(&mut self, key: &Key) {
+    pub fn pin(&mut self, key: &RecordKey) {
         *self.pinned.entry(key.clone()).or_default() += 1;
     }
 
     /// Takes one pin out.
-    pub fn unpin(&mut self, key: &Key) {
+    pub fn unpin(&mut self, key: &RecordKey) {
         if let Some(pins) = self.pinned.get_mut(key) {
             *pins -= 1;
             if *pins == 0 {

@@ -8,61 +8,61 @@ use std::sync::Arc;
 use crate::domain::api_key::KeyId;
 use crate::domain::counter::CounterName;
 use crate::domain::tenant::{PasswordHash, TenantId};
-use crate::store::embedded::codec::key::{Key, Listing, Member};
-use crate::store::embedded::commit::cache::Published;
+use crate::store::embedded::codec::key::{IndexEntry, IndexScan, RecordKey};
+use crate::store::embedded::commit::cache::CommittedRecord;
 use crate::store::{
-    CounterState, Done, Expected, Issued, KeyRecord, NewCounter, NewTenant, Once, SetTo, StoreError, TenantChange,
-    TenantRecord,
+    Applied, CounterState, IdempotencyToken, Issued, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter,
+    StoreError, TenantRecord, TenantUpdate,
 };
 
 /// What is asked of the committer.
 #[derive(Debug)]
-pub enum Ask {
+pub enum Command {
     /// Change a counter.
-    Counter(OfCounter),
+    Counter(CounterCommand),
     /// Store a tenant.
     Register(Box<NewTenant>),
     /// Change what belongs to a tenant, or the tenant.
-    Tenant(TenantId, Box<OfTenant>),
+    Tenant(TenantId, Box<TenantOp>),
     /// Note the day on which a key was used.
-    Used(KeyId, u32),
+    TouchKey(KeyId, u32),
     /// Bring a record into memory.
-    Load(Key),
+    Load(RecordKey),
     /// List what a tenant has.
-    List(Listing),
+    List(IndexScan),
 }
 
 /// A change of a counter.
 #[derive(Debug)]
-pub struct OfCounter {
+pub struct CounterCommand {
     /// Whose counter.
     pub tenant: TenantId,
     /// Which.
     pub name: CounterName,
     /// What is to become of it.
-    pub change: CounterChange,
+    pub change: CounterOp,
     /// It is to happen once.
-    pub once: Option<Once>,
+    pub once: Option<IdempotencyToken>,
 }
 
 /// What is to become of a counter.
 #[derive(Debug)]
-pub enum CounterChange {
+pub enum CounterOp {
     /// Reserve so many integers.
     Advance(u32),
     /// Set it.
-    Set(Box<SetTo>),
+    Set(Box<SetCounter>),
     /// Create it.
     Create(Box<NewCounter>),
     /// Delete it.
-    Delete(Expected),
+    Delete(Precondition),
 }
 
 /// A change of a tenant.
 #[derive(Debug)]
-pub enum OfTenant {
+pub enum TenantOp {
     /// Suspend, resume, limit.
-    Change(TenantChange),
+    Update(TenantUpdate),
     /// Replace the password, and revoke these keys, which must be all it has.
     Password(PasswordHash, Option<Vec<KeyId>>),
     /// Store a key, if the tenant has less than so many.
@@ -70,33 +70,33 @@ pub enum OfTenant {
     /// Revoke a key.
     RevokeKey(KeyId),
     /// Begin its deletion: the name is free, the keys are refused.
-    Doom,
+    MarkDeleted,
     /// Go on with it: these are gone.
-    Sweep(Vec<Member>),
+    PurgeMembers(Vec<IndexEntry>),
     /// End it: nothing of the tenant is left.
-    Bury,
+    RemoveTenant,
 }
 
 /// What was asked for.
 #[derive(Debug)]
-pub enum Answer {
+pub enum Reply {
     /// Integers.
-    Issued(Done<Issued>),
+    Issued(Applied<Issued>),
     /// A counter that was set or created.
-    State(Done<CounterState>),
+    State(Applied<CounterState>),
     /// A new tenant's number.
     Registered(TenantId),
     /// A tenant as it is now.
     Tenant(Arc<TenantRecord>),
     /// It is done, and there is nothing to say of it.
-    Done,
+    Ack,
     /// Somebody was quicker: look again and ask again.
-    Again,
-    /// To [`Ask::Load`]: the record as it is published, now and later.
-    Loaded(Arc<Published>),
-    /// To [`Ask::List`].
-    Listed(Vec<Member>),
+    Conflict,
+    /// To [`Command::Load`]: the record as it is published, now and later.
+    Loaded(Arc<CommittedRecord>),
+    /// To [`Command::List`].
+    Listed(Vec<IndexEntry>),
 }
 
 /// An answer or why there is none.
-pub type Outcome = Result<Answer, StoreError>;
+pub type CommandResult = Result<Reply, StoreError>;

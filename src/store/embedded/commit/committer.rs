@@ -19,14 +19,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::embedded::codec::key::{Key, Listing};
+use crate::store::embedded::codec::key::{IndexScan, RecordKey};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::apply::{decide, needs, replay, seen};
-use crate::store::embedded::commit::command::{Answer, Ask, Outcome};
-use crate::store::embedded::commit::queue::{Ticket, Work};
-use crate::store::embedded::commit::working_set::{Desk, Needs};
-use crate::store::embedded::fs::Disk;
-use crate::store::embedded::journal::frame::{Change, CommitSeq, Mark};
+use crate::store::embedded::commit::command::{Command, CommandResult, Reply};
+use crate::store::embedded::commit::queue::{QueuedCommand, Responder};
+use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet};
+use crate::store::embedded::fs::Directory;
+use crate::store::embedded::journal::frame::{CommitSeq, LogPosition, RecordWrite};
 use crate::store::embedded::journal::writer::{AppendError, Journal};
 use crate::store::{StoreError, Unavailable};
 
@@ -37,13 +37,13 @@ const HAND_OVER: usize = 2048;
 
 /// What the committer's helpers are asked, in this order: changes before a load, so that the load sees them.
 #[derive(Debug)]
-pub enum Order {
+pub enum BackgroundTask {
     /// The keeper: durable changes, complete up to a commit.
-    Changes(Vec<Change>, Mark),
+    Flush(Vec<RecordWrite>, LogPosition),
     /// The keeper: find a record and tell.
-    Load(Key),
+    Load(RecordKey),
     /// The keeper: list, and answer by itself.
-    List(Listing, Ticket),
+    List(IndexScan, Responder),
     /// The grounds: make the next segment.
     MakeSpare,
     /// The grounds: remove these segments, in this order.
@@ -52,9 +52,9 @@ pub enum Order {
 
 /// What its helpers tell the committer.
 #[derive(Debug)]
-pub enum Tidings<F> {
+pub enum CommitterEvent<F> {
     /// The keeper found this.
-    Loaded(Key, Result<Option<Record>, String>),
+    Loaded(RecordKey, Result<Option<Record>, String>),
     /// The state covers every commit up to here; it took so long.
     Checkpointed(CommitSeq, Duration),
     /// A verified backup holds every commit up to here.
@@ -69,7 +69,7 @@ pub enum Tidings<F> {
 
 /// What became of tidings, for whoever logs and measures.
 #[derive(Debug)]
-pub enum Noted {
+pub enum EventEffect {
     /// Nothing to tell.
     Nothing,
     /// A checkpoint is noted in the journal; so many segments go.
@@ -82,9 +82,9 @@ pub enum Noted {
 
 /// What a turn did.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct CommitResult {
     /// Answers to hand out.
-    pub answers: Vec<(Ticket, Outcome)>,
+    pub answers: Vec<(Responder, CommandResult)>,
     /// Whether a frame was committed.
     pub committed: bool,
     /// Increments among the answers that were committed.
@@ -95,7 +95,7 @@ pub struct Turn {
 
 /// What a committer goes on from.
 #[derive(Clone, Copy, Debug)]
-pub struct Covered {
+pub struct RetentionWatermarks {
     /// Every commit up to this one is in the state.
     pub state: CommitSeq,
     /// Every commit up to this one is in a verified backup; the largest number where no backups are made.
@@ -103,23 +103,23 @@ pub struct Covered {
 }
 
 /// See the module's text.
-pub struct Committer<D: Disk> {
+pub struct Committer<D: Directory> {
     journal: Journal<D>,
-    desk: Desk,
-    parked: HashMap<Key, Vec<(Work, Needs)>>,
+    desk: WorkingSet,
+    parked: HashMap<RecordKey, Vec<(QueuedCommand, ReadSet)>>,
     parked_count: usize,
-    decided: Vec<(Ticket, Outcome)>,
-    hand_over: Vec<Change>,
-    outbox: Vec<Order>,
+    decided: Vec<(Responder, CommandResult)>,
+    hand_over: Vec<RecordWrite>,
+    outbox: Vec<BackgroundTask>,
     closed_to_changes: Option<StoreError>,
     covered: CommitSeq,
     backed_up: CommitSeq,
     spare_requested: bool,
 }
 
-impl<D: Disk> Committer<D> {
+impl<D: Directory> Committer<D> {
     /// A committer that appends to `journal` and decides on `desk`. Segments are kept until state and backup cover them.
-    pub fn new(journal: Journal<D>, desk: Desk, covered: Covered) -> Self {
+    pub fn new(journal: Journal<D>, desk: WorkingSet, covered: RetentionWatermarks) -> Self {
         Self {
             journal,
             desk,
@@ -156,38 +156,40 @@ impl<D: Disk> Committer<D> {
     }
 
     /// What the helpers are to do, in order; empty after the call.
-    pub fn outbox(&mut self) -> std::vec::Drain<'_, Order> {
+    pub fn outbox(&mut self) -> std::vec::Drain<'_, BackgroundTask> {
         self.outbox.drain(..)
     }
 
     /// Takes what a helper has to tell.
-    pub fn hear(&mut self, tidings: Tidings<D::File>) -> Noted {
+    pub fn hear(&mut self, tidings: CommitterEvent<D::File>) -> EventEffect {
         match tidings {
-            Tidings::Loaded(key, record) => self.loaded(key, record),
-            Tidings::Checkpointed(covered, took) => return self.checkpointed(covered, took),
-            Tidings::BackedUp(mark) => {
+            CommitterEvent::Loaded(key, record) => self.loaded(key, record),
+            CommitterEvent::Checkpointed(covered, took) => return self.checkpointed(covered, took),
+            CommitterEvent::BackedUp(mark) => {
                 self.backed_up = self.backed_up.max(mark);
                 self.release();
             }
-            Tidings::Spare(file) => {
+            CommitterEvent::Spare(file) => {
                 self.spare_requested = false;
                 self.journal.give_spare(file);
             }
-            Tidings::DiskLow(low) => return if self.disk_low(low) { Noted::DiskLow(low) } else { Noted::Nothing },
-            Tidings::Failed(problem) => return self.poison(problem),
+            CommitterEvent::DiskLow(low) => {
+                return if self.disk_low(low) { EventEffect::DiskLow(low) } else { EventEffect::Nothing };
+            }
+            CommitterEvent::Failed(problem) => return self.poison(problem),
         }
-        Noted::Nothing
+        EventEffect::Nothing
     }
 
-    fn checkpointed(&mut self, covered: CommitSeq, took: Duration) -> Noted {
+    fn checkpointed(&mut self, covered: CommitSeq, took: Duration) -> EventEffect {
         if self.is_poisoned() {
-            return Noted::Nothing;
+            return EventEffect::Nothing;
         }
         match self.journal.append_checkpoint(covered) {
             // Without room for the frame the next checkpoint says it again; what this one covers can go all the same, and makes room.
             Ok(_) | Err(AppendError::NoSpare) => {
                 self.covered = self.covered.max(covered);
-                Noted::Checkpointed(covered, took, self.release())
+                EventEffect::Checkpointed(covered, took, self.release())
             }
             Err(AppendError::Failed(error)) => self.poison(format!("the journal could not be written: {error}")),
         }
@@ -198,7 +200,7 @@ impl<D: Disk> Committer<D> {
         let names = self.journal.release(self.covered.min(self.backed_up));
         let count = names.len();
         if count > 0 {
-            self.outbox.push(Order::Remove(names));
+            self.outbox.push(BackgroundTask::Remove(names));
         }
         count
     }
@@ -217,9 +219,9 @@ impl<D: Disk> Committer<D> {
     }
 
     /// Takes no change any more.
-    pub fn poison(&mut self, problem: String) -> Noted {
+    pub fn poison(&mut self, problem: String) -> EventEffect {
         self.refuse_changes(Some(StoreError::Poisoned));
-        Noted::Poisoned(problem)
+        EventEffect::Poisoned(problem)
     }
 
     /// Refuses every change from now on (`None`: takes them again). Loads go on.
@@ -228,19 +230,19 @@ impl<D: Disk> Committer<D> {
     }
 
     /// Decides one request, or parks it. Its answer comes with the turn's end.
-    pub fn decide(&mut self, work: Work) {
+    pub fn decide(&mut self, work: QueuedCommand) {
         let seen = seen(&self.desk, &work.ask);
         let needs = needs(&work.ask, &seen);
         if let Some(missing) = self.desk.missing(&needs).cloned() {
             self.park(missing, work, needs);
             return;
         }
-        let Work { ask, ticket } = work;
+        let QueuedCommand { ask, ticket } = work;
         let outcome = match ask {
-            Ask::Load(key) => self.loaded_answer(&key),
-            Ask::List(listing) => {
+            Command::Load(key) => self.loaded_answer(&key),
+            Command::List(listing) => {
                 self.hand_over_all();
-                self.outbox.push(Order::List(listing, ticket));
+                self.outbox.push(BackgroundTask::List(listing, ticket));
                 return;
             }
             // What was answered before is no change, and is answered also when no change is taken.
@@ -252,7 +254,7 @@ impl<D: Disk> Committer<D> {
         self.decided.push((ticket, outcome));
     }
 
-    fn park(&mut self, missing: Key, work: Work, needs: Needs) {
+    fn park(&mut self, missing: RecordKey, work: QueuedCommand, needs: ReadSet) {
         if self.parked_count >= MAX_PARKED {
             self.decided.push((work.ticket, Err(Unavailable::Overloaded.into())));
             return;
@@ -263,13 +265,13 @@ impl<D: Disk> Committer<D> {
         let waiting = self.parked.entry(missing.clone()).or_default();
         if waiting.is_empty() {
             Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
-            self.outbox.push(Order::Load(missing));
+            self.outbox.push(BackgroundTask::Load(missing));
         }
         waiting.push((work, needs));
     }
 
     /// Takes a record that the keeper found, and decides what waited for it.
-    fn loaded(&mut self, key: Key, record: Result<Option<Record>, String>) {
+    fn loaded(&mut self, key: RecordKey, record: Result<Option<Record>, String>) {
         let waiting = self.parked.remove(&key).unwrap_or_default();
         self.parked_count -= waiting.len();
         for key in waiting.iter().flat_map(|(_, needs)| needs.iter().flatten()) {
@@ -283,23 +285,23 @@ impl<D: Disk> Committer<D> {
             }
             Err(problem) => {
                 let problem: Arc<str> = problem.into();
-                let damaged = |work: Work| (work.ticket, Err(StoreError::Damaged(Arc::clone(&problem))));
+                let damaged = |work: QueuedCommand| (work.ticket, Err(StoreError::Corrupt(Arc::clone(&problem))));
                 self.decided.extend(waiting.map(damaged));
             }
         }
     }
 
-    fn loaded_answer(&mut self, key: &Key) -> Outcome {
+    fn loaded_answer(&mut self, key: &RecordKey) -> CommandResult {
         let slot = self.desk.residents.get_mut(key).ok_or(StoreError::OutcomeUnknown)?;
-        Ok(Answer::Loaded(slot.published()))
+        Ok(Reply::Loaded(slot.published()))
     }
 
     /// Makes what was decided durable, publishes it and returns the answers.
     ///
     /// # Errors
     /// What the system said when a write or a sync failed, beside the answers, all *outcome unknown*: the store is poisoned.
-    pub fn finish_turn(&mut self) -> (Turn, Result<(), std::io::Error>) {
-        let mut turn = Turn { answers: std::mem::take(&mut self.decided), ..Turn::default() };
+    pub fn finish_turn(&mut self) -> (CommitResult, Result<(), std::io::Error>) {
+        let mut turn = CommitResult { answers: std::mem::take(&mut self.decided), ..CommitResult::default() };
         let desk = &mut self.desk;
         let (increments, integers) = (std::mem::take(&mut desk.increments), std::mem::take(&mut desk.integers));
         let mut result = Ok(());
@@ -331,7 +333,7 @@ impl<D: Disk> Committer<D> {
         }
         if self.journal.wants_spare() && !self.spare_requested && !self.is_poisoned() {
             self.spare_requested = true;
-            self.outbox.push(Order::MakeSpare);
+            self.outbox.push(BackgroundTask::MakeSpare);
         }
         (turn, result)
     }
@@ -341,18 +343,18 @@ impl<D: Disk> Committer<D> {
         Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
     }
 
-    fn flush_hand_over(hand_over: &mut Vec<Change>, outbox: &mut Vec<Order>, last: Mark) {
+    fn flush_hand_over(hand_over: &mut Vec<RecordWrite>, outbox: &mut Vec<BackgroundTask>, last: LogPosition) {
         if !hand_over.is_empty() {
-            outbox.push(Order::Changes(std::mem::take(hand_over), last));
+            outbox.push(BackgroundTask::Flush(std::mem::take(hand_over), last));
         }
     }
 }
 
-impl Turn {
+impl CommitResult {
     /// Replaces every answer that speaks of this turn's changes.
     fn spoil(&mut self, error: &StoreError) {
         for (_, outcome) in &mut self.answers {
-            if !matches!(outcome, Ok(Answer::Loaded(_))) {
+            if !matches!(outcome, Ok(Reply::Loaded(_))) {
                 *outcome = Err(error.clone());
             }
         }

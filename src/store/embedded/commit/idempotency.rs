@@ -1,6 +1,6 @@
 //! Which idempotency keys were used, and where their answers are.
 //!
-//! Job: [`Remembered`] knows every key of the last [`RETENTION_S`] seconds, in memory; the answers themselves are in pages, on the disk. A page
+//! Job: [`IdempotencyTable`] knows every key of the last [`RETENTION_S`] seconds, in memory; the answers themselves are in pages, on the disk. A page
 //! belongs to the commit whose changes it tells of, and is written in the same frame.
 //!
 //! ```text
@@ -18,11 +18,11 @@ use std::sync::Arc;
 
 use crate::domain::tenant::TenantId;
 use crate::domain::time_format::SECONDS_A_DAY;
-use crate::store::embedded::codec::idempotency_page::{Answered, Answers, Given, PAGE_ANSWERS};
-use crate::store::embedded::codec::key::Key;
+use crate::store::embedded::codec::idempotency_page::{IdempotencyEntry, IdempotencyPage, PAGE_ENTRIES, StoredResult};
+use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::journal::frame::Change;
-use crate::store::{Digest, Once, Refusal};
+use crate::store::embedded::journal::frame::RecordWrite;
+use crate::store::{Digest128, IdempotencyToken, Refusal};
 
 /// How long a key is remembered: 24 hours.
 pub const RETENTION_S: u64 = SECONDS_A_DAY;
@@ -33,41 +33,41 @@ const REMOVED_AT_ONCE: usize = 256;
 
 /// Where an answer is.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct EntryLocation {
     page: u64,
     index: u32,
 }
 
 /// A tenant's key: two tenants never share one.
-type Used = (TenantId, Digest);
+type ScopedKey = (TenantId, Digest128);
 
 /// A durable page, without its answers.
 #[derive(Debug)]
-struct Page {
+struct IndexedPage {
     number: u64,
     age_s: u64,
-    keys: Vec<Used>,
+    keys: Vec<ScopedKey>,
 }
 
 /// What is known of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Lookup {
     /// It was not used.
-    New,
+    Miss,
     /// It was used in this commit.
-    Now(Answered),
+    InBatch(IdempotencyEntry),
     /// Its answer is in this page, at this place.
-    Before(Key, usize),
+    Stored(RecordKey, usize),
 }
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Remembered {
+pub struct IdempotencyTable {
     capacity: usize,
-    places: HashMap<Used, Place>,
+    places: HashMap<ScopedKey, EntryLocation>,
     of_tenant: HashMap<TenantId, usize>,
-    pages: VecDeque<Page>,
-    open: Vec<Answered>,
+    pages: VecDeque<IndexedPage>,
+    open: Vec<IdempotencyEntry>,
     next_page: u64,
     /// Pages of this commit that are expired; removed from memory when the commit is durable.
     expiring: usize,
@@ -75,10 +75,10 @@ pub struct Remembered {
     now_s: u64,
 }
 
-impl Remembered {
+impl IdempotencyTable {
     /// Goes on from the pages that a start found, in the order of their numbers.
     #[must_use]
-    pub fn new(capacity: usize, pages: Vec<(u64, Arc<Answers>)>) -> Self {
+    pub fn new(capacity: usize, pages: Vec<(u64, Arc<IdempotencyPage>)>) -> Self {
         let mut remembered = Self {
             capacity,
             places: HashMap::new(),
@@ -121,13 +121,13 @@ impl Remembered {
 
     /// What is known of a tenant's key.
     #[must_use]
-    pub fn find(&self, tenant: TenantId, once: &Once) -> Seen {
-        let Some(Place { page, index }) = self.places.get(&(tenant, once.key)) else { return Seen::New };
-        let index = usize::try_from(*index).unwrap_or(PAGE_ANSWERS);
+    pub fn find(&self, tenant: TenantId, once: &IdempotencyToken) -> Lookup {
+        let Some(EntryLocation { page, index }) = self.places.get(&(tenant, once.key)) else { return Lookup::Miss };
+        let index = usize::try_from(*index).unwrap_or(PAGE_ENTRIES);
         let opened = page.checked_sub(self.next_page).and_then(|page| usize::try_from(page).ok());
-        match opened.and_then(|page| self.open.get(page * PAGE_ANSWERS + index)) {
-            Some(answered) => Seen::Now(*answered),
-            None => Seen::Before(Key::Answers(*page), index),
+        match opened.and_then(|page| self.open.get(page * PAGE_ENTRIES + index)) {
+            Some(answered) => Lookup::InBatch(*answered),
+            None => Lookup::Stored(RecordKey::IdempotencyPage(*page), index),
         }
     }
 
@@ -142,28 +142,29 @@ impl Remembered {
     }
 
     /// Notes what was decided in this commit.
-    pub fn note(&mut self, tenant: TenantId, once: &Once, given: Given) {
-        let answered = Answered { tenant, key: once.key, request: once.request, given };
-        let page = self.next_page + (self.open.len() / PAGE_ANSWERS) as u64;
-        self.place(&answered, page, u32::try_from(self.open.len() % PAGE_ANSWERS).unwrap_or(0));
+    pub fn note(&mut self, tenant: TenantId, once: &IdempotencyToken, given: StoredResult) {
+        let answered = IdempotencyEntry { tenant, key: once.key, request: once.request, given };
+        let page = self.next_page + (self.open.len() / PAGE_ENTRIES) as u64;
+        self.place(&answered, page, u32::try_from(self.open.len() % PAGE_ENTRIES).unwrap_or(0));
         self.open.push(answered);
     }
 
-    fn place(&mut self, answered: &Answered, page: u64, index: u32) {
-        if self.places.insert(used(answered), Place { page, index }).is_none() {
+    fn place(&mut self, answered: &IdempotencyEntry, page: u64, index: u32) {
+        if self.places.insert(used(answered), EntryLocation { page, index }).is_none() {
             *self.of_tenant.entry(answered.tenant).or_default() += 1;
         }
     }
 
     /// What this commit has to write besides its records: the pages that were opened, and, if it is to `expire` them, that old ones are gone.
-    pub fn seal(&mut self, expire: bool) -> Vec<Change> {
-        let expired = |page: &&Page| expire && page.age_s.saturating_add(RETENTION_S) < self.now_s;
+    pub fn seal(&mut self, expire: bool) -> Vec<RecordWrite> {
+        let expired = |page: &&IndexedPage| expire && page.age_s.saturating_add(RETENTION_S) < self.now_s;
         let expiring = self.pages.iter().take(REMOVED_AT_ONCE).take_while(expired);
-        let mut changes: Vec<Change> = expiring.map(|page| (Key::Answers(page.number), None)).collect();
+        let mut changes: Vec<RecordWrite> =
+            expiring.map(|page| (RecordKey::IdempotencyPage(page.number), None)).collect();
         self.expiring = changes.len();
-        for (number, list) in (self.next_page..).zip(self.open.chunks(PAGE_ANSWERS)) {
-            let answers = Answers { age_s: self.now_s, list: list.to_vec() };
-            changes.push((Key::Answers(number), Some(Record::Answers(answers.into()))));
+        for (number, list) in (self.next_page..).zip(self.open.chunks(PAGE_ENTRIES)) {
+            let answers = IdempotencyPage { age_s: self.now_s, list: list.to_vec() };
+            changes.push((RecordKey::IdempotencyPage(number), Some(Record::IdempotencyPage(answers.into()))));
         }
         changes
     }
@@ -180,16 +181,16 @@ impl Remembered {
             }
         }
         let open = std::mem::take(&mut self.open);
-        for list in open.chunks(PAGE_ANSWERS) {
+        for list in open.chunks(PAGE_ENTRIES) {
             let number = self.next_page;
             self.next_page += 1;
             self.push_page(number, self.now_s, list);
         }
     }
 
-    fn push_page(&mut self, number: u64, age_s: u64, list: &[Answered]) {
+    fn push_page(&mut self, number: u64, age_s: u64, list: &[IdempotencyEntry]) {
         let keys = list.iter().map(used).collect();
-        self.pages.push_back(Page { number, age_s, keys });
+        self.pages.push_back(IndexedPage { number, age_s, keys });
     }
 
     /// The commit did not happen.
@@ -202,7 +203,7 @@ impl Remembered {
     }
 }
 
-fn used(answered: &Answered) -> Used {
+fn used(answered: &IdempotencyEntry) -> ScopedKey {
     (answered.tenant, answered.key)
 }
 
@@ -222,22 +223,24 @@ mod tests {
 
     const TENANT: TenantId = TenantId(1);
 
-    fn once(number: u64) -> Once {
+    fn once(number: u64) -> IdempotencyToken {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        Once { key, request: [9; 16] }
+        IdempotencyToken { key, request: [9; 16] }
     }
 
-    fn given() -> Given {
-        Given::State(CounterState::default())
+    fn given() -> StoredResult {
+        StoredResult::State(CounterState::default())
     }
 
     /// What a start would find.
-    fn written(changes: Vec<Change>, disk: &mut Vec<(u64, Arc<Answers>)>) {
+    fn written(changes: Vec<RecordWrite>, disk: &mut Vec<(u64, Arc<IdempotencyPage>)>) {
         for (key, record) in changes {
             match (key, record) {
-                (Key::Answers(page), Some(Record::Answers(answers))) => disk.push((page, answers)),
-                (Key::Answers(page), None) => disk.retain(|(number, _)| *number != page),
+                (RecordKey::IdempotencyPage(page), Some(Record::IdempotencyPage(answers))) => {
+                    disk.push((page, answers))
+                }
+                (RecordKey::IdempotencyPage(page), None) => disk.retain(|(number, _)| *number != page),
                 other => panic!("{other:?}"),
             }
         }
@@ -246,12 +249,12 @@ mod tests {
     #[test]
     fn a_key_is_found_until_it_is_a_day_old_and_across_starts() {
         let mut disk = Vec::new();
-        let mut remembered = Remembered::new(1000, Vec::new());
+        let mut remembered = IdempotencyTable::new(1000, Vec::new());
         for number in 0..130 {
-            assert_eq!(remembered.find(TENANT, &once(number)), Seen::New);
+            assert_eq!(remembered.find(TENANT, &once(number)), Lookup::Miss);
             remembered.note(TENANT, &once(number), given());
             assert!(
-                matches!(remembered.find(TENANT, &once(number)), Seen::Now(answered) if answered.key == once(number).key)
+                matches!(remembered.find(TENANT, &once(number)), Lookup::InBatch(answered) if answered.key == once(number).key)
             );
         }
         written(remembered.seal(true), &mut disk);
@@ -264,34 +267,34 @@ mod tests {
         remembered.note(TENANT, &once(500), given());
         written(remembered.seal(true), &mut disk);
         remembered.keep();
-        let mut remembered = Remembered::new(1000, disk.clone());
-        assert_eq!(remembered.find(TENANT, &once(129)), Seen::Before(Key::Answers(2), 1));
-        assert_eq!(remembered.find(TenantId(2), &once(129)), Seen::New);
+        let mut remembered = IdempotencyTable::new(1000, disk.clone());
+        assert_eq!(remembered.find(TENANT, &once(129)), Lookup::Stored(RecordKey::IdempotencyPage(2), 1));
+        assert_eq!(remembered.find(TenantId(2), &once(129)), Lookup::Miss);
         remembered.tick(10);
         assert!(remembered.seal(true).is_empty(), "not before the day is over");
         remembered.tick(11);
         written(remembered.seal(true), &mut disk);
         remembered.keep();
         assert_eq!((remembered.len(), disk.len()), (1, 1));
-        assert_eq!(remembered.find(TENANT, &once(129)), Seen::New);
-        assert_eq!(remembered.find(TENANT, &once(500)), Seen::Before(Key::Answers(3), 0));
+        assert_eq!(remembered.find(TENANT, &once(129)), Lookup::Miss);
+        assert_eq!(remembered.find(TENANT, &once(500)), Lookup::Stored(RecordKey::IdempotencyPage(3), 0));
     }
 
     #[test]
     fn what_was_not_committed_is_not_remembered() {
-        let mut remembered = Remembered::new(1000, Vec::new());
+        let mut remembered = IdempotencyTable::new(1000, Vec::new());
         remembered.note(TENANT, &once(1), given());
         remembered.seal(true);
         remembered.forget();
         assert_eq!(
             (remembered.find(TENANT, &once(1)), remembered.len(), remembered.of_tenant.len()),
-            (Seen::New, 0, 0)
+            (Lookup::Miss, 0, 0)
         );
     }
 
     #[test]
     fn one_tenant_has_a_quarter_and_all_have_the_whole() {
-        let mut remembered = Remembered::new(8, Vec::new());
+        let mut remembered = IdempotencyTable::new(8, Vec::new());
         for number in 0..8 {
             let tenant = TenantId(number / 2);
             assert!(remembered.has_room(tenant).is_ok());

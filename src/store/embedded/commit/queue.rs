@@ -1,6 +1,6 @@
 //! The way from many workers to the one committer, and back.
 //!
-//! Job: [`Queue`], bounded and lock-free, takes requests in and wakes the committer; [`Lane`]s carry answers back: all answers of a commit
+//! Job: [`Queue`], bounded and lock-free, takes requests in and wakes the committer; [`ReplyChannel`]s carry answers back: all answers of a commit
 //! for one worker travel in one message and cost one wake of that worker.
 //!
 //! ```text
@@ -21,18 +21,18 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 
-use crate::store::embedded::commit::command::{Ask, Outcome};
+use crate::store::embedded::commit::command::{Command, CommandResult};
 
 /// Where an answer goes.
 #[derive(Debug)]
-pub struct Ticket {
-    lane: Option<Arc<Lane>>,
-    sender: oneshot::Sender<Outcome>,
+pub struct Responder {
+    lane: Option<Arc<ReplyChannel>>,
+    sender: oneshot::Sender<CommandResult>,
 }
 
-impl Ticket {
+impl Responder {
     /// A ticket, and where its answer arrives. Without a lane, the answer wakes its receiver by itself.
-    pub fn new(lane: Option<Arc<Lane>>) -> (Self, oneshot::Receiver<Outcome>) {
+    pub fn new(lane: Option<Arc<ReplyChannel>>) -> (Self, oneshot::Receiver<CommandResult>) {
         let (sender, receiver) = oneshot::channel();
         (Self { lane, sender }, receiver)
     }
@@ -40,22 +40,22 @@ impl Ticket {
 
 /// One request.
 #[derive(Debug)]
-pub struct Work {
+pub struct QueuedCommand {
     /// What.
-    pub ask: Ask,
+    pub ask: Command,
     /// For whom.
-    pub ticket: Ticket,
+    pub ticket: Responder,
 }
 
 /// The way back to one worker.
 #[derive(Debug, Default)]
-pub struct Lane {
-    mailbox: SegQueue<Vec<(oneshot::Sender<Outcome>, Outcome)>>,
+pub struct ReplyChannel {
+    mailbox: SegQueue<Vec<(oneshot::Sender<CommandResult>, CommandResult)>>,
     waker: AtomicWaker,
     closed: AtomicBool,
 }
 
-impl Lane {
+impl ReplyChannel {
     /// Hands out what arrives, on the worker that runs it, until the lane is closed.
     pub async fn run(self: Arc<Self>) {
         std::future::poll_fn(|context| {
@@ -71,7 +71,7 @@ impl Lane {
         .await;
     }
 
-    /// Ends [`Lane::run`].
+    /// Ends [`ReplyChannel::run`].
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.waker.wake();
@@ -79,11 +79,11 @@ impl Lane {
 }
 
 /// Hands out the answers of one commit: one message and one wake for each lane.
-pub fn deliver(answers: Vec<(Ticket, Outcome)>) {
-    type Letter = (Arc<Lane>, Vec<(oneshot::Sender<Outcome>, Outcome)>);
-    let mut letters: Vec<Letter> = Vec::new();
+pub fn deliver(answers: Vec<(Responder, CommandResult)>) {
+    type ReplyBatch = (Arc<ReplyChannel>, Vec<(oneshot::Sender<CommandResult>, CommandResult)>);
+    let mut letters: Vec<ReplyBatch> = Vec::new();
     let expected = answers.len();
-    for (Ticket { lane, sender }, outcome) in answers {
+    for (Responder { lane, sender }, outcome) in answers {
         let Some(lane) = lane else {
             let _ = sender.send(outcome);
             continue;
@@ -106,7 +106,7 @@ pub fn deliver(answers: Vec<(Ticket, Outcome)>) {
 /// What the committer's helpers tell it; unbounded, since each message was asked for.
 #[derive(Debug)]
 pub struct Queue<C> {
-    requests: ArrayQueue<Work>,
+    requests: ArrayQueue<QueuedCommand>,
     control: SegQueue<C>,
     asleep: AtomicBool,
     committer: std::sync::OnceLock<Thread>,
@@ -128,7 +128,7 @@ impl<C> Queue<C> {
     ///
     /// # Errors
     /// The request, if there is no room.
-    pub fn push(&self, work: Work) -> Result<(), Work> {
+    pub fn push(&self, work: QueuedCommand) -> Result<(), QueuedCommand> {
         self.requests.push(work)?;
         self.wake();
         Ok(())
@@ -141,7 +141,7 @@ impl<C> Queue<C> {
     }
 
     /// The next request.
-    pub fn pop(&self) -> Option<Work> {
+    pub fn pop(&self) -> Option<QueuedCommand> {
         self.requests.pop()
     }
 

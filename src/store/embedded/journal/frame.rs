@@ -23,7 +23,7 @@
 
 use std::fmt;
 
-use crate::store::embedded::codec::key::Key;
+use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 
 /// The number of a frame: 1 for a store's first, +1 for every other.
@@ -52,7 +52,7 @@ impl fmt::Display for CommitSeq {
 /// A place in the chain of frames: a frame's number and its CRC, which covers every frame before it. Two histories that parted have
 /// different marks, also where their numbers are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct LogPosition {
     /// The frame's number; 0 before the first.
     pub seq: CommitSeq,
     /// Its CRC; 0 before the first.
@@ -63,7 +63,7 @@ pub struct Mark {
 pub type StoreId = [u8; 16];
 
 /// One changed record: absolute, so that applying it twice is the same as once. `None`: removed.
-pub type Change = (Key, Option<Record>);
+pub type RecordWrite = (RecordKey, Option<Record>);
 
 /// Bytes of a segment header.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
@@ -125,18 +125,18 @@ impl SegmentHeader {
 
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum FramePayload {
     /// These records changed, together.
-    Commit(Vec<Change>),
+    Commit(Vec<RecordWrite>),
     /// A commit that sled covers: proved to be there, not decoded.
-    Covered,
+    SkippedCommit,
     /// Every commit up to this number is in sled, durably.
     Checkpoint(CommitSeq),
 }
 
 /// Where the next frame goes and what it must say to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub struct NextFrame {
     /// The segment's epoch.
     pub epoch: u64,
     /// The next number.
@@ -145,19 +145,19 @@ pub struct Expected {
     pub chain: u32,
 }
 
-impl Expected {
+impl NextFrame {
     /// The frame that the next one follows.
     #[must_use]
-    pub fn before(self) -> Mark {
-        Mark { seq: CommitSeq(self.seq.0.saturating_sub(1)), chain: self.chain }
+    pub fn before(self) -> LogPosition {
+        LogPosition { seq: CommitSeq(self.seq.0.saturating_sub(1)), chain: self.chain }
     }
 }
 
 /// Appends a frame to `out`, padded to a multiple of 8 bytes, and returns its CRC. `changes` are encoded without a copy.
 pub fn encode_commit<'a>(
     out: &mut Vec<u8>,
-    expected: Expected,
-    changes: impl Iterator<Item = (&'a Key, Option<&'a Record>)>,
+    expected: NextFrame,
+    changes: impl Iterator<Item = (&'a RecordKey, Option<&'a Record>)>,
 ) -> u32 {
     let start = begin(out, KIND_COMMIT, expected);
     for (key, record) in changes {
@@ -181,13 +181,13 @@ pub fn encode_commit<'a>(
 }
 
 /// Appends a checkpoint frame to `out` and returns its CRC.
-pub fn encode_checkpoint(out: &mut Vec<u8>, expected: Expected, covered: CommitSeq) -> u32 {
+pub fn encode_checkpoint(out: &mut Vec<u8>, expected: NextFrame, covered: CommitSeq) -> u32 {
     let start = begin(out, KIND_CHECKPOINT, expected);
     out.extend_from_slice(&covered.0.to_be_bytes());
     finish(out, start)
 }
 
-fn begin(out: &mut Vec<u8>, kind: u32, expected: Expected) -> usize {
+fn begin(out: &mut Vec<u8>, kind: u32, expected: NextFrame) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; 8]);
     out.extend_from_slice(&expected.chain.to_be_bytes());
@@ -214,11 +214,11 @@ pub fn padded(bytes: usize) -> usize {
 
 /// What stands at an offset of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FrameRead {
     /// The expected frame.
     Frame {
         /// What it says.
-        body: Body,
+        body: FramePayload,
         /// Its CRC, which the next frame's chain repeats.
         crc: u32,
         /// Its length on the disk.
@@ -227,31 +227,31 @@ pub enum Found {
     /// Zeros: nothing was written here.
     Zeros,
     /// Something else: a torn frame or damage. [`remains_after`] tells which.
-    Bad,
+    Invalid,
 }
 
 /// Reads what stands at `offset` of `segment`; commits up to `covered` are not decoded.
 #[must_use]
-pub fn next_frame(segment: &[u8], offset: usize, expected: Expected, covered: CommitSeq) -> Found {
-    let Some(rest) = segment.get(offset..) else { return Found::Zeros };
+pub fn next_frame(segment: &[u8], offset: usize, expected: NextFrame, covered: CommitSeq) -> FrameRead {
+    let Some(rest) = segment.get(offset..) else { return FrameRead::Zeros };
     if rest.iter().take(FRAME_HEADER_BYTES).all(|&byte| byte == 0) {
-        return Found::Zeros;
+        return FrameRead::Zeros;
     }
-    decode(rest, expected, covered).unwrap_or(Found::Bad)
+    decode(rest, expected, covered).unwrap_or(FrameRead::Invalid)
 }
 
-fn decode(rest: &[u8], expected: Expected, covered: CommitSeq) -> Option<Found> {
+fn decode(rest: &[u8], expected: NextFrame, covered: CommitSeq) -> Option<FrameRead> {
     let (length, seq) = plausible(rest)?;
     let follows = be_u32(rest, 8)? == expected.chain && be_u64(rest, 16)? == expected.epoch && seq == expected.seq;
     let frame = rest.get(..length).filter(|_| follows)?;
     let payload = frame.get(FRAME_HEADER_BYTES..)?;
     let body = match be_u32(frame, 12)? {
-        KIND_COMMIT if expected.seq <= covered => Body::Covered,
-        KIND_COMMIT => Body::Commit(decode_changes(payload)?),
-        KIND_CHECKPOINT => Body::Checkpoint(CommitSeq(u64::from_be_bytes(payload.try_into().ok()?))),
+        KIND_COMMIT if expected.seq <= covered => FramePayload::SkippedCommit,
+        KIND_COMMIT => FramePayload::Commit(decode_changes(payload)?),
+        KIND_CHECKPOINT => FramePayload::Checkpoint(CommitSeq(u64::from_be_bytes(payload.try_into().ok()?))),
         _ => return None,
     };
-    Some(Found::Frame { body, crc: be_u32(frame, 4)?, bytes: padded(length) })
+    Some(FrameRead::Frame { body, crc: be_u32(frame, 4)?, bytes: padded(length) })
 }
 
 /// Length and number of the frame at the start of `rest` if its CRC is right.
@@ -261,12 +261,12 @@ fn plausible(rest: &[u8]) -> Option<(usize, CommitSeq)> {
     (crc32c::crc32c(frame.get(8..)?) == be_u32(frame, 4)?).then_some((length, CommitSeq(be_u64(frame, 24)?)))
 }
 
-fn decode_changes(mut payload: &[u8]) -> Option<Vec<Change>> {
+fn decode_changes(mut payload: &[u8]) -> Option<Vec<RecordWrite>> {
     let mut changes = Vec::new();
     while !payload.is_empty() {
         let (key_length, record_length) = (be_u16(payload, 0)?, be_u16(payload, 2)?);
         let (key_bytes, rest) = payload.get(4..)?.split_at_checked(key_length.into())?;
-        let key = Key::decode(key_bytes).ok()?;
+        let key = RecordKey::decode(key_bytes).ok()?;
         if record_length == REMOVED {
             changes.push((key, None));
             payload = rest;
@@ -283,7 +283,7 @@ fn decode_changes(mut payload: &[u8]) -> Option<Vec<Change>> {
 /// The offset of something behind `offset` that a crash does not leave there. Only one frame is ever in flight, and a segment is zeros before
 /// it is used, so behind a torn frame there is no whole frame, whatever its number; and behind one whose head is readable there is nothing.
 #[must_use]
-pub fn remains_after(segment: &[u8], offset: usize, expected: Expected) -> Option<usize> {
+pub fn remains_after(segment: &[u8], offset: usize, expected: NextFrame) -> Option<usize> {
     let whole_frame = (offset.next_multiple_of(8)..segment.len()).step_by(8).find(|&at| {
         let Some(rest) = segment.get(at..) else { return false };
         matches!(be_u32(rest, 12), Some(KIND_COMMIT | KIND_CHECKPOINT)) && plausible(rest).is_some()
@@ -320,13 +320,13 @@ mod tests {
     use crate::domain::tenant::TenantId;
     use crate::store::CounterState;
 
-    const EXPECTED: Expected = Expected { epoch: 3, seq: CommitSeq(7), chain: 0xABCD };
+    const EXPECTED: NextFrame = NextFrame { epoch: 3, seq: CommitSeq(7), chain: 0xABCD };
 
-    fn frame() -> (Vec<u8>, u32, Vec<Change>) {
+    fn frame() -> (Vec<u8>, u32, Vec<RecordWrite>) {
         let name = CounterName::default_counter();
         let changes = vec![
-            (Key::Counter(TenantId(1), name.clone()), Some(Record::Counter(CounterState::default()))),
-            (Key::Counter(TenantId(2), name), None),
+            (RecordKey::Counter(TenantId(1), name.clone()), Some(Record::Counter(CounterState::default()))),
+            (RecordKey::Counter(TenantId(2), name), None),
         ];
         let mut bytes = Vec::new();
         let crc = encode_commit(&mut bytes, EXPECTED, changes.iter().map(|(k, r)| (k, r.as_ref())));
@@ -340,11 +340,11 @@ mod tests {
         bytes.resize(length + 64, 0);
         assert_eq!(
             next_frame(&bytes, 0, EXPECTED, CommitSeq(0)),
-            Found::Frame { body: Body::Commit(changes), crc, bytes: length }
+            FrameRead::Frame { body: FramePayload::Commit(changes), crc, bytes: length }
         );
-        let covered = Found::Frame { body: Body::Covered, crc, bytes: length };
+        let covered = FrameRead::Frame { body: FramePayload::SkippedCommit, crc, bytes: length };
         assert_eq!(next_frame(&bytes, 0, EXPECTED, EXPECTED.seq), covered);
-        assert_eq!(next_frame(&bytes, length, EXPECTED, CommitSeq(0)), Found::Zeros);
+        assert_eq!(next_frame(&bytes, length, EXPECTED, CommitSeq(0)), FrameRead::Zeros);
         let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9, bytes: 4096 };
         assert_eq!(SegmentHeader::decode(&header.encode()), Some(header));
     }
@@ -356,10 +356,10 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             match next_frame(&flipped, 0, EXPECTED, CommitSeq(0)) {
-                Found::Bad => {}
+                FrameRead::Invalid => {}
                 // A flip in the padding changes nothing that was said.
-                Found::Frame { body, .. } => assert_eq!(body, Body::Commit(changes.clone())),
-                Found::Zeros => panic!("a frame is not zeros"),
+                FrameRead::Frame { body, .. } => assert_eq!(body, FramePayload::Commit(changes.clone())),
+                FrameRead::Zeros => panic!("a frame is not zeros"),
             }
         }
         let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9, bytes: 4096 }.encode();
@@ -374,11 +374,11 @@ mod tests {
     fn a_frame_of_another_place_does_not_follow() {
         let (bytes, ..) = frame();
         for other in [
-            Expected { epoch: 4, ..EXPECTED },
-            Expected { seq: CommitSeq(8), ..EXPECTED },
-            Expected { chain: 1, ..EXPECTED },
+            NextFrame { epoch: 4, ..EXPECTED },
+            NextFrame { seq: CommitSeq(8), ..EXPECTED },
+            NextFrame { chain: 1, ..EXPECTED },
         ] {
-            assert_eq!(next_frame(&bytes, 0, other, CommitSeq(0)), Found::Bad);
+            assert_eq!(next_frame(&bytes, 0, other, CommitSeq(0)), FrameRead::Invalid);
         }
     }
 
@@ -386,7 +386,7 @@ mod tests {
     fn damage_is_told_from_a_torn_end_by_what_follows() {
         let (first, crc, _) = frame();
         let mut segment = first.clone();
-        encode_checkpoint(&mut segment, Expected { seq: EXPECTED.seq.next(), chain: crc, ..EXPECTED }, CommitSeq(1));
+        encode_checkpoint(&mut segment, NextFrame { seq: EXPECTED.seq.next(), chain: crc, ..EXPECTED }, CommitSeq(1));
         segment.resize(4096, 0);
         segment[20] ^= 1;
         assert_eq!(remains_after(&segment, 0, EXPECTED), Some(first.len()));

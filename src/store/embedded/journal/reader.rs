@@ -1,6 +1,6 @@
 //! Reading the journal back: every frame of every segment, in order, or the place where one is missing.
 //!
-//! Job: [`replay`] hands out what was committed and returns the [`Tail`], behind which a start goes on.
+//! Job: [`replay`] hands out what was committed and returns the [`JournalTail`], behind which a start goes on.
 //!
 //! ```text
 //! [header][frame 81][frame 82]                 another segment follows, and its header proves where this one ends
@@ -12,34 +12,37 @@
 
 use std::collections::VecDeque;
 
-use crate::store::embedded::fs::{Disk, DiskFile};
+use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{
-    Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, next_frame, remains_after,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId,
+    next_frame, remains_after,
 };
-use crate::store::embedded::journal::segment::{Files, JournalError, Segment, io_error, name_of, newest, number_of};
+use crate::store::embedded::journal::segment::{
+    JournalDir, JournalError, Segment, io_error, name_of, newest, number_of,
+};
 
 /// What a replay found.
 #[derive(Debug)]
-pub struct Tail {
+pub struct JournalTail {
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) next_number: u64,
     /// What the next frame must say; the epoch is that of the last segment.
-    pub(crate) expected: Expected,
+    pub(crate) expected: NextFrame,
     /// The frame before the first one that the journal still has; commits up to it are in sled and in a backup only.
-    pub before: Mark,
+    pub before: LogPosition,
     /// The newest checkpoint that the journal knows of.
     pub checkpointed: CommitSeq,
     /// A torn last frame, as file and offset: normal after a crash, and never acknowledged.
     pub torn: Option<(String, usize)>,
     /// How many frames were read.
     pub frames: u64,
-    pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) rewrite: Option<LastFrame>,
 }
 
-impl Tail {
+impl JournalTail {
     /// The end of a journal that has no segment yet and goes on behind `mark`.
     #[must_use]
-    pub fn after(mark: Mark) -> Self {
+    pub fn after(mark: LogPosition) -> Self {
         Self::before(SegmentHeader {
             store: StoreId::default(),
             epoch: 0,
@@ -54,7 +57,7 @@ impl Tail {
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn make_durable<D: Disk>(&self, files: &Files<D>) -> Result<(), JournalError> {
+    pub fn make_durable<D: Directory>(&self, files: &JournalDir<D>) -> Result<(), JournalError> {
         let Some(rewrite) = &self.rewrite else { return Ok(()) };
         let again = || {
             let mut file = files.disk.open(&rewrite.name)?;
@@ -67,13 +70,13 @@ impl Tail {
 
     /// The last frame.
     #[must_use]
-    pub fn last(&self) -> Mark {
+    pub fn last(&self) -> LogPosition {
         self.expected.before()
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Rewrite {
+pub(crate) struct LastFrame {
     pub(crate) name: String,
     pub(crate) header: Vec<u8>,
     pub(crate) last_frame: Vec<u8>,
@@ -87,25 +90,25 @@ pub(crate) struct Rewrite {
 ///
 /// # Errors
 /// [`JournalError`] if a file can not be read or a frame that was acknowledged is missing.
-pub fn replay<D: Disk>(
-    files: &Files<D>,
+pub fn replay<D: Directory>(
+    files: &JournalDir<D>,
     covered: CommitSeq,
-    visit: &mut dyn FnMut(Mark, Body),
-) -> Result<Option<Tail>, JournalError> {
+    visit: &mut dyn FnMut(LogPosition, FramePayload),
+) -> Result<Option<JournalTail>, JournalError> {
     let mut names = files.disk.list().map_err(|source| io_error("", source))?;
     names.retain(|name| number_of(name).is_some());
     names.sort_unstable();
-    let mut tail: Option<Tail> = None;
+    let mut tail: Option<JournalTail> = None;
     let count = names.len();
     for (index, name) in names.into_iter().enumerate() {
         let bytes = files.disk.open(&name).and_then(|file| file.read_all()).map_err(|e| io_error(&name, e))?;
-        let hole = |offset, problem: String| JournalError::Hole { name: name.clone(), offset, problem };
+        let hole = |offset, problem: String| JournalError::Corrupt { name: name.clone(), offset, problem };
         let header =
             SegmentHeader::decode(&bytes).ok_or_else(|| hole(0, "the segment header is not valid".to_owned()))?;
         if header.store != files.store {
             return Err(hole(0, "the segment belongs to another store".to_owned()));
         }
-        let tail = tail.get_or_insert_with(|| Tail::before(header));
+        let tail = tail.get_or_insert_with(|| JournalTail::before(header));
         if header.first != tail.expected.seq || header.chain != tail.expected.chain {
             let (wants, has) = (header.first, tail.last().seq);
             return Err(hole(
@@ -125,14 +128,14 @@ pub fn replay<D: Disk>(
     let (has, newest) = (tail.as_ref().map_or(0, |tail| tail.next_number - 1), newest(files));
     if newest > has {
         let problem = "the newest segment is missing: it was in use, and this journal ends before it".to_owned();
-        return Err(JournalError::Hole { name: name_of(newest), offset: 0, problem });
+        return Err(JournalError::Corrupt { name: name_of(newest), offset: 0, problem });
     }
     Ok(tail)
 }
 
-impl Tail {
+impl JournalTail {
     fn before(header: SegmentHeader) -> Self {
-        let expected = Expected { epoch: header.epoch, seq: header.first, chain: header.chain };
+        let expected = NextFrame { epoch: header.epoch, seq: header.first, chain: header.chain };
         Self {
             segments: VecDeque::new(),
             next_number: 1,
@@ -147,29 +150,29 @@ impl Tail {
 }
 
 fn read_segment(
-    tail: &mut Tail,
+    tail: &mut JournalTail,
     name: &str,
     bytes: &[u8],
     is_last: bool,
     covered: CommitSeq,
-    visit: &mut dyn FnMut(Mark, Body),
+    visit: &mut dyn FnMut(LogPosition, FramePayload),
 ) -> Result<(), JournalError> {
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut last_frame = offset..offset;
     let torn = loop {
         match next_frame(bytes, offset, tail.expected, covered) {
-            Found::Frame { body, crc, bytes: length } => {
-                if let Body::Checkpoint(up_to) = body {
+            FrameRead::Frame { body, crc, bytes: length } => {
+                if let FramePayload::Checkpoint(up_to) = body {
                     tail.checkpointed = tail.checkpointed.max(up_to);
                 }
-                visit(Mark { seq: tail.expected.seq, chain: crc }, body);
-                tail.expected = Expected { seq: tail.expected.seq.next(), chain: crc, ..tail.expected };
+                visit(LogPosition { seq: tail.expected.seq, chain: crc }, body);
+                tail.expected = NextFrame { seq: tail.expected.seq.next(), chain: crc, ..tail.expected };
                 tail.frames += 1;
                 last_frame = offset..offset + length;
                 offset += length;
             }
-            Found::Zeros => break false,
-            Found::Bad => break true,
+            FrameRead::Zeros => break false,
+            FrameRead::Invalid => break true,
         }
     };
     // Behind an older segment's end stands the next segment's header, which proves that nothing is missing.
@@ -179,10 +182,10 @@ fn read_segment(
                 "commit {} is not readable, and no crash leaves what stands at offset {later}",
                 tail.expected.seq
             );
-            return Err(JournalError::Hole { name: name.to_owned(), offset, problem });
+            return Err(JournalError::Corrupt { name: name.to_owned(), offset, problem });
         }
         tail.torn = torn.then(|| (name.to_owned(), offset));
-        tail.rewrite = Some(Rewrite {
+        tail.rewrite = Some(LastFrame {
             name: name.to_owned(),
             header: bytes.get(..SEGMENT_HEADER_BYTES).unwrap_or_default().to_vec(),
             offset: last_frame.start,

@@ -1,6 +1,6 @@
 //! The segment files of the journal: their names, and how one comes into use.
 //!
-//! Job: [`Files`] says where they are; `activate` turns the spare into the next one; `newest` tells whether the last of them was lost.
+//! Job: [`JournalDir`] says where they are; `activate` turns the spare into the next one; `newest` tells whether the last of them was lost.
 //! Invariant: a segment is named, durably, in the folder and in the note of the newest, before anything is appended to it.
 //! Must never: use a spare that is not zeros to its last byte.
 
@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::store::embedded::fs::{Disk, DiskFile};
-use crate::store::embedded::journal::frame::{CommitSeq, Expected, SegmentHeader, StoreId};
+use crate::store::embedded::fs::{Directory, VfsFile};
+use crate::store::embedded::journal::frame::{CommitSeq, NextFrame, SegmentHeader, StoreId};
 
 /// The segment that is ready to be used next.
 pub const SPARE: &str = "spare";
 const UNFINISHED_SPARE: &str = "spare.new";
 /// The file that names the newest segment.
-pub const NEWEST: &str = "newest";
+pub const CURRENT: &str = "newest";
 /// Two places, written in turn, so that a torn write leaves the other.
-pub(crate) const NEWEST_PLACES: [u64; 2] = [0, 512];
+pub(crate) const CURRENT_SLOTS: [u64; 2] = [0, 512];
 pub(crate) const SUFFIX: &str = ".journal";
 
 /// Why a journal can not be used.
@@ -34,7 +34,7 @@ pub enum JournalError {
     },
     /// Something that was acknowledged is not there or not as it was written.
     #[error("journal/{name} is damaged at offset {offset}: {problem}")]
-    Hole {
+    Corrupt {
         /// The file.
         name: String,
         /// Where in the file, in bytes.
@@ -46,7 +46,7 @@ pub enum JournalError {
 
 /// Where the segment files are, and whose they must be.
 #[derive(Debug)]
-pub struct Files<D> {
+pub struct JournalDir<D> {
     /// The folder.
     pub disk: Arc<D>,
     /// The store that owns it.
@@ -64,7 +64,7 @@ pub(crate) struct Segment {
 }
 
 /// Makes the spare. It has its name only when its zeros are durable, so that a later start may use one that it finds.
-pub(crate) fn make_spare<D: Disk>(disk: &D, segment_bytes: u64) -> io::Result<D::File> {
+pub(crate) fn make_spare<D: Directory>(disk: &D, segment_bytes: u64) -> io::Result<D::File> {
     let made = disk.create_zeroed(UNFINISHED_SPARE, segment_bytes).and_then(|file| {
         disk.rename(UNFINISHED_SPARE, SPARE)?;
         Ok(file)
@@ -77,7 +77,7 @@ pub(crate) fn make_spare<D: Disk>(disk: &D, segment_bytes: u64) -> io::Result<D:
 }
 
 /// The spare that an earlier process left, if it is what a spare must be; reading zeros is quicker than writing them.
-pub(crate) fn left_spare<D: Disk>(files: &Files<D>) -> Option<D::File> {
+pub(crate) fn left_spare<D: Directory>(files: &JournalDir<D>) -> Option<D::File> {
     let spare = files.disk.open(SPARE).ok()?;
     let bytes = spare.read_all().ok()?;
     (bytes.len() as u64 == files.segment_bytes && is_zero(&bytes)).then_some(spare)
@@ -89,14 +89,14 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Makes the spare the segment of that number: named, durably, before anything is appended to it.
-pub(crate) fn activate<D: Disk>(
-    files: &Files<D>,
+pub(crate) fn activate<D: Directory>(
+    files: &JournalDir<D>,
     mut spare: D::File,
     number: u64,
-    expected: Expected,
+    expected: NextFrame,
     newest: &mut D::File,
 ) -> io::Result<D::File> {
-    let Expected { epoch, seq: first, chain } = expected;
+    let NextFrame { epoch, seq: first, chain } = expected;
     let header = SegmentHeader { store: files.store, epoch, first, chain, bytes: files.segment_bytes };
     spare.write_all_at(&header.encode(), 0)?;
     spare.sync()?;
@@ -104,29 +104,29 @@ pub(crate) fn activate<D: Disk>(
     files.disk.sync_folder()?;
     let mut note = number.to_be_bytes().to_vec();
     note.extend_from_slice(&crc32c::crc32c(&note).to_be_bytes());
-    newest.write_all_at(&note, if number.is_multiple_of(2) { NEWEST_PLACES[0] } else { NEWEST_PLACES[1] })?;
+    newest.write_all_at(&note, if number.is_multiple_of(2) { CURRENT_SLOTS[0] } else { CURRENT_SLOTS[1] })?;
     newest.sync()?;
     Ok(spare)
 }
 
 /// The note of the newest segment, made if there is none. Its name gets durable with that of the first segment that it names.
-pub(crate) fn open_newest<D: Disk>(files: &Files<D>) -> io::Result<D::File> {
-    match files.disk.open(NEWEST) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => files.disk.create(NEWEST),
+pub(crate) fn open_newest<D: Directory>(files: &JournalDir<D>) -> io::Result<D::File> {
+    match files.disk.open(CURRENT) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => files.disk.create(CURRENT),
         other => other,
     }
 }
 
 /// The newest segment that was ever in use, as far as the note tells; a note that is lost or damaged tells nothing, and then the segments
 /// speak for themselves.
-pub(crate) fn newest<D: Disk>(files: &Files<D>) -> u64 {
-    let bytes = files.disk.open(NEWEST).and_then(|file| file.read_all()).unwrap_or_default();
+pub(crate) fn newest<D: Directory>(files: &JournalDir<D>) -> u64 {
+    let bytes = files.disk.open(CURRENT).and_then(|file| file.read_all()).unwrap_or_default();
     let read = |place: u64| {
         let note: &[u8; 12] = bytes.get(usize::try_from(place).ok()?..)?.first_chunk()?;
         let (number, crc) = note.split_first_chunk::<8>()?;
         (*crc == crc32c::crc32c(number).to_be_bytes()).then_some(u64::from_be_bytes(*number))
     };
-    NEWEST_PLACES.into_iter().filter_map(read).max().unwrap_or(0)
+    CURRENT_SLOTS.into_iter().filter_map(read).max().unwrap_or(0)
 }
 
 pub(crate) fn name_of(number: u64) -> String {

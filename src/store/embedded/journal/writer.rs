@@ -21,15 +21,15 @@
 use std::collections::VecDeque;
 use std::io;
 
-use crate::store::embedded::codec::key::Key;
+use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::fs::{Disk, DiskFile};
+use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{
-    CommitSeq, Expected, Mark, SEGMENT_HEADER_BYTES, encode_checkpoint, encode_commit,
+    CommitSeq, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, encode_checkpoint, encode_commit,
 };
-use crate::store::embedded::journal::reader::Tail;
+use crate::store::embedded::journal::reader::JournalTail;
 use crate::store::embedded::journal::segment::{
-    Files, JournalError, NEWEST, SPARE, Segment, activate, io_error, left_spare, make_spare, name_of, open_newest,
+    CURRENT, JournalDir, JournalError, SPARE, Segment, activate, io_error, left_spare, make_spare, name_of, open_newest,
 };
 
 /// Why nothing, or nothing known, was appended.
@@ -42,12 +42,12 @@ pub enum AppendError {
 }
 
 /// The open journal: the one place that acknowledges.
-pub struct Journal<D: Disk> {
-    files: Files<D>,
+pub struct Journal<D: Directory> {
+    files: JournalDir<D>,
     active: D::File,
     active_name: String,
     offset: u64,
-    expected: Expected,
+    expected: NextFrame,
     next_number: u64,
     older: VecDeque<Segment>,
     /// Bytes of these: asked for with every commit.
@@ -59,25 +59,25 @@ pub struct Journal<D: Disk> {
     failed: bool,
 }
 
-impl<D: Disk> Journal<D> {
+impl<D: Directory> Journal<D> {
     /// Continues behind `tail` in a segment of its own, after making the tail durable.
     ///
     /// # Errors
-    /// [`JournalError::Io`], a full disk among them; [`JournalError::Hole`] if one can not count on from the tail's numbers.
-    pub fn start(files: Files<D>, tail: Tail) -> Result<Self, JournalError> {
+    /// [`JournalError::Io`], a full disk among them; [`JournalError::Corrupt`] if one can not count on from the tail's numbers.
+    pub fn start(files: JournalDir<D>, tail: JournalTail) -> Result<Self, JournalError> {
         if tail.expected.seq.0.max(tail.expected.epoch).max(tail.next_number) > CommitSeq::LARGEST.0 / 2 {
             let problem = "the journal has numbers that no store reaches".to_owned();
-            return Err(JournalError::Hole { name: name_of(tail.next_number), offset: 0, problem });
+            return Err(JournalError::Corrupt { name: name_of(tail.next_number), offset: 0, problem });
         }
         tail.make_durable(&files)?;
-        let Tail { segments: mut older, next_number, mut expected, rewrite, .. } = tail;
+        let JournalTail { segments: mut older, next_number, mut expected, rewrite, .. } = tail;
         expected.epoch += 1;
         let spare = match left_spare(&files) {
             Some(spare) => spare,
             None => make_spare(&*files.disk, files.segment_bytes).map_err(|e| io_error(SPARE, e))?,
         };
         let active_name = name_of(next_number);
-        let mut newest = open_newest(&files).map_err(|source| io_error(NEWEST, source))?;
+        let mut newest = open_newest(&files).map_err(|source| io_error(CURRENT, source))?;
         let active = activate(&files, spare, next_number, expected, &mut newest)
             .map_err(|source| io_error(&active_name, source))?;
         // The new segment's header proves where the one before it ends, so the zeros behind that can go: segments stay for a while, and a
@@ -109,8 +109,8 @@ impl<D: Disk> Journal<D> {
     /// [`AppendError::NoSpare`]: nothing was written. [`AppendError::Failed`]: nobody knows; the journal must not be used again.
     pub fn append<'a>(
         &mut self,
-        changes: impl Iterator<Item = (&'a Key, Option<&'a Record>)>,
-    ) -> Result<Mark, AppendError> {
+        changes: impl Iterator<Item = (&'a RecordKey, Option<&'a Record>)>,
+    ) -> Result<LogPosition, AppendError> {
         self.buffer.clear();
         let crc = encode_commit(&mut self.buffer, self.expected, changes);
         self.write_buffer(crc)
@@ -120,13 +120,13 @@ impl<D: Disk> Journal<D> {
     ///
     /// # Errors
     /// As [`Journal::append`].
-    pub fn append_checkpoint(&mut self, covered: CommitSeq) -> Result<Mark, AppendError> {
+    pub fn append_checkpoint(&mut self, covered: CommitSeq) -> Result<LogPosition, AppendError> {
         self.buffer.clear();
         let crc = encode_checkpoint(&mut self.buffer, self.expected, covered);
         self.write_buffer(crc)
     }
 
-    fn write_buffer(&mut self, crc: u32) -> Result<Mark, AppendError> {
+    fn write_buffer(&mut self, crc: u32) -> Result<LogPosition, AppendError> {
         if self.failed {
             return Err(AppendError::Failed(io::Error::other("an earlier write of the journal failed")));
         }
@@ -135,7 +135,7 @@ impl<D: Disk> Journal<D> {
         written
     }
 
-    fn write_behind_the_last(&mut self, crc: u32) -> Result<Mark, AppendError> {
+    fn write_behind_the_last(&mut self, crc: u32) -> Result<LogPosition, AppendError> {
         let length = self.buffer.len() as u64;
         if self.offset + length > self.files.segment_bytes {
             self.roll()?;
@@ -145,7 +145,7 @@ impl<D: Disk> Journal<D> {
         self.active.sync().map_err(AppendError::Failed)?;
         let seq = self.expected.seq;
         self.offset += length;
-        self.expected = Expected { seq: seq.next(), chain: crc, ..self.expected };
+        self.expected = NextFrame { seq: seq.next(), chain: crc, ..self.expected };
         Ok(self.last())
     }
 
@@ -206,7 +206,7 @@ impl<D: Disk> Journal<D> {
 
     /// The last durable frame.
     #[must_use]
-    pub fn last(&self) -> Mark {
+    pub fn last(&self) -> LogPosition {
         self.expected.before()
     }
 }

@@ -22,26 +22,27 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::store::embedded::backup::directory::{newest_first, read_file};
-use crate::store::embedded::codec::idempotency_page::Answers;
-use crate::store::embedded::data_dir::{Folder, FolderError};
-use crate::store::embedded::fs::{Disk, DiskFile, RealDisk};
+use crate::store::embedded::codec::idempotency_page::IdempotencyPage;
+use crate::store::embedded::data_dir::{DataDir, DataDirError};
+use crate::store::embedded::fs::{Directory, OsDirectory, VfsFile};
 use crate::store::embedded::journal::frame::{
-    Body, CommitSeq, Expected, Found, Mark, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, next_frame, remains_after,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId,
+    next_frame, remains_after,
 };
-use crate::store::embedded::journal::reader::{Tail, replay};
-use crate::store::embedded::journal::segment::{Files, JournalError, SUFFIX};
-use crate::store::embedded::recovery::rebuild::{Base, NoBase, plan, rebuild, swap};
-use crate::store::embedded::shutdown_record::LastStop;
-use crate::store::embedded::state::checkpointer::{Keeper, settle};
+use crate::store::embedded::journal::reader::{JournalTail, replay};
+use crate::store::embedded::journal::segment::{JournalDir, JournalError, SUFFIX};
+use crate::store::embedded::recovery::rebuild::{NoRebuildSource, RebuildSource, plan, rebuild, swap};
+use crate::store::embedded::shutdown_record::PreviousShutdown;
+use crate::store::embedded::state::checkpointer::{Checkpointer, settle};
 use crate::store::embedded::state::sled::SledState;
-use crate::store::embedded::state::{State, StateTrouble};
+use crate::store::embedded::state::{State, StateOpenError};
 
 /// Why a folder can not be served.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The folder itself.
     #[error(transparent)]
-    Folder(#[from] FolderError),
+    DataDir(#[from] DataDirError),
     /// The journal.
     #[error("{cause}; {advice}")]
     Journal {
@@ -63,7 +64,7 @@ pub enum OpenError {
     },
     /// A rebuilt state could not be written.
     #[error("the damaged state could not be rebuilt: {0}")]
-    Heal(String),
+    Rebuild(String),
     /// A thread could not be started.
     #[error(transparent)]
     Thread(#[from] io::Error),
@@ -71,18 +72,18 @@ pub enum OpenError {
 
 /// A state that was rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Healed {
+pub struct RebuiltState {
     /// What was wrong with the old one.
     pub problem: String,
     /// What the new one was made from.
-    pub base: Base,
+    pub base: RebuildSource,
     /// Where the old one is now, as a folder's name.
     pub quarantine: String,
 }
 
 /// What a start found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovery {
+pub struct RecoveryReport {
     /// Frames read from the journal.
     pub frames: u64,
     /// The last commit.
@@ -92,12 +93,12 @@ pub struct Recovery {
     /// A torn frame at the journal's end, as file and offset: normal after a crash.
     pub torn: Option<(String, usize)>,
     /// The state was rebuilt.
-    pub healed: Option<Healed>,
+    pub healed: Option<RebuiltState>,
     /// How the process before this one left the folder.
-    pub last_stop: LastStop,
+    pub last_stop: PreviousShutdown,
 }
 
-impl fmt::Display for Recovery {
+impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (last, frames, covered) = (self.last, self.frames, self.covered);
         write!(f, "last commit {last}, {frames} frames in the journal, sled covers commit {covered}")?;
@@ -111,30 +112,30 @@ impl fmt::Display for Recovery {
     }
 }
 
-impl fmt::Display for Base {
+impl fmt::Display for RebuildSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing => write!(f, "the journal, which is complete"),
+            Self::JournalOnly => write!(f, "the journal, which is complete"),
             Self::Backup(name, mark) => write!(f, "backups/{name} (commit {}) and the journal since", mark.seq),
         }
     }
 }
 
 /// What [`attach`] found of a state and a journal that fit each other.
-pub struct Recovered<S> {
+pub struct OpenedStore<S> {
     /// The keeper, with every change of the journal taken.
-    pub keeper: Keeper<S>,
+    pub keeper: Checkpointer<S>,
     /// The journal's end.
-    pub tail: Tail,
+    pub tail: JournalTail,
     /// Answers that are to be given again, in the order of their pages.
-    pub answers: Vec<(u64, Arc<Answers>)>,
+    pub answers: Vec<(u64, Arc<IdempotencyPage>)>,
     /// For people.
-    pub report: Recovery,
+    pub report: RecoveryReport,
 }
 
 /// Why a state and a journal are not every commit together.
 #[derive(Debug, Error)]
-pub enum Misfit {
+pub enum RecoveryError {
     /// The state is damaged, too old or of another history; one sentence. It can be rebuilt.
     #[error("{0}")]
     State(String),
@@ -143,16 +144,16 @@ pub enum Misfit {
     Journal(JournalError),
     /// The journal ends before the state does; one sentence.
     #[error("{0}")]
-    LostEnd(String),
+    JournalTruncated(String),
 }
 
 /// Where a state comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum StateOrigin {
     /// A folder that never was a store.
     New,
     /// An earlier process.
-    Found,
+    Existing,
     /// A backup, a moment ago: older than the journal's last checkpoint, and rightly so.
     Rebuilt,
 }
@@ -160,72 +161,82 @@ pub enum Origin {
 /// Puts the journal's changes in front of the state and checks that together they are every commit.
 ///
 /// # Errors
-/// [`Misfit`].
-pub fn attach<S: State, D: Disk>(state: S, files: &Files<D>, origin: Origin) -> Result<Recovered<S>, Misfit> {
-    let mut keeper = Keeper::open(state).map_err(Misfit::State)?;
+/// [`RecoveryError`].
+pub fn attach<S: State, D: Directory>(
+    state: S,
+    files: &JournalDir<D>,
+    origin: StateOrigin,
+) -> Result<OpenedStore<S>, RecoveryError> {
+    let mut keeper = Checkpointer::open(state).map_err(RecoveryError::State)?;
     let marks = keeper.marks();
     let [covered, _, reached] = marks;
     let mut other_history = false;
     let tail = replay(files, covered.seq, &mut |mark, body| {
         other_history |= marks.iter().any(|known| known.seq == mark.seq && known.chain != mark.chain);
         match body {
-            Body::Commit(changes) => keeper.take(changes, mark),
-            Body::Covered | Body::Checkpoint(_) => {}
+            FramePayload::Commit(changes) => keeper.take(changes, mark),
+            FramePayload::SkippedCommit | FramePayload::Checkpoint(_) => {}
         }
     });
-    let tail = match tail.map_err(Misfit::Journal)? {
+    let tail = match tail.map_err(RecoveryError::Journal)? {
         Some(tail) => tail,
-        None if origin == Origin::New && reached == Mark::default() => Tail::after(Mark::default()),
-        None => return Err(Misfit::LostEnd("the journal folder holds no journal".to_owned())),
+        None if origin == StateOrigin::New && reached == LogPosition::default() => {
+            JournalTail::after(LogPosition::default())
+        }
+        None => return Err(RecoveryError::JournalTruncated("the journal folder holds no journal".to_owned())),
     };
     other_history |= tail.before.seq == covered.seq && tail.before.chain != covered.chain;
     if tail.before.seq > covered.seq {
         let (next, first) = (covered.seq.next(), tail.before.seq.next());
-        return Err(Misfit::State(format!("sled ends before commit {next}, the journal starts with {first}")));
+        return Err(RecoveryError::State(format!("sled ends before commit {next}, the journal starts with {first}")));
     }
     if tail.last().seq < reached.seq {
         let (has, last) = (reached.seq, tail.last().seq);
-        return Err(Misfit::LostEnd(format!("sled has commit {has}, but the journal ends with {last}")));
+        return Err(RecoveryError::JournalTruncated(format!(
+            "sled has commit {has}, but the journal ends with {last}"
+        )));
     }
     if other_history {
-        return Err(Misfit::State(format!("sled's commit {} is not the journal's", covered.seq)));
+        return Err(RecoveryError::State(format!("sled's commit {} is not the journal's", covered.seq)));
     }
-    if tail.checkpointed > covered.seq && origin != Origin::Rebuilt {
+    if tail.checkpointed > covered.seq && origin != StateOrigin::Rebuilt {
         let (is, was) = (covered.seq, tail.checkpointed);
-        return Err(Misfit::State(format!("sled covers commit {is}, but the journal knows a checkpoint of {was}")));
+        return Err(RecoveryError::State(format!(
+            "sled covers commit {is}, but the journal knows a checkpoint of {was}"
+        )));
     }
-    if origin == Origin::Rebuilt {
+    if origin == StateOrigin::Rebuilt {
         // The new state will cover the last frame, which must then not be lost: only the kernel may have it.
-        tail.make_durable(files).map_err(Misfit::Journal)?;
+        tail.make_durable(files).map_err(RecoveryError::Journal)?;
         // The old state may have covered a checkpoint frame at the journal's end; the new one must not stop at the last commit before it.
         keeper.take([], tail.last());
     }
-    let report = Recovery {
+    let report = RecoveryReport {
         frames: tail.frames,
         last: tail.last().seq,
         covered: covered.seq,
         torn: tail.torn.clone(),
         healed: None,
-        last_stop: LastStop::default(),
+        last_stop: PreviousShutdown::default(),
     };
-    let answers = keeper.answers().map_err(Misfit::State)?;
-    Ok(Recovered { keeper, tail, answers, report })
+    let answers = keeper.answers().map_err(RecoveryError::State)?;
+    Ok(OpenedStore { keeper, tail, answers, report })
 }
 
 pub(crate) fn open(
-    folder: &Folder,
-    files: &Files<RealDisk>,
-    origin: Origin,
-) -> Result<Recovered<SledState>, OpenError> {
+    folder: &DataDir,
+    files: &JournalDir<OsDirectory>,
+    origin: StateOrigin,
+) -> Result<OpenedStore<SledState>, OpenError> {
     match SledState::open(&folder.sled()) {
         Ok(state) => attach(state, files, origin),
-        Err(StateTrouble::System(problem)) => return Err(OpenError::State(problem)),
-        Err(StateTrouble::Damaged(problem)) => Err(Misfit::State(problem)),
+        Err(StateOpenError::Io(problem)) => return Err(OpenError::State(problem)),
+        Err(StateOpenError::Corrupt(problem)) => Err(RecoveryError::State(problem)),
     }
     .map_err(|misfit| match misfit {
-        Misfit::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
-        Misfit::LostEnd(problem) => OpenError::Incomplete { problem, advice: advice(folder) },
-        Misfit::State(problem) => OpenError::Heal(problem),
+        RecoveryError::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
+        RecoveryError::JournalTruncated(problem) => OpenError::Incomplete { problem, advice: advice(folder) },
+        RecoveryError::State(problem) => OpenError::Rebuild(problem),
     })
 }
 
@@ -234,14 +245,14 @@ pub(crate) fn open(
 /// # Errors
 /// [`OpenError`], which says what is missing, where, and what helps.
 pub fn recover(
-    folder: &Folder,
-    files: &Files<RealDisk>,
+    folder: &DataDir,
+    files: &JournalDir<OsDirectory>,
     is_new: bool,
     now_unix_s: u64,
-) -> Result<Recovered<SledState>, OpenError> {
-    let origin = if is_new { Origin::New } else { Origin::Found };
+) -> Result<OpenedStore<SledState>, OpenError> {
+    let origin = if is_new { StateOrigin::New } else { StateOrigin::Existing };
     let mut recovered = match open(folder, files, origin) {
-        Err(OpenError::Heal(problem)) => heal(folder, files, problem, now_unix_s)?,
+        Err(OpenError::Rebuild(problem)) => heal(folder, files, problem, now_unix_s)?,
         other => other?,
     };
     recovered.report.last_stop = folder.last_stop().clone();
@@ -249,24 +260,28 @@ pub fn recover(
 }
 
 fn heal(
-    folder: &Folder,
-    files: &Files<RealDisk>,
+    folder: &DataDir,
+    files: &JournalDir<OsDirectory>,
     problem: String,
     now_unix_s: u64,
-) -> Result<Recovered<SledState>, OpenError> {
+) -> Result<OpenedStore<SledState>, OpenError> {
     let base = base(folder, files, &problem)?;
     let quarantine = folder.new_quarantine(now_unix_s);
-    make_state(folder, files, &base).map_err(OpenError::Heal)?;
-    swap(folder.path(), &quarantine).map_err(|error| OpenError::Heal(error.to_string()))?;
-    let mut recovered = open(folder, files, Origin::Found)?;
-    recovered.report.healed = Some(Healed { problem, base, quarantine });
+    make_state(folder, files, &base).map_err(OpenError::Rebuild)?;
+    swap(folder.path(), &quarantine).map_err(|error| OpenError::Rebuild(error.to_string()))?;
+    let mut recovered = open(folder, files, StateOrigin::Existing)?;
+    recovered.report.healed = Some(RebuiltState { problem, base, quarantine });
     Ok(recovered)
 }
 
-pub(crate) fn base(folder: &Folder, files: &Files<RealDisk>, problem: &str) -> Result<Base, OpenError> {
-    plan(files, &RealDisk::new(folder.backups())).map_err(|error| match error {
-        NoBase::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
-        NoBase::Missing(why) => {
+pub(crate) fn base(
+    folder: &DataDir,
+    files: &JournalDir<OsDirectory>,
+    problem: &str,
+) -> Result<RebuildSource, OpenError> {
+    plan(files, &OsDirectory::new(folder.backups())).map_err(|error| match error {
+        NoRebuildSource::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
+        NoRebuildSource::Missing(why) => {
             let problem = format!("the state can not be used ({problem}), and {why}");
             OpenError::Incomplete { problem, advice: advice(folder) }
         }
@@ -274,25 +289,25 @@ pub(crate) fn base(folder: &Folder, files: &Files<RealDisk>, problem: &str) -> R
 }
 
 /// Makes a state that covers the whole journal, beside the damaged one.
-fn make_state(folder: &Folder, files: &Files<RealDisk>, base: &Base) -> Result<(), String> {
+fn make_state(folder: &DataDir, files: &JournalDir<OsDirectory>, base: &RebuildSource) -> Result<(), String> {
     let path = folder.path().join("sled.healing");
     if path.exists() {
         fs::remove_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     DirBuilder::new().mode(0o700).create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut state = SledState::open(&path).map_err(|trouble| trouble.to_string())?;
-    if let Base::Backup(name, _) = base {
-        let backups = RealDisk::new(folder.backups());
+    if let RebuildSource::Backup(name, _) = base {
+        let backups = OsDirectory::new(folder.backups());
         rebuild(&mut state, |visit| read_file(&backups, name, visit)).map_err(|error| error.to_string())?;
     }
-    let recovered = attach(state, files, Origin::Rebuilt).map_err(|misfit| misfit.to_string())?;
+    let recovered = attach(state, files, StateOrigin::Rebuilt).map_err(|misfit| misfit.to_string())?;
     settle(recovered.keeper).map_err(|trouble| trouble.to_string())
 }
 
 /// What to do where nothing can be rebuilt, with the names to type.
-fn advice(folder: &Folder) -> String {
+fn advice(folder: &DataDir) -> String {
     let data_dir = folder.path().display();
-    let backups = RealDisk::new(folder.backups());
+    let backups = OsDirectory::new(folder.backups());
     let is_whole = |(_, name): &(CommitSeq, String)| read_file(&backups, name, &mut |_, _| Ok(())).is_ok();
     let newest = newest_first(&backups).ok().and_then(|found| found.into_iter().find(is_whole));
     let from =
@@ -308,16 +323,16 @@ fn advice(folder: &Folder) -> String {
 ///
 /// # Errors
 /// [`OpenError`] if the folder is of another format, or has a journal and no FORMAT.
-pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result<(StoreId, bool), OpenError> {
+pub fn identify(folder: &DataDir, disk: &Arc<OsDirectory>, fresh: StoreId) -> Result<(StoreId, bool), OpenError> {
     if let Some(store) = folder.format()? {
         return Ok((store, false));
     }
     let problem = |what: &str| {
         let problem = format!("it has {what}, but the file FORMAT is missing");
-        OpenError::Folder(FolderError::Format { path: folder.path().to_owned(), problem })
+        OpenError::DataDir(DataDirError::Format { path: folder.path().to_owned(), problem })
     };
-    let io = |cause| OpenError::Folder(FolderError::Io { path: folder.journal(), cause });
-    if newest_first(&RealDisk::new(folder.backups())).is_ok_and(|found| !found.is_empty()) {
+    let io = |cause| OpenError::DataDir(DataDirError::Io { path: folder.journal(), cause });
+    if newest_first(&OsDirectory::new(folder.backups())).is_ok_and(|found| !found.is_empty()) {
         return Err(problem("backups"));
     }
     let names = disk.list().map_err(io)?;
@@ -326,9 +341,9 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
         let header = SegmentHeader::decode(&bytes);
         // A segment has its name only when its header is durable; a second one is made only by a second start.
         let used = header.is_none_or(|header| {
-            let expected = Expected { epoch: header.epoch, seq: header.first, chain: header.chain };
+            let expected = NextFrame { epoch: header.epoch, seq: header.first, chain: header.chain };
             header.first != CommitSeq(1)
-                || next_frame(&bytes, SEGMENT_HEADER_BYTES, expected, CommitSeq(0)) != Found::Zeros
+                || next_frame(&bytes, SEGMENT_HEADER_BYTES, expected, CommitSeq(0)) != FrameRead::Zeros
                 || remains_after(&bytes, SEGMENT_HEADER_BYTES, expected).is_some()
         });
         if used {
@@ -337,7 +352,7 @@ pub fn identify(folder: &Folder, disk: &Arc<RealDisk>, fresh: StoreId) -> Result
     }
     names.iter().try_for_each(|name| disk.remove(name)).map_err(io)?;
     let sled = folder.sled();
-    let io = |cause| OpenError::Folder(FolderError::Io { path: sled.clone(), cause });
+    let io = |cause| OpenError::DataDir(DataDirError::Io { path: sled.clone(), cause });
     fs::remove_dir_all(&sled).and_then(|()| DirBuilder::new().mode(0o700).create(&sled)).map_err(io)?;
     Ok((fresh, true))
 }

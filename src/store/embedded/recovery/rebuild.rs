@@ -20,30 +20,30 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use crate::store::embedded::backup::directory::{self, newest_first, read_file};
-use crate::store::embedded::backup::format::{BackupError, Summary, Visit};
+use crate::store::embedded::backup::format::{BackupError, RecordVisitor, Summary};
 use crate::store::embedded::codec::key::BUCKETS;
-use crate::store::embedded::fs::Disk;
-use crate::store::embedded::journal::frame::{CommitSeq, Mark};
-use crate::store::embedded::journal::reader::{Tail, replay};
-use crate::store::embedded::journal::segment::{Files, JournalError};
-use crate::store::embedded::state::digests::{self, Seals, Table};
-use crate::store::embedded::state::{Entry, State};
+use crate::store::embedded::fs::Directory;
+use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
+use crate::store::embedded::journal::reader::{JournalTail, replay};
+use crate::store::embedded::journal::segment::{JournalDir, JournalError};
+use crate::store::embedded::state::digests::{self, BucketDigests, DigestTable};
+use crate::store::embedded::state::{State, WriteOp};
 
 /// Records written to the new state at once.
 const BATCH: usize = 2048;
 
 /// What a state is rebuilt from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Base {
+pub enum RebuildSource {
     /// The journal, which still has its first frame.
-    Nothing,
+    JournalOnly,
     /// A backup, by file name, up to its mark.
-    Backup(String, Mark),
+    Backup(String, LogPosition),
 }
 
 /// Why there is nothing to rebuild from.
 #[derive(Debug)]
-pub enum NoBase {
+pub enum NoRebuildSource {
     /// The journal itself has a hole.
     Journal(JournalError),
     /// The journal starts behind every backup that can be relied on; one sentence.
@@ -53,32 +53,40 @@ pub enum NoBase {
 /// Chooses the newest backup of `backups` that is proved and that the journal continues; or nothing, if the journal is complete by itself.
 ///
 /// # Errors
-/// [`NoBase`].
-pub fn plan<D: Disk>(files: &Files<D>, backups: &D) -> Result<Base, NoBase> {
+/// [`NoRebuildSource`].
+pub fn plan<D: Directory>(files: &JournalDir<D>, backups: &D) -> Result<RebuildSource, NoRebuildSource> {
     let listed = newest_first(backups).unwrap_or_default();
     let mut chains: HashMap<CommitSeq, Option<u32>> = listed.iter().map(|(seq, _)| (*seq, None)).collect();
     let tail = replay(files, CommitSeq(u64::MAX), &mut |mark, _| {
         chains.entry(mark.seq).and_modify(|chain| *chain = Some(mark.chain));
     });
-    let tail = tail.map_err(NoBase::Journal)?;
-    let tail = tail.ok_or_else(|| NoBase::Missing("the journal folder holds no journal".to_owned()))?;
+    let tail = tail.map_err(NoRebuildSource::Journal)?;
+    let tail = tail.ok_or_else(|| NoRebuildSource::Missing("the journal folder holds no journal".to_owned()))?;
     chains.entry(tail.before.seq).and_modify(|chain| *chain = Some(tail.before.chain));
     let mut refused = Vec::new();
     for (seq, name) in listed {
         match fits(files, backups, &tail, &name, chains.get(&seq).copied().flatten()) {
-            Ok(mark) => return Ok(Base::Backup(name, mark)),
+            Ok(mark) => return Ok(RebuildSource::Backup(name, mark)),
             Err(why) => refused.push(format!("backups/{name}: {why}")),
         }
     }
     if tail.before.seq == CommitSeq(0) {
-        return Ok(Base::Nothing);
+        return Ok(RebuildSource::JournalOnly);
     }
     let first = tail.before.seq.next();
     let why = if refused.is_empty() { "there is no backup".to_owned() } else { refused.join("; ") };
-    Err(NoBase::Missing(format!("the journal starts with commit {first}, and nothing has those before it: {why}")))
+    Err(NoRebuildSource::Missing(format!(
+        "the journal starts with commit {first}, and nothing has those before it: {why}"
+    )))
 }
 
-fn fits<D: Disk>(files: &Files<D>, backups: &D, tail: &Tail, name: &str, chain: Option<u32>) -> Result<Mark, String> {
+fn fits<D: Directory>(
+    files: &JournalDir<D>,
+    backups: &D,
+    tail: &JournalTail,
+    name: &str,
+    chain: Option<u32>,
+) -> Result<LogPosition, String> {
     let header = directory::header(backups, name).map_err(|error| error.to_string())?;
     if header.store != files.store {
         return Err("it is of another store".to_owned());
@@ -102,10 +110,10 @@ fn fits<D: Disk>(files: &Files<D>, backups: &D, tail: &Tail, name: &str, chain: 
 /// [`BackupError`]; the state is then of no use.
 pub fn rebuild<S: State>(
     state: &mut S,
-    read: impl FnOnce(Visit<'_>) -> Result<Summary, BackupError>,
+    read: impl FnOnce(RecordVisitor<'_>) -> Result<Summary, BackupError>,
 ) -> Result<Summary, BackupError> {
-    let mut table: Table = vec![0; BUCKETS.into()];
-    let mut batch: Vec<Entry> = Vec::with_capacity(BATCH);
+    let mut table: DigestTable = vec![0; BUCKETS.into()];
+    let mut batch: Vec<WriteOp> = Vec::with_capacity(BATCH);
     let summary = read(&mut |key, record| {
         digests::add(&mut table, key, record);
         batch.push((key.to_vec(), Some(record.to_vec())));
@@ -115,9 +123,9 @@ pub fn rebuild<S: State>(
     let mut seal = || {
         state.put(&batch)?;
         state.cover(mark)?;
-        state.save_seals(&Seals::encode(mark, mark, &table))
+        state.save_seals(&BucketDigests::encode(mark, mark, &table))
     };
-    seal().map_err(BackupError::Refused)?;
+    seal().map_err(BackupError::Aborted)?;
     Ok(summary)
 }
 

@@ -16,15 +16,15 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::store::embedded::backup::directory::read_file;
-use crate::store::embedded::backup::format::{BackupError, Summary, Visit};
-use crate::store::embedded::data_dir::{Folder, FolderError, RESTORING};
-use crate::store::embedded::fs::RealDisk;
+use crate::store::embedded::backup::format::{BackupError, RecordVisitor, Summary};
+use crate::store::embedded::data_dir::{DataDir, DataDirError, RESTORING};
+use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::journal::frame::StoreId;
-use crate::store::embedded::journal::reader::Tail;
-use crate::store::embedded::journal::segment::{Files, JournalError};
+use crate::store::embedded::journal::reader::JournalTail;
+use crate::store::embedded::journal::segment::{JournalDir, JournalError};
 use crate::store::embedded::journal::writer::Journal;
 use crate::store::embedded::recovery::rebuild::rebuild;
-use crate::store::embedded::state::StateTrouble;
+use crate::store::embedded::state::StateOpenError;
 use crate::store::embedded::state::sled::SledState;
 
 /// Why a backup could not be restored.
@@ -38,13 +38,13 @@ pub enum RestoreError {
     NotEmpty(String, String),
     /// The folder can not be used.
     #[error(transparent)]
-    Folder(#[from] FolderError),
+    DataDir(#[from] DataDirError),
     /// The new journal could not be made.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The new state could not be made.
     #[error("{0}")]
-    State(StateTrouble),
+    State(StateOpenError),
     /// The system refused.
     #[error("{0}: {1}")]
     Io(String, io::Error),
@@ -81,7 +81,7 @@ pub fn restore(
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(at)?;
     fs::write(&marker, "a restore began here and did not end; run `odometer restore` again\n").map_err(at)?;
     sync(data_dir).map_err(at)?;
-    let folder = Folder::take_unfinished(data_dir)?;
+    let folder = DataDir::take_unfinished(data_dir)?;
     for inner in [folder.journal(), folder.sled()] {
         fs::remove_dir_all(&inner).and_then(|()| DirBuilder::new().mode(0o700).create(&inner)).map_err(at)?;
     }
@@ -89,17 +89,17 @@ pub fn restore(
     let summary = rebuild(&mut state, |visit| read_backup(from, progress, visit))
         .map_err(|error| RestoreError::Backup(from.display().to_string(), error))?;
     drop(state);
-    let files = Files { disk: Arc::new(RealDisk::new(folder.journal())), store: fresh, segment_bytes };
-    drop(Journal::start(files, Tail::after(summary.header.mark))?);
+    let files = JournalDir { disk: Arc::new(OsDirectory::new(folder.journal())), store: fresh, segment_bytes };
+    drop(Journal::start(files, JournalTail::after(summary.header.mark))?);
     folder.declare(fresh)?;
     fs::remove_file(&marker).and_then(|()| sync(data_dir)).map_err(at)?;
     Ok(summary)
 }
 
-fn read_backup(from: &Path, progress: Progress<'_>, visit: Visit<'_>) -> Result<Summary, BackupError> {
+fn read_backup(from: &Path, progress: Progress<'_>, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
     let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut count = 0;
-    read_file(&RealDisk::around(from), &name, &mut |key, record| {
+    read_file(&OsDirectory::around(from), &name, &mut |key, record| {
         count += 1;
         if count % 1024 == 0 {
             progress(count);
@@ -118,7 +118,7 @@ fn check_empty(data_dir: &Path) -> Result<(), RestoreError> {
     };
     let names: Vec<String> = entries.collect::<io::Result<_>>().map_err(at)?;
     let ours = ["journal", "sled", "backups", "LOCK", "FORMAT.new", RESTORING];
-    let unfinished = names.iter().any(|name| name == RESTORING) && !Folder::is_store(data_dir);
+    let unfinished = names.iter().any(|name| name == RESTORING) && !DataDir::is_store(data_dir);
     let foreign = |name: &&String| name.as_str() != "lost+found" && !(unfinished && ours.contains(&name.as_str()));
     match names.iter().find(foreign) {
         Some(name) => Err(RestoreError::NotEmpty(data_dir.display().to_string(), name.clone())),

@@ -7,84 +7,86 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::store::embedded::data_dir::{Folder, FolderError, read_format};
-use crate::store::embedded::fs::RealDisk;
+use crate::store::embedded::data_dir::{DataDir, DataDirError, read_format};
+use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::journal::frame::StoreId;
-use crate::store::embedded::journal::segment::Files;
-use crate::store::embedded::recovery::open::{OpenError, Origin, Recovered, Recovery, base, identify, open};
-use crate::store::embedded::recovery::rebuild::Base;
+use crate::store::embedded::journal::segment::JournalDir;
+use crate::store::embedded::recovery::open::{
+    OpenError, OpenedStore, RecoveryReport, StateOrigin, base, identify, open,
+};
+use crate::store::embedded::recovery::rebuild::RebuildSource;
 use crate::store::embedded::state::sled::SledState;
 
 /// A folder that was opened to be read, while no server runs on it.
-pub struct Opened {
+pub struct ReadOnlyStore {
     /// State and journal.
-    pub recovered: Recovered<SledState>,
+    pub recovered: OpenedStore<SledState>,
     /// The store's id.
     pub store: StoreId,
-    _folder: Folder,
+    _folder: DataDir,
 }
 
 /// Opens a store as it is, for as long as the value lives; nothing is rebuilt and no journal is begun.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open_to_read(path: &Path) -> Result<Opened, OpenError> {
+pub fn open_to_read(path: &Path) -> Result<ReadOnlyStore, OpenError> {
     let (folder, files) = take(path)?;
-    match open(&folder, &files, Origin::Found) {
-        Ok(recovered) => Ok(Opened { recovered, store: files.store, _folder: folder }),
-        Err(OpenError::Heal(problem)) => Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds it"))),
+    match open(&folder, &files, StateOrigin::Existing) {
+        Ok(recovered) => Ok(ReadOnlyStore { recovered, store: files.store, _folder: folder }),
+        Err(OpenError::Rebuild(problem)) => Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds it"))),
         Err(error) => Err(error),
     }
 }
 
 /// Takes a folder that is a store already.
-fn take(path: &Path) -> Result<(Folder, Files<RealDisk>), OpenError> {
-    if !Folder::is_store(path) {
+fn take(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), OpenError> {
+    if !DataDir::is_store(path) {
         let problem = "there is no odometer data here (no file FORMAT)".to_owned();
-        return Err(FolderError::Format { path: path.to_owned(), problem }.into());
+        return Err(DataDirError::Format { path: path.to_owned(), problem }.into());
     }
-    let folder = Folder::take(path)?;
-    let disk = Arc::new(RealDisk::new(folder.journal()));
+    let folder = DataDir::take(path)?;
+    let disk = Arc::new(OsDirectory::new(folder.journal()));
     let (store, _) = identify(&folder, &disk, [0; 16])?;
-    Ok((folder, Files { disk, store, segment_bytes: 0 }))
+    Ok((folder, JournalDir { disk, store, segment_bytes: 0 }))
 }
 
 /// What an offline look found.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum VerifyResult {
     /// Complete, every record as it was written.
-    Clean(Recovery),
+    Clean(RecoveryReport),
     /// Not as it was written, and a start rebuilds it; what is wrong, and from what.
-    Healable(String, Base),
+    Repairable(String, RebuildSource),
     /// Not to be served.
-    Damaged(String),
+    Corrupt(String),
 }
 
 /// Looks at a folder as a start would, and at every record besides. The folder must not be in use. Nothing is rebuilt.
 ///
 /// # Errors
 /// [`OpenError`] only where nothing could be looked at: no such folder, in use, another format.
-pub fn verify(path: &Path) -> Result<Verdict, OpenError> {
+pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
     if read_format(path)?.is_some() && !path.join("journal").is_dir() {
-        return Ok(Verdict::Damaged("the folder journal is missing".to_owned()));
+        return Ok(VerifyResult::Corrupt("the folder journal is missing".to_owned()));
     }
     let (folder, files) = take(path)?;
-    let (problem, keeper) = match open(&folder, &files, Origin::Found) {
+    let (problem, keeper) = match open(&folder, &files, StateOrigin::Existing) {
         Ok(mut recovered) => match recovered.keeper.prove_all() {
-            Ok(_) => return Ok(Verdict::Clean(recovered.report)),
+            Ok(_) => return Ok(VerifyResult::Clean(recovered.report)),
             Err(problem) => (problem, Some(recovered.keeper)),
         },
-        Err(OpenError::Heal(problem)) => (problem, None),
-        Err(error @ (OpenError::Folder(_) | OpenError::State(_))) => return Err(error),
-        Err(error) => return Ok(Verdict::Damaged(error.to_string())),
+        Err(OpenError::Rebuild(problem)) => (problem, None),
+        Err(error @ (OpenError::DataDir(_) | OpenError::State(_))) => return Err(error),
+        Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
     };
     let base = match base(&folder, &files, &problem) {
         Ok(base) => base,
-        Err(error) => return Ok(Verdict::Damaged(error.to_string())),
+        Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
     };
     // So that a start does not have to meet the damage by chance; but only if there is something to rebuild it from.
     if let Some(mut keeper) = keeper {
         keeper.condemn(&problem).map_err(OpenError::State)?;
     }
-    Ok(Verdict::Healable(problem, base))
+    Ok(VerifyResult::Repairable(problem, base))
 }

@@ -8,23 +8,23 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::store::embedded::commit::committer::{Order, Tidings};
-use crate::store::embedded::fs::{Disk, RealDisk};
-use crate::store::embedded::runtime::messages::Control;
-use crate::store::embedded::runtime::segment_allocator::Grounds;
-use crate::store::embedded::runtime::shared::Shared;
+use crate::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
+use crate::store::embedded::fs::{Directory, OsDirectory};
+use crate::store::embedded::runtime::messages::CommitterMessage;
+use crate::store::embedded::runtime::segment_allocator::SegmentAllocator;
+use crate::store::embedded::runtime::shared::StoreInner;
 
 const DISK_CHECK: Duration = Duration::from_millis(500);
 
 /// The grounds thread: gives the grounds their orders, and has them look around twice a second.
 pub(crate) fn keep_grounds(
-    shared: &Shared,
-    disk: &Arc<RealDisk>,
-    inbox: &Receiver<Order>,
+    shared: &StoreInner,
+    disk: &Arc<OsDirectory>,
+    inbox: &Receiver<BackgroundTask>,
     segment_bytes: u64,
     min_free_bytes: u64,
 ) {
-    let mut grounds = Grounds::new(Arc::clone(disk), segment_bytes);
+    let mut grounds = SegmentAllocator::new(Arc::clone(disk), segment_bytes);
     let (mut clear_failed, mut was_low) = (false, false);
     loop {
         match inbox.recv_timeout(DISK_CHECK) {
@@ -49,11 +49,11 @@ pub(crate) fn keep_grounds(
             );
         }
         for tidings in look.tidings {
-            if let Tidings::DiskLow(low) = tidings {
+            if let CommitterEvent::DiskLow(low) = tidings {
                 tell_disk(low, was_low, min_free_bytes);
                 was_low = low;
             }
-            shared.queue.tell(Control::Tidings(tidings));
+            shared.queue.tell(CommitterMessage::Event(tidings));
         }
     }
 }
@@ -75,7 +75,7 @@ fn tell_disk(low: bool, was_low: bool, min_free_bytes: u64) {
 }
 
 /// Whether less is free than the reserve; a disk that can not be asked counts as full.
-pub(crate) fn is_low(shared: &Shared, disk: &RealDisk, min_free_bytes: u64) -> bool {
+pub(crate) fn is_low(shared: &StoreInner, disk: &OsDirectory, min_free_bytes: u64) -> bool {
     let free = disk.free_bytes().unwrap_or(0);
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     shared.metrics.disk_free.set(free as f64);

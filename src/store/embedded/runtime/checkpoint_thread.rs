@@ -20,17 +20,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::store::embedded::backup::directory;
-use crate::store::embedded::backup::format::{Encoder, Header, Summary};
-use crate::store::embedded::backup::task::{Chunk, Scribe};
-use crate::store::embedded::commit::command::Answer;
-use crate::store::embedded::commit::committer::{Order, Tidings};
+use crate::store::embedded::backup::format::{BackupEncoder, Header, Summary};
+use crate::store::embedded::backup::task::{BackupTask, Chunk};
+use crate::store::embedded::commit::command::Reply;
+use crate::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
 use crate::store::embedded::commit::queue::deliver;
-use crate::store::embedded::fs::{RealDisk, RealFile};
+use crate::store::embedded::fs::{OsDirectory, OsFile};
 use crate::store::embedded::journal::frame::{CommitSeq, StoreId};
 use crate::store::embedded::options::BackupPolicy;
-use crate::store::embedded::runtime::messages::{Asked, Control, KeeperMessage};
-use crate::store::embedded::runtime::shared::Shared;
-use crate::store::embedded::state::checkpointer::{Keeper, KeeperTrouble, Step};
+use crate::store::embedded::runtime::messages::{BackupReply, CheckpointMessage, CommitterMessage};
+use crate::store::embedded::runtime::shared::StoreInner;
+use crate::store::embedded::state::checkpointer::{CheckpointError, Checkpointer, Step};
 use crate::store::embedded::state::sled::SledState;
 use crate::store::{StoreError, now_unix_s};
 
@@ -50,21 +50,21 @@ const FIRST_BACKUP: Duration = Duration::from_secs(60);
 const STUCK: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3600);
 
-struct Job {
+struct RunningBackup {
     scribe: Option<SyncSender<Chunk>>,
     in_hand: Option<Chunk>,
-    asked: Option<Asked>,
+    asked: Option<BackupReply>,
     started: Instant,
     /// When the scribe last took something.
     taken: Instant,
 }
 
 /// Everything that the keeper's thread owns.
-pub(crate) struct Keeping {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) keeper: Keeper<SledState>,
-    pub(crate) inbox: Receiver<KeeperMessage>,
-    pub(crate) own: Sender<KeeperMessage>,
+pub(crate) struct CheckpointThread {
+    pub(crate) shared: Arc<StoreInner>,
+    pub(crate) keeper: Checkpointer<SledState>,
+    pub(crate) inbox: Receiver<CheckpointMessage>,
+    pub(crate) own: Sender<CheckpointMessage>,
     pub(crate) interval: Duration,
     pub(crate) policy: Option<BackupPolicy>,
     pub(crate) folder: PathBuf,
@@ -77,7 +77,7 @@ pub(crate) struct Keeping {
 }
 
 /// What changes while it runs.
-struct Turn {
+struct LoopState {
     checkpoint_started: Instant,
     segments_behind: usize,
     older_bytes: u64,
@@ -86,11 +86,11 @@ struct Turn {
     /// After a failure, the next try is not before this.
     not_before: Option<Instant>,
     backed_up: CommitSeq,
-    asked: VecDeque<Asked>,
-    job: Option<Job>,
+    asked: VecDeque<BackupReply>,
+    job: Option<RunningBackup>,
 }
 
-impl Keeping {
+impl CheckpointThread {
     /// Runs until the store is closed.
     pub(crate) fn run(mut self) {
         let now = Instant::now();
@@ -100,7 +100,7 @@ impl Keeping {
             None if self.journal_is_complete => policy.interval.min(FIRST_BACKUP),
             None => Duration::ZERO,
         };
-        let mut turn = Turn {
+        let mut turn = LoopState {
             checkpoint_started: now,
             segments_behind: 1,
             older_bytes: 0,
@@ -116,21 +116,21 @@ impl Keeping {
     }
 
     /// One message, one step; false at the end.
-    fn turn(&mut self, turn: &mut Turn) -> bool {
+    fn turn(&mut self, turn: &mut LoopState) -> bool {
         match self.inbox.recv_timeout(self.patience(turn)) {
-            Ok(KeeperMessage::Do(Order::Load(key))) => {
+            Ok(CheckpointMessage::Task(BackgroundTask::Load(key))) => {
                 let record = self.keeper.load(&key);
                 if let Err(problem) = &record {
                     self.damaged(problem);
                 }
-                self.tell(Tidings::Loaded(key, record));
+                self.tell(CommitterEvent::Loaded(key, record));
                 return true;
             }
-            Ok(KeeperMessage::Do(Order::List(listing, ticket))) => {
+            Ok(CheckpointMessage::Task(BackgroundTask::List(listing, ticket))) => {
                 let listed = self.keeper.list(&listing);
-                let outcome = listed.map(Answer::Listed).map_err(|problem| {
+                let outcome = listed.map(Reply::Listed).map_err(|problem| {
                     self.damaged(&problem);
-                    StoreError::Damaged(problem.into())
+                    StoreError::Corrupt(problem.into())
                 });
                 deliver(vec![(ticket, outcome)]);
                 return true;
@@ -150,23 +150,23 @@ impl Keeping {
         self.work(turn)
     }
 
-    fn hear(&mut self, turn: &mut Turn, message: KeeperMessage) {
+    fn hear(&mut self, turn: &mut LoopState, message: CheckpointMessage) {
         match message {
-            KeeperMessage::Do(Order::Changes(changes, up_to)) => self.keeper.take(changes, up_to),
+            CheckpointMessage::Task(BackgroundTask::Flush(changes, up_to)) => self.keeper.take(changes, up_to),
             // The grounds do these.
-            KeeperMessage::Do(_) => {}
-            KeeperMessage::Journal(behind, older_bytes) => {
+            CheckpointMessage::Task(_) => {}
+            CheckpointMessage::Journal(behind, older_bytes) => {
                 turn.segments_behind = behind;
                 turn.older_bytes = older_bytes;
             }
-            KeeperMessage::Backup(asked) => turn.asked.push_back(asked),
-            KeeperMessage::BackupEnded(result) => self.backup_ended(turn, result),
-            KeeperMessage::Close { checkpoint } => turn.closing = Some(checkpoint),
+            CheckpointMessage::Backup(asked) => turn.asked.push_back(asked),
+            CheckpointMessage::BackupEnded(result) => self.backup_ended(turn, result),
+            CheckpointMessage::Close { checkpoint } => turn.closing = Some(checkpoint),
         }
     }
 
     /// How long to wait for a message before the next step.
-    fn patience(&self, turn: &Turn) -> Duration {
+    fn patience(&self, turn: &LoopState) -> Duration {
         if turn.job.as_ref().is_some_and(|job| job.in_hand.is_some()) {
             return OFFER_AGAIN;
         }
@@ -182,7 +182,7 @@ impl Keeping {
         checkpoint.min(backup).max(Duration::from_millis(1))
     }
 
-    fn begin_what_is_due(&mut self, turn: &mut Turn) {
+    fn begin_what_is_due(&mut self, turn: &mut LoopState) {
         if self.keeper.is_busy() {
             return;
         }
@@ -207,7 +207,7 @@ impl Keeping {
         }
     }
 
-    fn is_backup_due(&self, turn: &mut Turn) -> bool {
+    fn is_backup_due(&self, turn: &mut LoopState) -> bool {
         let (Some(policy), Some(due)) = (self.policy, turn.backup_due) else { return false };
         let now = Instant::now();
         let wanted = now >= due || turn.older_bytes >= policy.journal_cap_bytes;
@@ -222,11 +222,11 @@ impl Keeping {
     }
 
     /// Where nothing changed since, the newest backup covers everything still and is as good as new: if it is still there.
-    fn is_backup_gone(&self, turn: &mut Turn) -> bool {
+    fn is_backup_gone(&self, turn: &mut LoopState) -> bool {
         if turn.backed_up == CommitSeq(0) {
             return false;
         }
-        let newest = directory::newest(&RealDisk::new(self.folder.clone()), self.store, self.keeper.newest().seq);
+        let newest = directory::newest(&OsDirectory::new(self.folder.clone()), self.store, self.keeper.newest().seq);
         let is_there = newest.is_some_and(|(seq, _)| seq >= turn.backed_up);
         if is_there {
             self.shared.metrics.tell_backup(now_unix_s());
@@ -237,7 +237,7 @@ impl Keeping {
     }
 
     /// Takes one step of what is under way; false when the store must stop.
-    fn work(&mut self, turn: &mut Turn) -> bool {
+    fn work(&mut self, turn: &mut LoopState) -> bool {
         if let Some(job) = &mut turn.job
             && let Some(chunk) = job.in_hand.take()
         {
@@ -268,13 +268,15 @@ impl Keeping {
                     job.in_hand = Some(Chunk { bytes, last });
                 }
             }
-            Ok(Step::Covered(mark)) => self.tell(Tidings::Checkpointed(mark.seq, turn.checkpoint_started.elapsed())),
-            Err(KeeperTrouble::Damaged(problem)) => {
+            Ok(Step::Finished(mark)) => {
+                self.tell(CommitterEvent::Checkpointed(mark.seq, turn.checkpoint_started.elapsed()))
+            }
+            Err(CheckpointError::Corrupt(problem)) => {
                 self.damaged(&problem);
                 return false;
             }
-            Err(KeeperTrouble::Failed(problem)) => {
-                self.tell(Tidings::Failed(format!("a checkpoint failed: {problem}")));
+            Err(CheckpointError::Io(problem)) => {
+                self.tell(CommitterEvent::Failed(format!("a checkpoint failed: {problem}")));
                 return false;
             }
         }
@@ -289,10 +291,10 @@ impl Keeping {
         {
             tracing::error!(event.action = "condemn-failed", error.message = %error, "the damaged state could not be marked");
         }
-        self.tell(Tidings::Failed(format!("the state is damaged: {problem}; a restart rebuilds it")));
+        self.tell(CommitterEvent::Failed(format!("the state is damaged: {problem}; a restart rebuilds it")));
     }
 
-    fn begin_backup(&mut self, turn: &mut Turn, asked: Option<Asked>) {
+    fn begin_backup(&mut self, turn: &mut LoopState, asked: Option<BackupReply>) {
         let now = Instant::now();
         turn.checkpoint_started = now;
         turn.segments_behind = 1;
@@ -301,8 +303,8 @@ impl Keeping {
         }
         let header = Header { store: self.store, mark: self.keeper.newest(), created_unix_s: now_unix_s() };
         let (scribe, chunks) = sync_channel(CHUNKS);
-        let writing = Scribe {
-            disk: Arc::new(RealDisk::new(self.folder.clone())),
+        let writing = BackupTask {
+            disk: Arc::new(OsDirectory::new(self.folder.clone())),
             seq: header.mark.seq,
             min_free_bytes: self.min_free_bytes,
             store: self.store,
@@ -312,21 +314,21 @@ impl Keeping {
         let run = move || {
             let result = catch_unwind(AssertUnwindSafe(|| writing.run(&chunks)));
             let result = result.unwrap_or_else(|_| Err("its thread panicked".to_owned()));
-            let _ = own.send(KeeperMessage::BackupEnded(result));
+            let _ = own.send(CheckpointMessage::BackupEnded(result));
         };
         match thread::Builder::new().name("odometer-scribe".to_owned()).spawn(run) {
             Ok(_) => {
-                turn.job = Some(Job { scribe: Some(scribe), in_hand: None, asked, started: now, taken: now });
-                self.keeper.begin_backup(Encoder::new(&header));
+                turn.job = Some(RunningBackup { scribe: Some(scribe), in_hand: None, asked, started: now, taken: now });
+                self.keeper.begin_backup(BackupEncoder::new(&header));
             }
             Err(error) => {
-                turn.job = Some(Job { scribe: None, in_hand: None, asked, started: now, taken: now });
+                turn.job = Some(RunningBackup { scribe: None, in_hand: None, asked, started: now, taken: now });
                 self.backup_ended(turn, Err(format!("its thread can not be started: {error}")));
             }
         }
     }
 
-    fn backup_ended(&mut self, turn: &mut Turn, result: Result<(Option<File>, Summary), String>) {
+    fn backup_ended(&mut self, turn: &mut LoopState, result: Result<(Option<File>, Summary), String>) {
         // After a job was given up its scribe still tells how it ended.
         let Some(job) = turn.job.take() else { return };
         self.keeper.abandon_backup();
@@ -338,7 +340,7 @@ impl Keeping {
                 turn.backed_up = summary.header.mark.seq;
                 // What it covers is about to go; the committer tells of the rest.
                 turn.older_bytes = 0;
-                self.tell(Tidings::BackedUp(turn.backed_up));
+                self.tell(CommitterEvent::BackedUp(turn.backed_up));
                 self.shared.metrics.tell_backup(summary.header.created_unix_s);
                 let took = u64::try_from(job.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 tracing::info!(
@@ -364,7 +366,7 @@ impl Keeping {
         }
     }
 
-    fn tell(&self, tidings: Tidings<RealFile>) {
-        self.shared.queue.tell(Control::Tidings(tidings));
+    fn tell(&self, tidings: CommitterEvent<OsFile>) {
+        self.shared.queue.tell(CommitterMessage::Event(tidings));
     }
 }

@@ -14,13 +14,13 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::store::embedded::commit::committer::{Committer, Noted, Order, Tidings};
+use crate::store::embedded::commit::committer::{BackgroundTask, Committer, CommitterEvent, EventEffect};
 use crate::store::embedded::commit::queue::deliver;
-use crate::store::embedded::data_dir::Folder;
-use crate::store::embedded::fs::RealDisk;
-use crate::store::embedded::runtime::messages::{Control, KeeperMessage};
-use crate::store::embedded::runtime::shared::Shared;
-use crate::store::embedded::shutdown_record::Line;
+use crate::store::embedded::data_dir::DataDir;
+use crate::store::embedded::fs::OsDirectory;
+use crate::store::embedded::runtime::messages::{CheckpointMessage, CommitterMessage};
+use crate::store::embedded::runtime::shared::StoreInner;
+use crate::store::embedded::shutdown_record::ShutdownRecord;
 use crate::store::{Health, Unavailable};
 
 /// Requests that one commit takes at most.
@@ -29,13 +29,13 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// The committer's thread: everything that it owns.
 pub(crate) struct CommitterThread {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) committer: Committer<RealDisk>,
-    pub(crate) to_keeper: Sender<KeeperMessage>,
-    pub(crate) to_grounds: Option<Sender<Order>>,
+    pub(crate) shared: Arc<StoreInner>,
+    pub(crate) committer: Committer<OsDirectory>,
+    pub(crate) to_keeper: Sender<CheckpointMessage>,
+    pub(crate) to_grounds: Option<Sender<BackgroundTask>>,
     pub(crate) keeper: Option<JoinHandle<()>>,
     pub(crate) grounds: Option<JoinHandle<()>>,
-    pub(crate) folder: Folder,
+    pub(crate) folder: DataDir,
     /// What the keeper was last told of the journal.
     pub(crate) told: (usize, u64),
     pub(crate) closing: bool,
@@ -110,17 +110,17 @@ impl CommitterThread {
         true
     }
 
-    fn hear(&mut self, message: Control) {
+    fn hear(&mut self, message: CommitterMessage) {
         match message {
-            Control::Tidings(tidings) => {
+            CommitterMessage::Event(tidings) => {
                 let noted = self.committer.hear(tidings);
                 self.note(noted);
             }
-            Control::Serving(told) => {
-                self.folder.leave(Line::Running);
+            CommitterMessage::MarkRunning(told) => {
+                self.folder.leave(ShutdownRecord::Running);
                 let _ = told.send(());
             }
-            Control::Close => {
+            CommitterMessage::Close => {
                 if !self.shared.is_poisoned() {
                     self.shared.set_health(Health::Unavailable(Unavailable::Closing));
                 }
@@ -130,10 +130,10 @@ impl CommitterThread {
     }
 
     /// Logs and measures.
-    fn note(&self, noted: Noted) {
+    fn note(&self, noted: EventEffect) {
         match noted {
-            Noted::Nothing => {}
-            Noted::Checkpointed(covered, took, removed) => {
+            EventEffect::Nothing => {}
+            EventEffect::Checkpointed(covered, took, removed) => {
                 self.shared.metrics.checkpoint_duration.record(took.as_secs_f64());
                 tracing::info!(
                     event.action = "checkpoint",
@@ -143,17 +143,17 @@ impl CommitterThread {
                     "checkpoint complete"
                 );
             }
-            Noted::DiskLow(low) => {
+            EventEffect::DiskLow(low) => {
                 self.shared.set_health(if low { Health::Unavailable(Unavailable::DiskLow) } else { Health::Ready });
             }
-            Noted::Poisoned(problem) => {
+            EventEffect::Poisoned(problem) => {
                 if self.shared.poison(&problem) {
                     tracing::error!(
                         event.action = "poison",
                         error.message = %problem,
                         "a write failed and its outcome is not known: the store takes no more changes until a restart"
                     );
-                    self.folder.leave_aside(Line::Poisoned(&problem));
+                    self.folder.leave_aside(ShutdownRecord::Poisoned(&problem));
                 }
             }
         }
@@ -166,17 +166,17 @@ impl CommitterThread {
         let now = (self.committer.segments_behind(), journal.older_bytes());
         if now != self.told {
             self.told = now;
-            let _ = self.to_keeper.send(KeeperMessage::Journal(now.0, now.1));
+            let _ = self.to_keeper.send(CheckpointMessage::Journal(now.0, now.1));
         }
     }
 
     fn send_outbox(&mut self) {
         for order in self.committer.outbox() {
             match order {
-                Order::Changes(..) | Order::Load(_) | Order::List(..) => {
-                    drop(self.to_keeper.send(KeeperMessage::Do(order)))
+                BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
+                    drop(self.to_keeper.send(CheckpointMessage::Task(order)))
                 }
-                Order::MakeSpare | Order::Remove(_) => {
+                BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => {
                     if let Some(grounds) = &self.to_grounds {
                         let _ = grounds.send(order);
                     }
@@ -193,10 +193,10 @@ impl CommitterThread {
             self.send_outbox();
         }
         self.shared.refuse_everything();
-        let _ = self.to_keeper.send(KeeperMessage::Close { checkpoint: healthy });
+        let _ = self.to_keeper.send(CheckpointMessage::Close { checkpoint: healthy });
         let _ = self.keeper.take().map(JoinHandle::join);
         while let Some(message) = self.shared.queue.heard() {
-            if let Control::Tidings(Tidings::Checkpointed(..) | Tidings::Failed(_)) = message {
+            if let CommitterMessage::Event(CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_)) = message {
                 self.hear(message);
             }
         }
@@ -205,15 +205,15 @@ impl CommitterThread {
         self.to_grounds = None;
         let _ = self.grounds.take().map(JoinHandle::join);
         if !self.shared.is_poisoned() {
-            self.folder.leave(Line::Clean);
+            self.folder.leave(ShutdownRecord::Clean);
         }
         // With this thread's end the folder is given back.
     }
 }
 
 /// Runs a helper's thread; its panic is a failure of the store, since its messages would never come.
-pub(crate) fn watched(shared: &Shared, name: &str, run: impl FnOnce()) {
+pub(crate) fn watched(shared: &StoreInner, name: &str, run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        shared.queue.tell(Control::Tidings(Tidings::Failed(format!("the {name} thread panicked"))));
+        shared.queue.tell(CommitterMessage::Event(CommitterEvent::Failed(format!("the {name} thread panicked"))));
     }
 }

@@ -9,27 +9,27 @@ use std::fs::File;
 use tokio::sync::oneshot;
 
 use crate::store::embedded::backup::format::Summary;
-use crate::store::embedded::commit::committer::{Order, Tidings};
-use crate::store::embedded::fs::RealFile;
+use crate::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
+use crate::store::embedded::fs::OsFile;
 
 /// What the committer's thread is told.
 #[derive(Debug)]
-pub(crate) enum Control {
-    Tidings(Tidings<RealFile>),
-    Serving(oneshot::Sender<()>),
+pub(crate) enum CommitterMessage {
+    Event(CommitterEvent<OsFile>),
+    MarkRunning(oneshot::Sender<()>),
     Close,
 }
 
 /// What somebody who asked for a backup gets: the open file, which has no name any more, and what it holds.
-pub(crate) type Asked = oneshot::Sender<Result<(File, Summary), String>>;
+pub(crate) type BackupReply = oneshot::Sender<Result<(File, Summary), String>>;
 
 /// What the keeper's thread is told.
 #[derive(Debug)]
-pub(crate) enum KeeperMessage {
-    Do(Order),
+pub(crate) enum CheckpointMessage {
+    Task(BackgroundTask),
     /// Segments with commits that sled does not cover, and bytes of all segments but the active one.
     Journal(usize, u64),
-    Backup(Asked),
+    Backup(BackupReply),
     BackupEnded(Result<(Option<File>, Summary), String>),
     Close {
         checkpoint: bool,

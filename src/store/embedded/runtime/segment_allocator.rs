@@ -1,6 +1,6 @@
 //! Slow work on the journal's folder, beside the path of a commit: making the next segment, removing old ones, minding the room.
 //!
-//! Job: [`Grounds`] takes the committer's orders and tells it what became of them. It starts no thread and reads no clock.
+//! Job: [`SegmentAllocator`] takes the committer's orders and tells it what became of them. It starts no thread and reads no clock.
 //! Invariant: a spare that was ordered comes, as soon as there is room for it; until then changes are refused.
 //! Must never: leave half a spare behind, take the room that is held in reserve, or remove a segment before an older one.
 
@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::store::embedded::commit::committer::{Order, Tidings};
-use crate::store::embedded::fs::Disk;
+use crate::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
+use crate::store::embedded::fs::Directory;
 use crate::store::embedded::journal::segment::make_spare;
 
 /// See the module's text.
-pub struct Grounds<D: Disk> {
+pub struct SegmentAllocator<D: Directory> {
     disk: Arc<D>,
     segment_bytes: u64,
     wants_spare: bool,
@@ -26,14 +26,14 @@ pub struct Grounds<D: Disk> {
 }
 
 /// What a look at the grounds led to.
-pub struct Look<F> {
+pub struct Poll<F> {
     /// To be told to the committer.
-    pub tidings: Vec<Tidings<F>>,
+    pub tidings: Vec<CommitterEvent<F>>,
     /// Why a spare could not be made, the first time.
     pub failed: Option<io::Error>,
 }
 
-impl<D: Disk> Grounds<D> {
+impl<D: Directory> SegmentAllocator<D> {
     /// The grounds of a journal with segments of so many bytes.
     pub fn new(disk: Arc<D>, segment_bytes: u64) -> Self {
         Self {
@@ -48,11 +48,11 @@ impl<D: Disk> Grounds<D> {
     }
 
     /// Takes an order. Those of the keeper are left alone.
-    pub fn hear(&mut self, order: Order) {
+    pub fn hear(&mut self, order: BackgroundTask) {
         match order {
-            Order::MakeSpare => self.wants_spare = true,
-            Order::Remove(names) => self.going.extend(names),
-            Order::Changes(..) | Order::Load(_) | Order::List(..) => {}
+            BackgroundTask::MakeSpare => self.wants_spare = true,
+            BackgroundTask::Remove(names) => self.going.extend(names),
+            BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {}
         }
     }
 
@@ -71,13 +71,13 @@ impl<D: Disk> Grounds<D> {
     }
 
     /// Does what there is to do. `is_low`: less is free than the reserve.
-    pub fn look(&mut self, is_low: bool) -> Look<D::File> {
-        let mut look = Look { tidings: Vec::new(), failed: None };
+    pub fn look(&mut self, is_low: bool) -> Poll<D::File> {
+        let mut look = Poll { tidings: Vec::new(), failed: None };
         if self.wants_spare && !is_low {
             match make_spare(&*self.disk, self.segment_bytes) {
                 Ok(spare) => {
                     (self.wants_spare, self.spare_failed) = (false, false);
-                    look.tidings.push(Tidings::Spare(spare));
+                    look.tidings.push(CommitterEvent::Spare(spare));
                 }
                 Err(error) => {
                     // It is tried again with every look, and told once.
@@ -89,7 +89,7 @@ impl<D: Disk> Grounds<D> {
         let low = is_low || self.spare_failed;
         if self.told_low != Some(low) {
             self.told_low = Some(low);
-            look.tidings.push(Tidings::DiskLow(low));
+            look.tidings.push(CommitterEvent::DiskLow(low));
         }
         look
     }

@@ -10,24 +10,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::store::embedded::commit::cache::Window;
+use crate::store::embedded::commit::cache::ReadView;
 use crate::store::embedded::commit::queue::{Queue, deliver};
-use crate::store::embedded::runtime::messages::Control;
+use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::{Health, StoreError, Unavailable};
 use crate::telemetry::StoreMetrics;
 
 /// What the store's threads and its handles share.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) queue: Queue<Control>,
-    pub(crate) window: Window,
+pub(crate) struct StoreInner {
+    pub(crate) queue: Queue<CommitterMessage>,
+    pub(crate) window: ReadView,
     pub(crate) metrics: StoreMetrics,
     pub(crate) health: ArcSwap<Health>,
     pub(crate) poisoned: watch::Sender<Option<Arc<str>>>,
     pub(crate) closed: AtomicBool,
 }
 
-impl Shared {
+impl StoreInner {
     pub(crate) fn set_health(&self, health: Health) {
         self.metrics.ready.set(if health == Health::Ready { 1.0 } else { 0.0 });
         self.health.store(Arc::new(health));

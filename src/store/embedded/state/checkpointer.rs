@@ -18,15 +18,15 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::store::embedded::backup::format::Encoder;
-use crate::store::embedded::codec::idempotency_page::Answers;
+use crate::store::embedded::backup::format::BackupEncoder;
+use crate::store::embedded::codec::idempotency_page::IdempotencyPage;
 use crate::store::embedded::codec::key::{
-    BUCKETS, Key, Listing, Member, answer_buckets, bucket_of_stored, stored_shelf,
+    BUCKETS, IndexEntry, IndexScan, RecordKey, answer_buckets, bucket_of_stored, stored_shelf,
 };
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::journal::frame::{Change, Mark};
-use crate::store::embedded::state::digests::{self, Seals, Table, digest};
-use crate::store::embedded::state::{Entry, Found, State};
+use crate::store::embedded::journal::frame::{LogPosition, RecordWrite};
+use crate::store::embedded::state::digests::{self, BucketDigests, DigestTable, digest};
+use crate::store::embedded::state::{KeyValue, State, WriteOp};
 
 /// Records touched in one step; loads are served between two steps.
 const STEP_RECORDS: usize = 512;
@@ -35,25 +35,25 @@ const STEP_BUCKETS: u16 = 256;
 
 /// What the keeper ran into.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum KeeperTrouble {
+pub enum CheckpointError {
     /// The state does not hold what was written: it is to be condemned and rebuilt.
     #[error("{0}")]
-    Damaged(String),
+    Corrupt(String),
     /// A write failed: nothing is known, the store must stop.
     #[error("{0}")]
-    Failed(String),
+    Io(String),
 }
 
 /// Where a checkpoint is.
 enum Phase {
     Idle,
     /// A backup is being cut, up to this bucket.
-    Copy(u16, Box<Encoder>),
+    Snapshot(u16, Box<BackupEncoder>),
     /// The digests of replaced records are being taken out, up to this entry.
-    Unseal(usize),
+    SubtractDigests(usize),
     /// Records are being written, up to this entry.
-    Put(usize),
-    Cover,
+    Write(usize),
+    Sync,
 }
 
 /// What a step of the keeper led to.
@@ -71,27 +71,27 @@ pub enum Step {
         last: bool,
     },
     /// The state covers everything up to here, durably.
-    Covered(Mark),
+    Finished(LogPosition),
 }
 
 /// See the module's text.
-pub struct Keeper<S> {
+pub struct Checkpointer<S> {
     state: S,
-    seals: Seals,
-    pending: HashMap<Key, Option<Record>>,
-    pending_up_to: Mark,
-    writing: HashMap<Key, Option<Record>>,
+    seals: BucketDigests,
+    pending: HashMap<RecordKey, Option<Record>>,
+    pending_up_to: LogPosition,
+    writing: HashMap<RecordKey, Option<Record>>,
     /// Members among the two by their stored keys, and whether they are there: a list is laid over the state's with them.
     shelved: BTreeMap<Vec<u8>, bool>,
     /// `writing` as bytes, in the order of stored keys.
-    entries: Vec<Entry>,
+    entries: Vec<WriteOp>,
     /// The table as it will be when the checkpoint is complete.
-    next: Table,
-    target: Mark,
+    next: DigestTable,
+    target: LogPosition,
     phase: Phase,
 }
 
-impl<S: State> Keeper<S> {
+impl<S: State> Checkpointer<S> {
     /// A keeper in front of `state`.
     ///
     /// # Errors
@@ -99,8 +99,8 @@ impl<S: State> Keeper<S> {
     pub fn open(state: S) -> Result<Self, String> {
         let covered = state.covered();
         let seals = match state.seals()? {
-            Some(bytes) => Seals::decode(&bytes).ok_or("sled's seals are damaged")?,
-            None if covered == Mark::default() => Seals::of_nothing(),
+            Some(bytes) => BucketDigests::decode(&bytes).ok_or("sled's seals are damaged")?,
+            None if covered == LogPosition::default() => BucketDigests::of_nothing(),
             None => return Err("sled's seals are missing".to_owned()),
         };
         // Checkpoints that were interrupted one after another may have left it anywhere between.
@@ -117,32 +117,32 @@ impl<S: State> Keeper<S> {
             writing: HashMap::new(),
             shelved: BTreeMap::new(),
             entries: Vec::new(),
-            next: Table::new(),
+            next: DigestTable::new(),
             target: pending_up_to,
             phase: Phase::Idle,
         })
     }
 
     /// The last complete checkpoint. Everything behind it must be taken before anything is loaded.
-    pub fn covered(&self) -> Mark {
+    pub fn covered(&self) -> LogPosition {
         self.seals.covered
     }
 
     /// The marks that the journal must have, if it has frames of their numbers: of the last complete checkpoint, of what the state says of
     /// itself, and of the newest checkpoint that was begun.
-    pub fn marks(&self) -> [Mark; 3] {
+    pub fn marks(&self) -> [LogPosition; 3] {
         [self.seals.covered, self.state.covered(), self.seals.target]
     }
 
     /// Takes changes that are durable in the journal, all of them up to commit `up_to`, in order.
-    pub fn take(&mut self, changes: impl IntoIterator<Item = Change>, up_to: Mark) {
+    pub fn take(&mut self, changes: impl IntoIterator<Item = RecordWrite>, up_to: LogPosition) {
         // A checkpoint that was interrupted may or may not have written these.
         let loose = up_to.seq <= self.seals.target.seq;
         for (key, record) in changes {
             if loose {
                 self.seals.loose.insert(key.stored());
             }
-            if matches!(key, Key::Member(..)) {
+            if matches!(key, RecordKey::IndexEntry(..)) {
                 self.shelved.insert(key.stored(), record.is_some());
             }
             self.pending.insert(key, record);
@@ -163,7 +163,7 @@ impl<S: State> Keeper<S> {
     }
 
     /// The newest commit that was taken: where a checkpoint or a backup that begins now would end.
-    pub fn newest(&self) -> Mark {
+    pub fn newest(&self) -> LogPosition {
         self.pending_up_to
     }
 
@@ -171,7 +171,7 @@ impl<S: State> Keeper<S> {
     ///
     /// # Errors
     /// One sentence, if the state does not hold what was written.
-    pub fn load(&mut self, key: &Key) -> Result<Option<Record>, String> {
+    pub fn load(&mut self, key: &RecordKey) -> Result<Option<Record>, String> {
         if let Some(record) = self.pending.get(key).or_else(|| self.writing.get(key)) {
             return Ok(record.clone());
         }
@@ -186,11 +186,11 @@ impl<S: State> Keeper<S> {
     ///
     /// # Errors
     /// One sentence, if the state does not hold what was written.
-    pub fn list(&mut self, listing: &Listing) -> Result<Vec<Member>, String> {
-        let Listing { tenant, shelf, after, limit } = listing;
+    pub fn list(&mut self, listing: &IndexScan) -> Result<Vec<IndexEntry>, String> {
+        let IndexScan { tenant, shelf, after, limit } = listing;
         let prefix = stored_shelf(*tenant, *shelf);
         self.prove(bucket_of_stored(&prefix))?;
-        let after = after.as_ref().map(|member| Key::Member(*tenant, member.clone()).stored());
+        let after = after.as_ref().map(|member| RecordKey::IndexEntry(*tenant, member.clone()).stored());
         let behind = after.as_ref().unwrap_or(&prefix);
         let newer = self.shelved.range::<[u8], _>((Bound::Excluded(behind.as_slice()), Bound::Unbounded));
         let newer: Vec<_> = newer.take_while(|(key, _)| key.starts_with(&prefix)).collect();
@@ -204,8 +204,8 @@ impl<S: State> Keeper<S> {
                 stored.remove(key)
             };
         }
-        let members = stored.iter().take(*limit).map(|stored| match Key::from_stored(stored) {
-            Ok(Key::Member(_, member)) => Ok(member),
+        let members = stored.iter().take(*limit).map(|stored| match RecordKey::from_stored(stored) {
+            Ok(RecordKey::IndexEntry(_, member)) => Ok(member),
             Ok(_) => Err("a member is filed as something else".to_owned()),
             Err(error) => Err(error.to_string()),
         });
@@ -216,24 +216,24 @@ impl<S: State> Keeper<S> {
     ///
     /// # Errors
     /// One sentence, if the state does not hold what was written.
-    pub fn answers(&mut self) -> Result<Vec<(u64, Arc<Answers>)>, String> {
+    pub fn answers(&mut self) -> Result<Vec<(u64, Arc<IdempotencyPage>)>, String> {
         let mut pages = BTreeMap::new();
         for bucket in answer_buckets() {
             for (stored, bytes) in self.examine(bucket)? {
-                let key = Key::from_stored(&stored).map_err(|error| error.to_string())?;
-                if let Key::Answers(page) = key {
+                let key = RecordKey::from_stored(&stored).map_err(|error| error.to_string())?;
+                if let RecordKey::IdempotencyPage(page) = key {
                     let plain = stored.get(2..).unwrap_or_default();
                     pages.insert(page, Some(Record::decode(&key, plain, &bytes).map_err(|error| error.to_string())?));
                 }
             }
         }
         for (key, record) in self.writing.iter().chain(&self.pending) {
-            if let Key::Answers(page) = key {
+            if let RecordKey::IdempotencyPage(page) = key {
                 pages.insert(*page, record.clone());
             }
         }
         let answers = pages.into_iter().filter_map(|(page, record)| match record {
-            Some(Record::Answers(answers)) => Some((page, answers)),
+            Some(Record::IdempotencyPage(answers)) => Some((page, answers)),
             _ => None,
         });
         Ok(answers.collect())
@@ -253,7 +253,7 @@ impl<S: State> Keeper<S> {
     }
 
     /// Reads a bucket whole and proves it.
-    fn examine(&mut self, bucket: u16) -> Result<Vec<Found>, String> {
+    fn examine(&mut self, bucket: u16) -> Result<Vec<KeyValue>, String> {
         let records = self.state.bucket(bucket)?;
         let sealed = records.iter().filter(|(key, _)| !self.seals.loose.contains(key));
         let sum = sealed.fold(0_u64, |sum, (key, record)| sum.wrapping_add(digest(key, record)));
@@ -282,19 +282,19 @@ impl<S: State> Keeper<S> {
         // sled writes neighbours together, and a backup wants them in order.
         self.entries.sort_unstable();
         self.next.clone_from(&self.seals.table);
-        self.phase = Phase::Unseal(0);
+        self.phase = Phase::SubtractDigests(0);
     }
 
-    /// Starts a checkpoint with a backup in front of it, whose bytes come out of [`Keeper::step`]. Call it while no checkpoint is under way.
-    pub fn begin_backup(&mut self, encoder: Encoder) {
+    /// Starts a checkpoint with a backup in front of it, whose bytes come out of [`Checkpointer::step`]. Call it while no checkpoint is under way.
+    pub fn begin_backup(&mut self, encoder: BackupEncoder) {
         self.begin();
-        self.phase = Phase::Copy(0, Box::new(encoder));
+        self.phase = Phase::Snapshot(0, Box::new(encoder));
     }
 
     /// Gives a backup up that could not be written; the checkpoint behind it goes on.
     pub fn abandon_backup(&mut self) {
-        if matches!(self.phase, Phase::Copy(..)) {
-            self.phase = Phase::Unseal(0);
+        if matches!(self.phase, Phase::Snapshot(..)) {
+            self.phase = Phase::SubtractDigests(0);
         }
     }
 
@@ -306,19 +306,19 @@ impl<S: State> Keeper<S> {
     /// Takes one step of what is under way.
     ///
     /// # Errors
-    /// [`KeeperTrouble`]; the store must then stop.
-    pub fn step(&mut self) -> Result<Step, KeeperTrouble> {
+    /// [`CheckpointError`]; the store must then stop.
+    pub fn step(&mut self) -> Result<Step, CheckpointError> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => Ok(Step::Idle),
-            Phase::Copy(bucket, encoder) => self.copy(bucket, encoder).map_err(KeeperTrouble::Damaged),
-            Phase::Unseal(_) if self.target == self.seals.target && self.entries.is_empty() => Ok(Step::Idle),
-            Phase::Unseal(done) => self.unseal(done),
-            Phase::Put(done) => self.put(done).map_err(KeeperTrouble::Failed),
-            Phase::Cover => self.cover().map_err(KeeperTrouble::Failed),
+            Phase::Snapshot(bucket, encoder) => self.copy(bucket, encoder).map_err(CheckpointError::Corrupt),
+            Phase::SubtractDigests(_) if self.target == self.seals.target && self.entries.is_empty() => Ok(Step::Idle),
+            Phase::SubtractDigests(done) => self.unseal(done),
+            Phase::Write(done) => self.put(done).map_err(CheckpointError::Io),
+            Phase::Sync => self.cover().map_err(CheckpointError::Io),
         }
     }
 
-    fn copy(&mut self, mut bucket: u16, mut encoder: Box<Encoder>) -> Result<Step, String> {
+    fn copy(&mut self, mut bucket: u16, mut encoder: Box<BackupEncoder>) -> Result<Step, String> {
         let (mut looked_into, mut copied) = (0, 0);
         while bucket < BUCKETS && looked_into < STEP_BUCKETS && copied < STEP_RECORDS {
             let records = self.newest_of(bucket)?;
@@ -329,11 +329,11 @@ impl<S: State> Keeper<S> {
         }
         let last = bucket == BUCKETS;
         let bytes = if last {
-            self.phase = Phase::Unseal(0);
+            self.phase = Phase::SubtractDigests(0);
             encoder.finish()
         } else {
             let bytes = encoder.take();
-            self.phase = Phase::Copy(bucket, encoder);
+            self.phase = Phase::Snapshot(bucket, encoder);
             bytes
         };
         Ok(Step::Chunk { bytes, last })
@@ -353,27 +353,27 @@ impl<S: State> Keeper<S> {
     }
 
     /// Takes the records that will be replaced out of the digests, and saves these before the first of them is replaced.
-    fn unseal(&mut self, mut done: usize) -> Result<Step, KeeperTrouble> {
+    fn unseal(&mut self, mut done: usize) -> Result<Step, CheckpointError> {
         let mut touched = 0;
         while touched < STEP_RECORDS
             && let Some((key, _)) = self.entries.get(done)
         {
             let (key, bucket) = (key.clone(), bucket_of_stored(key));
-            touched += 1 + self.prove(bucket).map_err(KeeperTrouble::Damaged)?;
+            touched += 1 + self.prove(bucket).map_err(CheckpointError::Corrupt)?;
             if !self.seals.loose.contains(&key)
-                && let Some(old) = self.state.get(&key).map_err(KeeperTrouble::Damaged)?
+                && let Some(old) = self.state.get(&key).map_err(CheckpointError::Corrupt)?
             {
                 digests::take_out(&mut self.next, &key, &old);
             }
             done += 1;
         }
         if done < self.entries.len() {
-            self.phase = Phase::Unseal(done);
+            self.phase = Phase::SubtractDigests(done);
             return Ok(Step::More);
         }
-        let bytes = Seals::encode(self.seals.covered, self.target, &self.next);
-        self.state.save_seals(&bytes).map_err(KeeperTrouble::Failed)?;
-        self.phase = Phase::Put(0);
+        let bytes = BucketDigests::encode(self.seals.covered, self.target, &self.next);
+        self.state.save_seals(&bytes).map_err(CheckpointError::Io)?;
+        self.phase = Phase::Write(0);
         Ok(Step::More)
     }
 
@@ -386,24 +386,25 @@ impl<S: State> Keeper<S> {
                 digests::add(&mut self.next, key, bytes);
             }
         }
-        self.phase = if end == self.entries.len() { Phase::Cover } else { Phase::Put(end) };
+        self.phase = if end == self.entries.len() { Phase::Sync } else { Phase::Write(end) };
         Ok(Step::More)
     }
 
     fn cover(&mut self) -> Result<Step, String> {
         self.state.cover(self.target)?;
         let table = std::mem::take(&mut self.next);
-        self.state.save_seals(&Seals::encode(self.target, self.target, &table))?;
+        self.state.save_seals(&BucketDigests::encode(self.target, self.target, &table))?;
         self.seals.complete(self.target, table);
         self.writing = HashMap::new();
-        let is_pending = |stored: &Vec<u8>| Key::from_stored(stored).is_ok_and(|key| self.pending.contains_key(&key));
+        let is_pending =
+            |stored: &Vec<u8>| RecordKey::from_stored(stored).is_ok_and(|key| self.pending.contains_key(&key));
         self.shelved.retain(|stored, _| is_pending(stored));
         self.entries = Vec::new();
-        Ok(Step::Covered(self.target))
+        Ok(Step::Finished(self.target))
     }
 }
 
-fn entry(key: &Key, record: Option<&Record>) -> Entry {
+fn entry(key: &RecordKey, record: Option<&Record>) -> WriteOp {
     let stored = key.stored();
     let bytes = record.map(|record| {
         let mut bytes = Vec::with_capacity(64);
@@ -416,8 +417,8 @@ fn entry(key: &Key, record: Option<&Record>) -> Entry {
 /// Takes a whole checkpoint.
 ///
 /// # Errors
-/// As [`Keeper::step`].
-pub fn settle<S: State>(mut keeper: Keeper<S>) -> Result<(), KeeperTrouble> {
+/// As [`Checkpointer::step`].
+pub fn settle<S: State>(mut keeper: Checkpointer<S>) -> Result<(), CheckpointError> {
     keeper.begin();
     while keeper.is_busy() {
         keeper.step()?;
@@ -429,7 +430,7 @@ pub fn settle<S: State>(mut keeper: Keeper<S>) -> Result<(), KeeperTrouble> {
 mod tests {
     use super::*;
     use crate::domain::tenant::TenantId;
-    use crate::store::embedded::codec::key::{STORE, Shelf};
+    use crate::store::embedded::codec::key::{IndexKind, SYSTEM_TENANT};
     use crate::store::embedded::journal::frame::CommitSeq;
     use crate::store::embedded::state::sled::SledState;
 
@@ -437,21 +438,25 @@ mod tests {
     #[test]
     fn a_list_is_as_new_as_what_was_handed_over() {
         let temp = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::open(SledState::open(temp.path()).unwrap()).unwrap();
-        let mark = |seq| Mark { seq: CommitSeq(seq), chain: 1 };
-        let doomed = |id| Key::Member(STORE, Member::Doomed(TenantId(id)));
-        let list = |keeper: &mut Keeper<_>, after: Option<u64>, limit| {
-            let after = after.map(|id| Member::Doomed(TenantId(id)));
-            let listed = keeper.list(&Listing { tenant: STORE, shelf: Shelf::Doomed, after, limit }).unwrap();
-            let ids = listed.iter().map(|member| if let Member::Doomed(id) = member { id.0 } else { 0 });
+        let mut keeper = Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
+        let mark = |seq| LogPosition { seq: CommitSeq(seq), chain: 1 };
+        let doomed = |id| RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(TenantId(id)));
+        let list = |keeper: &mut Checkpointer<_>, after: Option<u64>, limit| {
+            let after = after.map(|id| IndexEntry::Deleting(TenantId(id)));
+            let listed =
+                keeper.list(&IndexScan { tenant: SYSTEM_TENANT, shelf: IndexKind::Deleting, after, limit }).unwrap();
+            let ids = listed.iter().map(|member| if let IndexEntry::Deleting(id) = member { id.0 } else { 0 });
             ids.collect::<Vec<_>>()
         };
-        keeper.take([1, 3, 5].map(|id| (doomed(id), Some(Record::Member))), mark(1));
+        keeper.take([1, 3, 5].map(|id| (doomed(id), Some(Record::IndexEntry))), mark(1));
         assert_eq!((list(&mut keeper, None, 9), list(&mut keeper, Some(1), 1)), (vec![1, 3, 5], vec![3]));
         settle(keeper).unwrap();
-        let mut keeper = Keeper::open(SledState::open(temp.path()).unwrap()).unwrap();
+        let mut keeper = Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
         assert_eq!(list(&mut keeper, None, 9), [1, 3, 5]);
-        keeper.take([(doomed(1), None), (doomed(4), Some(Record::Member)), (doomed(9), Some(Record::Member))], mark(2));
+        keeper.take(
+            [(doomed(1), None), (doomed(4), Some(Record::IndexEntry)), (doomed(9), Some(Record::IndexEntry))],
+            mark(2),
+        );
         assert_eq!((list(&mut keeper, None, 2), list(&mut keeper, Some(4), 9)), (vec![3, 4], vec![5, 9]));
     }
 }

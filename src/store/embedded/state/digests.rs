@@ -20,23 +20,23 @@ use std::collections::HashSet;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::store::embedded::codec::key::{BUCKETS, bucket_of_stored};
-use crate::store::embedded::journal::frame::{CommitSeq, Mark};
+use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
 
 const MAGIC: [u8; 8] = *b"ODOSEAL1";
 const HEADER_BYTES: usize = 32;
 const TABLE_BYTES: usize = BUCKETS as usize * 8;
 
 /// One digest for each bucket.
-pub type Table = Vec<u64>;
+pub type DigestTable = Vec<u64>;
 
 /// See the module's text.
-pub struct Seals {
+pub struct BucketDigests {
     /// The checkpoint that the table is of.
-    pub covered: Mark,
+    pub covered: LogPosition,
     /// The checkpoint that was begun; the same one when none is under way.
-    pub target: Mark,
+    pub target: LogPosition,
     /// What each bucket's digest must be, loose records left out.
-    pub table: Table,
+    pub table: DigestTable,
     /// Stored keys whose records in sled may be of `covered` or of `target`.
     pub loose: HashSet<Vec<u8>>,
     proved: Vec<bool>,
@@ -53,34 +53,34 @@ pub fn digest(stored_key: &[u8], record: &[u8]) -> u64 {
 }
 
 /// Counts a record into its bucket.
-pub fn add(table: &mut Table, stored_key: &[u8], record: &[u8]) {
+pub fn add(table: &mut DigestTable, stored_key: &[u8], record: &[u8]) {
     change(table, stored_key, |sum| sum.wrapping_add(digest(stored_key, record)));
 }
 
 /// Takes a record out of its bucket.
-pub fn take_out(table: &mut Table, stored_key: &[u8], record: &[u8]) {
+pub fn take_out(table: &mut DigestTable, stored_key: &[u8], record: &[u8]) {
     change(table, stored_key, |sum| sum.wrapping_sub(digest(stored_key, record)));
 }
 
-fn change(table: &mut Table, stored_key: &[u8], change: impl FnOnce(u64) -> u64) {
+fn change(table: &mut DigestTable, stored_key: &[u8], change: impl FnOnce(u64) -> u64) {
     if let Some(sum) = table.get_mut(usize::from(bucket_of_stored(stored_key))) {
         *sum = change(*sum);
     }
 }
 
-impl Seals {
+impl BucketDigests {
     /// The seals of a state that was never written.
     #[must_use]
     pub fn of_nothing() -> Self {
-        Self::new(Mark::default(), Mark::default(), vec![0; BUCKETS.into()])
+        Self::new(LogPosition::default(), LogPosition::default(), vec![0; BUCKETS.into()])
     }
 
-    fn new(covered: Mark, target: Mark, table: Table) -> Self {
+    fn new(covered: LogPosition, target: LogPosition, table: DigestTable) -> Self {
         Self { covered, target, table, loose: HashSet::new(), proved: vec![false; BUCKETS.into()] }
     }
 
     /// The checkpoint is complete: `table` is of everything.
-    pub fn complete(&mut self, covered: Mark, table: Table) {
+    pub fn complete(&mut self, covered: LogPosition, table: DigestTable) {
         self.covered = covered;
         self.target = covered;
         self.table = table;
@@ -108,7 +108,7 @@ impl Seals {
 
     /// The bytes of the seals' file: magic, covered and target as number and chain, the table, a CRC32C; all big-endian.
     #[must_use]
-    pub fn encode(covered: Mark, target: Mark, table: &Table) -> Vec<u8> {
+    pub fn encode(covered: LogPosition, target: LogPosition, table: &DigestTable) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + TABLE_BYTES + 4);
         bytes.extend_from_slice(&MAGIC);
         for mark in [covered, target] {
@@ -134,10 +134,10 @@ impl Seals {
     }
 }
 
-fn read_mark(bytes: &[u8]) -> Option<(Mark, &[u8])> {
+fn read_mark(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
     let (seq, rest) = bytes.split_first_chunk()?;
     let (chain, rest) = rest.split_first_chunk()?;
-    let mark = Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) };
+    let mark = LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) };
     (mark.seq <= CommitSeq::LARGEST).then_some((mark, rest))
 }
 
@@ -147,22 +147,22 @@ mod tests {
 
     #[test]
     fn what_was_encoded_decodes_and_damage_does_not() {
-        let mark = |seq, chain| Mark { seq: CommitSeq(seq), chain };
-        let table: Table = (0..u64::from(BUCKETS)).map(|n| n * 77).collect();
-        let bytes = Seals::encode(mark(5, 6), mark(7, 8), &table);
-        let seals = Seals::decode(&bytes).unwrap();
+        let mark = |seq, chain| LogPosition { seq: CommitSeq(seq), chain };
+        let table: DigestTable = (0..u64::from(BUCKETS)).map(|n| n * 77).collect();
+        let bytes = BucketDigests::encode(mark(5, 6), mark(7, 8), &table);
+        let seals = BucketDigests::decode(&bytes).unwrap();
         assert_eq!((seals.covered, seals.target, &seals.table), (mark(5, 6), mark(7, 8), &table));
         for bit in (0..bytes.len() * 8).step_by(997) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Seals::decode(&flipped).is_none());
+            assert!(BucketDigests::decode(&flipped).is_none());
         }
-        assert!(Seals::decode(&bytes[..bytes.len() - 1]).is_none());
+        assert!(BucketDigests::decode(&bytes[..bytes.len() - 1]).is_none());
     }
 
     #[test]
     fn a_bucket_is_proved_by_its_sum_alone() {
-        let mut seals = Seals::of_nothing();
+        let mut seals = BucketDigests::of_nothing();
         seals.table[3] = digest(b"k", b"v").wrapping_add(digest(b"l", b"w"));
         assert!(seals.prove(3, digest(b"k", b"v")).is_err());
         assert!(!seals.is_proved(3));

@@ -10,13 +10,13 @@ pub mod sled;
 
 use thiserror::Error;
 
-use crate::store::embedded::journal::frame::Mark;
+use crate::store::embedded::journal::frame::LogPosition;
 
 /// A key and what is to be there; `None`: nothing.
-pub type Entry = (Vec<u8>, Option<Vec<u8>>);
+pub type WriteOp = (Vec<u8>, Option<Vec<u8>>);
 
 /// A key and what is there.
-pub type Found = (Vec<u8>, Vec<u8>);
+pub type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// Bytes by key, complete up to a commit. Every error is one sentence.
 pub trait State: Send {
@@ -30,7 +30,7 @@ pub trait State: Send {
     ///
     /// # Errors
     /// If it can not be read.
-    fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String>;
+    fn bucket(&self, bucket: u16) -> Result<Vec<KeyValue>, String>;
 
     /// Keys that start with `prefix`, in order, from the first one behind `after` on, `limit` at most.
     ///
@@ -42,16 +42,16 @@ pub trait State: Send {
     ///
     /// # Errors
     /// Then any of them may have been written.
-    fn put(&mut self, entries: &[Entry]) -> Result<(), String>;
+    fn put(&mut self, entries: &[WriteOp]) -> Result<(), String>;
 
     /// Forces everything to the disk, then notes, durably, that every commit up to `mark` is there.
     ///
     /// # Errors
     /// Then nothing is known, and it must not be tried again by this process.
-    fn cover(&mut self, mark: Mark) -> Result<(), String>;
+    fn cover(&mut self, mark: LogPosition) -> Result<(), String>;
 
     /// What the last successful [`State::cover`] noted; the default for a new state.
-    fn covered(&self) -> Mark;
+    fn covered(&self) -> LogPosition;
 
     /// The seals that were saved last; `None` if none ever were.
     ///
@@ -74,11 +74,11 @@ pub trait State: Send {
 
 /// Why a state can not be opened.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub enum StateTrouble {
+pub enum StateOpenError {
     /// It is not what was written: it can be rebuilt, and must not be used.
     #[error("{0}")]
-    Damaged(String),
+    Corrupt(String),
     /// The system refused, and might not another time: a missing right, a full disk, a lock.
     #[error("{0}")]
-    System(String),
+    Io(String),
 }

@@ -16,19 +16,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::store::embedded::data_dir::SEALS;
+use crate::store::embedded::data_dir::DIGESTS_FILE;
 use crate::store::embedded::fs::replace;
-use crate::store::embedded::journal::frame::{CommitSeq, Mark};
-use crate::store::embedded::state::{Entry, Found, State, StateTrouble};
+use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
+use crate::store::embedded::state::{KeyValue, State, StateOpenError, WriteOp};
 
 /// Cache of sled, in bytes: small, since the records in use are cached above it.
 const SLED_CACHE_BYTES: u64 = 16 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Its single byte is no stored key, which has three at least.
-const COVERED: &[u8] = &[0];
-const CONDEMNED: &str = "odometer.condemned";
+const SYNCED_THROUGH_KEY: &[u8] = &[0];
+const CORRUPT_MARKER: &str = "odometer.condemned";
 
-fn trouble(error: &io::Error, text: String) -> StateTrouble {
+fn trouble(error: &io::Error, text: String) -> StateOpenError {
     use io::ErrorKind::{
         Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull,
         TimedOut, WouldBlock,
@@ -37,9 +37,9 @@ fn trouble(error: &io::Error, text: String) -> StateTrouble {
     let too_many_files = matches!(error.raw_os_error(), Some(23 | 24));
     match error.kind() {
         Interrupted | OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | ResourceBusy
-        | StorageFull | TimedOut | WouldBlock => StateTrouble::System(text),
-        _ if too_many_files => StateTrouble::System(text),
-        _ => StateTrouble::Damaged(text),
+        | StorageFull | TimedOut | WouldBlock => StateOpenError::Io(text),
+        _ if too_many_files => StateOpenError::Io(text),
+        _ => StateOpenError::Corrupt(text),
     }
 }
 
@@ -49,20 +49,20 @@ pub struct SledState {
     /// A second descriptor of sled's file, to sync it.
     file: File,
     folder: PathBuf,
-    covered: Mark,
+    covered: LogPosition,
 }
 
 impl SledState {
     /// Opens the state in `folder`, or makes a new one.
     ///
     /// # Errors
-    /// [`StateTrouble`], which tells damage from what the system refused.
-    pub fn open(folder: &Path) -> Result<Self, StateTrouble> {
+    /// [`StateOpenError`], which tells damage from what the system refused.
+    pub fn open(folder: &Path) -> Result<Self, StateOpenError> {
         let file = |name: &str, error: &io::Error| trouble(error, format!("{}: {error}", folder.join(name).display()));
-        match fs::read_to_string(folder.join(CONDEMNED)) {
-            Ok(why) => return Err(StateTrouble::Damaged(why)),
+        match fs::read_to_string(folder.join(CORRUPT_MARKER)) {
+            Ok(why) => return Err(StateOpenError::Corrupt(why)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(file(CONDEMNED, &error)),
+            Err(error) => return Err(file(CORRUPT_MARKER, &error)),
         }
         remove_unfinished_snapshots(folder).map_err(|error| file("", &error))?;
         read_from_the_disk(&folder.join("db")).map_err(|error| file("db", &error))?;
@@ -73,7 +73,7 @@ impl SledState {
                 Ok(Ok(db)) => break db,
                 Ok(Err(error)) if error.to_string().contains("could not acquire lock") => {
                     if Instant::now() >= deadline {
-                        return Err(StateTrouble::System(format!("{} is locked: {error}", folder.display())));
+                        return Err(StateOpenError::Io(format!("{} is locked: {error}", folder.display())));
                     }
                     std::thread::park_timeout(Duration::from_millis(20));
                 }
@@ -81,19 +81,19 @@ impl SledState {
                     let text = format!("sled can not open {}: {error}", folder.display());
                     return Err(match error {
                         sled::Error::Io(error) => trouble(&error, text),
-                        _ => StateTrouble::Damaged(text),
+                        _ => StateOpenError::Corrupt(text),
                     });
                 }
                 Err(_) => {
-                    return Err(StateTrouble::Damaged(format!("sled panicked while opening {}", folder.display())));
+                    return Err(StateOpenError::Corrupt(format!("sled panicked while opening {}", folder.display())));
                 }
             }
         };
         let options = OpenOptions::new().read(true).write(true).open(folder.join("db"));
         let db_file = options.map_err(|error| file("db", &error))?;
-        let damaged = || StateTrouble::Damaged("sled: the checkpoint number is damaged".to_owned());
-        let covered = match caught(|| db.get(COVERED)).map_err(StateTrouble::Damaged)? {
-            None => Mark::default(),
+        let damaged = || StateOpenError::Corrupt("sled: the checkpoint number is damaged".to_owned());
+        let covered = match caught(|| db.get(SYNCED_THROUGH_KEY)).map_err(StateOpenError::Corrupt)? {
+            None => LogPosition::default(),
             Some(bytes) => parse_covered(&bytes).ok_or_else(damaged)?,
         };
         Ok(Self { db, file: db_file, folder: folder.to_owned(), covered })
@@ -111,7 +111,7 @@ impl State for SledState {
         Ok(found.map(|bytes| bytes.to_vec()))
     }
 
-    fn bucket(&self, bucket: u16) -> Result<Vec<Found>, String> {
+    fn bucket(&self, bucket: u16) -> Result<Vec<KeyValue>, String> {
         caught(|| {
             let entries = self.db.scan_prefix(bucket.to_be_bytes());
             entries.map(|entry| entry.map(|(key, bytes)| (key.to_vec(), bytes.to_vec()))).collect()
@@ -126,7 +126,7 @@ impl State for SledState {
         })
     }
 
-    fn put(&mut self, entries: &[Entry]) -> Result<(), String> {
+    fn put(&mut self, entries: &[WriteOp]) -> Result<(), String> {
         let mut batch = sled::Batch::default();
         for (key, bytes) in entries {
             match bytes {
@@ -137,36 +137,36 @@ impl State for SledState {
         self.db.apply_batch(batch).map_err(|e| format!("sled: {e}"))
     }
 
-    fn cover(&mut self, mark: Mark) -> Result<(), String> {
+    fn cover(&mut self, mark: LogPosition) -> Result<(), String> {
         // Two steps, so that the number can not reach the disk before the records that it speaks of.
         self.force()?;
         let mut bytes = mark.seq.0.to_be_bytes().to_vec();
         bytes.extend_from_slice(&mark.chain.to_be_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
-        self.db.insert(COVERED, bytes).map_err(|e| format!("sled: {e}"))?;
+        self.db.insert(SYNCED_THROUGH_KEY, bytes).map_err(|e| format!("sled: {e}"))?;
         self.force()?;
         self.covered = mark;
         Ok(())
     }
 
-    fn covered(&self) -> Mark {
+    fn covered(&self) -> LogPosition {
         self.covered
     }
 
     fn seals(&self) -> Result<Option<Vec<u8>>, String> {
-        match fs::read(self.folder.join(SEALS)) {
+        match fs::read(self.folder.join(DIGESTS_FILE)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("{SEALS}: {error}")),
+            Err(error) => Err(format!("{DIGESTS_FILE}: {error}")),
         }
     }
 
     fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String> {
-        replace(&self.folder, SEALS, bytes).map_err(|error| format!("{SEALS}: {error}"))
+        replace(&self.folder, DIGESTS_FILE, bytes).map_err(|error| format!("{DIGESTS_FILE}: {error}"))
     }
 
     fn condemn(&mut self, why: &str) -> Result<(), String> {
-        replace(&self.folder, CONDEMNED, why.as_bytes()).map_err(|error| format!("{CONDEMNED}: {error}"))
+        replace(&self.folder, CORRUPT_MARKER, why.as_bytes()).map_err(|error| format!("{CORRUPT_MARKER}: {error}"))
     }
 }
 
@@ -178,10 +178,11 @@ fn caught<T>(ask: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     }
 }
 
-fn parse_covered(bytes: &[u8]) -> Option<Mark> {
+fn parse_covered(bytes: &[u8]) -> Option<LogPosition> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (seq, chain) = body.split_first_chunk::<8>()?;
-    let mark = Mark { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(chain.try_into().ok()?) };
+    let mark =
+        LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(chain.try_into().ok()?) };
     (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(mark)
 }
 
@@ -218,9 +219,9 @@ mod tests {
     fn entries_seals_and_the_covered_mark_come_back() {
         let temp = tempfile::tempdir().unwrap();
         let (key, other) = (vec![0, 7, 1], vec![0, 8, 1]);
-        let mark = Mark { seq: CommitSeq(9), chain: 4 };
+        let mark = LogPosition { seq: CommitSeq(9), chain: 4 };
         let mut state = SledState::open(temp.path()).unwrap();
-        assert_eq!((state.covered(), state.seals().unwrap()), (Mark::default(), None));
+        assert_eq!((state.covered(), state.seals().unwrap()), (LogPosition::default(), None));
         state.put(&[(key.clone(), Some(b"a".to_vec())), (other.clone(), Some(b"b".to_vec()))]).unwrap();
         state.put(&[(other.clone(), None)]).unwrap();
         state.cover(mark).unwrap();
@@ -236,6 +237,6 @@ mod tests {
         assert_eq!((behind(&[0, 7]), behind(&[0, 7, 1])), (vec![vec![0, 7, 1]], vec![]));
         state.condemn("it lied").unwrap();
         drop(state);
-        assert_eq!(SledState::open(temp.path()).err(), Some(StateTrouble::Damaged("it lied".to_owned())));
+        assert_eq!(SledState::open(temp.path()).err(), Some(StateOpenError::Corrupt("it lied".to_owned())));
     }
 }
