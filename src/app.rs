@@ -173,13 +173,13 @@ impl App {
         let Self { core, listeners, admin } = self;
         let store = admin.store.clone();
         let serving = core.serve(listeners, admin).await?;
-        store.serving().await;
+        store.mark_running().await;
         tell_ready(core.addresses);
         tokio::pin!(stop);
         let failure = loop {
             tokio::select! {
                 () = &mut stop => break None,
-                reason = core.store.poisoned() => {
+                reason = core.store.wait_poisoned() => {
                     let reason = reason.unwrap_or_else(|error| error.to_string().into());
                     break Some(anyhow!("the store failed: {reason}"));
                 }
@@ -331,7 +331,7 @@ async fn upkeep(metrics: Metrics) {
 
 /// Goes on with deletions of tenants that an earlier process began; nobody waits for it.
 async fn finish_deletions(store: EmbeddedStore) {
-    if let Err(error) = store.finish_deletions().await {
+    if let Err(error) = store.resume_deletions().await {
         tracing::warn!(event.action = "deletion-unfinished", error.message = %error,
             "what deleted tenants had is still on the disk; the next start goes on with it");
     }
@@ -361,18 +361,18 @@ fn tell_expiry(tls: &TlsIdentity, metrics: &Metrics) {
 }
 
 fn tell_recovery(recovery: &RecoveryReport) {
-    if let Some(healed) = &recovery.healed {
+    if let Some(healed) = &recovery.rebuilt {
         tracing::error!(
             event.action = "healed",
             error.message = %healed.problem,
             odometer.commit_seq = recovery.last.0,
             file.directory = %healed.quarantine,
             "the state was damaged and was rebuilt from {}; nothing is lost; the damaged files are in {}, see to the disk",
-            healed.base,
+            healed.rebuild_source,
             healed.quarantine
         );
     }
-    if let PreviousShutdown::Poisoned(why) = &recovery.last_stop {
+    if let PreviousShutdown::Poisoned(why) = &recovery.previous_shutdown {
         tracing::warn!(
             event.action = "was-poisoned",
             error.message = %why,
@@ -382,7 +382,7 @@ fn tell_recovery(recovery: &RecoveryReport) {
     tracing::info!(
         event.action = "recovered",
         odometer.commit_seq = recovery.last.0,
-        odometer.last_stop = recovery.last_stop.word(),
+        odometer.last_stop = recovery.previous_shutdown.as_str(),
         "the store was recovered: {recovery}"
     );
 }

@@ -40,12 +40,12 @@ type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Every record as of a commit, from the journal alone, which must still have its first frame.
 fn ledger(data_dir: &Path, up_to: CommitSeq) -> Records {
     let store = read_format(data_dir).unwrap().unwrap();
-    let files = JournalDir { disk: Arc::new(OsDirectory::new(data_dir.join("journal"))), store, segment_bytes: 0 };
+    let files = JournalDir { dir: Arc::new(OsDirectory::new(data_dir.join("journal"))), store, segment_bytes: 0 };
     let mut records = Records::new();
     let tail = replay(&files, CommitSeq(0), &mut |mark, body| {
         let FramePayload::Commit(changes) = body else { return };
         for (key, record) in changes.into_iter().filter(|_| mark.seq <= up_to) {
-            let stored = key.stored();
+            let stored = key.to_storage_key();
             match record {
                 Some(record) => {
                     let mut bytes = Vec::new();
@@ -56,7 +56,7 @@ fn ledger(data_dir: &Path, up_to: CommitSeq) -> Records {
             }
         }
     });
-    assert_eq!(tail.unwrap().unwrap().before.seq, CommitSeq(0), "the journal does not have its first frame any more");
+    assert_eq!(tail.unwrap().unwrap().base.seq, CommitSeq(0), "the journal does not have its first frame any more");
     records
 }
 
@@ -96,9 +96,12 @@ fn backups_under_load_are_the_ledger_at_their_commit() {
         take_backup(server.data_dir(), &file);
         history.extend(load.finish());
         let (summary, records) = contents(&file);
-        assert!(records == ledger(server.data_dir(), summary.header.mark.seq), "round {round} differs from the ledger");
+        assert!(
+            records == ledger(server.data_dir(), summary.header.position.seq),
+            "round {round} differs from the ledger"
+        );
         assert_eq!(summary.records, records.len() as u64);
-        cuts.push(summary.header.mark.seq.0);
+        cuts.push(summary.header.position.seq.0);
         restored_serves(&temp.path().join(format!("restored-{round}")), &file, &keys, &records);
     }
     assert!(cuts.is_sorted(), "{cuts:?}");
@@ -213,7 +216,7 @@ fn a_backup_is_sent_with_its_length_and_one_that_ends_early_is_none() {
         "http/1.1 200 ok".to_owned(),
         "content-type: application/octet-stream".to_owned(),
         format!("content-length: {}", body.len()),
-        format!("odometer-commit-seq: {}", summary.header.mark.seq.0),
+        format!("odometer-commit-seq: {}", summary.header.position.seq.0),
         format!("odometer-records: {}", summary.records),
     ] {
         assert!(head.lines().any(|found| found == line), "{line:?} is not in {head}");

@@ -115,7 +115,7 @@ fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
 }
 
 fn expected(version: Option<(u64, u64)>) -> Precondition {
-    let version = version.map(|(born, changes)| Version { born, changes });
+    let version = version.map(|(born, changes)| Version { generation: born, revision: changes });
     version.map_or(Precondition::Any, |version| Precondition::OneOf(vec![version]))
 }
 
@@ -125,7 +125,7 @@ fn once(key: Option<u8>, request: &What) -> Option<IdempotencyToken> {
     let digest = u128::from(digest).to_be_bytes();
     // Two requests with one key are often the same one.
     let request = if digest[15] % 2 == 0 { digest } else { [0; 16] };
-    key.map(|key| IdempotencyToken { key: [key; 16], request })
+    key.map(|key| IdempotencyToken { key_hash: [key; 16], request_fingerprint: request })
 }
 
 /// The answer of one step, as text, so that two stores can be compared whatever they answer.
@@ -151,12 +151,12 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             format!("{:?}", store.delete(TenantId(*tenant), &counter_name(*name), expected(*version)).await)
         }
         What::Current { tenant, name } => {
-            format!("{:?}", store.current(TenantId(*tenant), &counter_name(*name)).await)
+            format!("{:?}", store.get_counter(TenantId(*tenant), &counter_name(*name)).await)
         }
         What::Counters { tenant, after, limit } => {
-            format!("{:?}", store.counters(TenantId(*tenant), after.map(counter_name), *limit).await)
+            format!("{:?}", store.list_counters(TenantId(*tenant), after.map(counter_name), *limit).await)
         }
-        What::FindKey { key } => format!("{:?}", store.find_key(KeyId([*key; 8])).await),
+        What::FindKey { key } => format!("{:?}", store.api_key(KeyId([*key; 8])).await),
         What::AddKey { tenant } => {
             let key = KeyRecord {
                 tenant: TenantId(*tenant),
@@ -173,13 +173,13 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             format!("{:?}", store.revoke_key(TenantId(*tenant), KeyId([*key; 8])).await)
         }
         What::Keys { tenant, after, limit } => {
-            format!("{:?}", store.keys(TenantId(*tenant), after.map(|key| KeyId([key; 8])), *limit).await)
+            format!("{:?}", store.list_api_keys(TenantId(*tenant), after.map(|key| KeyId([key; 8])), *limit).await)
         }
-        What::Use { key, day } => format!("{:?}", store.note_use(KeyId([*key; 8]), *day).await),
+        What::Use { key, day } => format!("{:?}", store.touch_api_key(KeyId([*key; 8]), *day).await),
         What::Tenant { tenant } => {
             let tenant = TenantId(*tenant);
-            let found = (store.find_tenant(tenant).await, store.holdings(tenant).await, store.last_tenant().await);
-            let name = store.find_name(&TenantName::parse("Tenant-1").unwrap()).await;
+            let found = (store.find_tenant(tenant).await, store.usage(tenant).await, store.last_tenant_id().await);
+            let name = store.tenant_by_name(&TenantName::parse("Tenant-1").unwrap()).await;
             format!("{found:?} {name:?}")
         }
         What::Change { tenant, suspended } => {
@@ -239,16 +239,16 @@ async fn story(store: &dyn Store) {
     let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
     let taken = store.register(new_tenant(1, true, 2)).await;
     assert!(matches!(taken, Err(StoreError::Refused(Refusal::NameTaken))));
-    assert!(store.find_key(KeyId([2; 8])).await.unwrap().is_none(), "a refused registration leaves no key");
-    assert_eq!(store.find_key(KeyId([1; 8])).await.unwrap().unwrap().tenant, tenant);
-    assert_eq!(store.current(tenant, &name).await.unwrap(), CounterState::default());
+    assert!(store.api_key(KeyId([2; 8])).await.unwrap().is_none(), "a refused registration leaves no key");
+    assert_eq!(store.api_key(KeyId([1; 8])).await.unwrap().unwrap().tenant, tenant);
+    assert_eq!(store.get_counter(tenant, &name).await.unwrap(), CounterState::default());
     let issued = store.advance(tenant, &name, 10, None).await.unwrap().result;
     assert_eq!((issued.range.first.get(), issued.range.last.get(), issued.range.count), (2, 11, 10));
-    let once = Some(IdempotencyToken { key: [1; 16], request: [2; 16] });
+    let once = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [2; 16] });
     let first = store.advance(tenant, &name, 5, once).await.unwrap();
     let again = store.advance(tenant, &name, 5, once).await.unwrap();
     assert_eq!((again.result, first.replayed, again.replayed), (first.result, false, true));
-    let other = Some(IdempotencyToken { key: [1; 16], request: [3; 16] });
+    let other = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [3; 16] });
     let reused = store.advance(tenant, &name, 6, other).await;
     assert!(matches!(reused, Err(StoreError::Refused(Refusal::IdempotencyKeyReused))), "{reused:?}");
     let to = SetCounter {
@@ -260,7 +260,7 @@ async fn story(store: &dyn Store) {
     let late = store.set(tenant, &name, to, None).await;
     assert!(matches!(late, Err(StoreError::Refused(Refusal::PreconditionFailed(_)))), "{late:?}");
     assert!(matches!(store.advance(tenant, &name, 1, None).await, Err(StoreError::Refused(Refusal::Counter(_)))));
-    assert_eq!(store.current(tenant, &name).await.unwrap().counter.value(), Value::DEFAULT_MAX);
+    assert_eq!(store.get_counter(tenant, &name).await.unwrap().counter.value(), Value::DEFAULT_MAX);
     store.close().await.unwrap();
     assert!(store.advance(tenant, &name, 1, None).await.is_err(), "a closed store takes nothing");
     store.close().await.unwrap();
@@ -326,13 +326,13 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
         store.close().await.unwrap();
 
         let store = open();
-        assert!(store.counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1, "nothing was left to do");
-        store.finish_deletions().await.unwrap();
-        assert_eq!(store.counters(tenant, None, COUNTERS).await.unwrap().items.len(), 1, "default alone");
-        assert_eq!(store.holdings(tenant).await.unwrap(), TenantUsage::default());
-        assert!(store.find_key(KeyId([1; 8])).await.unwrap().is_none());
+        assert!(store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1, "nothing was left to do");
+        store.resume_deletions().await.unwrap();
+        assert_eq!(store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len(), 1, "default alone");
+        assert_eq!(store.usage(tenant).await.unwrap(), TenantUsage::default());
+        assert!(store.api_key(KeyId([1; 8])).await.unwrap().is_none());
         assert!(matches!(store.delete_tenant(tenant).await, Err(StoreError::Refused(Refusal::NoSuchTenant))));
-        store.finish_deletions().await.unwrap();
+        store.resume_deletions().await.unwrap();
         store.close().await.unwrap();
     });
 }

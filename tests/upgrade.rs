@@ -21,7 +21,7 @@ use std::time::Duration;
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
 use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
-use odometer::store::embedded::backup::directory::name_of;
+use odometer::store::embedded::backup::directory::backup_file_name;
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
 use odometer::store::{IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter, Store};
 use odometer::telemetry::StoreMetrics;
@@ -51,7 +51,7 @@ fn name(text: &str) -> CounterName {
 }
 
 /// A request that was answered when the fixture was made.
-const ONCE: IdempotencyToken = IdempotencyToken { key: [5; 16], request: [6; 16] };
+const ONCE: IdempotencyToken = IdempotencyToken { key_hash: [5; 16], request_fingerprint: [6; 16] };
 
 fn new_counter() -> NewCounter {
     let value = |raw| Value::new(raw).unwrap();
@@ -90,7 +90,7 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
     let mut bytes = Vec::new();
     backup.rewind().unwrap();
     backup.read_to_end(&mut bytes).unwrap();
-    fs::write(data_dir.join("backups").join(name_of(summary.header.mark.seq)), bytes).unwrap();
+    fs::write(data_dir.join("backups").join(backup_file_name(summary.header.position.seq)), bytes).unwrap();
     store.advance(TenantId(3), &name("a.b_c-9"), 7, None).await.unwrap();
     folder::copy(data_dir, copy);
     store.close().await.unwrap();
@@ -170,7 +170,7 @@ fn folders_of_every_earlier_format_are_served() {
         TestServer::builder().data_dir(&data_dir).start().stop();
         let store = open(&data_dir);
         for (tenant, counter, value) in counters {
-            let found = block_on(store.current(TenantId(tenant), &name(&counter))).unwrap();
+            let found = block_on(store.get_counter(TenantId(tenant), &name(&counter))).unwrap();
             assert_eq!(found.counter.value().get(), value, "{entry:?}: tenant {tenant}, counter {counter}");
             let next = block_on(store.advance(TenantId(tenant), &name(&counter), 1, None)).unwrap();
             assert_eq!(next.result.range.first.get(), value + found.counter.shape().step().get());
@@ -181,12 +181,12 @@ fn folders_of_every_earlier_format_are_served() {
             (true, 2010),
             "what was answered is answered again"
         );
-        let listed = block_on(store.counters(TenantId(2), None, 9)).unwrap();
+        let listed = block_on(store.list_counters(TenantId(2), None, 9)).unwrap();
         assert_eq!(listed.items.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["default", "invoices"]);
-        let keys = block_on(store.keys(TenantId(2), None, 9)).unwrap();
+        let keys = block_on(store.list_api_keys(TenantId(2), None, 9)).unwrap();
         assert_eq!(keys.items.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [KeyId([2; 8]), KeyId([9; 8])]);
         assert_eq!((keys.items[1].1.scopes, keys.items[1].1.expires_unix_s), (Scopes::INCREMENT, Some(1_900_000_000)));
-        let key = block_on(store.find_key(KeyId([2; 8]))).unwrap().expect("the key is there");
+        let key = block_on(store.api_key(KeyId([2; 8]))).unwrap().expect("the key is there");
         assert_eq!((key.tenant, key.secret), (TenantId(2), SecretHash([2; 32])));
         block_on(store.close()).unwrap();
         served += 1;

@@ -14,7 +14,7 @@ use super::client::Client;
 use crate::store::embedded::backup::directory::BackupWriter;
 use crate::store::embedded::backup::format::{BackupEncoder, Header, Summary};
 use crate::store::embedded::fs::OsDirectory;
-use crate::store::embedded::recovery::verify::open_to_read;
+use crate::store::embedded::recovery::verify::open_read_only;
 use crate::store::embedded::state::checkpointer::Step;
 
 /// Makes a backup of the store in `data_dir` as the file `to`; `progress` is told in a few words
@@ -28,7 +28,7 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
         .filter(|_| to.symlink_metadata().is_ok_and(|found| found.is_file()) || !to.exists())
         .with_context(|| format!("--to {} is not a file's name", to.display()))?;
     let name = name.to_str().with_context(|| format!("--to {} is not UTF-8", to.display()))?;
-    let disk = Arc::new(OsDirectory::around(to));
+    let disk = Arc::new(OsDirectory::parent_of(to));
     // Of its own, so that two commands with one target do not write into one file.
     let partial = format!(".{name}.{}", std::process::id());
     let create = || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
@@ -39,7 +39,7 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
             writer
         }
         None => {
-            let opened = open_to_read(data_dir)?;
+            let opened = open_read_only(data_dir)?;
             let mut writer = create()?;
             from_folder(opened, &mut writer, now_unix_s, progress)?;
             writer
@@ -70,9 +70,9 @@ fn from_folder(
     now_unix_s: u64,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let keeper = &mut opened.recovered.keeper;
-    let header = Header { store: opened.store, mark: keeper.newest(), created_unix_s: now_unix_s };
-    keeper.begin_backup(BackupEncoder::new(&header));
+    let keeper = &mut opened.opened.checkpointer;
+    let header = Header { store: opened.store, position: keeper.last_position(), created_unix_s: now_unix_s };
+    keeper.start_backup(BackupEncoder::new(&header));
     let mut written = 0;
     loop {
         match keeper.step().map_err(|trouble| anyhow!("{trouble:?}"))? {

@@ -50,7 +50,7 @@ impl BasicCredentials {
     pub async fn prove(&self, store: &dyn Store, hashing: &HashingPool) -> Result<Principal, AuthFailure> {
         let name = std::str::from_utf8(&self.name).ok().and_then(|name| TenantName::parse(name).ok());
         let tenant = match name {
-            Some(name) => store.find_name(&name).await?,
+            Some(name) => store.tenant_by_name(&name).await?,
             None => None,
         };
         let found = match tenant {

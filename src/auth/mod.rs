@@ -214,7 +214,7 @@ impl Credential {
 /// # Errors
 /// [`AuthFailure::Unknown`], [`AuthFailure::Expired`], [`AuthFailure::Store`].
 pub async fn prove_key(store: &dyn Store, key: &ApiKey) -> Result<Principal, AuthFailure> {
-    let found = store.find_key(key.id()).await?.ok_or(AuthFailure::Unknown)?;
+    let found = store.api_key(key.id()).await?.ok_or(AuthFailure::Unknown)?;
     if !key.proves(&found.secret) {
         return Err(AuthFailure::Unknown);
     }
@@ -265,7 +265,7 @@ mod tests {
         let identity = |scopes: Option<Scopes>, suspended| {
             let name = TenantName::parse("a").unwrap();
             let limit = TenantLimit::Default;
-            let record = TenantRecord { name, password: hash, created_unix_s: 0, suspended, limit, doomed: false };
+            let record = TenantRecord { name, password: hash, created_unix_s: 0, suspended, limit, deleting: false };
             Principal { tenant: TenantId(1), record: Arc::new(record), scopes, key: None }
         };
         let all = [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE];

@@ -10,7 +10,7 @@
 //! Must never: name a library or a status of HTTP; let an implementation answer from state that is not durable.
 
 pub mod embedded;
-mod kept;
+mod records;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-pub use self::kept::{
+pub use self::records::{
     Applied, CounterState, Digest128, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
     NewTenant, Page, Precondition, TenantRecord, TenantUpdate, TenantUsage, Version,
 };
@@ -53,19 +53,19 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A key that was found once is found without touching the disk while it stays in memory. Only a durable key is
     /// found, and a revoked one is not found by any call that starts after the revocation returned. *May be retried.*
-    fn find_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>>;
+    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>>;
 
     /// Finds a tenant by its number; `None` if there is none, or none any more. *May be retried.*
     fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>>;
 
     /// Finds whose name it is, in any case. *May be retried.*
-    fn find_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>>;
+    fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>>;
 
     /// The number of the tenant that registered last; all of them have numbers from 1. *May be retried.*
-    fn last_tenant(&self) -> StoreFuture<'_, TenantId>;
+    fn last_tenant_id(&self) -> StoreFuture<'_, TenantId>;
 
     /// How much a tenant has. *May be retried.*
-    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage>;
+    fn usage(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage>;
 
     /// Changes a tenant; returns it as it is then. *Durable* when it returns, and seen by every call that starts after that. *May be retried.*
     fn change_tenant(&self, tenant: TenantId, change: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>>;
@@ -82,22 +82,22 @@ pub trait Store: Send + Sync + 'static {
     fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()>;
 
     /// The tenant's keys behind `after`, by id, `limit` at most. *May be retried.*
-    fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>>;
+    fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>>;
 
     /// Revokes a key of the tenant. *Durable* when it returns; the key is not found by any call that starts after that. *May be retried.*
     fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()>;
 
     /// Notes the day on which a key was used, in days since 1970, unless that is known. *May be retried.*
-    fn note_use(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()>;
+    fn touch_api_key(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()>;
 
     /// The counter as it was last committed. `default` is there for every tenant, and before its first change [`CounterState::default`].
     ///
     /// At least as new as any answer that was returned before this call. *May be retried.*
-    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState>;
+    fn get_counter(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState>;
 
-    /// The tenant's counters behind `after`, by name, `limit` at most, `default` among them. Each is as new as [`Store::current`] says; together
+    /// The tenant's counters behind `after`, by name, `limit` at most, `default` among them. Each is as new as [`Store::get_counter`] says; together
     /// they are no snapshot. *May be retried.*
-    fn counters(
+    fn list_counters(
         &self,
         tenant: TenantId,
         after: Option<CounterName>,
@@ -144,7 +144,7 @@ pub trait Store: Send + Sync + 'static {
     fn health(&self) -> Health;
 
     /// Waits until the store is poisoned, and says by what; forever, as long as all is well.
-    fn poisoned(&self) -> StoreFuture<'_, Arc<str>>;
+    fn wait_poisoned(&self) -> StoreFuture<'_, Arc<str>>;
 
     /// A handle to the same store for one worker thread, whose waiting requests may then be woken together.
     /// Call it within the runtime of that worker.

@@ -44,7 +44,7 @@ fn records() -> Vec<(RecordKey, Record)> {
     let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
     let name = TenantName::parse("Alice").unwrap();
     let limit = TenantLimit::Rate("5/m:9".parse().unwrap());
-    let tenant = TenantRecord { name, password, created_unix_s: 5, suspended: true, limit, doomed: false };
+    let tenant = TenantRecord { name, password, created_unix_s: 5, suspended: true, limit, deleting: false };
     let key = KeyRecord {
         tenant: TenantId(3),
         secret: SecretHash([1; 32]),
@@ -55,11 +55,16 @@ fn records() -> Vec<(RecordKey, Record)> {
         last_used_day: Some(8),
     };
     let value = |raw| Value::new(raw).unwrap();
-    let version = Version { born: 1, changes: 2 };
+    let version = Version { generation: 1, revision: 2 };
     let state =
         CounterState { counter: Counter::at(value(41), CounterConfig::DEFAULT).unwrap(), version, created_unix_s: 9 };
     let range = Range { first: value(40), last: value(41), count: 2 };
-    let answered = |given| IdempotencyEntry { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
+    let answered = |given| IdempotencyEntry {
+        tenant: TenantId(3),
+        key_hash: [1; 16],
+        request_fingerprint: [2; 16],
+        result: given,
+    };
     let list = vec![answered(StoredResult::Issued(Issued { range, version })), answered(StoredResult::State(state))];
     vec![
         (RecordKey::Tenants, Record::Tenants(4)),
@@ -68,8 +73,11 @@ fn records() -> Vec<(RecordKey, Record)> {
         (RecordKey::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
         (RecordKey::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(state)),
         (RecordKey::IndexEntry(TenantId(3), IndexEntry::ApiKey(KeyId([2; 8]))), Record::IndexEntry),
-        (RecordKey::Usage(TenantId(3)), Record::Usage(TenantUsage { counters: 0, keys: 1, born: 0 })),
-        (RecordKey::IdempotencyPage(7), Record::IdempotencyPage(IdempotencyPage { age_s: 99, list }.into())),
+        (RecordKey::Usage(TenantId(3)), Record::Usage(TenantUsage { counters: 0, keys: 1, counters_created: 0 })),
+        (
+            RecordKey::IdempotencyPage(7),
+            Record::IdempotencyPage(IdempotencyPage { store_uptime_s: 99, entries: list }.into()),
+        ),
     ]
 }
 
@@ -87,7 +95,7 @@ fn record_samples(at: usize, (key, record): &(RecordKey, Record)) -> Vec<Sample>
     vec![
         ("record", format!("{at}-as-written"), with_flags(0, &whole)),
         ("record", format!("{at}-mended"), with_flags(MEND, &whole)),
-        ("record", format!("{at}-stored-key"), with_flags(MEND, &key.stored())),
+        ("record", format!("{at}-stored-key"), with_flags(MEND, &key.to_storage_key())),
     ]
 }
 
@@ -103,7 +111,8 @@ fn frames(seq: u64, chain: u32) -> (Vec<u8>, u32) {
 }
 
 fn segment(seq: u64, chain: u32) -> (Vec<u8>, u32) {
-    let header = SegmentHeader { store: SYSTEM_TENANT, epoch: seq, first: CommitSeq(seq), chain, bytes: SEGMENT_BYTES };
+    let header =
+        SegmentHeader { store: SYSTEM_TENANT, epoch: seq, first_seq: CommitSeq(seq), chain, bytes: SEGMENT_BYTES };
     let mut bytes = header.encode().to_vec();
     let (frames, chain) = frames(seq, chain);
     bytes.extend(frames);
@@ -126,8 +135,10 @@ fn folder() -> Vec<u8> {
 
 fn backup() -> Vec<u8> {
     let mark = LogPosition { seq: CommitSeq(9), chain: 0xAB };
-    let mut encoder = BackupEncoder::new(&Header { store: SYSTEM_TENANT, mark, created_unix_s: 1_700_000_000 });
-    let mut entries: Vec<_> = records().iter().map(|(key, record)| (key.stored(), encoded(key, record).1)).collect();
+    let mut encoder =
+        BackupEncoder::new(&Header { store: SYSTEM_TENANT, position: mark, created_unix_s: 1_700_000_000 });
+    let mut entries: Vec<_> =
+        records().iter().map(|(key, record)| (key.to_storage_key(), encoded(key, record).1)).collect();
     entries.sort();
     entries.iter().for_each(|(key, record)| encoder.add(key, record));
     encoder.finish()

@@ -72,22 +72,22 @@ impl Model {
         (wrap, unwrap): Kind<T>,
         change: impl FnOnce(&mut Self) -> Result<T, Refusal>,
     ) -> Result<Applied<T>, StoreError> {
-        let key = once.map(|once| (tenant, once.key));
+        let key = once.map(|once| (tenant, once.key_hash));
         if let (Some(key), Some(once)) = (key, once)
             && let Some((request, given)) = self.answers.get(&key)
         {
-            let same = (*request == once.request).then(|| unwrap(*given)).flatten();
+            let same = (*request == once.request_fingerprint).then(|| unwrap(*given)).flatten();
             return Ok(Applied { result: same.ok_or(Refusal::IdempotencyKeyReused)?, replayed: true });
         }
         let result = change(self)?;
         if let (Some(key), Some(once)) = (key, once) {
-            self.answers.insert(key, (once.request, wrap(result)));
+            self.answers.insert(key, (once.request_fingerprint, wrap(result)));
         }
         Ok(Applied { result, replayed: false })
     }
 
     fn write(&mut self, tenant: TenantId, name: &CounterName, mut state: CounterState) -> CounterState {
-        state.version.changes += 1;
+        state.version.revision += 1;
         self.counters.insert((tenant, name.clone()), state);
         state
     }
@@ -113,7 +113,7 @@ impl Store for ModelStore {
             let id = TenantId(model.registered);
             let NewTenant { name, password, key, secret, created_unix_s } = tenant;
             let (limit, label) = (TenantLimit::Default, KeyLabel::default());
-            let record = TenantRecord { name, password, created_unix_s, suspended: false, limit, doomed: false };
+            let record = TenantRecord { name, password, created_unix_s, suspended: false, limit, deleting: false };
             model.tenants.insert(id, Arc::new(record));
             let (scopes, expires_unix_s, last_used_day) = (Scopes::ALL, None, None);
             let first = KeyRecord { tenant: id, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day };
@@ -122,7 +122,7 @@ impl Store for ModelStore {
         })
     }
 
-    fn find_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
+    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
         self.with(|model| Ok(model.keys.get(&key).cloned()))
     }
 
@@ -130,20 +130,24 @@ impl Store for ModelStore {
         self.with(|model| Ok(model.tenants.get(&tenant).cloned()))
     }
 
-    fn find_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
+    fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
         let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| tenant.name.folded() == name.folded();
         self.with(|model| Ok(model.tenants.iter().find(is_it).map(|(id, _)| *id)))
     }
 
-    fn last_tenant(&self) -> StoreFuture<'_, TenantId> {
+    fn last_tenant_id(&self) -> StoreFuture<'_, TenantId> {
         self.with(|model| Ok(TenantId(model.registered)))
     }
 
-    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage> {
+    fn usage(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage> {
         self.with(|model| {
             let count = |count: usize| u32::try_from(count).unwrap();
             let born = model.born.get(&tenant).copied().unwrap_or(0);
-            Ok(TenantUsage { counters: count(model.named(tenant)), keys: count(model.keys_of(tenant).count()), born })
+            Ok(TenantUsage {
+                counters: count(model.named(tenant)),
+                keys: count(model.keys_of(tenant).count()),
+                counters_created: born,
+            })
         })
     }
 
@@ -188,7 +192,7 @@ impl Store for ModelStore {
         })
     }
 
-    fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
+    fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
         let behind = |(id, _): &ListedKey| after.is_none_or(|after| *id > after);
         self.with(|model| Ok(page(model.keys_of(tenant).filter(behind).collect(), limit)))
     }
@@ -202,7 +206,7 @@ impl Store for ModelStore {
         })
     }
 
-    fn note_use(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
+    fn touch_api_key(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
         self.with(|model| {
             if let Some(key) = model.keys.get_mut(&key).map(Arc::make_mut) {
                 key.last_used_day = key.last_used_day.max(Some(day));
@@ -211,11 +215,11 @@ impl Store for ModelStore {
         })
     }
 
-    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
+    fn get_counter(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
         self.with(|model| Ok(model.counter(tenant, name)?))
     }
 
-    fn counters(
+    fn list_counters(
         &self,
         tenant: TenantId,
         after: Option<CounterName>,
@@ -251,7 +255,7 @@ impl Store for ModelStore {
                 }
                 let born = model.born.entry(tenant).or_default();
                 *born += 1;
-                let version = Version { born: *born, changes: 0 };
+                let version = Version { generation: *born, revision: 0 };
                 let counter = Counter::new(new.shape);
                 let state = CounterState { counter, version, created_unix_s: new.created_unix_s };
                 model.counters.insert((tenant, name.clone()), state);
@@ -287,7 +291,7 @@ impl Store for ModelStore {
         self.with(|model| {
             model.once(tenant, once, states(), |model| {
                 let mut state = model.counter(tenant, name)?;
-                if !to.expected.holds(state.version) {
+                if !to.expected.is_met_by(state.version) {
                     return Err(Refusal::PreconditionFailed(state));
                 }
                 state.counter.set(to.value, to.rewind)?;
@@ -302,7 +306,7 @@ impl Store for ModelStore {
                 return Err(Refusal::DefaultCounter.into());
             }
             let state = model.counter(tenant, name)?;
-            if !expected.holds(state.version) {
+            if !expected.is_met_by(state.version) {
                 return Err(Refusal::PreconditionFailed(state).into());
             }
             model.counters.remove(&(tenant, name.clone()));
@@ -314,7 +318,7 @@ impl Store for ModelStore {
         Health::Ready
     }
 
-    fn poisoned(&self) -> StoreFuture<'_, Arc<str>> {
+    fn wait_poisoned(&self) -> StoreFuture<'_, Arc<str>> {
         Box::pin(std::future::pending())
     }
 

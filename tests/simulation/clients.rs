@@ -205,7 +205,7 @@ impl Clients {
     fn send<C>(&mut self, owed: Owed, is_retry: bool, queue: &Queue<C>) {
         let ask = self.request(&owed.what, owed.sent.step);
         let (ticket, answer) = Responder::new(None);
-        if queue.push(QueuedCommand { ask, ticket }).is_ok() {
+        if queue.push(QueuedCommand { command: ask, responder: ticket }).is_ok() {
             let Owed { client, what, sent, resent } = owed;
             self.waiting.push(Waiting { client, what, sent, resent, answer, gave_up: false, is_retry });
         } else if is_retry {
@@ -218,7 +218,7 @@ impl Clients {
     fn request(&self, what: &What, step: u64) -> Command {
         let of = |place: Place, change, once| {
             let (tenant, name) = counter_of(place);
-            Command::Counter(CounterCommand { tenant, name, change, once })
+            Command::Counter(CounterCommand { tenant, name, op: change, idempotency: once })
         };
         match what {
             What::Advance(place, count, key) => {
@@ -243,7 +243,7 @@ impl Clients {
             ),
             What::List(tenant, _) => Command::List(IndexScan {
                 tenant: TenantId(u64::from(*tenant) + 1),
-                shelf: IndexKind::Counters,
+                index_kind: IndexKind::Counters,
                 after: None,
                 limit: 9,
             }),
@@ -352,7 +352,7 @@ fn once(key: u64, place: Place, count: u32) -> IdempotencyToken {
         digest
     };
     let request = u64::from(place.0) << 48 | u64::from(place.1) << 32 | u64::from(count);
-    IdempotencyToken { key: digest(key), request: digest(request) }
+    IdempotencyToken { key_hash: digest(key), request_fingerprint: digest(request) }
 }
 
 fn reply(told: Option<CommandResult>, what: &What) -> Reply {

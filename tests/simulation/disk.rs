@@ -235,7 +235,7 @@ impl Directory for SimDisk {
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
     }
 
-    fn sync_folder(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         self.power.whole(self.area, "sync folder")?;
         if self.bug != Some(Bug::FolderSyncForgotten) || self.area != JOURNAL {
             self.lock().sync();
@@ -243,7 +243,7 @@ impl Directory for SimDisk {
         Ok(())
     }
 
-    fn free_bytes(&self) -> io::Result<u64> {
+    fn available_bytes(&self) -> io::Result<u64> {
         Ok(if self.power.lock().low { 0 } else { u64::MAX })
     }
 }
@@ -283,7 +283,7 @@ impl VfsFile for SimFile {
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
     }
 
-    fn trim(&mut self, bytes: u64) -> io::Result<()> {
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         let fate = self.disk.power.act(self.disk.area, "trim");
         if fate == Fate::Fine || (fate == Fate::Crash && self.disk.power.coin()) {
             let mut folder = self.disk.lock();

@@ -12,7 +12,7 @@ use odometer::store::embedded::codec::key::IndexScan;
 use odometer::store::embedded::codec::key::{IndexEntry, IndexKind, RecordKey};
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::LogPosition;
-use odometer::store::embedded::recovery::open::{StateOrigin, attach};
+use odometer::store::embedded::recovery::open::{StateOrigin, open_state_and_journal};
 use odometer::store::embedded::recovery::rebuild::RebuildSource;
 
 use odometer::domain::tenant::TenantId;
@@ -182,7 +182,7 @@ impl Judge {
         };
         let read: Result<_, BackupError> = read_file(&site.fork().backups, name, &mut take);
         let summary = read.map_err(|error| format!("the finished backup {name} is not one: {error}"))?;
-        if summary.header.mark != mark || records != stored(&self.ledger.truth(mark)?) {
+        if summary.header.position != mark || records != stored(&self.ledger.truth(mark)?) {
             return Err(format!("the backup {name} is not what the ledger holds at {mark:?}"));
         }
         Ok(())
@@ -192,10 +192,10 @@ impl Judge {
     pub(crate) fn look(&self, site: &Site, plan: &Plan) -> Result<BTreeMap<Place, u64>, String> {
         let copy = site.fork();
         let state = copy.sled.as_ref().ok_or("there is no state")?.open().map_err(|trouble| format!("{trouble:?}"))?;
-        let recovered = attach(state, &files(&copy.journal, plan.segment_bytes), StateOrigin::Existing);
+        let recovered = open_state_and_journal(state, &files(&copy.journal, plan.segment_bytes), StateOrigin::Existing);
         let mut recovered = recovered.map_err(|misfit| format!("a copy of the folder is refused: {misfit:?}"))?;
         for (key, record) in self.truth.iter().filter(|_| plan.strict) {
-            if recovered.keeper.load(key)?.as_ref() != Some(record) {
+            if recovered.checkpointer.load(key)?.as_ref() != Some(record) {
                 return Err(format!("{key:?} is not {record:?} after a restart"));
             }
         }
@@ -203,13 +203,13 @@ impl Judge {
             (RecordKey::IdempotencyPage(page), Record::IdempotencyPage(answers)) => Some((*page, answers.clone())),
             _ => None,
         });
-        if plan.strict && recovered.answers != answers.collect::<Vec<_>>() {
+        if plan.strict && recovered.idempotency_pages != answers.collect::<Vec<_>>() {
             return Err("a start does not find the answers that are to be given again".to_owned());
         }
         for tenant in (0..3).filter(|_| plan.strict) {
             let tenant_id = TenantId(u64::from(tenant) + 1);
-            let listing = IndexScan { tenant: tenant_id, shelf: IndexKind::Counters, after: None, limit: 100 };
-            let listed = recovered.keeper.list(&listing)?;
+            let listing = IndexScan { tenant: tenant_id, index_kind: IndexKind::Counters, after: None, limit: 100 };
+            let listed = recovered.checkpointer.list(&listing)?;
             let wanted = self.counters_of_tenant(tenant);
             if !listed
                 .iter()
@@ -219,7 +219,7 @@ impl Judge {
                 return Err(format!("tenant {tenant} has {wanted:?}, and {listed:?} are listed"));
             }
         }
-        places().map(|place| Ok((place, value_of(recovered.keeper.load(&key(place))?.as_ref())))).collect()
+        places().map(|place| Ok((place, value_of(recovered.checkpointer.load(&key(place))?.as_ref())))).collect()
     }
 
     /// The bug of numbers issued twice: the last frame was never there.

@@ -44,7 +44,7 @@ impl Ledger {
             FramePayload::Checkpoint(_) | FramePayload::SkippedCommit => Vec::new(),
         };
         let place = (*inode, offset, offset + bytes.len());
-        self.frames.insert((seq.0, crc), Frame { parent: expected.before(), changes, place });
+        self.frames.insert((seq.0, crc), Frame { parent: expected.previous(), changes, place });
         Some(LogPosition { seq, chain: crc })
     }
 
@@ -114,7 +114,7 @@ pub(crate) fn stored(truth: &Truth) -> BTreeMap<Vec<u8>, Vec<u8>> {
     truth
         .iter()
         .map(|(key, record)| {
-            let (stored, mut bytes) = (key.stored(), Vec::new());
+            let (stored, mut bytes) = (key.to_storage_key(), Vec::new());
             record.encode(crc32c::crc32c(&stored[2..]), &mut bytes);
             (stored, bytes)
         })

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use odometer::store::embedded::commit::cache::ReadView;
 use odometer::store::embedded::commit::committer::{BackgroundTask, Committer, CommitterEvent, EventEffect};
-use odometer::store::embedded::commit::queue::{Queue, deliver};
+use odometer::store::embedded::commit::queue::{Queue, send_replies};
 use odometer::store::embedded::fs::Directory;
 use odometer::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId};
 use odometer::store::embedded::runtime::segment_allocator::SegmentAllocator;
@@ -142,7 +142,7 @@ impl Process {
         while self.taken < most
             && let Some(work) = self.queue.pop()
         {
-            self.committer.decide(work);
+            self.committer.execute(work);
             self.taken += 1;
         }
         self.deciding = true;
@@ -150,9 +150,9 @@ impl Process {
 
     fn hear_all(&mut self) {
         self.idle = true;
-        self.committer.tick(self.running_s);
-        while let Some(tidings) = self.queue.heard() {
-            let noted = self.committer.hear(tidings);
+        self.committer.set_uptime(self.running_s);
+        while let Some(tidings) = self.queue.pop_control() {
+            let noted = self.committer.on_event(tidings);
             self.note(noted);
             self.idle = false;
         }
@@ -160,25 +160,25 @@ impl Process {
 
     fn finish_turn(&mut self) {
         self.deciding = false;
-        let (turn, result) = self.committer.finish_turn();
+        let (turn, result) = self.committer.commit_batch();
         if self.power.is_dead() {
             return;
         }
         self.committed = turn.committed;
-        deliver(turn.answers);
+        send_replies(turn.replies);
         if let Err(error) = result {
             let noted = self.committer.poison(format!("the journal could not be written: {error}"));
             self.note(noted);
         }
         let journal = self.committer.journal();
-        let now = (self.committer.segments_behind(), journal.older_bytes());
+        let now = (self.committer.uncheckpointed_segments(), journal.sealed_bytes());
         if now != self.told {
             self.told = now;
             self.to_keeper.push_back(Message::Journal(now.0, now.1));
         }
         self.send_outbox();
         if self.taken == 0 && self.idle && !self.stopping {
-            self.committer.hand_over_all();
+            self.committer.flush();
             self.send_outbox();
         }
     }
@@ -197,7 +197,7 @@ impl Process {
     }
 
     fn send_outbox(&mut self) {
-        for order in self.committer.outbox() {
+        for order in self.committer.pending_tasks() {
             match order {
                 BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
                     self.to_keeper.push_back(Message::Do(order))
@@ -209,7 +209,7 @@ impl Process {
 
     fn tell(&self, tidings: CommitterEvent<SimFile>) {
         if !self.power.is_dead() {
-            self.queue.tell(tidings);
+            self.queue.send_control(tidings);
         }
     }
 
@@ -229,21 +229,21 @@ impl Process {
     /// One order of the grounds, and a look at the free disk.
     pub(crate) fn grounds_step(&mut self) {
         if let Some(order) = self.to_grounds.pop_front() {
-            self.grounds.hear(order);
+            self.grounds.enqueue(order);
         }
-        if self.grounds.clear().is_err() && !self.power.is_dead() {
+        if self.grounds.remove_retired().is_err() && !self.power.is_dead() {
             self.power.tally("segments not removed", "", "");
         }
-        let look = self.grounds.look(self.journal.free_bytes().unwrap_or(0) == 0);
+        let look = self.grounds.poll(self.journal.available_bytes().unwrap_or(0) == 0);
         if look.failed.is_some() {
             self.power.tally("no spare", "", "");
         }
-        look.tidings.into_iter().for_each(|tidings| self.tell(tidings));
+        look.events.into_iter().for_each(|tidings| self.tell(tidings));
     }
 
     /// Refuses changes from the start, as a store that opens on an almost full disk does.
     pub(crate) fn open_with_low_disk(&mut self) {
-        self.committer.refuse_changes(Some(Unavailable::DiskLow.into()));
+        self.committer.set_read_only(Some(Unavailable::DiskLow.into()));
     }
 
     /// Stops as a process that was asked to. Every request that was accepted is answered before.
@@ -254,7 +254,7 @@ impl Process {
                 self.hear_all();
                 self.taken = 0;
                 while let Some(work) = self.queue.pop() {
-                    self.committer.decide(work);
+                    self.committer.execute(work);
                     self.taken += 1;
                 }
             }
@@ -269,11 +269,11 @@ impl Process {
         }
         let healthy = self.poisoned.is_none();
         if healthy {
-            self.committer.hand_over_all();
+            self.committer.flush();
             self.send_outbox();
         }
         while let Some(work) = self.queue.pop() {
-            deliver(vec![(work.ticket, Err(StoreError::Unavailable(Unavailable::Closing)))]);
+            send_replies(vec![(work.responder, Err(StoreError::Unavailable(Unavailable::Closing)))]);
         }
         // The keeper meets `Close` behind everything that it was sent.
         while !self.to_keeper.is_empty() && !self.keeper_is_done {
@@ -284,9 +284,9 @@ impl Process {
             self.keeper_step(random);
         }
         self.scribe = None;
-        while let Some(tidings) = self.queue.heard() {
+        while let Some(tidings) = self.queue.pop_control() {
             if let CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_) = tidings {
-                let noted = self.committer.hear(tidings);
+                let noted = self.committer.on_event(tidings);
                 self.note(noted);
             }
         }
@@ -308,6 +308,6 @@ impl Process {
             && self.to_keeper.is_empty()
             && self.to_grounds.is_empty()
             && self.scribe.is_none()
-            && (self.keeper_is_done || !self.keeper.is_busy())
+            && (self.keeper_is_done || !self.keeper.in_progress())
     }
 }

@@ -53,7 +53,7 @@ impl Scribe {
 
     /// The name of the finished backup, if it has one.
     pub(crate) fn name(&self) -> Option<String> {
-        self.keep.map(|_| directory::name_of(self.mark.seq))
+        self.keep.map(|_| directory::backup_file_name(self.mark.seq))
     }
 
     /// Creates the file, or writes what is there; says how it ended when it did.
@@ -68,13 +68,13 @@ impl Scribe {
     }
 
     fn write(&mut self, sender_is_gone: bool) -> Result<Option<LogPosition>, String> {
-        let named = directory::name_of(self.mark.seq);
+        let named = directory::backup_file_name(self.mark.seq);
         if self.writer.is_none() {
             let name = if self.keep.is_some() { named.clone() } else { format!("asked-{named}") };
             let writer = BackupWriter::create(Arc::new(self.disk.clone()), &name).map_err(|error| error.to_string())?;
             self.writer = Some(writer);
         }
-        if self.disk.free_bytes().unwrap_or(0) == 0 {
+        if self.disk.available_bytes().unwrap_or(0) == 0 {
             return Err("the disk is almost full".to_owned());
         }
         let Some(chunk) = self.chunks.pop_front() else {
@@ -86,13 +86,13 @@ impl Scribe {
             return Ok(None);
         }
         let Some(keep) = self.keep else {
-            let summary = writer.prove().map_err(|error| error.to_string())?;
+            let summary = writer.verify().map_err(|error| error.to_string())?;
             self.disk.open(writer.partial()).map_err(|error| error.to_string())?;
-            return Ok(Some(summary.header.mark));
+            return Ok(Some(summary.header.position));
         };
         let Some(writer) = self.writer.take() else { return Ok(None) };
         let summary = writer.finish(&named).map_err(|error| error.to_string())?;
         let _ = directory::prune(&self.disk, crate::start::SYSTEM_TENANT, keep);
-        Ok(Some(summary.header.mark))
+        Ok(Some(summary.header.position))
     }
 }

@@ -15,10 +15,10 @@ use odometer::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId}
 use odometer::store::embedded::journal::reader::JournalTail;
 use odometer::store::embedded::journal::segment::JournalDir;
 use odometer::store::embedded::journal::writer::Journal;
-use odometer::store::embedded::recovery::open::{OpenedStore, RecoveryError, StateOrigin, attach};
-use odometer::store::embedded::recovery::rebuild::{NoRebuildSource, RebuildSource, plan, rebuild};
+use odometer::store::embedded::recovery::open::{OpenedStore, RecoveryError, StateOrigin, open_state_and_journal};
+use odometer::store::embedded::recovery::rebuild::{NoRebuildSource, RebuildSource, choose_source, rebuild};
 use odometer::store::embedded::state::StateOpenError;
-use odometer::store::embedded::state::checkpointer::settle;
+use odometer::store::embedded::state::checkpointer::run_checkpoint;
 
 use crate::bugs::Bug;
 use crate::disk::SimDisk;
@@ -69,7 +69,7 @@ pub(crate) struct Report {
 }
 
 pub(crate) fn files(disk: &SimDisk, segment_bytes: u64) -> JournalDir<SimDisk> {
-    JournalDir { disk: Arc::new(disk.clone()), store: SYSTEM_TENANT, segment_bytes }
+    JournalDir { dir: Arc::new(disk.clone()), store: SYSTEM_TENANT, segment_bytes }
 }
 
 impl Site {
@@ -111,7 +111,7 @@ impl Site {
     fn open(&mut self, files: &JournalDir<SimDisk>, origin: StateOrigin) -> Result<OpenedStore<SimState>, Trouble> {
         let sled = self.sled.get_or_insert_with(|| SimState::new(self.power.clone()));
         match sled.open() {
-            Ok(state) => attach(state, files, origin).map_err(Trouble::from),
+            Ok(state) => open_state_and_journal(state, files, origin).map_err(Trouble::from),
             Err(StateOpenError::Io(problem)) => Err(Trouble::Refused(Refusal::System(problem))),
             Err(StateOpenError::Corrupt(problem)) => Err(Trouble::State(problem)),
         }
@@ -129,7 +129,7 @@ impl Site {
             Err(Trouble::State(problem)) => problem,
         };
         self.power.set_phase("heal");
-        let base = plan(files, &self.backups).map_err(|error| match error {
+        let base = choose_source(files, &self.backups).map_err(|error| match error {
             NoRebuildSource::Journal(cause) => Refusal::Journal(cause.to_string()),
             NoRebuildSource::Missing(why) => Refusal::NoRebuildSource(format!("{problem}, and {why}")),
         })?;
@@ -153,8 +153,9 @@ impl Site {
         if let RebuildSource::Backup(name, _) = base {
             rebuild(&mut state, |visit| read_file(&self.backups, name, visit)).map_err(|error| error.to_string())?;
         }
-        let recovered = attach(state, files, StateOrigin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
-        settle(recovered.keeper).map_err(|trouble| format!("{trouble:?}"))
+        let recovered =
+            open_state_and_journal(state, files, StateOrigin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
+        run_checkpoint(recovered.checkpointer).map_err(|trouble| format!("{trouble:?}"))
     }
 
     /// As `swap`: two renames, each made durable before the next step. The damaged state is kept for nobody.
@@ -211,20 +212,20 @@ pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report
         site.clear()?;
     }
     let (recovered, healed) = site.recover(&files, if is_new { StateOrigin::New } else { StateOrigin::Existing })?;
-    let _ = directory::clear_unfinished(&site.backups);
-    let OpenedStore { keeper, tail, answers, .. } = recovered;
+    let _ = directory::remove_partial(&site.backups);
+    let OpenedStore { checkpointer: keeper, tail, idempotency_pages: answers, .. } = recovered;
     let last = tail.last();
     let backed_up = directory::newest(&site.backups, SYSTEM_TENANT, last.seq).map_or(CommitSeq(0), |(seq, _)| seq);
     let answers = if run.bug == Some(Bug::KeysForgotten) { Vec::new() } else { answers };
     let remembered = IdempotencyTable::new(run.remembered, answers);
-    let (committer, window) = begin(run, files, tail, remembered, (keeper.covered().seq, backed_up))?;
+    let (committer, window) = begin(run, files, tail, remembered, (keeper.checkpointed().seq, backed_up))?;
     if is_new {
         site.declare()?;
     }
     let parts = Parts { committer, keeper, window, backed_up };
     let disks = (site.journal.clone(), site.backups.clone());
     let mut process = Process::new(Arc::clone(run), site.power.clone(), disks, SYSTEM_TENANT, parts);
-    if site.journal.free_bytes().unwrap_or(0) == 0 {
+    if site.journal.available_bytes().unwrap_or(0) == 0 {
         process.open_with_low_disk();
     }
     Ok((process, Report { last, healed }))
@@ -241,6 +242,6 @@ fn begin(
     let window = ReadView::default();
     let residents = RecordCache::new(Arc::clone(&window), run.capacity);
     let kept_for_backup = if run.backups.is_some() { backed_up } else { CommitSeq(u64::MAX) };
-    let covered = RetentionWatermarks { state: covered, backup: kept_for_backup };
+    let covered = RetentionWatermarks { checkpointed: covered, backed_up: kept_for_backup };
     Ok((Committer::new(journal, WorkingSet::new(residents, remembered), covered), window))
 }

@@ -225,14 +225,14 @@ impl State for SimState {
         Ok(found)
     }
 
-    fn keys_behind(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+    fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
         self.read()?;
         let sled = self.lock();
         let behind = sled.now.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(|(key, _)| key);
         Ok(behind.take_while(|key| key.starts_with(prefix)).take(limit).cloned().collect())
     }
 
-    fn put(&mut self, entries: &[WriteOp]) -> Result<(), String> {
+    fn write_batch(&mut self, entries: &[WriteOp]) -> Result<(), String> {
         let fate = self.power.act(AREA, "put");
         if fate != Fate::Dead {
             let part = match fate {
@@ -248,7 +248,7 @@ impl State for SimState {
         if fate == Fate::Fine { Ok(()) } else { Err("sled: a write failed".to_owned()) }
     }
 
-    fn cover(&mut self, mark: LogPosition) -> Result<(), String> {
+    fn sync_through(&mut self, mark: LogPosition) -> Result<(), String> {
         self.power.whole(AREA, "force").map_err(|error| error.to_string())?;
         {
             let mut sled = self.lock();
@@ -262,16 +262,16 @@ impl State for SimState {
         if fate == Fate::Fine { Ok(()) } else { Err("sled: the mark is not forced".to_owned()) }
     }
 
-    fn covered(&self) -> LogPosition {
+    fn synced_through(&self) -> LogPosition {
         self.lock().covered
     }
 
-    fn seals(&self) -> Result<Option<Vec<u8>>, String> {
+    fn load_digests(&self) -> Result<Option<Vec<u8>>, String> {
         self.read()?;
         Ok(self.lock().seals.as_deref().cloned())
     }
 
-    fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String> {
+    fn save_digests(&mut self, bytes: &[u8]) -> Result<(), String> {
         let fate = self.power.act(AREA, "save seals");
         if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
             let mut sled = self.lock();
@@ -281,7 +281,7 @@ impl State for SimState {
         if fate == Fate::Fine { Ok(()) } else { Err("the seals are not forced".to_owned()) }
     }
 
-    fn condemn(&mut self, why: &str) -> Result<(), String> {
+    fn mark_corrupt(&mut self, why: &str) -> Result<(), String> {
         let fate = self.power.act(AREA, "condemn");
         if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
             self.lock().condemned = Some(why.to_owned());

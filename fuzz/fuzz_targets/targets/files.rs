@@ -91,12 +91,15 @@ pub(crate) fn seals(input: &[u8]) -> bool {
         bytes.extend_from_slice(&crc.to_be_bytes());
     }
     let Some(mut seals) = BucketDigests::decode(&bytes) else { return false };
-    assert!(BucketDigests::encode(seals.covered, seals.target, &seals.table) == bytes, "other bytes than were read");
+    assert!(
+        BucketDigests::encode(seals.checkpointed, seals.target, &seals.table) == bytes,
+        "other bytes than were read"
+    );
     for bucket in [0, BUCKETS - 1, BUCKETS, u16::MAX] {
         let wanted = seals.table.get(usize::from(bucket)).copied();
-        assert!(!seals.is_proved(bucket) && seals.prove(bucket, wanted.unwrap_or(0).wrapping_add(1)).is_err());
-        assert_eq!(seals.prove(bucket, wanted.unwrap_or(0)).is_ok(), wanted.is_some());
-        assert_eq!(seals.is_proved(bucket), wanted.is_some());
+        assert!(!seals.is_verified(bucket) && seals.verify(bucket, wanted.unwrap_or(0).wrapping_add(1)).is_err());
+        assert_eq!(seals.verify(bucket, wanted.unwrap_or(0)).is_ok(), wanted.is_some());
+        assert_eq!(seals.is_verified(bucket), wanted.is_some());
     }
     true
 }

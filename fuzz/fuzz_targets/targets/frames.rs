@@ -13,8 +13,8 @@ use std::sync::Arc;
 use odometer::store::embedded::codec::key::RecordKey;
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::{
-    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, encode_checkpoint,
-    encode_commit, next_frame, padded, remains_after,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, align_up,
+    encode_checkpoint, encode_commit, find_data_after, next_frame,
 };
 use odometer::store::embedded::journal::reader::{JournalTail, replay};
 use odometer::store::embedded::journal::segment::{CURRENT, JournalDir, JournalError, SPARE};
@@ -86,7 +86,7 @@ fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<NextFrame>) {
         let crc = crc32c::crc32c(&frame[8..]);
         put(frame, 4, &crc.to_be_bytes());
         expected = NextFrame { seq: CommitSeq(expected.seq.0.wrapping_add(1)), chain: crc, ..expected };
-        offset += padded(length);
+        offset += align_up(length);
     }
     *before = Some(expected);
 }
@@ -109,7 +109,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 fn first(header: &SegmentHeader) -> NextFrame {
-    NextFrame { epoch: header.epoch, seq: header.first, chain: header.chain }
+    NextFrame { epoch: header.epoch, seq: header.first_seq, chain: header.chain }
 }
 
 /// The length that stands at the start of a frame, without its padding, if it can be one.
@@ -129,7 +129,7 @@ fn walk(bytes: &[u8]) -> usize {
     let mut frames = 0;
     while let FrameRead::Frame { body, crc, bytes: length } = next_frame(bytes, offset, expected, CommitSeq(0)) {
         let exact = exact_length(bytes, offset).expect("an accepted frame has a length");
-        assert_eq!(length, padded(exact));
+        assert_eq!(length, align_up(exact));
         let mut again = Vec::new();
         let crc_again = match &body {
             FramePayload::Commit(changes) => {
@@ -147,7 +147,7 @@ fn walk(bytes: &[u8]) -> usize {
         frames += 1;
     }
     for from in [0, offset] {
-        if let Some(at) = remains_after(bytes, from, expected) {
+        if let Some(at) = find_data_after(bytes, from, expected) {
             assert!((from..bytes.len()).contains(&at), "{at} is not behind {from}");
         }
     }
@@ -173,16 +173,16 @@ fn claimed(bytes: &[u8]) -> NextFrame {
 fn go_on(files: &Contents) -> bool {
     let store = files.values().find_map(|bytes| SegmentHeader::decode(bytes)).map_or([0; 16], |header| header.store);
     let disk = Arc::new(MemoryDisk::of(files));
-    let folder = || JournalDir { disk: Arc::clone(&disk), store, segment_bytes: SEGMENT_BYTES };
+    let folder = || JournalDir { dir: Arc::clone(&disk), store, segment_bytes: SEGMENT_BYTES };
     let (whole, covered) = (read(&folder(), CommitSeq(0)), read(&folder(), CommitSeq(u64::MAX)));
     assert_eq!(disk.contents(), *files, "reading changed a file");
     if let (Ok((whole, _)), Ok((covered, _))) = (&whole, &covered) {
         assert_eq!(whole, covered, "what is covered changes what is there");
     }
     let Ok((mut marks, Some(tail))) = whole else { return false };
-    let last = marks.last().copied().unwrap_or(tail.before);
+    let last = marks.last().copied().unwrap_or(tail.base);
     assert_eq!((tail.last(), tail.frames), (last, marks.len() as u64));
-    let before = tail.before;
+    let before = tail.base;
     let mut journal = match Journal::start(folder(), tail) {
         Ok(journal) => journal,
         Err(JournalError::Corrupt { .. }) => {
@@ -197,7 +197,7 @@ fn go_on(files: &Contents) -> bool {
     marks.push(appended);
     let (again, tail) = read(&folder(), CommitSeq(0)).expect("a journal that was whole stays whole");
     let tail = tail.expect("there is a segment");
-    assert_eq!((again, tail.before, tail.torn), (marks, before, None));
+    assert_eq!((again, tail.base, tail.torn), (marks, before, None));
     true
 }
 

@@ -72,11 +72,11 @@ impl Directory for MemoryDisk {
         self.files().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn sync_folder(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         Ok(())
     }
 
-    fn free_bytes(&self) -> io::Result<u64> {
+    fn available_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
 }
@@ -110,7 +110,7 @@ impl VfsFile for MemoryFile {
         Ok(())
     }
 
-    fn trim(&mut self, bytes: u64) -> io::Result<()> {
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         let length = length(bytes)?;
         self.bytes().resize(length, 0);
         Ok(())

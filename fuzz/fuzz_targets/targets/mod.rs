@@ -54,8 +54,8 @@ pub(crate) fn record(input: &[u8]) -> bool {
 }
 
 fn check_stored_key(bytes: &[u8]) -> bool {
-    let Ok(key) = RecordKey::from_stored(bytes) else { return false };
-    assert_eq!(key.stored(), bytes, "the stored key {key:?}");
+    let Ok(key) = RecordKey::from_storage_key(bytes) else { return false };
+    assert_eq!(key.to_storage_key(), bytes, "the stored key {key:?}");
     true
 }
 
@@ -64,7 +64,7 @@ fn check_record(key_bytes: &[u8], bytes: &[u8]) -> bool {
     let mut again = Vec::new();
     key.encode(&mut again);
     assert_eq!(again, key_bytes, "the key {key:?}");
-    assert!(RecordKey::from_stored(&key.stored()).is_ok_and(|stored| stored == key));
+    assert!(RecordKey::from_storage_key(&key.to_storage_key()).is_ok_and(|stored| stored == key));
     let Ok(record) = Record::decode(&key, key_bytes, bytes) else { return false };
     let mut again = Vec::new();
     record.encode(crc32c::crc32c(key_bytes), &mut again);

@@ -188,7 +188,7 @@ fn touch_key(state: &Rc<AppState>, key: KeyId, today: u32) {
     }
     let (store, shared) = (Arc::clone(&state.store), Arc::clone(&state.shared));
     tokio::spawn(async move {
-        let _ = store.note_use(key, today).await;
+        let _ = store.touch_api_key(key, today).await;
         shared.key_touches_in_flight.pin().remove(&key);
     });
 }

@@ -85,7 +85,7 @@ impl IdempotencyKey {
         let mut named = Context::new(&SHA256);
         named.update(&tenant.0.to_be_bytes());
         named.update(key.as_bytes());
-        Some(IdempotencyToken { key: truncate_digest(named), request: request.fingerprint() })
+        Some(IdempotencyToken { key_hash: truncate_digest(named), request_fingerprint: request.fingerprint() })
     }
 }
 
@@ -143,7 +143,7 @@ impl FingerprintHasher {
             Precondition::Any => self.number(0),
             Precondition::OneOf(versions) => {
                 self.number(1 + versions.len() as u64);
-                for Version { born, changes } in versions {
+                for Version { generation: born, revision: changes } in versions {
                     self.number(*born);
                     self.number(*changes);
                 }
@@ -188,7 +188,7 @@ mod tests {
         let name = |text: &str| CounterName::parse(text).unwrap();
         let value = |raw| Value::new(raw).unwrap();
         let set = |raw, rewind, expected| SetCounter { value: value(raw), rewind, expected };
-        let version = |born, changes| Version { born, changes };
+        let version = |born, changes| Version { generation: born, revision: changes };
         let shape = |step, rewindable| {
             CounterConfig::new(value(1), Step::new(step).unwrap(), value(1), value(9), rewindable).unwrap()
         };
@@ -226,6 +226,6 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(key(1), key(1));
-        assert_ne!(key(1).key, key(2).key);
+        assert_ne!(key(1).key_hash, key(2).key_hash);
     }
 }

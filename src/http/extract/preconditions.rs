@@ -52,7 +52,7 @@ pub fn reject_unsupported(headers: &HeaderMap, taken: &[HeaderName]) -> Result<(
 /// The entity tag of a state.
 #[must_use]
 pub fn etag(version: Version) -> String {
-    format!("\"{}-{}\"", version.born, version.changes)
+    format!("\"{}-{}\"", version.generation, version.revision)
 }
 
 /// What `If-Match` expects. A weak tag matches nothing, and neither does what is no tag of ours.
@@ -67,7 +67,7 @@ pub fn parse_if_match(headers: &HeaderMap) -> Precondition {
 
 fn version(tag: &str) -> Option<Version> {
     let (born, changes) = tag.strip_prefix('"')?.strip_suffix('"')?.split_once('-')?;
-    let version = Version { born: born.parse().ok()?, changes: changes.parse().ok()? };
+    let version = Version { generation: born.parse().ok()?, revision: changes.parse().ok()? };
     // Only as it was written: no other text is the same tag.
     (etag(version) == tag).then_some(version)
 }
@@ -83,7 +83,7 @@ mod tests {
             lines.iter().for_each(|line| headers.append(IF_MATCH, HeaderValue::from_bytes(line.as_bytes()).unwrap()));
             parse_if_match(&headers)
         };
-        let version = |born, changes| Version { born, changes };
+        let version = |born, changes| Version { generation: born, revision: changes };
         assert_eq!((read(&[]), read(&["*"])), (Precondition::Any, Precondition::Any));
         assert_eq!(read(&["\"1-2\""]), Precondition::OneOf(vec![version(1, 2)]));
         let several = Precondition::OneOf(vec![version(1, 2), version(3, 4), version(0, 5)]);

@@ -57,7 +57,7 @@ pub(crate) async fn list_tenants(
     asked: InOrder<(Operator, QueryParams<TenantListParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((_, QueryParams(params))) = asked;
-    let TenantId(last) = state.store.last_tenant().await?;
+    let TenantId(last) = state.store.last_tenant_id().await?;
     let after = params.after.map_or(0, |after| after.0).min(last);
     let end = after.saturating_add(params.limit.map_or(MAX_PAGE as u64, |limit| limit.0)).min(last);
     let mut tenants = Vec::new();
@@ -162,7 +162,7 @@ pub(crate) async fn list_keys(
     let limit = params.limit.map_or(MAX_PAGE as u64, |limit| limit.0);
     let limit = usize::try_from(limit).unwrap_or(MAX_PAGE);
     let (id, _) = find(&state, &name).await?;
-    let page = non_empty_page(|| state.store.keys(id, after, limit)).await?;
+    let page = non_empty_page(|| state.store.list_api_keys(id, after, limit)).await?;
     let next = page.items.last().filter(|_| page.more).map(|(key, _)| key.to_string());
     let rows = page.items.iter().map(|(key, record)| KeyRow {
         id: key.to_string(),
@@ -198,7 +198,7 @@ pub(crate) async fn stats(state: State) -> impl Responder {
 async fn find(state: &State, name: &str) -> Result<(TenantId, Arc<TenantRecord>), ApiError> {
     let none = || ApiError::TenantNotFound(name.to_owned());
     let parsed = TenantName::parse(name).map_err(|_| none())?;
-    let id = state.store.find_name(&parsed).await?.ok_or_else(none)?;
+    let id = state.store.tenant_by_name(&parsed).await?.ok_or_else(none)?;
     let record = state.store.find_tenant(id).await?.ok_or_else(none)?;
     Ok((id, record))
 }
@@ -212,7 +212,7 @@ fn gone(error: StoreError, name: &str) -> ApiError {
 }
 
 async fn row(state: &State, id: TenantId, record: &TenantRecord) -> Result<TenantRow, ApiError> {
-    let holdings = state.store.holdings(id).await?;
+    let holdings = state.store.usage(id).await?;
     Ok(TenantRow {
         id: id.0,
         name: record.name.as_str().to_owned(),

@@ -76,7 +76,7 @@ pub(crate) async fn list_keys(
         |text: String| KeyId::parse(&text).ok_or_else(|| invalid_parameter("page[after]", "must be the id of a key"));
     let after = page.after.map(cursor).transpose()?;
     let limit = usize::try_from(size).unwrap_or(1);
-    let page = non_empty_page(|| state.store.keys(caller.tenant(), after, limit)).await?;
+    let page = non_empty_page(|| state.store.list_api_keys(caller.tenant(), after, limit)).await?;
     let last = page.items.last().filter(|_| page.more).map(|(id, _)| id.to_string());
     let next = last.map(|last| next_page("/api/v1/keys", size, &last));
     let resources = page.items.iter().map(|(id, record)| (id.to_string(), Key::from(&**record))).collect();

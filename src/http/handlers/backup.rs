@@ -40,7 +40,7 @@ pub(crate) async fn make_backup(
         context.note(SecurityEvent::Backup(Err(problem.clone())));
         ApiError::BackupFailed(problem)
     })?;
-    let (seq, records, bytes) = (summary.header.mark.seq.0, summary.records, summary.bytes);
+    let (seq, records, bytes) = (summary.header.position.seq.0, summary.records, summary.bytes);
     context.note(SecurityEvent::Backup(Ok(BackupMade { commit_seq: seq, records, bytes })));
     let mut response = HttpResponse::Ok();
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));

@@ -107,7 +107,7 @@ pub(crate) async fn list_counters(
     let cursor = |text: String| CounterName::parse(&text).map_err(|bad| invalid_parameter("page[after]", bad));
     let after = page.after.map(cursor).transpose()?;
     let limit = usize::try_from(size).unwrap_or(1);
-    let page = non_empty_page(|| state.store.counters(caller.tenant(), after.clone(), limit)).await?;
+    let page = non_empty_page(|| state.store.list_counters(caller.tenant(), after.clone(), limit)).await?;
     let last = page.items.last().filter(|_| page.more).map(|(name, _)| name.as_str());
     let next = last.map(|last| next_page("/api/v1/counters", size, last));
     let resource =
@@ -191,7 +191,7 @@ pub(crate) async fn read_counter(
     asked: InOrder<(Caller<Read>, PathParam<CounterName>, QueryParams<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(name), _)) = asked;
-    let found = state.store.current(caller.tenant(), &name).await?;
+    let found = state.store.get_counter(caller.tenant(), &name).await?;
     let attributes = Counter::new(&found, name.is_default());
     Ok(Reply::ok(name, attributes).version(found.version))
 }

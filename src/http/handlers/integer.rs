@@ -56,7 +56,7 @@ fn reply(tenant: TenantId, value: Value) -> Reply<TenantId, Integer> {
 #[get("/api/v1/integer")]
 pub(crate) async fn read_integer(state: State, asked: InOrder<(Caller<Read>,)>) -> Result<impl Responder, ApiError> {
     let InOrder((caller,)) = asked;
-    let found = state.store.current(caller.tenant(), &CounterName::default_counter()).await?;
+    let found = state.store.get_counter(caller.tenant(), &CounterName::default_counter()).await?;
     Ok(reply(caller.tenant(), found.counter.value()).version(found.version))
 }
 

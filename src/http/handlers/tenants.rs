@@ -176,7 +176,7 @@ pub(crate) async fn read_tenant(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _)) = asked;
     let (shared, record) = (&state.shared, caller.record());
-    let holdings = state.store.holdings(caller.tenant()).await?;
+    let holdings = state.store.usage(caller.tenant()).await?;
     let attributes = Tenant {
         username: record.name.as_str().to_owned(),
         created_at: rfc3339(record.created_unix_s),

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use thiserror::Error;
 
-use crate::store::embedded::fs::replace;
+use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::StoreId;
 use crate::store::embedded::shutdown_record::{self, PreviousShutdown, ShutdownRecord};
 
@@ -67,7 +67,7 @@ pub enum DataDirError {
 pub struct DataDir {
     path: PathBuf,
     lock: File,
-    last_stop: PreviousShutdown,
+    previous_shutdown: PreviousShutdown,
 }
 
 impl DataDir {
@@ -75,29 +75,29 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DataDirError`]; nothing is changed then, but that an empty folder may have been made.
-    pub fn take(path: &Path) -> Result<Self, DataDirError> {
-        if path.join(RESTORING).exists() && !Self::is_store(path) {
+    pub fn lock(path: &Path) -> Result<Self, DataDirError> {
+        if path.join(RESTORING).exists() && !Self::is_initialized(path) {
             let problem = "a restore began here and did not end; run `odometer restore` again".to_owned();
             return Err(DataDirError::Format { path: path.to_owned(), problem });
         }
-        let folder = Self::take_unfinished(path)?;
+        let dir = Self::lock_for_restore(path)?;
         // A restore that was killed when all was done left its mark; later it would be taken for a folder that may be cleared.
         let marker = path.join(RESTORING);
-        if Self::is_store(path) && marker.exists() {
+        if Self::is_initialized(path) && marker.exists() {
             let clear = || {
                 fs::remove_file(&marker)?;
                 File::open(path)?.sync_all()
             };
             clear().map_err(|cause| DataDirError::Io { path: marker.clone(), cause })?;
         }
-        Ok(folder)
+        Ok(dir)
     }
 
     /// As [`DataDir::take`], also where a restore has begun.
     ///
     /// # Errors
     /// As [`DataDir::take`].
-    pub fn take_unfinished(path: &Path) -> Result<Self, DataDirError> {
+    pub fn lock_for_restore(path: &Path) -> Result<Self, DataDirError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |cause| DataDirError::Io { path, cause }
@@ -125,25 +125,25 @@ impl DataDir {
         for inner in ["journal", "sled", "backups"].map(|name| path.join(name)) {
             DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at(&inner))?;
         }
-        File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))?;
-        let last_stop = PreviousShutdown::of(&lock, Self::is_store(path));
-        Ok(Self { path: path.to_owned(), lock, last_stop })
+        File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))?;
+        let previous_shutdown = PreviousShutdown::read(&lock, Self::is_initialized(path));
+        Ok(Self { path: path.to_owned(), lock, previous_shutdown })
     }
 
     /// How the process before this one left the folder.
     #[must_use]
-    pub fn last_stop(&self) -> &PreviousShutdown {
-        &self.last_stop
+    pub fn previous_shutdown(&self) -> &PreviousShutdown {
+        &self.previous_shutdown
     }
 
     /// Leaves a line for the next process, if that can be done.
-    pub(crate) fn leave(&self, line: ShutdownRecord<'_>) {
-        let _ = shutdown_record::write(&self.lock, &line.text());
+    pub(crate) fn record_shutdown(&self, record: ShutdownRecord<'_>) {
+        let _ = shutdown_record::write(&self.lock, &record.text());
     }
 
     /// The same on a thread of its own: a disk that has just failed may hang, and others wait for who tells of it.
-    pub(crate) fn leave_aside(&self, line: ShutdownRecord<'_>) {
-        let text = line.text();
+    pub(crate) fn record_shutdown_detached(&self, record: ShutdownRecord<'_>) {
+        let text = record.text();
         if let Ok(lock) = self.lock.try_clone() {
             let write = move || drop(shutdown_record::write(&lock, &text));
             let _ = std::thread::Builder::new().name("odometer-last-stop".into()).spawn(write);
@@ -152,7 +152,7 @@ impl DataDir {
 
     /// Whether a folder at `path` holds a store.
     #[must_use]
-    pub fn is_store(path: &Path) -> bool {
+    pub fn is_initialized(path: &Path) -> bool {
         path.join("FORMAT").is_file()
     }
 
@@ -182,7 +182,7 @@ impl DataDir {
 
     /// The name of a folder that is not there yet, to put damaged files into.
     #[must_use]
-    pub fn new_quarantine(&self, now_unix_s: u64) -> String {
+    pub fn quarantine_name(&self, now_unix_s: u64) -> String {
         let free = |name: &String| !self.path.join(name).exists();
         let mut names = (now_unix_s..).map(|time| format!("quarantine-{time}"));
         names.find(free).unwrap_or_else(|| unreachable!("there are more names than folders"))
@@ -199,10 +199,10 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DataDirError::Io`].
-    pub fn declare(&self, store: StoreId) -> Result<(), DataDirError> {
+    pub fn write_format(&self, store: StoreId) -> Result<(), DataDirError> {
         let text = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", HEXLOWER.encode(&store));
         let write = || -> io::Result<()> {
-            replace(&self.path, "FORMAT", text.as_bytes())?;
+            write_atomic(&self.path, "FORMAT", text.as_bytes())?;
             // The folder itself may be as new as what is in it.
             match self.path.canonicalize()?.parent() {
                 Some(parent) => File::open(parent)?.sync_all(),
@@ -217,20 +217,20 @@ impl DataDir {
 ///
 /// # Errors
 /// As [`DataDir::format`].
-pub fn read_format(folder: &Path) -> Result<Option<StoreId>, DataDirError> {
-    let path = folder.join("FORMAT");
-    let problem = |problem: String| DataDirError::Format { path: folder.to_owned(), problem };
+pub fn read_format(dir: &Path) -> Result<Option<StoreId>, DataDirError> {
+    let path = dir.join("FORMAT");
+    let problem = |problem: String| DataDirError::Format { path: dir.to_owned(), problem };
     let text = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The first checkpoint saves seals; before it nothing is in sled, and a first start may be begun again.
-            let used = folder.join("sled").join(DIGESTS_FILE).exists() && !folder.join(RESTORING).exists();
+            let used = dir.join("sled").join(DIGESTS_FILE).exists() && !dir.join(RESTORING).exists();
             return if used { Err(problem("it has data, but the file FORMAT is missing".into())) } else { Ok(None) };
         }
         Err(cause) => return Err(DataDirError::Io { path, cause }),
     };
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let words = line.strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim_start().split_once(" store "));
+    let record = text.strip_suffix('\n').unwrap_or(&text);
+    let words = record.strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim_start().split_once(" store "));
     let Some((version, id)) = words else {
         return Err(problem("the file FORMAT does not say \"odometer data format\"".into()));
     };
@@ -252,17 +252,17 @@ mod tests {
     #[test]
     fn a_declared_folder_says_its_id_and_takes_one_owner() {
         let temp = tempfile::tempdir().unwrap();
-        let folder = DataDir::take(temp.path()).unwrap();
-        assert_eq!(folder.format().unwrap(), None);
-        folder.declare([0xA5; 16]).unwrap();
-        assert_eq!(folder.format().unwrap(), Some([0xA5; 16]));
-        assert!(matches!(DataDir::take(temp.path()), Err(DataDirError::Locked(_))));
+        let dir = DataDir::lock(temp.path()).unwrap();
+        assert_eq!(dir.format().unwrap(), None);
+        dir.write_format([0xA5; 16]).unwrap();
+        assert_eq!(dir.format().unwrap(), Some([0xA5; 16]));
+        assert!(matches!(DataDir::lock(temp.path()), Err(DataDirError::Locked(_))));
     }
 
     #[test]
     fn another_format_is_refused_by_name() {
         let temp = tempfile::tempdir().unwrap();
-        let folder = DataDir::take(temp.path()).unwrap();
+        let dir = DataDir::lock(temp.path()).unwrap();
         let id = "0".repeat(32);
         for (text, says) in [
             (format!("odometer data format 4 store {id}\n"), "newer"),
@@ -273,11 +273,11 @@ mod tests {
             (String::new(), "does not say"),
         ] {
             fs::write(temp.path().join("FORMAT"), &text).unwrap();
-            let error = folder.format().unwrap_err().to_string();
+            let error = dir.format().unwrap_err().to_string();
             assert!(error.contains(says), "{text:?}: {error}");
         }
         let upper = format!("odometer data format 3 store {}", "A5".repeat(16));
         fs::write(temp.path().join("FORMAT"), upper).unwrap();
-        assert_eq!(folder.format().unwrap(), Some([0xA5; 16]));
+        assert_eq!(dir.format().unwrap(), Some([0xA5; 16]));
     }
 }

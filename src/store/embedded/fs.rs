@@ -41,13 +41,13 @@ pub trait Directory: Send + Sync + 'static {
     /// Any error of the system.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Gives a file another name at once. Durable after [`Directory::sync_folder`].
+    /// Gives a file another name at once. Durable after [`Directory::sync_dir`].
     ///
     /// # Errors
     /// Any error of the system.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a file. Durable after [`Directory::sync_folder`].
+    /// Removes a file. Durable after [`Directory::sync_dir`].
     ///
     /// # Errors
     /// Any error of the system.
@@ -57,13 +57,13 @@ pub trait Directory: Send + Sync + 'static {
     ///
     /// # Errors
     /// Any error of the system; then no name that changed since the last call is known to be durable.
-    fn sync_folder(&self) -> io::Result<()>;
+    fn sync_dir(&self) -> io::Result<()>;
 
     /// Bytes that this process may still write.
     ///
     /// # Errors
     /// Any error of the system.
-    fn free_bytes(&self) -> io::Result<u64>;
+    fn available_bytes(&self) -> io::Result<u64>;
 }
 
 /// An open file of a [`Directory`].
@@ -90,7 +90,7 @@ pub trait VfsFile: Send {
     ///
     /// # Errors
     /// Any error of the system; the file is then as it was.
-    fn trim(&mut self, bytes: u64) -> io::Result<()>;
+    fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 
     /// Makes everything that was written durable (`fdatasync`).
     ///
@@ -103,21 +103,21 @@ pub trait VfsFile: Send {
 /// A folder of the file system.
 #[derive(Clone, Debug)]
 pub struct OsDirectory {
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl OsDirectory {
     /// The disk that is the folder of the file `path`.
     #[must_use]
-    pub fn around(path: &Path) -> Self {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Self::new(folder.unwrap_or(Path::new(".")).to_owned())
+    pub fn parent_of(path: &Path) -> Self {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        Self::new(dir.unwrap_or(Path::new(".")).to_owned())
     }
 
-    /// The disk that is `folder`, which must exist.
+    /// The disk that is `dir`, which must exist.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
     }
 }
 
@@ -137,7 +137,7 @@ impl Directory for OsDirectory {
     type File = OsFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        fs::read_dir(&self.folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<OsFile> {
@@ -154,7 +154,7 @@ impl Directory for OsDirectory {
 
     fn create(&self, name: &str) -> io::Result<OsFile> {
         // A file that is there is replaced and not opened: it might be a link, or have readers.
-        let path = self.folder.join(name);
+        let path = self.dir.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -163,7 +163,7 @@ impl Directory for OsDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<OsFile> {
-        let path = self.folder.join(name);
+        let path = self.dir.join(name);
         match OpenOptions::new().read(true).write(true).open(&path) {
             Err(error)
                 if [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) =>
@@ -175,19 +175,19 @@ impl Directory for OsDirectory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.folder.join(from), self.folder.join(to))
+        fs::rename(self.dir.join(from), self.dir.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.folder.join(name))
+        fs::remove_file(self.dir.join(name))
     }
 
-    fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
     }
 
-    fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::statvfs(&self.folder)?;
+    fn available_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
@@ -217,7 +217,7 @@ impl VfsFile for OsFile {
         self.0.write_all_at(bytes, offset)
     }
 
-    fn trim(&mut self, bytes: u64) -> io::Result<()> {
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
 
@@ -230,11 +230,11 @@ impl VfsFile for OsFile {
 ///
 /// # Errors
 /// Any error of the system; then either may be there.
-pub fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = folder.join(format!("{name}.new"));
+pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, folder.join(name))?;
-    File::open(folder)?.sync_all()
+    fs::rename(&temporary, dir.join(name))?;
+    File::open(dir)?.sync_all()
 }

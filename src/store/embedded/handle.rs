@@ -22,37 +22,37 @@ use crate::store::{
 };
 
 /// Members that one commit of a deletion removes.
-const SWEPT_AT_ONCE: usize = 256;
+const PURGE_BATCH: usize = 256;
 /// How often a change is tried that others were quicker with.
-const TRIES: usize = 16;
+const MAX_RETRIES: usize = 16;
 /// More keys than any tenant has.
-const ALL_KEYS: usize = 65_536;
+const NO_LIMIT: usize = 65_536;
 
 impl EmbeddedStore {
-    pub(crate) async fn ask(&self, ask: Command) -> Result<Reply, StoreError> {
-        let (ticket, answer) = Responder::new(self.lane.clone());
+    pub(crate) async fn submit(&self, command: Command) -> Result<Reply, StoreError> {
+        let (responder, reply) = Responder::new(self.replies.clone());
         if self.shared.closed.load(Ordering::SeqCst) {
-            return Err(self.shared.why_closed());
+            return Err(self.shared.closed_error());
         }
-        if self.shared.queue.push(QueuedCommand { ask, ticket }).is_err() {
+        if self.shared.queue.push(QueuedCommand { command, responder }).is_err() {
             self.shared.metrics.shed.increment(1);
             return Err(Unavailable::Overloaded.into());
         }
         // The committer may have left between the look and the push: then nobody else would empty the queue.
         if self.shared.closed.load(Ordering::SeqCst) {
-            self.shared.empty_queue();
+            self.shared.reject_queued();
         }
-        answer.await.unwrap_or(Err(StoreError::OutcomeUnknown))
+        reply.await.unwrap_or(Err(StoreError::OutcomeUnknown))
     }
 
     /// The record as it was last committed, from memory if it is there.
     async fn record(&self, key: RecordKey) -> Result<Option<Arc<Record>>, StoreError> {
-        if let Some(published) = self.shared.window.pin().get(&key) {
+        if let Some(published) = self.shared.read_view.pin().get(&key) {
             return Ok(published.record());
         }
-        match self.ask(Command::Load(key)).await? {
+        match self.submit(Command::Load(key)).await? {
             Reply::Loaded(published) => Ok(published.record()),
-            other => unexpected(&other),
+            other => wrong_reply(&other),
         }
     }
 
@@ -67,88 +67,88 @@ impl EmbeddedStore {
     async fn list(
         &self,
         tenant: TenantId,
-        shelf: IndexKind,
+        index_kind: IndexKind,
         after: Option<IndexEntry>,
         limit: usize,
     ) -> Result<Vec<IndexEntry>, StoreError> {
-        match self.ask(Command::List(IndexScan { tenant, shelf, after, limit })).await? {
-            Reply::Listed(members) => Ok(members),
-            other => unexpected(&other),
+        match self.submit(Command::List(IndexScan { tenant, index_kind, after, limit })).await? {
+            Reply::Listed(entries) => Ok(entries),
+            other => wrong_reply(&other),
         }
     }
 
     async fn key_ids(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        let members = self.list(tenant, IndexKind::ApiKeys, after.map(IndexEntry::ApiKey), limit).await?;
+        let entries = self.list(tenant, IndexKind::ApiKeys, after.map(IndexEntry::ApiKey), limit).await?;
         let id = |member| if let IndexEntry::ApiKey(id) = member { Some(id) } else { None };
-        Ok(members.into_iter().filter_map(id).collect())
+        Ok(entries.into_iter().filter_map(id).collect())
     }
 
-    async fn ask_of_tenant(&self, tenant: TenantId, of: TenantOp) -> Result<Reply, StoreError> {
-        self.ask(Command::Tenant(tenant, Box::new(of))).await
+    async fn submit_tenant(&self, tenant: TenantId, of: TenantOp) -> Result<Reply, StoreError> {
+        self.submit(Command::Tenant(tenant, Box::new(of))).await
     }
 
-    async fn change(
+    async fn submit_counter(
         &self,
         tenant: TenantId,
         name: &CounterName,
-        change: CounterOp,
-        once: Option<IdempotencyToken>,
+        op: CounterOp,
+        idempotency: Option<IdempotencyToken>,
     ) -> Result<Reply, StoreError> {
-        self.ask(Command::Counter(CounterCommand { tenant, name: name.clone(), change, once })).await
+        self.submit(Command::Counter(CounterCommand { tenant, name: name.clone(), op, idempotency })).await
     }
 
-    async fn change_state(
+    async fn submit_counter_state(
         &self,
         tenant: TenantId,
         name: &CounterName,
-        change: CounterOp,
-        once: Option<IdempotencyToken>,
+        op: CounterOp,
+        idempotency: Option<IdempotencyToken>,
     ) -> Result<Applied<CounterState>, StoreError> {
-        match self.change(tenant, name, change, once).await? {
+        match self.submit_counter(tenant, name, op, idempotency).await? {
             Reply::State(done) => Ok(done),
-            other => unexpected(&other),
+            other => wrong_reply(&other),
         }
     }
 
     /// Removes what a doomed tenant has, and then the tenant.
-    async fn bury(&self, tenant: TenantId) -> Result<(), StoreError> {
-        for shelf in [IndexKind::ApiKeys, IndexKind::Counters] {
+    async fn purge_tenant(&self, tenant: TenantId) -> Result<(), StoreError> {
+        for index_kind in [IndexKind::ApiKeys, IndexKind::Counters] {
             loop {
-                let members = self.list(tenant, shelf, None, SWEPT_AT_ONCE).await?;
-                if members.is_empty() {
+                let entries = self.list(tenant, index_kind, None, PURGE_BATCH).await?;
+                if entries.is_empty() {
                     break;
                 }
-                self.ask_of_tenant(tenant, TenantOp::PurgeMembers(members)).await?;
+                self.submit_tenant(tenant, TenantOp::PurgeMembers(entries)).await?;
             }
         }
-        self.ask_of_tenant(tenant, TenantOp::RemoveTenant).await.map(drop)
+        self.submit_tenant(tenant, TenantOp::RemoveTenant).await.map(drop)
     }
 
     /// Goes on with deletions that an earlier process began. Call it once, when the store is open.
     ///
     /// # Errors
     /// [`StoreError`]; the next start goes on.
-    pub async fn finish_deletions(&self) -> Result<(), StoreError> {
+    pub async fn resume_deletions(&self) -> Result<(), StoreError> {
         loop {
-            let doomed = self.list(SYSTEM_TENANT, IndexKind::Deleting, None, SWEPT_AT_ONCE).await?;
-            if doomed.is_empty() {
+            let deleting = self.list(SYSTEM_TENANT, IndexKind::Deleting, None, PURGE_BATCH).await?;
+            if deleting.is_empty() {
                 return Ok(());
             }
-            for member in doomed {
+            for member in deleting {
                 if let IndexEntry::Deleting(tenant) = member {
-                    self.bury(tenant).await?;
+                    self.purge_tenant(tenant).await?;
                 }
             }
         }
     }
 }
 
-fn unexpected<T>(answer: &Reply) -> Result<T, StoreError> {
-    unreachable!("the committer answered what was not asked: {answer:?}")
+fn wrong_reply<T>(reply: &Reply) -> Result<T, StoreError> {
+    unreachable!("the committer answered what was not asked: {reply:?}")
 }
 
 /// Takes the last one away if it only shows that more follow, and tells whether it did.
-fn cut<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
+fn split_page<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
     let more = items.len() > limit;
     items.truncate(limit);
     (items, more)
@@ -157,14 +157,14 @@ fn cut<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
 impl Store for EmbeddedStore {
     fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
         Box::pin(async move {
-            match self.ask(Command::Register(Box::new(tenant))).await? {
+            match self.submit(Command::Register(Box::new(tenant))).await? {
                 Reply::Registered(id) => Ok(id),
-                other => unexpected(&other),
+                other => wrong_reply(&other),
             }
         })
     }
 
-    fn find_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
+    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
         Box::pin(async move {
             let record = self.record(RecordKey::ApiKey(key)).await?;
             Ok(record.and_then(|record| match &*record {
@@ -178,13 +178,13 @@ impl Store for EmbeddedStore {
         Box::pin(async move {
             let record = self.record(RecordKey::Tenant(tenant)).await?;
             Ok(record.and_then(|record| match &*record {
-                Record::Tenant(tenant) if !tenant.doomed => Some(Arc::clone(tenant)),
+                Record::Tenant(tenant) if !tenant.deleting => Some(Arc::clone(tenant)),
                 _ => None,
             }))
         })
     }
 
-    fn find_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
+    fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
         let key = RecordKey::Name(name.folded());
         Box::pin(async move {
             let record = self.record(key).await?;
@@ -195,7 +195,7 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn last_tenant(&self) -> StoreFuture<'_, TenantId> {
+    fn last_tenant_id(&self) -> StoreFuture<'_, TenantId> {
         Box::pin(async move {
             let record = self.record(RecordKey::Tenants).await?;
             Ok(match record.as_deref() {
@@ -205,34 +205,36 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn holdings(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage> {
+    fn usage(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage> {
         Box::pin(async move {
             let record = self.record(RecordKey::Usage(tenant)).await?;
             Ok(match record.as_deref() {
-                Some(Record::Usage(holdings)) => *holdings,
+                Some(Record::Usage(usage)) => *usage,
                 _ => TenantUsage::default(),
             })
         })
     }
 
-    fn change_tenant(&self, tenant: TenantId, change: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
+    fn change_tenant(&self, tenant: TenantId, submit_counter: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
         Box::pin(async move {
-            match self.ask_of_tenant(tenant, TenantOp::Update(change)).await? {
+            match self.submit_tenant(tenant, TenantOp::Update(submit_counter)).await? {
                 Reply::Tenant(tenant) => Ok(tenant),
-                other => unexpected(&other),
+                other => wrong_reply(&other),
             }
         })
     }
 
     fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32> {
         Box::pin(async move {
-            for _ in 0..TRIES {
-                let keys = if revoke_keys { Some(self.key_ids(tenant, None, ALL_KEYS).await?) } else { None };
-                let count = keys.as_ref().map_or(0, |keys| u32::try_from(keys.len()).unwrap_or(u32::MAX));
-                match self.ask_of_tenant(tenant, TenantOp::Password(password, keys)).await? {
+            for _ in 0..MAX_RETRIES {
+                let list_api_keys = if revoke_keys { Some(self.key_ids(tenant, None, NO_LIMIT).await?) } else { None };
+                let count = list_api_keys
+                    .as_ref()
+                    .map_or(0, |list_api_keys| u32::try_from(list_api_keys.len()).unwrap_or(u32::MAX));
+                match self.submit_tenant(tenant, TenantOp::Password(password, list_api_keys)).await? {
                     Reply::Tenant(_) => return Ok(count),
                     Reply::Conflict => {}
-                    other => return unexpected(&other),
+                    other => return wrong_reply(&other),
                 }
             }
             Err(Unavailable::Overloaded.into())
@@ -241,22 +243,22 @@ impl Store for EmbeddedStore {
 
     fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            self.ask_of_tenant(tenant, TenantOp::MarkDeleted).await?;
-            self.bury(tenant).await
+            self.submit_tenant(tenant, TenantOp::MarkDeleted).await?;
+            self.purge_tenant(tenant).await
         })
     }
 
     fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.ask_of_tenant(key.tenant, TenantOp::AddKey(id, key, quota)).await.map(drop) })
+        Box::pin(async move { self.submit_tenant(key.tenant, TenantOp::AddKey(id, key, quota)).await.map(drop) })
     }
 
-    fn keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
+    fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
         Box::pin(async move {
-            let (ids, more) = cut(self.key_ids(tenant, after, limit + 1).await?, limit);
+            let (ids, more) = split_page(self.key_ids(tenant, after, limit + 1).await?, limit);
             let mut items = Vec::with_capacity(ids.len());
             for id in ids {
                 // One that was revoked since it was listed is gone.
-                if let Some(record) = self.find_key(id).await? {
+                if let Some(record) = self.api_key(id).await? {
                     items.push((id, record));
                 }
             }
@@ -265,19 +267,19 @@ impl Store for EmbeddedStore {
     }
 
     fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.ask_of_tenant(tenant, TenantOp::RevokeKey(key)).await.map(drop) })
+        Box::pin(async move { self.submit_tenant(tenant, TenantOp::RevokeKey(key)).await.map(drop) })
     }
 
-    fn note_use(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.ask(Command::TouchKey(key, day)).await.map(drop) })
+    fn touch_api_key(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
+        Box::pin(async move { self.submit(Command::TouchKey(key, day)).await.map(drop) })
     }
 
-    fn current(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
+    fn get_counter(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
         let name = name.clone();
         Box::pin(async move { self.counter(tenant, &name).await?.ok_or(Refusal::NoSuchCounter.into()) })
     }
 
-    fn counters(
+    fn list_counters(
         &self,
         tenant: TenantId,
         after: Option<CounterName>,
@@ -286,8 +288,8 @@ impl Store for EmbeddedStore {
         Box::pin(async move {
             let default = CounterName::default_counter();
             let with_default = after.as_ref().is_none_or(|after| *after < default);
-            let members = self.list(tenant, IndexKind::Counters, after.map(IndexEntry::Counter), limit + 1).await?;
-            let mut names: Vec<CounterName> = members
+            let entries = self.list(tenant, IndexKind::Counters, after.map(IndexEntry::Counter), limit + 1).await?;
+            let mut names: Vec<CounterName> = entries
                 .into_iter()
                 .filter_map(|member| match member {
                     IndexEntry::Counter(name) => Some(name),
@@ -297,7 +299,7 @@ impl Store for EmbeddedStore {
             if with_default {
                 names.insert(names.partition_point(|name| *name < default), default);
             }
-            let (names, more) = cut(names, limit);
+            let (names, more) = split_page(names, limit);
             let mut items = Vec::with_capacity(names.len());
             for name in names {
                 if let Some(state) = self.counter(tenant, &name).await? {
@@ -313,10 +315,12 @@ impl Store for EmbeddedStore {
         tenant: TenantId,
         name: &CounterName,
         new: NewCounter,
-        once: Option<IdempotencyToken>,
+        idempotency: Option<IdempotencyToken>,
     ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
-        Box::pin(async move { self.change_state(tenant, &name, CounterOp::Create(Box::new(new)), once).await })
+        Box::pin(async move {
+            self.submit_counter_state(tenant, &name, CounterOp::Create(Box::new(new)), idempotency).await
+        })
     }
 
     fn advance(
@@ -324,13 +328,13 @@ impl Store for EmbeddedStore {
         tenant: TenantId,
         name: &CounterName,
         count: u32,
-        once: Option<IdempotencyToken>,
+        idempotency: Option<IdempotencyToken>,
     ) -> StoreFuture<'_, Applied<Issued>> {
         let name = name.clone();
         Box::pin(async move {
-            match self.change(tenant, &name, CounterOp::Advance(count), once).await? {
+            match self.submit_counter(tenant, &name, CounterOp::Advance(count), idempotency).await? {
                 Reply::Issued(done) => Ok(done),
-                other => unexpected(&other),
+                other => wrong_reply(&other),
             }
         })
     }
@@ -340,22 +344,24 @@ impl Store for EmbeddedStore {
         tenant: TenantId,
         name: &CounterName,
         to: SetCounter,
-        once: Option<IdempotencyToken>,
+        idempotency: Option<IdempotencyToken>,
     ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
-        Box::pin(async move { self.change_state(tenant, &name, CounterOp::Set(Box::new(to)), once).await })
+        Box::pin(
+            async move { self.submit_counter_state(tenant, &name, CounterOp::Set(Box::new(to)), idempotency).await },
+        )
     }
 
     fn delete(&self, tenant: TenantId, name: &CounterName, expected: Precondition) -> StoreFuture<'_, ()> {
         let name = name.clone();
-        Box::pin(async move { self.change(tenant, &name, CounterOp::Delete(expected), None).await.map(drop) })
+        Box::pin(async move { self.submit_counter(tenant, &name, CounterOp::Delete(expected), None).await.map(drop) })
     }
 
     fn health(&self) -> Health {
         **self.shared.health.load()
     }
 
-    fn poisoned(&self) -> StoreFuture<'_, Arc<str>> {
+    fn wait_poisoned(&self) -> StoreFuture<'_, Arc<str>> {
         let mut watch = self.shared.poisoned.subscribe();
         Box::pin(async move {
             let reason = watch.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
@@ -364,14 +370,14 @@ impl Store for EmbeddedStore {
     }
 
     fn for_worker(&self) -> Arc<dyn Store> {
-        let lane = Arc::new(ReplyChannel::default());
-        tokio::spawn(Arc::clone(&lane).run());
-        Arc::new(Self { lane: Some(lane), ..self.clone() })
+        let replies = Arc::new(ReplyChannel::default());
+        tokio::spawn(Arc::clone(&replies).run());
+        Arc::new(Self { replies: Some(replies), ..self.clone() })
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            self.shared.queue.tell(CommitterMessage::Close);
+            self.shared.queue.send_control(CommitterMessage::Close);
             let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
             if let Some(thread) = thread {
                 let _ = tokio::task::spawn_blocking(move || thread.join()).await;

@@ -50,7 +50,7 @@ use self::journal::frame::{CommitSeq, StoreId};
 use self::journal::segment::JournalDir;
 use self::journal::writer::Journal;
 pub use self::options::{BackupPolicy, Options};
-use self::recovery::open::{OpenError, RecoveryReport, identify, recover};
+use self::recovery::open::{OpenError, RecoveryReport, read_or_create_store_id, recover};
 use self::runtime::allocator_thread;
 use self::runtime::checkpoint_thread::CheckpointThread;
 use self::runtime::committer_thread::{self, CommitterThread};
@@ -66,9 +66,9 @@ const QUEUE_CAPACITY: usize = 8192;
 #[derive(Clone, Debug)]
 pub struct EmbeddedStore {
     shared: Arc<StoreInner>,
-    lane: Option<Arc<ReplyChannel>>,
+    replies: Option<Arc<ReplyChannel>>,
     committer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
-    to_keeper: mpsc::Sender<CheckpointMessage>,
+    checkpoint_tx: mpsc::Sender<CheckpointMessage>,
 }
 
 impl EmbeddedStore {
@@ -77,77 +77,78 @@ impl EmbeddedStore {
     /// # Errors
     /// [`OpenError`]: the folder, the journal or sled can not be used; it says which and why.
     pub fn open(options: &Options, metrics: StoreMetrics) -> Result<(Self, RecoveryReport), OpenError> {
-        let folder = DataDir::take(&options.data_dir)?;
-        let disk = Arc::new(OsDirectory::new(folder.journal()));
-        let (store, is_new) = identify(&folder, &disk, random_id()?)?;
-        let files = JournalDir { disk: Arc::clone(&disk), store, segment_bytes: options.journal_segment_bytes };
-        let recovered = recover(&folder, &files, is_new, now_unix_s())?;
-        let backups = OsDirectory::new(folder.backups());
+        let data_dir = DataDir::lock(&options.data_dir)?;
+        let dir = Arc::new(OsDirectory::new(data_dir.journal()));
+        let (store, is_new) = read_or_create_store_id(&data_dir, &dir, random_id()?)?;
+        let files = JournalDir { dir: Arc::clone(&dir), store, segment_bytes: options.journal_segment_bytes };
+        let recovered = recover(&data_dir, &files, is_new, now_unix_s())?;
+        let backups = OsDirectory::new(data_dir.backups());
         // Only what was never finished goes; a folder that can not be listed has no backup to count on.
-        let _ = directory::clear_unfinished(&backups);
+        let _ = directory::remove_partial(&backups);
         let newest_backup = directory::newest(&backups, store, recovered.tail.last().seq);
-        let journal_is_complete = recovered.tail.before.seq == CommitSeq(0);
+        let journal_is_complete = recovered.tail.base.seq == CommitSeq(0);
         let journal = Journal::start(files, recovered.tail).map_err(|error| OpenError::Journal {
             cause: error,
-            advice: "see whether the disk is full or failing; nothing was lost".into(),
+            repair_hint: "see whether the disk is full or failing; nothing was lost".into(),
         })?;
         if is_new {
-            folder.declare(store)?;
+            data_dir.write_format(store)?;
         }
-        let window = ReadView::default();
+        let read_view = ReadView::default();
         let shared = Arc::new(StoreInner {
             queue: Queue::new(QUEUE_CAPACITY),
-            window: Arc::clone(&window),
+            read_view: Arc::clone(&read_view),
             metrics,
             health: ArcSwap::from_pointee(Health::Ready),
             poisoned: watch::Sender::new(None),
             closed: AtomicBool::new(false),
         });
-        tell_limits(options, &shared.metrics);
-        shared.metrics.tell_last_stop(recovered.report.last_stop.word());
-        if recovered.report.healed.is_some() {
+        record_limits(options, &shared.metrics);
+        shared.metrics.tell_last_stop(recovered.report.previous_shutdown.as_str());
+        if recovered.report.rebuilt.is_some() {
             shared.metrics.heals.increment(1);
         }
         if let Some((_, created_unix_s)) = newest_backup {
             shared.metrics.tell_backup(created_unix_s);
         }
-        let kept_for_backup = match options.backups {
+        let backed_up = match options.backups {
             Some(_) => newest_backup.map_or(CommitSeq(0), |(seq, _)| seq),
             None => CommitSeq(u64::MAX),
         };
-        let residents = RecordCache::new(window, options.cache_records);
-        let desk = WorkingSet::new(residents, IdempotencyTable::new(options.idempotency_keys, recovered.answers));
-        let covered = RetentionWatermarks { state: recovered.report.covered, backup: kept_for_backup };
-        let mut committer = Committer::new(journal, desk, covered);
-        if allocator_thread::is_low(&shared, &disk, options.min_free_disk_bytes) {
-            committer.refuse_changes(Some(Unavailable::DiskLow.into()));
+        let cache = RecordCache::new(read_view, options.cache_records);
+        let working_set =
+            WorkingSet::new(cache, IdempotencyTable::new(options.idempotency_keys, recovered.idempotency_pages));
+        let watermarks = RetentionWatermarks { checkpointed: recovered.report.checkpointed, backed_up: backed_up };
+        let mut committer = Committer::new(journal, working_set, watermarks);
+        if allocator_thread::below_reserve(&shared, &dir, options.min_free_disk_bytes) {
+            committer.set_read_only(Some(Unavailable::DiskLow.into()));
             shared.set_health(Health::Unavailable(Unavailable::DiskLow));
         } else {
             shared.set_health(Health::Ready);
         }
-        let (to_keeper, inbox) = mpsc::channel();
-        let keeping = CheckpointThread {
+        let (checkpoint_tx, inbox) = mpsc::channel();
+        let checkpoint_thread = CheckpointThread {
             shared: Arc::clone(&shared),
-            keeper: recovered.keeper,
+            checkpointer: recovered.checkpointer,
             inbox,
-            own: to_keeper.clone(),
+            self_tx: checkpoint_tx.clone(),
             interval: options.checkpoint_interval,
             policy: options.backups,
-            folder: folder.backups(),
+            dir: data_dir.backups(),
             store,
             min_free_bytes: options.min_free_disk_bytes,
             journal_is_complete,
             newest_backup,
         };
-        let handle = start(options, &shared, committer, keeping, disk, folder)?;
-        let store = Self { shared, lane: None, committer: Arc::new(Mutex::new(Some(handle))), to_keeper };
+        let handle = spawn_threads(options, &shared, committer, checkpoint_thread, dir, data_dir)?;
+        let store = Self { shared, replies: None, committer: Arc::new(Mutex::new(Some(handle))), checkpoint_tx };
         Ok((store, recovered.report))
     }
 
     /// Says that the process begins to serve: from here on one that does not say how it ended was killed. A start that fails before is none.
-    pub async fn serving(&self) {
+    pub async fn mark_running(&self) {
         let (told, noted) = oneshot::channel();
-        self.shared.queue.tell(CommitterMessage::MarkRunning(told));
+        self.shared.queue.send_control(CommitterMessage::MarkRunning(told));
         let _ = noted.await;
     }
 
@@ -158,12 +159,12 @@ impl EmbeddedStore {
     pub async fn backup(&self) -> Result<(File, Summary), String> {
         let (asked, answer) = oneshot::channel();
         let closing = || "the server is stopping".to_owned();
-        self.to_keeper.send(CheckpointMessage::Backup(asked)).map_err(|_| closing())?;
+        self.checkpoint_tx.send(CheckpointMessage::Backup(asked)).map_err(|_| closing())?;
         answer.await.unwrap_or_else(|_| Err(closing()))
     }
 }
 
-fn tell_limits(options: &Options, metrics: &StoreMetrics) {
+fn record_limits(options: &Options, metrics: &StoreMetrics) {
     #[expect(clippy::cast_precision_loss, reason = "gauges")]
     let [queue, keys, reserve] =
         [QUEUE_CAPACITY as f64, options.idempotency_keys as f64, options.min_free_disk_bytes as f64];
@@ -175,36 +176,36 @@ fn tell_limits(options: &Options, metrics: &StoreMetrics) {
     }
 }
 
-fn start(
+fn spawn_threads(
     options: &Options,
     shared: &Arc<StoreInner>,
     committer: Committer<OsDirectory>,
-    keeping: CheckpointThread,
-    disk: Arc<OsDirectory>,
-    folder: DataDir,
+    checkpoint_thread: CheckpointThread,
+    dir: Arc<OsDirectory>,
+    data_dir: DataDir,
 ) -> Result<thread::JoinHandle<()>, OpenError> {
-    let to_keeper = keeping.own.clone();
-    let (to_grounds, grounds_inbox) = mpsc::channel();
+    let checkpoint_tx = checkpoint_thread.self_tx.clone();
+    let (allocator_tx, allocator_inbox) = mpsc::channel();
     let named = |name: &str| thread::Builder::new().name(format!("odometer-{name}"));
-    let for_keeper = Arc::clone(shared);
-    let keeper_thread =
-        named("keeper").spawn(move || committer_thread::watched(&for_keeper, "keeper", || keeping.run()))?;
-    let for_grounds = Arc::clone(shared);
+    let for_checkpointer = Arc::clone(shared);
+    let checkpointer = named("keeper")
+        .spawn(move || committer_thread::run_or_poison(&for_checkpointer, "keeper", || checkpoint_thread.run()))?;
+    let for_allocator = Arc::clone(shared);
     let (segment_bytes, min_free) = (options.journal_segment_bytes, options.min_free_disk_bytes);
-    let grounds_thread = named("grounds").spawn(move || {
-        committer_thread::watched(&for_grounds, "grounds", || {
-            allocator_thread::keep_grounds(&for_grounds, &disk, &grounds_inbox, segment_bytes, min_free);
+    let allocator = named("grounds").spawn(move || {
+        committer_thread::run_or_poison(&for_allocator, "grounds", || {
+            allocator_thread::run_segment_allocator(&for_allocator, &dir, &allocator_inbox, segment_bytes, min_free);
         });
     })?;
     let thread = CommitterThread {
         shared: Arc::clone(shared),
         committer,
-        to_keeper,
-        to_grounds: Some(to_grounds),
-        keeper: Some(keeper_thread),
-        grounds: Some(grounds_thread),
-        folder,
-        told: (1, 0),
+        checkpoint_tx,
+        allocator_tx: Some(allocator_tx),
+        checkpointer: Some(checkpointer),
+        allocator: Some(allocator),
+        data_dir,
+        last_reported: (1, 0),
         closing: false,
         started: Instant::now(),
     };

@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 /// A line is not longer, in bytes.
-const LONGEST: usize = 512;
+const MAX_LINE_BYTES: usize = 512;
 const RUNNING: &str = "running";
 const CLEAN: &str = "clean";
 const POISONED: &str = "poisoned: ";
@@ -35,9 +35,9 @@ pub enum PreviousShutdown {
 impl PreviousShutdown {
     /// What the line in `lock` says of a folder that holds a store, or none yet.
     #[must_use]
-    pub(crate) fn of(mut lock: &File, is_store: bool) -> Self {
+    pub(crate) fn read(mut lock: &File, is_store: bool) -> Self {
         let mut bytes = Vec::new();
-        let _ = (&mut lock).take(LONGEST as u64).read_to_end(&mut bytes);
+        let _ = (&mut lock).take(MAX_LINE_BYTES as u64).read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes);
         match text.lines().next() {
             _ if !is_store => Self::First,
@@ -52,7 +52,7 @@ impl PreviousShutdown {
 
     /// The word for it, as logs and metrics say it.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::First => "first",
             Self::Clean => CLEAN,
@@ -80,7 +80,7 @@ impl ShutdownRecord<'_> {
             Self::Clean => CLEAN.to_owned(),
             Self::Poisoned(why) => format!("{POISONED}{}", why.replace(char::is_control, " ")),
         };
-        text.truncate(text.floor_char_boundary(LONGEST - 1));
+        text.truncate(text.floor_char_boundary(MAX_LINE_BYTES - 1));
         text.push('\n');
         text
     }
@@ -109,20 +109,20 @@ mod tests {
             let path = temp.path().join("LOCK");
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).unwrap()
         };
-        assert_eq!(PreviousShutdown::of(&open(), false), PreviousShutdown::First);
-        assert_eq!(PreviousShutdown::of(&open(), true), PreviousShutdown::Clean, "of a build that wrote no line");
-        let long = "€".repeat(LONGEST);
+        assert_eq!(PreviousShutdown::read(&open(), false), PreviousShutdown::First);
+        assert_eq!(PreviousShutdown::read(&open(), true), PreviousShutdown::Clean, "of a build that wrote no line");
+        let long = "€".repeat(MAX_LINE_BYTES);
         for (line, expected) in [
             (ShutdownRecord::Poisoned("no space\nleft"), PreviousShutdown::Poisoned("no space left".into())),
             (ShutdownRecord::Running, PreviousShutdown::Unclean),
             (ShutdownRecord::Clean, PreviousShutdown::Clean),
         ] {
             write(&open(), &line.text()).unwrap();
-            assert_eq!(PreviousShutdown::of(&open(), true), expected);
+            assert_eq!(PreviousShutdown::read(&open(), true), expected);
         }
         write(&open(), &ShutdownRecord::Poisoned(&long).text()).unwrap();
         assert!(
-            matches!(PreviousShutdown::of(&open(), true), PreviousShutdown::Poisoned(why) if long.starts_with(&why))
+            matches!(PreviousShutdown::read(&open(), true), PreviousShutdown::Poisoned(why) if long.starts_with(&why))
         );
     }
 
@@ -131,7 +131,7 @@ mod tests {
         let temp = tempfile::NamedTempFile::new().unwrap();
         for rotten in [&b"\xff\xfe\n"[..], b"\n", b"CLEAN\n", &[0; 4096]] {
             std::fs::write(temp.path(), rotten).unwrap();
-            assert_eq!(PreviousShutdown::of(&File::open(temp.path()).unwrap(), true), PreviousShutdown::Unclean);
+            assert_eq!(PreviousShutdown::read(&File::open(temp.path()).unwrap(), true), PreviousShutdown::Unclean);
         }
     }
 }

@@ -9,7 +9,7 @@ use odometer::store::StoreError;
 use odometer::store::embedded::backup::format::{BackupEncoder, Header};
 use odometer::store::embedded::commit::command::Reply;
 use odometer::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
-use odometer::store::embedded::commit::queue::deliver;
+use odometer::store::embedded::commit::queue::send_replies;
 use odometer::store::embedded::state::checkpointer::{CheckpointError, Step};
 
 use super::{Message, Process};
@@ -44,11 +44,11 @@ impl Process {
                 self.power.tally("lists", "", "");
                 if !self.power.is_dead() {
                     let outcome = listed.map(Reply::Listed).map_err(|problem| StoreError::Corrupt(problem.into()));
-                    deliver(vec![(ticket, outcome)]);
+                    send_replies(vec![(ticket, outcome)]);
                 }
                 return;
             }
-            Some(Message::Do(BackgroundTask::Flush(changes, up_to))) => self.keeper.take(changes, up_to),
+            Some(Message::Do(BackgroundTask::Flush(changes, up_to))) => self.keeper.stage(changes, up_to),
             Some(Message::Do(_)) | None => {}
             Some(Message::Journal(behind, older)) => {
                 self.keeping.segments_behind = behind;
@@ -59,7 +59,7 @@ impl Process {
         if self.keeping.closing.is_some() && self.keeping.job.take().is_some() {
             self.keeper.abandon_backup();
         }
-        let rested = !self.keeper.is_behind() && !self.keeper.is_busy();
+        let rested = !self.keeper.has_unflushed() && !self.keeper.in_progress();
         if self.keeping.closing == Some(false) || (self.keeping.closing.is_some() && rested) {
             self.keeper_is_done = true;
             return;
@@ -69,7 +69,7 @@ impl Process {
     }
 
     fn begin_what_is_due(&mut self, random: &mut Random) {
-        if self.keeper.is_busy() {
+        if self.keeper.in_progress() {
             return;
         }
         let closing = self.keeping.closing.is_some();
@@ -77,7 +77,7 @@ impl Process {
             let asked = random.between(0, 999) < self.plan.asked_rate;
             let cap = 6 * self.plan.segment_bytes;
             let wanted = random.between(0, 999) < self.plan.backup_rate || self.keeping.older_bytes >= cap;
-            let due = self.plan.backups.is_some() && wanted && self.keeper.newest().seq > self.keeping.backed_up;
+            let due = self.plan.backups.is_some() && wanted && self.keeper.last_position().seq > self.keeping.backed_up;
             if asked || due {
                 self.begin_backup(asked);
                 return;
@@ -86,24 +86,24 @@ impl Process {
         let due = closing
             || random.between(0, 999) < self.plan.checkpoint_rate
             || self.keeping.segments_behind >= CHECKPOINT_SEGMENTS;
-        if due && self.keeper.is_behind() {
+        if due && self.keeper.has_unflushed() {
             self.keeping.segments_behind = 1;
-            self.keeper.begin();
+            self.keeper.start_checkpoint();
             if self.plan.bug == Some(Bug::CoveredTooEarly) {
-                self.tell(CommitterEvent::Checkpointed(self.keeper.newest().seq, Duration::ZERO));
+                self.tell(CommitterEvent::Checkpointed(self.keeper.last_position().seq, Duration::ZERO));
             }
         }
     }
 
     fn begin_backup(&mut self, asked: bool) {
         self.keeping.segments_behind = 1;
-        let header = Header { store: self.store, mark: self.keeper.newest(), created_unix_s: 7 };
+        let header = Header { store: self.store, position: self.keeper.last_position(), created_unix_s: 7 };
         let keep = if asked { None } else { self.plan.backups };
-        self.scribe = Some(Scribe::new(self.backups.clone(), header.mark, keep));
+        self.scribe = Some(Scribe::new(self.backups.clone(), header.position, keep));
         self.keeping.job = Some(asked);
         self.keeping.in_hand = None;
         self.keeping.ended = false;
-        self.keeper.begin_backup(BackupEncoder::new(&header));
+        self.keeper.start_backup(BackupEncoder::new(&header));
     }
 
     /// One step of what is under way; false when the keeper must stop.
@@ -164,7 +164,7 @@ impl Process {
         if self.power.is_dead() {
             return;
         }
-        let _ = self.keeper.condemn(&problem);
+        let _ = self.keeper.mark_corrupt(&problem);
         self.tell(CommitterEvent::Failed(format!("the state is damaged: {problem}")));
         self.damaged.get_or_insert(problem);
     }

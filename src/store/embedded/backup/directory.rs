@@ -23,21 +23,22 @@ const SYNC_BYTES: u64 = 4 << 20;
 
 /// The name of the backup that ends with a commit.
 #[must_use]
-pub fn name_of(seq: CommitSeq) -> String {
+pub fn backup_file_name(seq: CommitSeq) -> String {
     format!("{:020}{SUFFIX}", seq.0)
 }
 
-fn seq_of(name: &str) -> Option<CommitSeq> {
+fn parse_backup_file_name(name: &str) -> Option<CommitSeq> {
     let seq = name.strip_suffix(SUFFIX)?.parse().ok().map(CommitSeq)?;
-    (name_of(seq) == name).then_some(seq)
+    (backup_file_name(seq) == name).then_some(seq)
 }
 
 /// The backups in a folder, by name, newest first. Their content is not looked at.
 ///
 /// # Errors
 /// Any error of the system.
-pub fn newest_first<D: Directory>(disk: &D) -> io::Result<Vec<(CommitSeq, String)>> {
-    let mut found: Vec<_> = disk.list()?.into_iter().filter_map(|name| Some((seq_of(&name)?, name))).collect();
+pub fn newest_first<D: Directory>(dir: &D) -> io::Result<Vec<(CommitSeq, String)>> {
+    let mut found: Vec<_> =
+        dir.list()?.into_iter().filter_map(|name| Some((parse_backup_file_name(&name)?, name))).collect();
     found.sort_unstable_by(|a, b| b.cmp(a));
     Ok(found)
 }
@@ -46,9 +47,9 @@ pub fn newest_first<D: Directory>(disk: &D) -> io::Result<Vec<(CommitSeq, String
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn header<D: Directory>(disk: &D, name: &str) -> Result<Header, BackupError> {
+pub fn header<D: Directory>(dir: &D, name: &str) -> Result<Header, BackupError> {
     let mut bytes = [0; HEADER_BYTES];
-    let read = disk.open(name)?.read_at(&mut bytes, 0)?;
+    let read = dir.open(name)?.read_at(&mut bytes, 0)?;
     let whole = bytes.get(..read).unwrap_or_default();
     let bad = || BackupError::Bad { problem: "the header is not one".to_owned(), offset: 0 };
     Header::decode(whole).ok_or_else(bad)
@@ -58,22 +59,22 @@ pub fn header<D: Directory>(disk: &D, name: &str) -> Result<Header, BackupError>
 ///
 /// # Errors
 /// Any error of the system.
-pub fn prune<D: Directory>(disk: &D, store: StoreId, keep: usize) -> io::Result<()> {
-    let own = |(_, name): &(CommitSeq, String)| header(disk, name).is_ok_and(|header| header.store == store);
-    for (_, name) in newest_first(disk)?.into_iter().filter(own).skip(keep) {
-        disk.remove(&name)?;
+pub fn prune<D: Directory>(dir: &D, store: StoreId, keep: usize) -> io::Result<()> {
+    let own = |(_, name): &(CommitSeq, String)| header(dir, name).is_ok_and(|header| header.store == store);
+    for (_, name) in newest_first(dir)?.into_iter().filter(own).skip(keep) {
+        dir.remove(&name)?;
     }
-    clear_unfinished(disk)
+    remove_partial(dir)
 }
 
 /// The newest backup of this store that its journal reaches, and when it was made, in seconds since 1970. It got its name after it was verified;
 /// that the name is durable is made sure here.
-pub fn newest<D: Directory>(disk: &D, store: StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
-    disk.sync_folder().ok()?;
-    let found = newest_first(disk).ok()?;
+pub fn newest<D: Directory>(dir: &D, store: StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
+    dir.sync_dir().ok()?;
+    let found = newest_first(dir).ok()?;
     found.into_iter().filter(|(seq, _)| *seq <= last).find_map(|(seq, name)| {
-        let header = header(disk, &name).ok()?;
-        (header.store == store && header.mark.seq == seq).then_some((seq, header.created_unix_s))
+        let header = header(dir, &name).ok()?;
+        (header.store == store && header.position.seq == seq).then_some((seq, header.created_unix_s))
     })
 }
 
@@ -81,16 +82,16 @@ pub fn newest<D: Directory>(disk: &D, store: StoreId, last: CommitSeq) -> Option
 ///
 /// # Errors
 /// Any error of the system.
-pub fn clear_unfinished<D: Directory>(disk: &D) -> io::Result<()> {
-    disk.list()?.iter().filter(|name| name.ends_with(PARTIAL)).try_for_each(|name| disk.remove(name))
+pub fn remove_partial<D: Directory>(dir: &D) -> io::Result<()> {
+    dir.list()?.iter().filter(|name| name.ends_with(PARTIAL)).try_for_each(|name| dir.remove(name))
 }
 
 /// Reads a whole backup file, see [`read`].
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn read_file<D: Directory>(disk: &D, name: &str, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
-    read(FileReader { file: disk.open(name)?, offset: 0 }, visit)
+pub fn read_file<D: Directory>(dir: &D, name: &str, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
+    read(FileReader { file: dir.open(name)?, offset: 0 }, visit)
 }
 
 struct FileReader<F> {
@@ -108,7 +109,7 @@ impl<F: VfsFile> Read for FileReader<F> {
 
 /// A backup file that is being written. One that is dropped before [`BackupWriter::finish`] leaves nothing.
 pub struct BackupWriter<D: Directory> {
-    disk: Arc<D>,
+    dir: Arc<D>,
     file: D::File,
     partial: String,
     offset: u64,
@@ -121,10 +122,10 @@ impl<D: Directory> BackupWriter<D> {
     ///
     /// # Errors
     /// Any error of the system.
-    pub fn create(disk: Arc<D>, name: &str) -> io::Result<Self> {
+    pub fn create(dir: Arc<D>, name: &str) -> io::Result<Self> {
         let partial = format!("{name}{PARTIAL}");
-        let file = disk.create(&partial)?;
-        Ok(Self { disk, file, partial, offset: 0, unsynced: 0, is_backup: false })
+        let file = dir.create(&partial)?;
+        Ok(Self { dir, file, partial, offset: 0, unsynced: 0, is_backup: false })
     }
 
     /// Appends bytes.
@@ -146,9 +147,9 @@ impl<D: Directory> BackupWriter<D> {
     ///
     /// # Errors
     /// [`BackupError`]; there is then no backup.
-    pub fn prove(&mut self) -> Result<Summary, BackupError> {
+    pub fn verify(&mut self) -> Result<Summary, BackupError> {
         self.file.sync()?;
-        read_file(&*self.disk, &self.partial, &mut |_, _| Ok(()))
+        read_file(&*self.dir, &self.partial, &mut |_, _| Ok(()))
     }
 
     /// Proves the file and gives it its name, durably.
@@ -156,10 +157,10 @@ impl<D: Directory> BackupWriter<D> {
     /// # Errors
     /// [`BackupError`]; there is then no backup of that name, or it is not known to be durable.
     pub fn finish(mut self, name: &str) -> Result<Summary, BackupError> {
-        let summary = self.prove()?;
-        self.disk.rename(&self.partial, name)?;
+        let summary = self.verify()?;
+        self.dir.rename(&self.partial, name)?;
         self.is_backup = true;
-        self.disk.sync_folder()?;
+        self.dir.sync_dir()?;
         Ok(summary)
     }
 
@@ -174,7 +175,7 @@ impl<D: Directory> Drop for BackupWriter<D> {
     fn drop(&mut self) {
         if !self.is_backup {
             // What can not be removed now goes with the next prune.
-            let _ = self.disk.remove(&self.partial);
+            let _ = self.dir.remove(&self.partial);
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Header {
     /// The store that it is of.
     pub store: StoreId,
     /// The cut: every commit up to this one is in it, and none behind.
-    pub mark: LogPosition,
+    pub position: LogPosition,
     /// When it was made, in seconds since 1970.
     pub created_unix_s: u64,
 }
@@ -55,7 +55,7 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seq, records, bytes) = (self.header.mark.seq, self.records, self.bytes);
+        let (seq, records, bytes) = (self.header.position.seq, self.records, self.bytes);
         write!(f, "every commit up to {seq}, {records} records, {bytes} bytes, verified")
     }
 }
@@ -86,8 +86,8 @@ impl Header {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..24].copy_from_slice(&self.store);
-        bytes[24..32].copy_from_slice(&self.mark.seq.0.to_be_bytes());
-        bytes[32..36].copy_from_slice(&self.mark.chain.to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.position.seq.0.to_be_bytes());
+        bytes[32..36].copy_from_slice(&self.position.chain.to_be_bytes());
         bytes[36..44].copy_from_slice(&self.created_unix_s.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[0..60]);
         bytes[60..64].copy_from_slice(&crc.to_be_bytes());
@@ -100,13 +100,13 @@ impl Header {
         let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
         let header = Self {
             store: bytes[8..24].try_into().ok()?,
-            mark: LogPosition {
+            position: LogPosition {
                 seq: CommitSeq(u64::from_be_bytes(bytes[24..32].try_into().ok()?)),
                 chain: u32::from_be_bytes(bytes[32..36].try_into().ok()?),
             },
             created_unix_s: u64::from_be_bytes(bytes[36..44].try_into().ok()?),
         };
-        (header.mark.seq <= CommitSeq::LARGEST && header.encode() == *bytes).then_some(header)
+        (header.position.seq <= CommitSeq::MAX && header.encode() == *bytes).then_some(header)
     }
 }
 
@@ -141,7 +141,7 @@ impl BackupEncoder {
 
     /// How many bytes wait to be taken.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub fn buffered_len(&self) -> usize {
         self.buffer.len()
     }
 
@@ -189,7 +189,7 @@ pub fn read(from: impl Read, visit: RecordVisitor<'_>) -> Result<Summary, Backup
         if records > 0 && key <= last_key {
             return Err(source.bad("a key does not follow the one before"));
         }
-        let parsed = RecordKey::from_stored(&key).map_err(|error| source.bad(&error.to_string()))?;
+        let parsed = RecordKey::from_storage_key(&key).map_err(|error| source.bad(&error.to_string()))?;
         let plain = key.get(2..).unwrap_or_default();
         Record::decode(&parsed, plain, &record).map_err(|error| source.bad(&error.to_string()))?;
         visit(&key, &record).map_err(BackupError::Aborted)?;
@@ -251,14 +251,17 @@ mod tests {
     use crate::domain::tenant::TenantId;
     use crate::store::embedded::state::KeyValue;
 
-    const HEADER: Header =
-        Header { store: [7; 16], mark: LogPosition { seq: CommitSeq(9), chain: 0xAB }, created_unix_s: 1_700_000_000 };
+    const HEADER: Header = Header {
+        store: [7; 16],
+        position: LogPosition { seq: CommitSeq(9), chain: 0xAB },
+        created_unix_s: 1_700_000_000,
+    };
 
     fn sample() -> (Vec<u8>, Vec<KeyValue>) {
         let mut entries: Vec<_> = (0..9)
             .map(|n| {
                 let (key, mut record) = (RecordKey::Name(format!("n{n}")), Vec::new());
-                let stored = key.stored();
+                let stored = key.to_storage_key();
                 Record::Name(TenantId(n)).encode(crc32c::crc32c(&stored[2..]), &mut record);
                 (stored, record)
             })

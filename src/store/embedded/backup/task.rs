@@ -22,21 +22,21 @@ pub(crate) struct Chunk {
 
 /// Writes one backup.
 pub(crate) struct BackupTask {
-    pub(crate) disk: Arc<OsDirectory>,
+    pub(crate) dir: Arc<OsDirectory>,
     pub(crate) seq: CommitSeq,
     pub(crate) min_free_bytes: u64,
     pub(crate) store: StoreId,
     /// How many automatic backups are kept; `None`: the file is for somebody who asked, and gets no name.
-    pub(crate) keep: Option<usize>,
+    pub(crate) retain: Option<usize>,
 }
 
 impl BackupTask {
     pub(crate) fn run(self, chunks: &Receiver<Chunk>) -> Result<(Option<File>, Summary), String> {
-        let named = directory::name_of(self.seq);
-        let name = if self.keep.is_some() { named.clone() } else { format!("asked-{named}") };
-        let mut writer = BackupWriter::create(Arc::clone(&self.disk), &name).map_err(|error| error.to_string())?;
+        let named = directory::backup_file_name(self.seq);
+        let name = if self.retain.is_some() { named.clone() } else { format!("asked-{named}") };
+        let mut writer = BackupWriter::create(Arc::clone(&self.dir), &name).map_err(|error| error.to_string())?;
         loop {
-            if self.disk.free_bytes().unwrap_or(0) < self.min_free_bytes {
+            if self.dir.available_bytes().unwrap_or(0) < self.min_free_bytes {
                 return Err("the disk is almost full".to_owned());
             }
             let Ok(Chunk { bytes, last }) = chunks.recv() else { return Err("it was given up".to_owned()) };
@@ -45,14 +45,14 @@ impl BackupTask {
                 break;
             }
         }
-        let Some(keep) = self.keep else {
-            let summary = writer.prove().map_err(|error| error.to_string())?;
-            let file = self.disk.open(writer.partial()).map_err(|error| error.to_string())?;
+        let Some(retain) = self.retain else {
+            let summary = writer.verify().map_err(|error| error.to_string())?;
+            let file = self.dir.open(writer.partial()).map_err(|error| error.to_string())?;
             return Ok((Some(file.into()), summary));
         };
         let summary = writer.finish(&named).map_err(|error| error.to_string())?;
         // Old ones that stay for now go next time.
-        let _ = directory::prune(&*self.disk, self.store, keep);
+        let _ = directory::prune(&*self.dir, self.store, retain);
         Ok((None, summary))
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn encode_counter(state: &CounterState, out: &mut Vec<u8>) {
     out.extend_from_slice(&shape.min().get().to_be_bytes());
     out.extend_from_slice(&shape.max().get().to_be_bytes());
     out.push(if shape.rewindable() { REWINDABLE } else { 0 });
-    for number in [state.version.born, state.version.changes, state.created_unix_s] {
+    for number in [state.version.generation, state.version.revision, state.created_unix_s] {
         out.extend_from_slice(&number.to_be_bytes());
     }
 }
@@ -37,6 +37,6 @@ pub(crate) fn decode_counter(rest: &mut Reader<'_>) -> Result<CounterState, Deco
     let shape =
         CounterConfig::new(start, step, min, max, flags & REWINDABLE != 0).map_err(|_| rest.bad("not bounds"))?;
     let counter = Counter::at(value, shape).ok_or(rest.bad("value out of bounds"))?;
-    let version = Version { born: rest.u64()?, changes: rest.u64()? };
+    let version = Version { generation: rest.u64()?, revision: rest.u64()? };
     Ok(CounterState { counter, version, created_unix_s: rest.u64()? })
 }

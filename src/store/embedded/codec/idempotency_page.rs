@@ -23,9 +23,9 @@ pub const PAGE_ENTRIES: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyPage {
     /// How long the store had run, in all its processes, in seconds.
-    pub age_s: u64,
+    pub store_uptime_s: u64,
     /// The answers.
-    pub list: Vec<IdempotencyEntry>,
+    pub entries: Vec<IdempotencyEntry>,
 }
 
 /// One of them.
@@ -34,11 +34,11 @@ pub struct IdempotencyEntry {
     /// Whose request it was.
     pub tenant: TenantId,
     /// Of its idempotency key.
-    pub key: Digest128,
+    pub key_hash: Digest128,
     /// Of what it asked for.
-    pub request: Digest128,
+    pub request_fingerprint: Digest128,
     /// What was answered.
-    pub given: StoredResult,
+    pub result: StoredResult,
 }
 
 /// What was answered.
@@ -53,19 +53,19 @@ pub enum StoredResult {
 impl IdempotencyPage {
     /// Appends the page's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.age_s.to_be_bytes());
-        for answered in &self.list {
+        out.extend_from_slice(&self.store_uptime_s.to_be_bytes());
+        for answered in &self.entries {
             out.extend_from_slice(&answered.tenant.0.to_be_bytes());
-            out.extend_from_slice(&answered.key);
-            out.extend_from_slice(&answered.request);
-            match &answered.given {
+            out.extend_from_slice(&answered.key_hash);
+            out.extend_from_slice(&answered.request_fingerprint);
+            match &answered.result {
                 StoredResult::Issued(Issued { range, version }) => {
                     out.push(1);
                     out.extend_from_slice(&range.first.get().to_be_bytes());
                     out.extend_from_slice(&range.last.get().to_be_bytes());
                     out.extend_from_slice(&range.count.to_be_bytes());
-                    out.extend_from_slice(&version.born.to_be_bytes());
-                    out.extend_from_slice(&version.changes.to_be_bytes());
+                    out.extend_from_slice(&version.generation.to_be_bytes());
+                    out.extend_from_slice(&version.revision.to_be_bytes());
                 }
                 StoredResult::State(state) => {
                     out.push(2);
@@ -80,25 +80,28 @@ impl IdempotencyPage {
     /// # Errors
     /// [`DecodeError`].
     pub(crate) fn decode(rest: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let age_s = rest.u64()?;
-        let mut list = Vec::new();
+        let store_uptime_s = rest.u64()?;
+        let mut entries = Vec::new();
         while !rest.is_empty() {
-            let (tenant, key, request) = (TenantId(rest.u64()?), rest.array()?, rest.array()?);
+            let (tenant, key_hash, request_fingerprint) = (TenantId(rest.u64()?), rest.array()?, rest.array()?);
             let [kind] = rest.array()?;
-            let given = match kind {
+            let result = match kind {
                 1 => {
                     let range = Range { first: rest.value()?, last: rest.value()?, count: rest.u32()? };
-                    StoredResult::Issued(Issued { range, version: Version { born: rest.u64()?, changes: rest.u64()? } })
+                    StoredResult::Issued(Issued {
+                        range,
+                        version: Version { generation: rest.u64()?, revision: rest.u64()? },
+                    })
                 }
                 2 => StoredResult::State(decode_counter(rest)?),
                 _ => return Err(rest.bad("unknown answer")),
             };
-            list.push(IdempotencyEntry { tenant, key, request, given });
+            entries.push(IdempotencyEntry { tenant, key_hash, request_fingerprint, result });
         }
-        if list.is_empty() || list.len() > PAGE_ENTRIES {
+        if entries.is_empty() || entries.len() > PAGE_ENTRIES {
             return Err(rest.bad("too few or too many answers"));
         }
-        Ok(Self { age_s, list })
+        Ok(Self { store_uptime_s, entries })
     }
 }
 
@@ -109,9 +112,11 @@ pub(crate) mod tests {
 
     pub(crate) fn sample() -> IdempotencyPage {
         let [first, last] = [8, 10].map(|raw| Value::new(raw).unwrap());
-        let issued = Issued { range: Range { first, last, count: 3 }, version: Version { born: 4, changes: 5 } };
-        let answered = |given| IdempotencyEntry { tenant: TenantId(3), key: [1; 16], request: [2; 16], given };
-        let list = vec![answered(StoredResult::Issued(issued)), answered(StoredResult::State(CounterState::default()))];
-        IdempotencyPage { age_s: 99, list }
+        let issued = Issued { range: Range { first, last, count: 3 }, version: Version { generation: 4, revision: 5 } };
+        let answered =
+            |result| IdempotencyEntry { tenant: TenantId(3), key_hash: [1; 16], request_fingerprint: [2; 16], result };
+        let entries =
+            vec![answered(StoredResult::Issued(issued)), answered(StoredResult::State(CounterState::default()))];
+        IdempotencyPage { store_uptime_s: 99, entries }
     }
 }

@@ -76,7 +76,7 @@ pub enum IndexKind {
 impl IndexEntry {
     /// Its kind.
     #[must_use]
-    pub fn shelf(&self) -> IndexKind {
+    pub fn index_kind(&self) -> IndexKind {
         match self {
             Self::Counter(_) => IndexKind::Counters,
             Self::ApiKey(_) => IndexKind::ApiKeys,
@@ -107,9 +107,9 @@ impl RecordKey {
                 out.extend_from_slice(&tenant.0.to_be_bytes());
                 out.extend_from_slice(name.as_str().as_bytes());
             }
-            Self::IndexEntry(tenant, member) => {
-                encode_shelf(*tenant, member.shelf(), out);
-                match member {
+            Self::IndexEntry(tenant, entry) => {
+                encode_index_prefix(*tenant, entry.index_kind(), out);
+                match entry {
                     IndexEntry::Counter(name) => out.extend_from_slice(name.as_str().as_bytes()),
                     IndexEntry::ApiKey(id) => out.extend_from_slice(&id.0),
                     IndexEntry::Deleting(id) => out.extend_from_slice(&id.0.to_be_bytes()),
@@ -139,22 +139,22 @@ impl RecordKey {
             1 => Self::Tenants,
             2 => Self::Tenant(TenantId(rest.u64()?)),
             3 => {
-                let name = TenantName::parse(rest.text()?).map_err(|_| bad("not a tenant name"))?;
+                let name = TenantName::parse(rest.string()?).map_err(|_| bad("not a tenant name"))?;
                 // Two spellings would be two records of one key.
                 Some(name.folded()).filter(|folded| folded == name.as_str()).map(Self::Name).ok_or(bad("not folded"))?
             }
             4 => Self::ApiKey(KeyId(rest.array()?)),
-            5 => Self::Counter(TenantId(rest.u64()?), counter_name(rest.text()?)?),
+            5 => Self::Counter(TenantId(rest.u64()?), counter_name(rest.string()?)?),
             6 => {
                 let tenant = TenantId(rest.u64()?);
-                let [shelf] = rest.array()?;
-                let member = match shelf {
-                    1 => IndexEntry::Counter(counter_name(rest.text()?)?),
+                let [index_kind] = rest.array()?;
+                let entry = match index_kind {
+                    1 => IndexEntry::Counter(counter_name(rest.string()?)?),
                     2 => IndexEntry::ApiKey(KeyId(rest.array()?)),
                     3 => IndexEntry::Deleting(TenantId(rest.u64()?)),
                     _ => return Err(bad("unknown kind of member")),
                 };
-                Self::IndexEntry(tenant, member)
+                Self::IndexEntry(tenant, entry)
             }
             7 => Self::Usage(TenantId(rest.u64()?)),
             // A start counts on from the largest number, so none is taken that leaves no room.
@@ -164,13 +164,13 @@ impl RecordKey {
                 .ok_or(bad("no page's number"))?,
             _ => return Err(bad("unknown kind")),
         };
-        rest.end()?;
+        rest.finish()?;
         Ok(key)
     }
 
     /// The key's bytes behind the number of its bucket.
     #[must_use]
-    pub fn stored(&self) -> Vec<u8> {
+    pub fn to_storage_key(&self) -> Vec<u8> {
         let mut bytes = vec![0; 2];
         self.encode(&mut bytes);
         let bucket = bucket_of(bytes.get(2..).unwrap_or_default());
@@ -178,11 +178,11 @@ impl RecordKey {
         bytes
     }
 
-    /// Reads a key back from what [`RecordKey::stored`] made.
+    /// Reads a key back from what [`RecordKey::to_storage_key`] made.
     ///
     /// # Errors
     /// [`DecodeError`] if the bytes are not a key, or are in another bucket than theirs.
-    pub fn from_stored(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn from_storage_key(bytes: &[u8]) -> Result<Self, DecodeError> {
         let bad = |problem| DecodeError { kind: "key", problem };
         let (bucket, key) = bytes.split_first_chunk::<2>().ok_or(bad("too short"))?;
         if *bucket != bucket_of(key).to_be_bytes() {
@@ -206,48 +206,48 @@ impl RecordKey {
     }
 }
 
-fn encode_shelf(tenant: TenantId, shelf: IndexKind, out: &mut Vec<u8>) {
+fn encode_index_prefix(tenant: TenantId, index_kind: IndexKind, out: &mut Vec<u8>) {
     out.push(6);
     out.extend_from_slice(&tenant.0.to_be_bytes());
-    out.push(shelf as u8);
+    out.push(index_kind as u8);
 }
 
 /// What the stored keys of a tenant's members of one kind start with.
 #[must_use]
-pub fn stored_shelf(tenant: TenantId, shelf: IndexKind) -> Vec<u8> {
+pub fn index_prefix(tenant: TenantId, index_kind: IndexKind) -> Vec<u8> {
     let mut bytes = vec![0; 2];
-    encode_shelf(tenant, shelf, &mut bytes);
+    encode_index_prefix(tenant, index_kind, &mut bytes);
     let bucket = bucket_of(bytes.get(2..).unwrap_or_default());
     bytes[..2].copy_from_slice(&bucket.to_be_bytes());
     bytes
 }
 
 /// The buckets that hold pages of answers.
-pub fn answer_buckets() -> impl Iterator<Item = u16> {
+pub fn idempotency_buckets() -> impl Iterator<Item = u16> {
     (0..BUCKETS).step_by(usize::from(BUCKETS / IDEMPOTENCY_BUCKETS))
 }
 
 /// The number of the bucket that a stored key names.
 #[must_use]
-pub fn bucket_of_stored(stored_key: &[u8]) -> u16 {
+pub fn bucket_of_storage_key(stored_key: &[u8]) -> u16 {
     stored_key.first_chunk().copied().map_or(0, u16::from_be_bytes)
 }
 
 fn bucket_of(key_bytes: &[u8]) -> u16 {
     /// Kind and tenant, which all members of a tenant have in common.
     const OWNER_BYTES: usize = 9;
-    let of_hash = |bytes| small(u64::from(crc32c::crc32c(bytes)) % u64::from(BUCKETS));
+    let of_hash = |bytes| as_u16(u64::from(crc32c::crc32c(bytes)) % u64::from(BUCKETS));
     match key_bytes {
         [6, ..] => of_hash(key_bytes.get(..OWNER_BYTES).unwrap_or(key_bytes)),
         [8, page @ ..] => {
             let page = page.first_chunk().map_or(0, |page| u64::from_be_bytes(*page));
-            small(page % u64::from(IDEMPOTENCY_BUCKETS)) * (BUCKETS / IDEMPOTENCY_BUCKETS)
+            as_u16(page % u64::from(IDEMPOTENCY_BUCKETS)) * (BUCKETS / IDEMPOTENCY_BUCKETS)
         }
         _ => of_hash(key_bytes),
     }
 }
 
-fn small(bucket: u64) -> u16 {
+fn as_u16(bucket: u64) -> u16 {
     u16::try_from(bucket).unwrap_or_else(|_| unreachable!("a remainder of BUCKETS at most"))
 }
 
@@ -257,7 +257,7 @@ pub struct IndexScan {
     /// Whose.
     pub tenant: TenantId,
     /// Of what.
-    pub shelf: IndexKind,
+    pub index_kind: IndexKind,
     /// From the first one behind this on.
     pub after: Option<IndexEntry>,
     /// So many at most.
@@ -278,27 +278,27 @@ mod tests {
     #[test]
     fn a_stored_key_comes_back_and_only_from_its_own_bucket() {
         for (key, _) in samples() {
-            let mut stored = key.stored();
-            assert_eq!(RecordKey::from_stored(&stored).unwrap(), key);
-            stored[1] ^= 1;
-            assert!(RecordKey::from_stored(&stored).is_err());
+            let mut to_storage_key = key.to_storage_key();
+            assert_eq!(RecordKey::from_storage_key(&to_storage_key).unwrap(), key);
+            to_storage_key[1] ^= 1;
+            assert!(RecordKey::from_storage_key(&to_storage_key).is_err());
         }
     }
 
     #[test]
     fn members_are_filed_together_and_pages_where_a_start_looks() {
         let tenant = TenantId(77);
-        let shelf = stored_shelf(tenant, IndexKind::Counters);
+        let index_kind = index_prefix(tenant, IndexKind::Counters);
         for name in ["a", "b.c", "zzz"] {
-            let member = IndexEntry::Counter(CounterName::parse(name).unwrap());
-            assert!(RecordKey::IndexEntry(tenant, member).stored().starts_with(&shelf));
+            let entry = IndexEntry::Counter(CounterName::parse(name).unwrap());
+            assert!(RecordKey::IndexEntry(tenant, entry).to_storage_key().starts_with(&index_kind));
         }
-        let key = RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(KeyId([0; 8]))).stored();
-        assert!(bucket_of_stored(&key) == bucket_of_stored(&shelf) && !key.starts_with(&shelf));
-        let buckets: Vec<u16> = answer_buckets().collect();
+        let key = RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(KeyId([0; 8]))).to_storage_key();
+        assert!(bucket_of_storage_key(&key) == bucket_of_storage_key(&index_kind) && !key.starts_with(&index_kind));
+        let buckets: Vec<u16> = idempotency_buckets().collect();
         assert_eq!(buckets.len(), usize::from(IDEMPOTENCY_BUCKETS));
         for page in 0..1000 {
-            assert!(buckets.contains(&bucket_of_stored(&RecordKey::IdempotencyPage(page).stored())));
+            assert!(buckets.contains(&bucket_of_storage_key(&RecordKey::IdempotencyPage(page).to_storage_key())));
         }
     }
 }

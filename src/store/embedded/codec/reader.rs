@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
         Value::new(self.u64()?).ok_or(self.bad("value out of range"))
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
+    pub(crate) fn string(&mut self) -> Result<&'a str, DecodeError> {
         let bytes = std::mem::take(&mut self.rest);
         std::str::from_utf8(bytes).map_err(|_| self.bad("not text"))
     }
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    pub(crate) fn end(&self) -> Result<(), DecodeError> {
+    pub(crate) fn finish(&self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.bad("too long")) }
     }
 }

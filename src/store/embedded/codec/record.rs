@@ -79,7 +79,7 @@ impl Record {
             Self::Usage(holdings) => {
                 out.extend_from_slice(&holdings.counters.to_be_bytes());
                 out.extend_from_slice(&holdings.keys.to_be_bytes());
-                out.extend_from_slice(&holdings.born.to_be_bytes());
+                out.extend_from_slice(&holdings.counters_created.to_be_bytes());
             }
             Self::IdempotencyPage(answers) => answers.encode(out),
         }
@@ -112,11 +112,11 @@ impl Record {
             RecordKey::Counter(..) => Self::Counter(decode_counter(&mut rest)?),
             RecordKey::IndexEntry(..) => Self::IndexEntry,
             RecordKey::Usage(_) => {
-                Self::Usage(TenantUsage { counters: rest.u32()?, keys: rest.u32()?, born: rest.u64()? })
+                Self::Usage(TenantUsage { counters: rest.u32()?, keys: rest.u32()?, counters_created: rest.u64()? })
             }
             RecordKey::IdempotencyPage(_) => Self::IdempotencyPage(IdempotencyPage::decode(&mut rest)?.into()),
         };
-        rest.end()?;
+        rest.finish()?;
         Ok(record)
     }
 }
@@ -129,7 +129,7 @@ fn encode_tenant(tenant: &TenantRecord, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&password.salt);
     out.extend_from_slice(&password.hash);
-    out.push(if tenant.suspended { SUSPENDED } else { 0 } | if tenant.doomed { DELETING } else { 0 });
+    out.push(if tenant.suspended { SUSPENDED } else { 0 } | if tenant.deleting { DELETING } else { 0 });
     let (kind, numbers) = match tenant.limit {
         TenantLimit::Default => (0, [0; 3]),
         TenantLimit::Off => (1, [0; 3]),
@@ -167,9 +167,9 @@ fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, DecodeError> {
     if flags & !(SUSPENDED | DELETING) != 0 {
         return Err(rest.bad("unknown flags"));
     }
-    let name = TenantName::parse(rest.text()?).map_err(|_| rest.bad("not a tenant name"))?;
+    let name = TenantName::parse(rest.string()?).map_err(|_| rest.bad("not a tenant name"))?;
     let (suspended, doomed) = (flags & SUSPENDED != 0, flags & DELETING != 0);
-    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, doomed })
+    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, deleting: doomed })
 }
 
 fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, DecodeError> {
@@ -180,7 +180,7 @@ fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, DecodeError> {
     let created_unix_s = rest.u64()?;
     let expires_unix_s = Some(rest.u64()?).filter(|time| *time > 0);
     let last_used_day = rest.u32()?.checked_sub(1);
-    let label = KeyLabel::parse(rest.text()?).map_err(|_| rest.bad("not a label"))?;
+    let label = KeyLabel::parse(rest.string()?).map_err(|_| rest.bad("not a label"))?;
     Ok(KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day })
 }
 
@@ -200,7 +200,7 @@ pub(crate) mod tests {
             created_unix_s: 5,
             suspended,
             limit: limit.parse().unwrap(),
-            doomed: !suspended,
+            deleting: !suspended,
         };
         let key = KeyRecord {
             tenant: TenantId(3),
@@ -212,7 +212,7 @@ pub(crate) mod tests {
             last_used_day: Some(0),
         };
         let name = CounterName::default_counter();
-        let holdings = TenantUsage { counters: 1, keys: 2, born: 3 };
+        let holdings = TenantUsage { counters: 1, keys: 2, counters_created: 3 };
         vec![
             (RecordKey::Tenants, Record::Tenants(4)),
             (RecordKey::Tenant(TenantId(3)), Record::Tenant(tenant("5/m:9", true).into())),

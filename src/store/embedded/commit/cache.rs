@@ -17,18 +17,18 @@ use crate::store::embedded::codec::record::Record;
 #[derive(Debug)]
 pub struct CommittedRecord {
     record: ArcSwapOption<Record>,
-    used: AtomicBool,
+    referenced: AtomicBool,
 }
 
 impl CommittedRecord {
     fn new(record: Option<Record>) -> Arc<Self> {
-        Arc::new(Self { record: ArcSwapOption::new(record.map(Arc::new)), used: AtomicBool::new(true) })
+        Arc::new(Self { record: ArcSwapOption::new(record.map(Arc::new)), referenced: AtomicBool::new(true) })
     }
 
     /// The record as it was last committed; `None` if there is none.
     pub fn record(&self) -> Option<Arc<Record>> {
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
+        if !self.referenced.load(Ordering::Relaxed) {
+            self.referenced.store(true, Ordering::Relaxed);
         }
         self.record.load_full()
     }
@@ -40,7 +40,7 @@ pub struct CacheEntry {
     /// The record as decided so far.
     pub record: Option<Record>,
     /// Whether this commit changed it.
-    pub touched: bool,
+    pub dirty: bool,
     published: Arc<CommittedRecord>,
 }
 
@@ -56,9 +56,9 @@ pub type ReadView = Arc<papaya::HashMap<RecordKey, Arc<CommittedRecord>>>;
 
 /// Every record in memory.
 pub struct RecordCache {
-    slots: HashMap<RecordKey, CacheEntry>,
-    window: ReadView,
-    clock: VecDeque<RecordKey>,
+    entries: HashMap<RecordKey, CacheEntry>,
+    read_view: ReadView,
+    clock_queue: VecDeque<RecordKey>,
     /// Keys that somebody waits for, and how many do.
     pinned: HashMap<RecordKey, u32>,
     capacity: usize,
@@ -66,48 +66,48 @@ pub struct RecordCache {
 
 impl RecordCache {
     /// Room for about `capacity` records.
-    pub fn new(window: ReadView, capacity: usize) -> Self {
-        Self { slots: HashMap::new(), window, clock: VecDeque::new(), pinned: HashMap::new(), capacity }
+    pub fn new(read_view: ReadView, capacity: usize) -> Self {
+        Self { entries: HashMap::new(), read_view, clock_queue: VecDeque::new(), pinned: HashMap::new(), capacity }
     }
 
     /// The record's slot, if it is in memory.
     pub fn get_mut(&mut self, key: &RecordKey) -> Option<&mut CacheEntry> {
-        let slot = self.slots.get_mut(key)?;
-        slot.published.used.store(true, Ordering::Relaxed);
-        Some(slot)
+        let entry = self.entries.get_mut(key)?;
+        entry.published.referenced.store(true, Ordering::Relaxed);
+        Some(entry)
     }
 
     /// Whether it is in memory.
     pub fn contains(&self, key: &RecordKey) -> bool {
-        self.slots.contains_key(key)
+        self.entries.contains_key(key)
     }
 
     /// The record as decided so far, for the journal.
     pub fn record(&self, key: &RecordKey) -> Option<&Record> {
-        self.slots.get(key)?.record.as_ref()
+        self.entries.get(key)?.record.as_ref()
     }
 
     /// Brings a record (or the fact that there is none) into memory and shows it to readers.
-    pub fn install(&mut self, key: RecordKey, record: Option<Record>) {
+    pub fn insert(&mut self, key: RecordKey, record: Option<Record>) {
         let published = CommittedRecord::new(record.clone());
-        self.window.pin().insert(key.clone(), Arc::clone(&published));
-        self.clock.push_back(key.clone());
-        self.slots.insert(key, CacheEntry { record, touched: false, published });
+        self.read_view.pin().insert(key.clone(), Arc::clone(&published));
+        self.clock_queue.push_back(key.clone());
+        self.entries.insert(key, CacheEntry { record, dirty: false, published });
     }
 
     /// Shows readers what was decided, after it became durable, and returns it.
     pub fn publish(&mut self, key: &RecordKey) -> Option<Record> {
-        let slot = self.slots.get_mut(key)?;
-        slot.touched = false;
-        slot.published.record.store(slot.record.clone().map(Arc::new));
-        slot.record.clone()
+        let entry = self.entries.get_mut(key)?;
+        entry.dirty = false;
+        entry.published.record.store(entry.record.clone().map(Arc::new));
+        entry.record.clone()
     }
 
     /// Takes back what was decided and not written.
     pub fn roll_back(&mut self, key: &RecordKey) {
-        if let Some(slot) = self.slots.get_mut(key) {
-            slot.touched = false;
-            slot.record = slot.published.record.load_full().map(|record| (*record).clone());
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.dirty = false;
+            entry.record = entry.published.record.load_full().map(|record| (*record).clone());
         }
     }
 
@@ -127,24 +127,24 @@ impl RecordCache {
     }
 
     /// Whether more records are in memory than there is room for.
-    pub fn is_over(&self) -> bool {
-        self.slots.len() > self.capacity
+    pub fn is_over_capacity(&self) -> bool {
+        self.entries.len() > self.capacity
     }
 
     /// Drops records that were not used since the hand last passed them, until there is room. Call it between two commits, after the keeper
     /// was told of everything.
     pub fn evict(&mut self) {
-        let window = self.window.pin();
-        let mut chances = self.clock.len() * 2;
-        while self.slots.len() > self.capacity && chances > 0 {
-            chances -= 1;
-            let Some(key) = self.clock.pop_front() else { break };
-            let Some(slot) = self.slots.get(&key) else { continue };
-            if slot.published.used.swap(false, Ordering::Relaxed) || self.pinned.contains_key(&key) {
-                self.clock.push_back(key);
+        let read_view = self.read_view.pin();
+        let mut budget = self.clock_queue.len() * 2;
+        while self.entries.len() > self.capacity && budget > 0 {
+            budget -= 1;
+            let Some(key) = self.clock_queue.pop_front() else { break };
+            let Some(entry) = self.entries.get(&key) else { continue };
+            if entry.published.referenced.swap(false, Ordering::Relaxed) || self.pinned.contains_key(&key) {
+                self.clock_queue.push_back(key);
             } else {
-                self.slots.remove(&key);
-                window.remove(&key);
+                self.entries.remove(&key);
+                read_view.remove(&key);
             }
         }
     }

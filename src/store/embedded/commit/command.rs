@@ -40,9 +40,9 @@ pub struct CounterCommand {
     /// Which.
     pub name: CounterName,
     /// What is to become of it.
-    pub change: CounterOp,
+    pub op: CounterOp,
     /// It is to happen once.
-    pub once: Option<IdempotencyToken>,
+    pub idempotency: Option<IdempotencyToken>,
 }
 
 /// What is to become of a counter.

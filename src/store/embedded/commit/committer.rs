@@ -1,7 +1,7 @@
 //! The committer: decides every value, in order, and answers when it is durable. There is one, and it alone changes records.
 //!
-//! Job: each turn takes the requests that are there ([`Committer::decide`]), decides them on the records in memory (decide.rs), appends one frame
-//! to the journal, and then, and only then, publishes and answers ([`Committer::finish_turn`]).
+//! Job: each turn takes the requests that are there ([`Committer::execute`]), decides them on the records in memory (decide.rs), appends one frame
+//! to the journal, and then, and only then, publishes and answers ([`Committer::commit_batch`]).
 //!
 //! ```text
 //!   requests: A+1 A+1 B=9 C+1(cold)                          while this turn syncs, the next requests gather
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::store::embedded::codec::key::{IndexScan, RecordKey};
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::commit::apply::{decide, needs, replay, seen};
+use crate::store::embedded::commit::apply::{apply, lookup_idempotency, read_set, replay};
 use crate::store::embedded::commit::command::{Command, CommandResult, Reply};
 use crate::store::embedded::commit::queue::{QueuedCommand, Responder};
 use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet};
@@ -31,9 +31,9 @@ use crate::store::embedded::journal::writer::{AppendError, Journal};
 use crate::store::{StoreError, Unavailable};
 
 /// Requests that may wait for records that are not in memory.
-const MAX_PARKED: usize = 4096;
+const MAX_DEFERRED: usize = 4096;
 /// Changes that are kept before they are handed to the keeper together.
-const HAND_OVER: usize = 2048;
+const FLUSH_THRESHOLD: usize = 2048;
 
 /// What the committer's helpers are asked, in this order: changes before a load, so that the load sees them.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub enum EventEffect {
 #[derive(Debug, Default)]
 pub struct CommitResult {
     /// Answers to hand out.
-    pub answers: Vec<(Responder, CommandResult)>,
+    pub replies: Vec<(Responder, CommandResult)>,
     /// Whether a frame was committed.
     pub committed: bool,
     /// Increments among the answers that were committed.
@@ -97,52 +97,52 @@ pub struct CommitResult {
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionWatermarks {
     /// Every commit up to this one is in the state.
-    pub state: CommitSeq,
+    pub checkpointed: CommitSeq,
     /// Every commit up to this one is in a verified backup; the largest number where no backups are made.
-    pub backup: CommitSeq,
+    pub backed_up: CommitSeq,
 }
 
 /// See the module's text.
 pub struct Committer<D: Directory> {
     journal: Journal<D>,
-    desk: WorkingSet,
-    parked: HashMap<RecordKey, Vec<(QueuedCommand, ReadSet)>>,
-    parked_count: usize,
-    decided: Vec<(Responder, CommandResult)>,
-    hand_over: Vec<RecordWrite>,
-    outbox: Vec<BackgroundTask>,
-    closed_to_changes: Option<StoreError>,
-    covered: CommitSeq,
-    backed_up: CommitSeq,
+    working_set: WorkingSet,
+    deferred: HashMap<RecordKey, Vec<(QueuedCommand, ReadSet)>>,
+    deferred_count: usize,
+    pending_replies: Vec<(Responder, CommandResult)>,
+    unflushed: Vec<RecordWrite>,
+    pending_tasks: Vec<BackgroundTask>,
+    read_only: Option<StoreError>,
+    checkpointed_seq: CommitSeq,
+    backed_up_seq: CommitSeq,
     spare_requested: bool,
 }
 
 impl<D: Directory> Committer<D> {
-    /// A committer that appends to `journal` and decides on `desk`. Segments are kept until state and backup cover them.
-    pub fn new(journal: Journal<D>, desk: WorkingSet, covered: RetentionWatermarks) -> Self {
+    /// A committer that appends to `journal` and decides on `working_set`. Segments are kept until state and backup cover them.
+    pub fn new(journal: Journal<D>, working_set: WorkingSet, checkpointed_seq: RetentionWatermarks) -> Self {
         Self {
             journal,
-            desk,
-            parked: HashMap::new(),
-            parked_count: 0,
-            decided: Vec::new(),
-            hand_over: Vec::new(),
-            outbox: Vec::new(),
-            closed_to_changes: None,
-            covered: covered.state,
-            backed_up: covered.backup,
+            working_set,
+            deferred: HashMap::new(),
+            deferred_count: 0,
+            pending_replies: Vec::new(),
+            unflushed: Vec::new(),
+            pending_tasks: Vec::new(),
+            read_only: None,
+            checkpointed_seq: checkpointed_seq.checkpointed,
+            backed_up_seq: checkpointed_seq.backed_up,
             spare_requested: false,
         }
     }
 
     /// Tells how long this process has run, in seconds: idempotency keys are forgotten by it.
-    pub fn tick(&mut self, running_s: u64) {
-        self.desk.remembered.tick(running_s);
+    pub fn set_uptime(&mut self, running_s: u64) {
+        self.working_set.idempotency.set_uptime(running_s);
     }
 
     /// How many idempotency keys are remembered.
-    pub fn remembered(&self) -> usize {
-        self.desk.remembered.len()
+    pub fn idempotency_len(&self) -> usize {
+        self.working_set.idempotency.len()
     }
 
     /// The journal, to look at.
@@ -151,209 +151,215 @@ impl<D: Directory> Committer<D> {
     }
 
     /// Segments that hold a commit which the state does not cover yet.
-    pub fn segments_behind(&self) -> usize {
-        self.journal.segments_behind(self.covered)
+    pub fn uncheckpointed_segments(&self) -> usize {
+        self.journal.segments_after(self.checkpointed_seq)
     }
 
     /// What the helpers are to do, in order; empty after the call.
-    pub fn outbox(&mut self) -> std::vec::Drain<'_, BackgroundTask> {
-        self.outbox.drain(..)
+    pub fn pending_tasks(&mut self) -> std::vec::Drain<'_, BackgroundTask> {
+        self.pending_tasks.drain(..)
     }
 
     /// Takes what a helper has to tell.
-    pub fn hear(&mut self, tidings: CommitterEvent<D::File>) -> EventEffect {
-        match tidings {
-            CommitterEvent::Loaded(key, record) => self.loaded(key, record),
-            CommitterEvent::Checkpointed(covered, took) => return self.checkpointed(covered, took),
+    pub fn on_event(&mut self, event: CommitterEvent<D::File>) -> EventEffect {
+        match event {
+            CommitterEvent::Loaded(key, record) => self.on_loaded(key, record),
+            CommitterEvent::Checkpointed(checkpointed_seq, took) => {
+                return self.on_checkpointed(checkpointed_seq, took);
+            }
             CommitterEvent::BackedUp(mark) => {
-                self.backed_up = self.backed_up.max(mark);
-                self.release();
+                self.backed_up_seq = self.backed_up_seq.max(mark);
+                self.retire_segments();
             }
             CommitterEvent::Spare(file) => {
                 self.spare_requested = false;
-                self.journal.give_spare(file);
+                self.journal.set_spare(file);
             }
             CommitterEvent::DiskLow(low) => {
-                return if self.disk_low(low) { EventEffect::DiskLow(low) } else { EventEffect::Nothing };
+                return if self.on_disk_low(low) { EventEffect::DiskLow(low) } else { EventEffect::Nothing };
             }
             CommitterEvent::Failed(problem) => return self.poison(problem),
         }
         EventEffect::Nothing
     }
 
-    fn checkpointed(&mut self, covered: CommitSeq, took: Duration) -> EventEffect {
+    fn on_checkpointed(&mut self, checkpointed_seq: CommitSeq, took: Duration) -> EventEffect {
         if self.is_poisoned() {
             return EventEffect::Nothing;
         }
-        match self.journal.append_checkpoint(covered) {
+        match self.journal.append_checkpoint(checkpointed_seq) {
             // Without room for the frame the next checkpoint says it again; what this one covers can go all the same, and makes room.
             Ok(_) | Err(AppendError::NoSpare) => {
-                self.covered = self.covered.max(covered);
-                EventEffect::Checkpointed(covered, took, self.release())
+                self.checkpointed_seq = self.checkpointed_seq.max(checkpointed_seq);
+                EventEffect::Checkpointed(checkpointed_seq, took, self.retire_segments())
             }
             Err(AppendError::Failed(error)) => self.poison(format!("the journal could not be written: {error}")),
         }
     }
 
     /// Lets go of the segments that nobody needs any more; returns how many.
-    fn release(&mut self) -> usize {
-        let names = self.journal.release(self.covered.min(self.backed_up));
+    fn retire_segments(&mut self) -> usize {
+        let names = self.journal.retire_through(self.checkpointed_seq.min(self.backed_up_seq));
         let count = names.len();
         if count > 0 {
-            self.outbox.push(BackgroundTask::Remove(names));
+            self.pending_tasks.push(BackgroundTask::Remove(names));
         }
         count
     }
 
     /// Returns whether it is of any consequence.
-    fn disk_low(&mut self, low: bool) -> bool {
+    fn on_disk_low(&mut self, low: bool) -> bool {
         if self.is_poisoned() {
             return false;
         }
-        self.refuse_changes(low.then_some(StoreError::Unavailable(Unavailable::DiskLow)));
+        self.set_read_only(low.then_some(StoreError::Unavailable(Unavailable::DiskLow)));
         true
     }
 
     fn is_poisoned(&self) -> bool {
-        matches!(self.closed_to_changes, Some(StoreError::Poisoned))
+        matches!(self.read_only, Some(StoreError::Poisoned))
     }
 
     /// Takes no change any more.
     pub fn poison(&mut self, problem: String) -> EventEffect {
-        self.refuse_changes(Some(StoreError::Poisoned));
+        self.set_read_only(Some(StoreError::Poisoned));
         EventEffect::Poisoned(problem)
     }
 
     /// Refuses every change from now on (`None`: takes them again). Loads go on.
-    pub fn refuse_changes(&mut self, why: Option<StoreError>) {
-        self.closed_to_changes = why;
+    pub fn set_read_only(&mut self, why: Option<StoreError>) {
+        self.read_only = why;
     }
 
     /// Decides one request, or parks it. Its answer comes with the turn's end.
-    pub fn decide(&mut self, work: QueuedCommand) {
-        let seen = seen(&self.desk, &work.ask);
-        let needs = needs(&work.ask, &seen);
-        if let Some(missing) = self.desk.missing(&needs).cloned() {
-            self.park(missing, work, needs);
+    pub fn execute(&mut self, queued: QueuedCommand) {
+        let lookup = lookup_idempotency(&self.working_set, &queued.command);
+        let read_set = read_set(&queued.command, &lookup);
+        if let Some(missing) = self.working_set.first_missing(&read_set).cloned() {
+            self.defer(missing, queued, read_set);
             return;
         }
-        let QueuedCommand { ask, ticket } = work;
-        let outcome = match ask {
-            Command::Load(key) => self.loaded_answer(&key),
+        let QueuedCommand { command, responder } = queued;
+        let outcome = match command {
+            Command::Load(key) => self.load_reply(&key),
             Command::List(listing) => {
-                self.hand_over_all();
-                self.outbox.push(BackgroundTask::List(listing, ticket));
+                self.flush();
+                self.pending_tasks.push(BackgroundTask::List(listing, responder));
                 return;
             }
             // What was answered before is no change, and is answered also when no change is taken.
-            ask => replay(&self.desk, &ask, &seen).unwrap_or_else(|| match &self.closed_to_changes {
+            command => replay(&self.working_set, &command, &lookup).unwrap_or_else(|| match &self.read_only {
                 Some(why) => Err(why.clone()),
-                None => decide(&mut self.desk, ask),
+                None => apply(&mut self.working_set, command),
             }),
         };
-        self.decided.push((ticket, outcome));
+        self.pending_replies.push((responder, outcome));
     }
 
-    fn park(&mut self, missing: RecordKey, work: QueuedCommand, needs: ReadSet) {
-        if self.parked_count >= MAX_PARKED {
-            self.decided.push((work.ticket, Err(Unavailable::Overloaded.into())));
+    fn defer(&mut self, missing: RecordKey, queued: QueuedCommand, read_set: ReadSet) {
+        if self.deferred_count >= MAX_DEFERRED {
+            self.pending_replies.push((queued.responder, Err(Unavailable::Overloaded.into())));
             return;
         }
-        self.parked_count += 1;
+        self.deferred_count += 1;
         // What it needs stays once it is here: otherwise one record might go while another comes, for ever.
-        needs.iter().flatten().for_each(|key| self.desk.residents.pin(key));
-        let waiting = self.parked.entry(missing.clone()).or_default();
+        read_set.iter().flatten().for_each(|key| self.working_set.cache.pin(key));
+        let waiting = self.deferred.entry(missing.clone()).or_default();
         if waiting.is_empty() {
-            Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
-            self.outbox.push(BackgroundTask::Load(missing));
+            Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, self.journal.last());
+            self.pending_tasks.push(BackgroundTask::Load(missing));
         }
-        waiting.push((work, needs));
+        waiting.push((queued, read_set));
     }
 
     /// Takes a record that the keeper found, and decides what waited for it.
-    fn loaded(&mut self, key: RecordKey, record: Result<Option<Record>, String>) {
-        let waiting = self.parked.remove(&key).unwrap_or_default();
-        self.parked_count -= waiting.len();
-        for key in waiting.iter().flat_map(|(_, needs)| needs.iter().flatten()) {
-            self.desk.residents.unpin(key);
+    fn on_loaded(&mut self, key: RecordKey, record: Result<Option<Record>, String>) {
+        let waiting = self.deferred.remove(&key).unwrap_or_default();
+        self.deferred_count -= waiting.len();
+        for key in waiting.iter().flat_map(|(_, read_set)| read_set.iter().flatten()) {
+            self.working_set.cache.unpin(key);
         }
-        let waiting = waiting.into_iter().map(|(work, _)| work);
+        let waiting = waiting.into_iter().map(|(queued, _)| queued);
         match record {
             Ok(record) => {
-                self.desk.residents.install(key, record);
-                waiting.for_each(|work| self.decide(work));
+                self.working_set.cache.insert(key, record);
+                waiting.for_each(|queued| self.execute(queued));
             }
             Err(problem) => {
                 let problem: Arc<str> = problem.into();
-                let damaged = |work: QueuedCommand| (work.ticket, Err(StoreError::Corrupt(Arc::clone(&problem))));
-                self.decided.extend(waiting.map(damaged));
+                let damaged =
+                    |queued: QueuedCommand| (queued.responder, Err(StoreError::Corrupt(Arc::clone(&problem))));
+                self.pending_replies.extend(waiting.map(damaged));
             }
         }
     }
 
-    fn loaded_answer(&mut self, key: &RecordKey) -> CommandResult {
-        let slot = self.desk.residents.get_mut(key).ok_or(StoreError::OutcomeUnknown)?;
-        Ok(Reply::Loaded(slot.published()))
+    fn load_reply(&mut self, key: &RecordKey) -> CommandResult {
+        let entry = self.working_set.cache.get_mut(key).ok_or(StoreError::OutcomeUnknown)?;
+        Ok(Reply::Loaded(entry.published()))
     }
 
     /// Makes what was decided durable, publishes it and returns the answers.
     ///
     /// # Errors
     /// What the system said when a write or a sync failed, beside the answers, all *outcome unknown*: the store is poisoned.
-    pub fn finish_turn(&mut self) -> (CommitResult, Result<(), std::io::Error>) {
-        let mut turn = CommitResult { answers: std::mem::take(&mut self.decided), ..CommitResult::default() };
-        let desk = &mut self.desk;
-        let (increments, integers) = (std::mem::take(&mut desk.increments), std::mem::take(&mut desk.integers));
+    pub fn commit_batch(&mut self) -> (CommitResult, Result<(), std::io::Error>) {
+        let mut commit = CommitResult { replies: std::mem::take(&mut self.pending_replies), ..CommitResult::default() };
+        let working_set = &mut self.working_set;
+        let (increments, integers) =
+            (std::mem::take(&mut working_set.increments), std::mem::take(&mut working_set.integers));
         let mut result = Ok(());
         // What expires is no reason to write where no change is taken: after a failed write nothing may be, ever.
-        if desk.seal(self.closed_to_changes.is_none()) {
-            match self.journal.append(desk.changes()) {
+        if working_set.stage_idempotency(self.read_only.is_none()) {
+            match self.journal.append(working_set.changes()) {
                 Ok(_) => {
-                    turn.committed = true;
-                    (turn.increments, turn.integers) = (increments, integers);
-                    desk.publish(&mut self.hand_over);
+                    commit.committed = true;
+                    (commit.increments, commit.integers) = (increments, integers);
+                    working_set.publish(&mut self.unflushed);
                 }
                 Err(AppendError::NoSpare) => {
-                    desk.roll_back();
-                    turn.spoil(&StoreError::Unavailable(Unavailable::DiskLow));
+                    working_set.roll_back();
+                    commit.fail_all(&StoreError::Unavailable(Unavailable::DiskLow));
                 }
                 Err(AppendError::Failed(error)) => {
-                    desk.roll_back();
-                    turn.spoil(&StoreError::OutcomeUnknown);
-                    self.closed_to_changes = Some(StoreError::Poisoned);
+                    working_set.roll_back();
+                    commit.fail_all(&StoreError::OutcomeUnknown);
+                    self.read_only = Some(StoreError::Poisoned);
                     result = Err(error);
                 }
             }
         }
-        if self.hand_over.len() >= HAND_OVER || (self.desk.residents.is_over() && !self.hand_over.is_empty()) {
-            self.hand_over_all();
+        if self.unflushed.len() >= FLUSH_THRESHOLD
+            || (self.working_set.cache.is_over_capacity() && !self.unflushed.is_empty())
+        {
+            self.flush();
         }
-        if self.desk.residents.is_over() {
-            self.desk.residents.evict();
+        if self.working_set.cache.is_over_capacity() {
+            self.working_set.cache.evict();
         }
-        if self.journal.wants_spare() && !self.spare_requested && !self.is_poisoned() {
+        if self.journal.needs_spare() && !self.spare_requested && !self.is_poisoned() {
             self.spare_requested = true;
-            self.outbox.push(BackgroundTask::MakeSpare);
+            self.pending_tasks.push(BackgroundTask::MakeSpare);
         }
-        (turn, result)
+        (commit, result)
     }
 
     /// Gives the keeper everything that is durable and that it was not yet told of.
-    pub fn hand_over_all(&mut self) {
-        Self::flush_hand_over(&mut self.hand_over, &mut self.outbox, self.journal.last());
+    pub fn flush(&mut self) {
+        Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, self.journal.last());
     }
 
-    fn flush_hand_over(hand_over: &mut Vec<RecordWrite>, outbox: &mut Vec<BackgroundTask>, last: LogPosition) {
-        if !hand_over.is_empty() {
-            outbox.push(BackgroundTask::Flush(std::mem::take(hand_over), last));
+    fn flush_into(unflushed: &mut Vec<RecordWrite>, pending_tasks: &mut Vec<BackgroundTask>, last: LogPosition) {
+        if !unflushed.is_empty() {
+            pending_tasks.push(BackgroundTask::Flush(std::mem::take(unflushed), last));
         }
     }
 }
 
 impl CommitResult {
     /// Replaces every answer that speaks of this turn's changes.
-    fn spoil(&mut self, error: &StoreError) {
-        for (_, outcome) in &mut self.answers {
+    fn fail_all(&mut self, error: &StoreError) {
+        for (_, outcome) in &mut self.replies {
             if !matches!(outcome, Ok(Reply::Loaded(_))) {
                 *outcome = Err(error.clone());
             }

@@ -27,9 +27,9 @@ use crate::store::{Digest128, IdempotencyToken, Refusal};
 /// How long a key is remembered: 24 hours.
 pub const RETENTION_S: u64 = SECONDS_A_DAY;
 /// A tenant may have this part of all keys.
-const SHARE: usize = 4;
+const TENANT_SHARE_DIVISOR: usize = 4;
 /// Expired pages that one commit removes at most.
-const REMOVED_AT_ONCE: usize = 256;
+const MAX_EXPIRED_PER_COMMIT: usize = 256;
 
 /// Where an answer is.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ type ScopedKey = (TenantId, Digest128);
 #[derive(Debug)]
 struct IndexedPage {
     number: u64,
-    age_s: u64,
+    store_uptime_s: u64,
     keys: Vec<ScopedKey>,
 }
 
@@ -64,14 +64,14 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct IdempotencyTable {
     capacity: usize,
-    places: HashMap<ScopedKey, EntryLocation>,
-    of_tenant: HashMap<TenantId, usize>,
+    locations: HashMap<ScopedKey, EntryLocation>,
+    count_by_tenant: HashMap<TenantId, usize>,
     pages: VecDeque<IndexedPage>,
     open: Vec<IdempotencyEntry>,
     next_page: u64,
     /// Pages of this commit that are expired; removed from memory when the commit is durable.
     expiring: usize,
-    base_s: u64,
+    uptime_base_s: u64,
     now_s: u64,
 }
 
@@ -81,52 +81,54 @@ impl IdempotencyTable {
     pub fn new(capacity: usize, pages: Vec<(u64, Arc<IdempotencyPage>)>) -> Self {
         let mut remembered = Self {
             capacity,
-            places: HashMap::new(),
-            of_tenant: HashMap::new(),
+            locations: HashMap::new(),
+            count_by_tenant: HashMap::new(),
             pages: VecDeque::new(),
             open: Vec::new(),
             next_page: 0,
             expiring: 0,
-            base_s: 0,
+            uptime_base_s: 0,
             now_s: 0,
         };
         for (number, answers) in pages {
-            remembered.base_s = remembered.base_s.max(answers.age_s);
+            remembered.uptime_base_s = remembered.uptime_base_s.max(answers.store_uptime_s);
             remembered.next_page = remembered.next_page.max(number + 1);
-            for (index, answered) in (0..).zip(&answers.list) {
-                remembered.place(answered, number, index);
+            for (index, entry) in (0..).zip(&answers.entries) {
+                remembered.index_entry(entry, number, index);
             }
-            remembered.push_page(number, answers.age_s, &answers.list);
+            remembered.push_page(number, answers.store_uptime_s, &answers.entries);
         }
-        remembered.now_s = remembered.base_s;
+        remembered.now_s = remembered.uptime_base_s;
         remembered
     }
 
     /// Tells how long this process has run, in seconds.
-    pub fn tick(&mut self, running_s: u64) {
-        self.now_s = self.base_s.saturating_add(running_s);
+    pub fn set_uptime(&mut self, running_s: u64) {
+        self.now_s = self.uptime_base_s.saturating_add(running_s);
     }
 
     /// How many keys are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.locations.len()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.locations.is_empty()
     }
 
     /// What is known of a tenant's key.
     #[must_use]
-    pub fn find(&self, tenant: TenantId, once: &IdempotencyToken) -> Lookup {
-        let Some(EntryLocation { page, index }) = self.places.get(&(tenant, once.key)) else { return Lookup::Miss };
+    pub fn find(&self, tenant: TenantId, token: &IdempotencyToken) -> Lookup {
+        let Some(EntryLocation { page, index }) = self.locations.get(&(tenant, token.key_hash)) else {
+            return Lookup::Miss;
+        };
         let index = usize::try_from(*index).unwrap_or(PAGE_ENTRIES);
         let opened = page.checked_sub(self.next_page).and_then(|page| usize::try_from(page).ok());
         match opened.and_then(|page| self.open.get(page * PAGE_ENTRIES + index)) {
-            Some(answered) => Lookup::InBatch(*answered),
+            Some(entry) => Lookup::InBatch(*entry),
             None => Lookup::Stored(RecordKey::IdempotencyPage(*page), index),
         }
     }
@@ -135,48 +137,53 @@ impl IdempotencyTable {
     ///
     /// # Errors
     /// [`Refusal::IdempotencyFull`].
-    pub fn has_room(&self, tenant: TenantId) -> Result<(), Refusal> {
-        let own = self.of_tenant.get(&tenant).copied().unwrap_or(0);
-        let full = self.places.len() >= self.capacity || own >= self.capacity.div_ceil(SHARE);
+    pub fn check_capacity(&self, tenant: TenantId) -> Result<(), Refusal> {
+        let own = self.count_by_tenant.get(&tenant).copied().unwrap_or(0);
+        let full = self.locations.len() >= self.capacity || own >= self.capacity.div_ceil(TENANT_SHARE_DIVISOR);
         if full { Err(Refusal::IdempotencyFull) } else { Ok(()) }
     }
 
     /// Notes what was decided in this commit.
-    pub fn note(&mut self, tenant: TenantId, once: &IdempotencyToken, given: StoredResult) {
-        let answered = IdempotencyEntry { tenant, key: once.key, request: once.request, given };
+    pub fn insert(&mut self, tenant: TenantId, token: &IdempotencyToken, result: StoredResult) {
+        let entry = IdempotencyEntry {
+            tenant,
+            key_hash: token.key_hash,
+            request_fingerprint: token.request_fingerprint,
+            result,
+        };
         let page = self.next_page + (self.open.len() / PAGE_ENTRIES) as u64;
-        self.place(&answered, page, u32::try_from(self.open.len() % PAGE_ENTRIES).unwrap_or(0));
-        self.open.push(answered);
+        self.index_entry(&entry, page, u32::try_from(self.open.len() % PAGE_ENTRIES).unwrap_or(0));
+        self.open.push(entry);
     }
 
-    fn place(&mut self, answered: &IdempotencyEntry, page: u64, index: u32) {
-        if self.places.insert(used(answered), EntryLocation { page, index }).is_none() {
-            *self.of_tenant.entry(answered.tenant).or_default() += 1;
+    fn index_entry(&mut self, entry: &IdempotencyEntry, page: u64, index: u32) {
+        if self.locations.insert(scoped_key(entry), EntryLocation { page, index }).is_none() {
+            *self.count_by_tenant.entry(entry.tenant).or_default() += 1;
         }
     }
 
     /// What this commit has to write besides its records: the pages that were opened, and, if it is to `expire` them, that old ones are gone.
-    pub fn seal(&mut self, expire: bool) -> Vec<RecordWrite> {
-        let expired = |page: &&IndexedPage| expire && page.age_s.saturating_add(RETENTION_S) < self.now_s;
-        let expiring = self.pages.iter().take(REMOVED_AT_ONCE).take_while(expired);
+    pub fn encode_pages(&mut self, expire: bool) -> Vec<RecordWrite> {
+        let expired = |page: &&IndexedPage| expire && page.store_uptime_s.saturating_add(RETENTION_S) < self.now_s;
+        let expiring = self.pages.iter().take(MAX_EXPIRED_PER_COMMIT).take_while(expired);
         let mut changes: Vec<RecordWrite> =
             expiring.map(|page| (RecordKey::IdempotencyPage(page.number), None)).collect();
         self.expiring = changes.len();
         for (number, list) in (self.next_page..).zip(self.open.chunks(PAGE_ENTRIES)) {
-            let answers = IdempotencyPage { age_s: self.now_s, list: list.to_vec() };
+            let answers = IdempotencyPage { store_uptime_s: self.now_s, entries: list.to_vec() };
             changes.push((RecordKey::IdempotencyPage(number), Some(Record::IdempotencyPage(answers.into()))));
         }
         changes
     }
 
     /// The commit is durable.
-    pub fn keep(&mut self) {
+    pub fn commit(&mut self) {
         for page in self.pages.drain(..std::mem::take(&mut self.expiring)) {
             for key in page.keys {
                 // A key that expired may have been used again since.
-                if self.places.get(&key).is_some_and(|place| place.page == page.number) {
-                    leave(&mut self.of_tenant, key.0);
-                    self.places.remove(&key);
+                if self.locations.get(&key).is_some_and(|index_entry| index_entry.page == page.number) {
+                    decrement(&mut self.count_by_tenant, key.0);
+                    self.locations.remove(&key);
                 }
             }
         }
@@ -188,30 +195,30 @@ impl IdempotencyTable {
         }
     }
 
-    fn push_page(&mut self, number: u64, age_s: u64, list: &[IdempotencyEntry]) {
-        let keys = list.iter().map(used).collect();
-        self.pages.push_back(IndexedPage { number, age_s, keys });
+    fn push_page(&mut self, number: u64, store_uptime_s: u64, list: &[IdempotencyEntry]) {
+        let keys = list.iter().map(scoped_key).collect();
+        self.pages.push_back(IndexedPage { number, store_uptime_s, keys });
     }
 
     /// The commit did not happen.
-    pub fn forget(&mut self) {
+    pub fn roll_back(&mut self) {
         self.expiring = 0;
-        for answered in self.open.drain(..) {
-            leave(&mut self.of_tenant, answered.tenant);
-            self.places.remove(&used(&answered));
+        for entry in self.open.drain(..) {
+            decrement(&mut self.count_by_tenant, entry.tenant);
+            self.locations.remove(&scoped_key(&entry));
         }
     }
 }
 
-fn used(answered: &IdempotencyEntry) -> ScopedKey {
-    (answered.tenant, answered.key)
+fn scoped_key(entry: &IdempotencyEntry) -> ScopedKey {
+    (entry.tenant, entry.key_hash)
 }
 
-fn leave(of_tenant: &mut HashMap<TenantId, usize>, tenant: TenantId) {
-    if let Some(own) = of_tenant.get_mut(&tenant) {
+fn decrement(count_by_tenant: &mut HashMap<TenantId, usize>, tenant: TenantId) {
+    if let Some(own) = count_by_tenant.get_mut(&tenant) {
         *own -= 1;
         if *own == 0 {
-            of_tenant.remove(&tenant);
+            count_by_tenant.remove(&tenant);
         }
     }
 }
@@ -223,13 +230,13 @@ mod tests {
 
     const TENANT: TenantId = TenantId(1);
 
-    fn once(number: u64) -> IdempotencyToken {
+    fn token(number: u64) -> IdempotencyToken {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        IdempotencyToken { key, request: [9; 16] }
+        IdempotencyToken { key_hash: key, request_fingerprint: [9; 16] }
     }
 
-    fn given() -> StoredResult {
+    fn result() -> StoredResult {
         StoredResult::State(CounterState::default())
     }
 
@@ -251,43 +258,43 @@ mod tests {
         let mut disk = Vec::new();
         let mut remembered = IdempotencyTable::new(1000, Vec::new());
         for number in 0..130 {
-            assert_eq!(remembered.find(TENANT, &once(number)), Lookup::Miss);
-            remembered.note(TENANT, &once(number), given());
+            assert_eq!(remembered.find(TENANT, &token(number)), Lookup::Miss);
+            remembered.insert(TENANT, &token(number), result());
             assert!(
-                matches!(remembered.find(TENANT, &once(number)), Lookup::InBatch(answered) if answered.key == once(number).key)
+                matches!(remembered.find(TENANT, &token(number)), Lookup::InBatch(entry) if entry.key_hash == token(number).key_hash)
             );
         }
-        written(remembered.seal(true), &mut disk);
-        remembered.keep();
+        written(remembered.encode_pages(true), &mut disk);
+        remembered.commit();
         assert_eq!(
-            disk.iter().map(|(page, answers)| (*page, answers.list.len())).collect::<Vec<_>>(),
+            disk.iter().map(|(page, answers)| (*page, answers.entries.len())).collect::<Vec<_>>(),
             [(0, 64), (1, 64), (2, 2)]
         );
-        remembered.tick(RETENTION_S - 10);
-        remembered.note(TENANT, &once(500), given());
-        written(remembered.seal(true), &mut disk);
-        remembered.keep();
+        remembered.set_uptime(RETENTION_S - 10);
+        remembered.insert(TENANT, &token(500), result());
+        written(remembered.encode_pages(true), &mut disk);
+        remembered.commit();
         let mut remembered = IdempotencyTable::new(1000, disk.clone());
-        assert_eq!(remembered.find(TENANT, &once(129)), Lookup::Stored(RecordKey::IdempotencyPage(2), 1));
-        assert_eq!(remembered.find(TenantId(2), &once(129)), Lookup::Miss);
-        remembered.tick(10);
-        assert!(remembered.seal(true).is_empty(), "not before the day is over");
-        remembered.tick(11);
-        written(remembered.seal(true), &mut disk);
-        remembered.keep();
+        assert_eq!(remembered.find(TENANT, &token(129)), Lookup::Stored(RecordKey::IdempotencyPage(2), 1));
+        assert_eq!(remembered.find(TenantId(2), &token(129)), Lookup::Miss);
+        remembered.set_uptime(10);
+        assert!(remembered.encode_pages(true).is_empty(), "not before the day is over");
+        remembered.set_uptime(11);
+        written(remembered.encode_pages(true), &mut disk);
+        remembered.commit();
         assert_eq!((remembered.len(), disk.len()), (1, 1));
-        assert_eq!(remembered.find(TENANT, &once(129)), Lookup::Miss);
-        assert_eq!(remembered.find(TENANT, &once(500)), Lookup::Stored(RecordKey::IdempotencyPage(3), 0));
+        assert_eq!(remembered.find(TENANT, &token(129)), Lookup::Miss);
+        assert_eq!(remembered.find(TENANT, &token(500)), Lookup::Stored(RecordKey::IdempotencyPage(3), 0));
     }
 
     #[test]
     fn what_was_not_committed_is_not_remembered() {
         let mut remembered = IdempotencyTable::new(1000, Vec::new());
-        remembered.note(TENANT, &once(1), given());
-        remembered.seal(true);
-        remembered.forget();
+        remembered.insert(TENANT, &token(1), result());
+        remembered.encode_pages(true);
+        remembered.roll_back();
         assert_eq!(
-            (remembered.find(TENANT, &once(1)), remembered.len(), remembered.of_tenant.len()),
+            (remembered.find(TENANT, &token(1)), remembered.len(), remembered.count_by_tenant.len()),
             (Lookup::Miss, 0, 0)
         );
     }
@@ -297,10 +304,10 @@ mod tests {
         let mut remembered = IdempotencyTable::new(8, Vec::new());
         for number in 0..8 {
             let tenant = TenantId(number / 2);
-            assert!(remembered.has_room(tenant).is_ok());
-            remembered.note(tenant, &once(number), given());
-            assert_eq!(remembered.has_room(tenant).is_ok(), number % 2 == 0);
+            assert!(remembered.check_capacity(tenant).is_ok());
+            remembered.insert(tenant, &token(number), result());
+            assert_eq!(remembered.check_capacity(tenant).is_ok(), number % 2 == 0);
         }
-        assert_eq!(remembered.has_room(TenantId(9)), Err(Refusal::IdempotencyFull));
+        assert_eq!(remembered.check_capacity(TenantId(9)), Err(Refusal::IdempotencyFull));
     }
 }

@@ -26,15 +26,15 @@ use crate::store::embedded::commit::command::{Command, CommandResult};
 /// Where an answer goes.
 #[derive(Debug)]
 pub struct Responder {
-    lane: Option<Arc<ReplyChannel>>,
+    replies: Option<Arc<ReplyChannel>>,
     sender: oneshot::Sender<CommandResult>,
 }
 
 impl Responder {
     /// A ticket, and where its answer arrives. Without a lane, the answer wakes its receiver by itself.
-    pub fn new(lane: Option<Arc<ReplyChannel>>) -> (Self, oneshot::Receiver<CommandResult>) {
+    pub fn new(replies: Option<Arc<ReplyChannel>>) -> (Self, oneshot::Receiver<CommandResult>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { lane, sender }, receiver)
+        (Self { replies, sender }, receiver)
     }
 }
 
@@ -42,15 +42,15 @@ impl Responder {
 #[derive(Debug)]
 pub struct QueuedCommand {
     /// What.
-    pub ask: Command,
+    pub command: Command,
     /// For whom.
-    pub ticket: Responder,
+    pub responder: Responder,
 }
 
 /// The way back to one worker.
 #[derive(Debug, Default)]
 pub struct ReplyChannel {
-    mailbox: SegQueue<Vec<(oneshot::Sender<CommandResult>, CommandResult)>>,
+    batches: SegQueue<Vec<(oneshot::Sender<CommandResult>, CommandResult)>>,
     waker: AtomicWaker,
     closed: AtomicBool,
 }
@@ -60,8 +60,8 @@ impl ReplyChannel {
     pub async fn run(self: Arc<Self>) {
         std::future::poll_fn(|context| {
             self.waker.register(context.waker());
-            while let Some(answers) = self.mailbox.pop() {
-                for (sender, outcome) in answers {
+            while let Some(replies) = self.batches.pop() {
+                for (sender, outcome) in replies {
                     // A receiver that went away gave up the answer, not the change.
                     let _ = sender.send(outcome);
                 }
@@ -79,27 +79,27 @@ impl ReplyChannel {
 }
 
 /// Hands out the answers of one commit: one message and one wake for each lane.
-pub fn deliver(answers: Vec<(Responder, CommandResult)>) {
+pub fn send_replies(replies: Vec<(Responder, CommandResult)>) {
     type ReplyBatch = (Arc<ReplyChannel>, Vec<(oneshot::Sender<CommandResult>, CommandResult)>);
     let mut letters: Vec<ReplyBatch> = Vec::new();
-    let expected = answers.len();
-    for (Responder { lane, sender }, outcome) in answers {
-        let Some(lane) = lane else {
+    let expected = replies.len();
+    for (Responder { replies, sender }, outcome) in replies {
+        let Some(replies) = replies else {
             let _ = sender.send(outcome);
             continue;
         };
-        match letters.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &lane)) {
+        match letters.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &replies)) {
             Some((_, letter)) => letter.push((sender, outcome)),
             None => {
                 let mut letter = Vec::with_capacity(expected);
                 letter.push((sender, outcome));
-                letters.push((lane, letter));
+                letters.push((replies, letter));
             }
         }
     }
-    for (lane, letter) in letters {
-        lane.mailbox.push(letter);
-        lane.waker.wake();
+    for (replies, letter) in letters {
+        replies.batches.push(letter);
+        replies.waker.wake();
     }
 }
 
@@ -108,7 +108,7 @@ pub fn deliver(answers: Vec<(Responder, CommandResult)>) {
 pub struct Queue<C> {
     requests: ArrayQueue<QueuedCommand>,
     control: SegQueue<C>,
-    asleep: AtomicBool,
+    is_parked: AtomicBool,
     committer: std::sync::OnceLock<Thread>,
 }
 
@@ -119,7 +119,7 @@ impl<C> Queue<C> {
         Self {
             requests: ArrayQueue::new(capacity),
             control: SegQueue::new(),
-            asleep: AtomicBool::new(false),
+            is_parked: AtomicBool::new(false),
             committer: std::sync::OnceLock::new(),
         }
     }
@@ -128,14 +128,14 @@ impl<C> Queue<C> {
     ///
     /// # Errors
     /// The request, if there is no room.
-    pub fn push(&self, work: QueuedCommand) -> Result<(), QueuedCommand> {
-        self.requests.push(work)?;
+    pub fn push(&self, queued: QueuedCommand) -> Result<(), QueuedCommand> {
+        self.requests.push(queued)?;
         self.wake();
         Ok(())
     }
 
     /// Tells the committer something.
-    pub fn tell(&self, message: C) {
+    pub fn send_control(&self, message: C) {
         self.control.push(message);
         self.wake();
     }
@@ -146,7 +146,7 @@ impl<C> Queue<C> {
     }
 
     /// The next message of a helper.
-    pub fn heard(&self) -> Option<C> {
+    pub fn pop_control(&self) -> Option<C> {
         self.control.pop()
     }
 
@@ -156,25 +156,25 @@ impl<C> Queue<C> {
     }
 
     /// Names the thread that calls this as the one to wake.
-    pub fn attend(&self) {
+    pub fn register_consumer(&self) {
         let _ = self.committer.set(std::thread::current());
     }
 
     /// Waits until there may be something, or `at_most`.
     pub fn wait(&self, at_most: Duration) {
-        self.asleep.store(true, Ordering::Relaxed);
+        self.is_parked.store(true, Ordering::Relaxed);
         // Pairs with the fence in `wake`: either this thread sees what was pushed, or the pusher sees it asleep.
         fence(Ordering::SeqCst);
         if self.requests.is_empty() && self.control.is_empty() {
             std::thread::park_timeout(at_most);
         }
-        self.asleep.store(false, Ordering::Relaxed);
+        self.is_parked.store(false, Ordering::Relaxed);
     }
 
     fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed)
-            && self.asleep.swap(false, Ordering::Relaxed)
+        if self.is_parked.load(Ordering::Relaxed)
+            && self.is_parked.swap(false, Ordering::Relaxed)
             && let Some(thread) = self.committer.get()
         {
             thread.unpark();

@@ -33,7 +33,7 @@ pub struct CommitSeq(pub u64);
 impl CommitSeq {
     /// The largest that is read from a file; epochs and segments have the same. A start goes on from half of it at most, which no store
     /// reaches, so that what it writes can be read again.
-    pub const LARGEST: Self = Self(u64::MAX / 2);
+    pub const MAX: Self = Self(u64::MAX / 2);
 
     /// The number after this one.
     #[must_use]
@@ -83,7 +83,7 @@ pub struct SegmentHeader {
     /// The start of the process that wrote it, counted from 1.
     pub epoch: u64,
     /// The number of its first frame.
-    pub first: CommitSeq,
+    pub first_seq: CommitSeq,
     /// The CRC of the frame before its first; 0 if there is none.
     pub chain: u32,
     /// Bytes of the file when it came into use: as long as no other segment follows, it is not shorter.
@@ -98,7 +98,7 @@ impl SegmentHeader {
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..24].copy_from_slice(&self.store);
         bytes[24..32].copy_from_slice(&self.epoch.to_be_bytes());
-        bytes[32..40].copy_from_slice(&self.first.0.to_be_bytes());
+        bytes[32..40].copy_from_slice(&self.first_seq.0.to_be_bytes());
         bytes[40..44].copy_from_slice(&self.chain.to_be_bytes());
         bytes[44..52].copy_from_slice(&self.bytes.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[0..60]);
@@ -113,12 +113,12 @@ impl SegmentHeader {
         let header = Self {
             store: bytes[8..24].try_into().ok()?,
             epoch: be_u64(bytes, 24)?,
-            first: CommitSeq(be_u64(bytes, 32)?),
+            first_seq: CommitSeq(be_u64(bytes, 32)?),
             chain: be_u32(bytes, 40)?,
             bytes: be_u64(bytes, 44)?,
         };
-        let counts = |number| number <= CommitSeq::LARGEST.0;
-        let possible = header.first.0 > 0 && counts(header.first.0) && counts(header.epoch);
+        let counts = |number| number <= CommitSeq::MAX.0;
+        let possible = header.first_seq.0 > 0 && counts(header.first_seq.0) && counts(header.epoch);
         (possible && header.encode() == *bytes).then_some(header)
     }
 }
@@ -148,7 +148,7 @@ pub struct NextFrame {
 impl NextFrame {
     /// The frame that the next one follows.
     #[must_use]
-    pub fn before(self) -> LogPosition {
+    pub fn previous(self) -> LogPosition {
         LogPosition { seq: CommitSeq(self.seq.0.saturating_sub(1)), chain: self.chain }
     }
 }
@@ -181,9 +181,9 @@ pub fn encode_commit<'a>(
 }
 
 /// Appends a checkpoint frame to `out` and returns its CRC.
-pub fn encode_checkpoint(out: &mut Vec<u8>, expected: NextFrame, covered: CommitSeq) -> u32 {
+pub fn encode_checkpoint(out: &mut Vec<u8>, expected: NextFrame, skip_through: CommitSeq) -> u32 {
     let start = begin(out, KIND_CHECKPOINT, expected);
-    out.extend_from_slice(&covered.0.to_be_bytes());
+    out.extend_from_slice(&skip_through.0.to_be_bytes());
     finish(out, start)
 }
 
@@ -202,13 +202,13 @@ fn finish(out: &mut Vec<u8>, start: usize) -> u32 {
     let crc = crc32c::crc32c(&out[start + 8..]);
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
-    out.resize(start + padded(out.len() - start), 0);
+    out.resize(start + align_up(out.len() - start), 0);
     crc
 }
 
 /// A frame's length on the disk.
 #[must_use]
-pub fn padded(bytes: usize) -> usize {
+pub fn align_up(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
 
@@ -226,36 +226,36 @@ pub enum FrameRead {
     },
     /// Zeros: nothing was written here.
     Zeros,
-    /// Something else: a torn frame or damage. [`remains_after`] tells which.
+    /// Something else: a torn frame or damage. [`find_data_after`] tells which.
     Invalid,
 }
 
-/// Reads what stands at `offset` of `segment`; commits up to `covered` are not decoded.
+/// Reads what stands at `offset` of `segment`; commits up to `skip_through` are not decoded.
 #[must_use]
-pub fn next_frame(segment: &[u8], offset: usize, expected: NextFrame, covered: CommitSeq) -> FrameRead {
+pub fn next_frame(segment: &[u8], offset: usize, expected: NextFrame, skip_through: CommitSeq) -> FrameRead {
     let Some(rest) = segment.get(offset..) else { return FrameRead::Zeros };
     if rest.iter().take(FRAME_HEADER_BYTES).all(|&byte| byte == 0) {
         return FrameRead::Zeros;
     }
-    decode(rest, expected, covered).unwrap_or(FrameRead::Invalid)
+    decode(rest, expected, skip_through).unwrap_or(FrameRead::Invalid)
 }
 
-fn decode(rest: &[u8], expected: NextFrame, covered: CommitSeq) -> Option<FrameRead> {
-    let (length, seq) = plausible(rest)?;
+fn decode(rest: &[u8], expected: NextFrame, skip_through: CommitSeq) -> Option<FrameRead> {
+    let (length, seq) = check_frame(rest)?;
     let follows = be_u32(rest, 8)? == expected.chain && be_u64(rest, 16)? == expected.epoch && seq == expected.seq;
     let frame = rest.get(..length).filter(|_| follows)?;
     let payload = frame.get(FRAME_HEADER_BYTES..)?;
     let body = match be_u32(frame, 12)? {
-        KIND_COMMIT if expected.seq <= covered => FramePayload::SkippedCommit,
+        KIND_COMMIT if expected.seq <= skip_through => FramePayload::SkippedCommit,
         KIND_COMMIT => FramePayload::Commit(decode_changes(payload)?),
         KIND_CHECKPOINT => FramePayload::Checkpoint(CommitSeq(u64::from_be_bytes(payload.try_into().ok()?))),
         _ => return None,
     };
-    Some(FrameRead::Frame { body, crc: be_u32(frame, 4)?, bytes: padded(length) })
+    Some(FrameRead::Frame { body, crc: be_u32(frame, 4)?, bytes: align_up(length) })
 }
 
 /// Length and number of the frame at the start of `rest` if its CRC is right.
-fn plausible(rest: &[u8]) -> Option<(usize, CommitSeq)> {
+fn check_frame(rest: &[u8]) -> Option<(usize, CommitSeq)> {
     let length = usize::try_from(be_u32(rest, 0)?).ok().filter(|&length| length >= FRAME_HEADER_BYTES)?;
     let frame = rest.get(..length)?;
     (crc32c::crc32c(frame.get(8..)?) == be_u32(frame, 4)?).then_some((length, CommitSeq(be_u64(frame, 24)?)))
@@ -283,10 +283,10 @@ fn decode_changes(mut payload: &[u8]) -> Option<Vec<RecordWrite>> {
 /// The offset of something behind `offset` that a crash does not leave there. Only one frame is ever in flight, and a segment is zeros before
 /// it is used, so behind a torn frame there is no whole frame, whatever its number; and behind one whose head is readable there is nothing.
 #[must_use]
-pub fn remains_after(segment: &[u8], offset: usize, expected: NextFrame) -> Option<usize> {
+pub fn find_data_after(segment: &[u8], offset: usize, expected: NextFrame) -> Option<usize> {
     let whole_frame = (offset.next_multiple_of(8)..segment.len()).step_by(8).find(|&at| {
         let Some(rest) = segment.get(at..) else { return false };
-        matches!(be_u32(rest, 12), Some(KIND_COMMIT | KIND_CHECKPOINT)) && plausible(rest).is_some()
+        matches!(be_u32(rest, 12), Some(KIND_COMMIT | KIND_CHECKPOINT)) && check_frame(rest).is_some()
     });
     whole_frame.or_else(|| {
         let torn = segment.get(offset..)?;
@@ -296,7 +296,7 @@ pub fn remains_after(segment: &[u8], offset: usize, expected: NextFrame) -> Opti
             && be_u32(torn, 8)? == expected.chain
             && be_u64(torn, 16)? == expected.epoch
             && be_u64(torn, 24)? == expected.seq.0;
-        let end = offset.checked_add(padded(usize::try_from(be_u32(torn, 0)?).ok()?)).filter(|_| follows)?;
+        let end = offset.checked_add(align_up(usize::try_from(be_u32(torn, 0)?).ok()?)).filter(|_| follows)?;
         segment.get(end..)?.iter().position(|&byte| byte != 0).map(|at| end + at)
     })
 }
@@ -342,10 +342,10 @@ mod tests {
             next_frame(&bytes, 0, EXPECTED, CommitSeq(0)),
             FrameRead::Frame { body: FramePayload::Commit(changes), crc, bytes: length }
         );
-        let covered = FrameRead::Frame { body: FramePayload::SkippedCommit, crc, bytes: length };
-        assert_eq!(next_frame(&bytes, 0, EXPECTED, EXPECTED.seq), covered);
+        let skip_through = FrameRead::Frame { body: FramePayload::SkippedCommit, crc, bytes: length };
+        assert_eq!(next_frame(&bytes, 0, EXPECTED, EXPECTED.seq), skip_through);
         assert_eq!(next_frame(&bytes, length, EXPECTED, CommitSeq(0)), FrameRead::Zeros);
-        let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9, bytes: 4096 };
+        let header = SegmentHeader { store: [4; 16], epoch: 3, first_seq: CommitSeq(7), chain: 9, bytes: 4096 };
         assert_eq!(SegmentHeader::decode(&header.encode()), Some(header));
     }
 
@@ -362,7 +362,8 @@ mod tests {
                 FrameRead::Zeros => panic!("a frame is not zeros"),
             }
         }
-        let header = SegmentHeader { store: [4; 16], epoch: 3, first: CommitSeq(7), chain: 9, bytes: 4096 }.encode();
+        let header =
+            SegmentHeader { store: [4; 16], epoch: 3, first_seq: CommitSeq(7), chain: 9, bytes: 4096 }.encode();
         for bit in 0..header.len() * 8 {
             let mut flipped = header;
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -384,26 +385,26 @@ mod tests {
 
     #[test]
     fn damage_is_told_from_a_torn_end_by_what_follows() {
-        let (first, crc, _) = frame();
-        let mut segment = first.clone();
+        let (first_seq, crc, _) = frame();
+        let mut segment = first_seq.clone();
         encode_checkpoint(&mut segment, NextFrame { seq: EXPECTED.seq.next(), chain: crc, ..EXPECTED }, CommitSeq(1));
         segment.resize(4096, 0);
         segment[20] ^= 1;
-        assert_eq!(remains_after(&segment, 0, EXPECTED), Some(first.len()));
-        segment.truncate(first.len());
+        assert_eq!(find_data_after(&segment, 0, EXPECTED), Some(first_seq.len()));
+        segment.truncate(first_seq.len());
         segment.resize(4096, 0);
-        assert_eq!(remains_after(&segment, 0, EXPECTED), None);
+        assert_eq!(find_data_after(&segment, 0, EXPECTED), None);
         // An older frame, of another epoch even, does not come there by a crash; nor does anything else.
-        segment[2048..2048 + first.len()].copy_from_slice(&first);
-        assert_eq!(remains_after(&segment, 0, EXPECTED), Some(2048));
-        segment[2048..2048 + first.len()].fill(0);
+        segment[2048..2048 + first_seq.len()].copy_from_slice(&first_seq);
+        assert_eq!(find_data_after(&segment, 0, EXPECTED), Some(2048));
+        segment[2048..2048 + first_seq.len()].fill(0);
         // A head of two sectors of which the second alone was written says nothing of its length.
         let mut torn = vec![0; 4096];
-        torn[504..504 + first.len()].copy_from_slice(&first);
+        torn[504..504 + first_seq.len()].copy_from_slice(&first_seq);
         torn[504..512].fill(0);
-        assert_eq!(remains_after(&torn, 504, EXPECTED), None);
+        assert_eq!(find_data_after(&torn, 504, EXPECTED), None);
         // The head is readable again, and what it says is torn.
         (segment[20], segment[40], segment[3000]) = (segment[20] ^ 1, segment[40] ^ 1, 1);
-        assert_eq!(remains_after(&segment, 0, EXPECTED), Some(3000));
+        assert_eq!(find_data_after(&segment, 0, EXPECTED), Some(3000));
     }
 }

@@ -15,10 +15,10 @@ use std::collections::VecDeque;
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{
     CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId,
-    next_frame, remains_after,
+    find_data_after, next_frame,
 };
 use crate::store::embedded::journal::segment::{
-    JournalDir, JournalError, Segment, io_error, name_of, newest, number_of,
+    JournalDir, JournalError, Segment, current_segment, io_error, parse_segment_file_name, segment_file_name,
 };
 
 /// What a replay found.
@@ -29,25 +29,25 @@ pub struct JournalTail {
     /// What the next frame must say; the epoch is that of the last segment.
     pub(crate) expected: NextFrame,
     /// The frame before the first one that the journal still has; commits up to it are in sled and in a backup only.
-    pub before: LogPosition,
+    pub base: LogPosition,
     /// The newest checkpoint that the journal knows of.
-    pub checkpointed: CommitSeq,
+    pub last_checkpoint: CommitSeq,
     /// A torn last frame, as file and offset: normal after a crash, and never acknowledged.
     pub torn: Option<(String, usize)>,
     /// How many frames were read.
     pub frames: u64,
-    pub(crate) rewrite: Option<LastFrame>,
+    pub(crate) last_frame_written: Option<LastFrame>,
 }
 
 impl JournalTail {
-    /// The end of a journal that has no segment yet and goes on behind `mark`.
+    /// The end of a journal that has no segment yet and goes on behind `position`.
     #[must_use]
-    pub fn after(mark: LogPosition) -> Self {
-        Self::before(SegmentHeader {
+    pub fn after(position: LogPosition) -> Self {
+        Self::base(SegmentHeader {
             store: StoreId::default(),
             epoch: 0,
-            first: mark.seq.next(),
-            chain: mark.chain,
+            first_seq: position.seq.next(),
+            chain: position.chain,
             bytes: 0,
         })
     }
@@ -57,21 +57,21 @@ impl JournalTail {
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn make_durable<D: Directory>(&self, files: &JournalDir<D>) -> Result<(), JournalError> {
-        let Some(rewrite) = &self.rewrite else { return Ok(()) };
+    pub fn resync_tail<D: Directory>(&self, journal: &JournalDir<D>) -> Result<(), JournalError> {
+        let Some(last_frame_written) = &self.last_frame_written else { return Ok(()) };
         let again = || {
-            let mut file = files.disk.open(&rewrite.name)?;
-            file.write_all_at(&rewrite.header, 0)?;
-            file.write_all_at(&rewrite.last_frame, rewrite.offset as u64)?;
+            let mut file = journal.dir.open(&last_frame_written.name)?;
+            file.write_all_at(&last_frame_written.header, 0)?;
+            file.write_all_at(&last_frame_written.last_frame, last_frame_written.offset as u64)?;
             file.sync()
         };
-        again().map_err(|source| io_error(&rewrite.name, source))
+        again().map_err(|source| io_error(&last_frame_written.name, source))
     }
 
     /// The last frame.
     #[must_use]
     pub fn last(&self) -> LogPosition {
-        self.expected.before()
+        self.expected.previous()
     }
 }
 
@@ -85,32 +85,32 @@ pub(crate) struct LastFrame {
     pub(crate) end: usize,
 }
 
-/// Reads every frame in order, changing nothing, and hands each to `visit`; commits up to `covered` without what they say. `None`: there is no
+/// Reads every frame in order, changing nothing, and hands each to `visit`; commits up to `skip_through` without what they say. `None`: there is no
 /// segment at all.
 ///
 /// # Errors
 /// [`JournalError`] if a file can not be read or a frame that was acknowledged is missing.
 pub fn replay<D: Directory>(
-    files: &JournalDir<D>,
-    covered: CommitSeq,
+    journal: &JournalDir<D>,
+    skip_through: CommitSeq,
     visit: &mut dyn FnMut(LogPosition, FramePayload),
 ) -> Result<Option<JournalTail>, JournalError> {
-    let mut names = files.disk.list().map_err(|source| io_error("", source))?;
-    names.retain(|name| number_of(name).is_some());
+    let mut names = journal.dir.list().map_err(|source| io_error("", source))?;
+    names.retain(|name| parse_segment_file_name(name).is_some());
     names.sort_unstable();
     let mut tail: Option<JournalTail> = None;
     let count = names.len();
     for (index, name) in names.into_iter().enumerate() {
-        let bytes = files.disk.open(&name).and_then(|file| file.read_all()).map_err(|e| io_error(&name, e))?;
+        let bytes = journal.dir.open(&name).and_then(|file| file.read_all()).map_err(|e| io_error(&name, e))?;
         let hole = |offset, problem: String| JournalError::Corrupt { name: name.clone(), offset, problem };
         let header =
             SegmentHeader::decode(&bytes).ok_or_else(|| hole(0, "the segment header is not valid".to_owned()))?;
-        if header.store != files.store {
+        if header.store != journal.store {
             return Err(hole(0, "the segment belongs to another store".to_owned()));
         }
-        let tail = tail.get_or_insert_with(|| JournalTail::before(header));
-        if header.first != tail.expected.seq || header.chain != tail.expected.chain {
-            let (wants, has) = (header.first, tail.last().seq);
+        let tail = tail.get_or_insert_with(|| JournalTail::base(header));
+        if header.first_seq != tail.expected.seq || header.chain != tail.expected.chain {
+            let (wants, has) = (header.first_seq, tail.last().seq);
             return Err(hole(
                 0,
                 format!("the segment starts with commit {wants}, but the one before it ends with {has}"),
@@ -121,30 +121,30 @@ pub fn replay<D: Directory>(
             return Err(hole(bytes.len(), format!("the file ends here, and was made with {} bytes", header.bytes)));
         }
         tail.expected.epoch = header.epoch;
-        read_segment(tail, &name, &bytes, index + 1 == count, covered, visit)?;
-        tail.next_number = number_of(&name).unwrap_or(0).saturating_add(1);
+        read_segment(tail, &name, &bytes, index + 1 == count, skip_through, visit)?;
+        tail.next_number = parse_segment_file_name(&name).unwrap_or(0).saturating_add(1);
         tail.segments.push_back(Segment { name, last: tail.last().seq, bytes: bytes.len() as u64 });
     }
-    let (has, newest) = (tail.as_ref().map_or(0, |tail| tail.next_number - 1), newest(files));
-    if newest > has {
+    let (has, current_segment) = (tail.as_ref().map_or(0, |tail| tail.next_number - 1), current_segment(journal));
+    if current_segment > has {
         let problem = "the newest segment is missing: it was in use, and this journal ends before it".to_owned();
-        return Err(JournalError::Corrupt { name: name_of(newest), offset: 0, problem });
+        return Err(JournalError::Corrupt { name: segment_file_name(current_segment), offset: 0, problem });
     }
     Ok(tail)
 }
 
 impl JournalTail {
-    fn before(header: SegmentHeader) -> Self {
-        let expected = NextFrame { epoch: header.epoch, seq: header.first, chain: header.chain };
+    fn base(header: SegmentHeader) -> Self {
+        let expected = NextFrame { epoch: header.epoch, seq: header.first_seq, chain: header.chain };
         Self {
             segments: VecDeque::new(),
             next_number: 1,
             expected,
-            before: expected.before(),
-            checkpointed: CommitSeq(0),
+            base: expected.previous(),
+            last_checkpoint: CommitSeq(0),
             torn: None,
             frames: 0,
-            rewrite: None,
+            last_frame_written: None,
         }
     }
 }
@@ -154,16 +154,16 @@ fn read_segment(
     name: &str,
     bytes: &[u8],
     is_last: bool,
-    covered: CommitSeq,
+    skip_through: CommitSeq,
     visit: &mut dyn FnMut(LogPosition, FramePayload),
 ) -> Result<(), JournalError> {
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut last_frame = offset..offset;
     let torn = loop {
-        match next_frame(bytes, offset, tail.expected, covered) {
+        match next_frame(bytes, offset, tail.expected, skip_through) {
             FrameRead::Frame { body, crc, bytes: length } => {
                 if let FramePayload::Checkpoint(up_to) = body {
-                    tail.checkpointed = tail.checkpointed.max(up_to);
+                    tail.last_checkpoint = tail.last_checkpoint.max(up_to);
                 }
                 visit(LogPosition { seq: tail.expected.seq, chain: crc }, body);
                 tail.expected = NextFrame { seq: tail.expected.seq.next(), chain: crc, ..tail.expected };
@@ -177,7 +177,7 @@ fn read_segment(
     };
     // Behind an older segment's end stands the next segment's header, which proves that nothing is missing.
     if is_last {
-        if let Some(later) = remains_after(bytes, offset, tail.expected) {
+        if let Some(later) = find_data_after(bytes, offset, tail.expected) {
             let problem = format!(
                 "commit {} is not readable, and no crash leaves what stands at offset {later}",
                 tail.expected.seq
@@ -185,7 +185,7 @@ fn read_segment(
             return Err(JournalError::Corrupt { name: name.to_owned(), offset, problem });
         }
         tail.torn = torn.then(|| (name.to_owned(), offset));
-        tail.rewrite = Some(LastFrame {
+        tail.last_frame_written = Some(LastFrame {
             name: name.to_owned(),
             header: bytes.get(..SEGMENT_HEADER_BYTES).unwrap_or_default().to_vec(),
             offset: last_frame.start,

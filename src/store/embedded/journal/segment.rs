@@ -1,6 +1,6 @@
 //! The segment files of the journal: their names, and how one comes into use.
 //!
-//! Job: [`JournalDir`] says where they are; `activate` turns the spare into the next one; `newest` tells whether the last of them was lost.
+//! Job: [`JournalDir`] says where they are; `activate` turns the spare into the next one; `current_segment` tells whether the last of them was lost.
 //! Invariant: a segment is named, durably, in the folder and in the note of the newest, before anything is appended to it.
 //! Must never: use a spare that is not zeros to its last byte.
 
@@ -48,7 +48,7 @@ pub enum JournalError {
 #[derive(Debug)]
 pub struct JournalDir<D> {
     /// The folder.
-    pub disk: Arc<D>,
+    pub dir: Arc<D>,
     /// The store that owns it.
     pub store: StoreId,
     /// Bytes of a new segment.
@@ -64,23 +64,23 @@ pub(crate) struct Segment {
 }
 
 /// Makes the spare. It has its name only when its zeros are durable, so that a later start may use one that it finds.
-pub(crate) fn make_spare<D: Directory>(disk: &D, segment_bytes: u64) -> io::Result<D::File> {
-    let made = disk.create_zeroed(UNFINISHED_SPARE, segment_bytes).and_then(|file| {
-        disk.rename(UNFINISHED_SPARE, SPARE)?;
+pub(crate) fn make_spare<D: Directory>(dir: &D, segment_bytes: u64) -> io::Result<D::File> {
+    let made = dir.create_zeroed(UNFINISHED_SPARE, segment_bytes).and_then(|file| {
+        dir.rename(UNFINISHED_SPARE, SPARE)?;
         Ok(file)
     });
     if made.is_err() {
         // The part that was made takes room that others need.
-        let _ = disk.remove(UNFINISHED_SPARE);
+        let _ = dir.remove(UNFINISHED_SPARE);
     }
     made
 }
 
 /// The spare that an earlier process left, if it is what a spare must be; reading zeros is quicker than writing them.
-pub(crate) fn left_spare<D: Directory>(files: &JournalDir<D>) -> Option<D::File> {
-    let spare = files.disk.open(SPARE).ok()?;
+pub(crate) fn reuse_spare<D: Directory>(journal: &JournalDir<D>) -> Option<D::File> {
+    let spare = journal.dir.open(SPARE).ok()?;
     let bytes = spare.read_all().ok()?;
-    (bytes.len() as u64 == files.segment_bytes && is_zero(&bytes)).then_some(spare)
+    (bytes.len() as u64 == journal.segment_bytes && is_zero(&bytes)).then_some(spare)
 }
 
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
@@ -90,37 +90,37 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 
 /// Makes the spare the segment of that number: named, durably, before anything is appended to it.
 pub(crate) fn activate<D: Directory>(
-    files: &JournalDir<D>,
+    journal: &JournalDir<D>,
     mut spare: D::File,
     number: u64,
     expected: NextFrame,
-    newest: &mut D::File,
+    current_segment: &mut D::File,
 ) -> io::Result<D::File> {
     let NextFrame { epoch, seq: first, chain } = expected;
-    let header = SegmentHeader { store: files.store, epoch, first, chain, bytes: files.segment_bytes };
+    let header = SegmentHeader { store: journal.store, epoch, first_seq: first, chain, bytes: journal.segment_bytes };
     spare.write_all_at(&header.encode(), 0)?;
     spare.sync()?;
-    files.disk.rename(SPARE, &name_of(number))?;
-    files.disk.sync_folder()?;
+    journal.dir.rename(SPARE, &segment_file_name(number))?;
+    journal.dir.sync_dir()?;
     let mut note = number.to_be_bytes().to_vec();
     note.extend_from_slice(&crc32c::crc32c(&note).to_be_bytes());
-    newest.write_all_at(&note, if number.is_multiple_of(2) { CURRENT_SLOTS[0] } else { CURRENT_SLOTS[1] })?;
-    newest.sync()?;
+    current_segment.write_all_at(&note, if number.is_multiple_of(2) { CURRENT_SLOTS[0] } else { CURRENT_SLOTS[1] })?;
+    current_segment.sync()?;
     Ok(spare)
 }
 
 /// The note of the newest segment, made if there is none. Its name gets durable with that of the first segment that it names.
-pub(crate) fn open_newest<D: Directory>(files: &JournalDir<D>) -> io::Result<D::File> {
-    match files.disk.open(CURRENT) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => files.disk.create(CURRENT),
+pub(crate) fn open_current<D: Directory>(journal: &JournalDir<D>) -> io::Result<D::File> {
+    match journal.dir.open(CURRENT) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => journal.dir.create(CURRENT),
         other => other,
     }
 }
 
 /// The newest segment that was ever in use, as far as the note tells; a note that is lost or damaged tells nothing, and then the segments
 /// speak for themselves.
-pub(crate) fn newest<D: Directory>(files: &JournalDir<D>) -> u64 {
-    let bytes = files.disk.open(CURRENT).and_then(|file| file.read_all()).unwrap_or_default();
+pub(crate) fn current_segment<D: Directory>(journal: &JournalDir<D>) -> u64 {
+    let bytes = journal.dir.open(CURRENT).and_then(|file| file.read_all()).unwrap_or_default();
     let read = |place: u64| {
         let note: &[u8; 12] = bytes.get(usize::try_from(place).ok()?..)?.first_chunk()?;
         let (number, crc) = note.split_first_chunk::<8>()?;
@@ -129,14 +129,14 @@ pub(crate) fn newest<D: Directory>(files: &JournalDir<D>) -> u64 {
     CURRENT_SLOTS.into_iter().filter_map(read).max().unwrap_or(0)
 }
 
-pub(crate) fn name_of(number: u64) -> String {
+pub(crate) fn segment_file_name(number: u64) -> String {
     format!("{number:020}{SUFFIX}")
 }
 
-pub(crate) fn number_of(name: &str) -> Option<u64> {
+pub(crate) fn parse_segment_file_name(name: &str) -> Option<u64> {
     let number = name.strip_suffix(SUFFIX)?.parse().ok()?;
     // One spelling for each number, and none from which one could not count on.
-    (number <= CommitSeq::LARGEST.0 && name_of(number) == name).then_some(number)
+    (number <= CommitSeq::MAX.0 && segment_file_name(number) == name).then_some(number)
 }
 
 pub(crate) fn io_error(name: &str, source: io::Error) -> JournalError {

@@ -29,7 +29,8 @@ use crate::store::embedded::journal::frame::{
 };
 use crate::store::embedded::journal::reader::JournalTail;
 use crate::store::embedded::journal::segment::{
-    CURRENT, JournalDir, JournalError, SPARE, Segment, activate, io_error, left_spare, make_spare, name_of, open_newest,
+    CURRENT, JournalDir, JournalError, SPARE, Segment, activate, io_error, make_spare, open_current, reuse_spare,
+    segment_file_name,
 };
 
 /// Why nothing, or nothing known, was appended.
@@ -43,17 +44,17 @@ pub enum AppendError {
 
 /// The open journal: the one place that acknowledges.
 pub struct Journal<D: Directory> {
-    files: JournalDir<D>,
+    dir: JournalDir<D>,
     active: D::File,
     active_name: String,
     offset: u64,
     expected: NextFrame,
     next_number: u64,
-    older: VecDeque<Segment>,
+    sealed_segments: VecDeque<Segment>,
     /// Bytes of these: asked for with every commit.
-    older_bytes: u64,
+    sealed_bytes: u64,
     spare: Option<D::File>,
-    newest: D::File,
+    current_marker: D::File,
     buffer: Vec<u8>,
     /// A write or a sync failed: nothing more is written, whoever asks.
     failed: bool,
@@ -64,40 +65,42 @@ impl<D: Directory> Journal<D> {
     ///
     /// # Errors
     /// [`JournalError::Io`], a full disk among them; [`JournalError::Corrupt`] if one can not count on from the tail's numbers.
-    pub fn start(files: JournalDir<D>, tail: JournalTail) -> Result<Self, JournalError> {
-        if tail.expected.seq.0.max(tail.expected.epoch).max(tail.next_number) > CommitSeq::LARGEST.0 / 2 {
+    pub fn start(dir: JournalDir<D>, tail: JournalTail) -> Result<Self, JournalError> {
+        if tail.expected.seq.0.max(tail.expected.epoch).max(tail.next_number) > CommitSeq::MAX.0 / 2 {
             let problem = "the journal has numbers that no store reaches".to_owned();
-            return Err(JournalError::Corrupt { name: name_of(tail.next_number), offset: 0, problem });
+            return Err(JournalError::Corrupt { name: segment_file_name(tail.next_number), offset: 0, problem });
         }
-        tail.make_durable(&files)?;
-        let JournalTail { segments: mut older, next_number, mut expected, rewrite, .. } = tail;
+        tail.resync_tail(&dir)?;
+        let JournalTail {
+            segments: mut sealed_segments, next_number, mut expected, last_frame_written: rewrite, ..
+        } = tail;
         expected.epoch += 1;
-        let spare = match left_spare(&files) {
+        let spare = match reuse_spare(&dir) {
             Some(spare) => spare,
-            None => make_spare(&*files.disk, files.segment_bytes).map_err(|e| io_error(SPARE, e))?,
+            None => make_spare(&*dir.dir, dir.segment_bytes).map_err(|e| io_error(SPARE, e))?,
         };
-        let active_name = name_of(next_number);
-        let mut newest = open_newest(&files).map_err(|source| io_error(CURRENT, source))?;
-        let active = activate(&files, spare, next_number, expected, &mut newest)
+        let active_name = segment_file_name(next_number);
+        let mut current_marker = open_current(&dir).map_err(|source| io_error(CURRENT, source))?;
+        let active = activate(&dir, spare, next_number, expected, &mut current_marker)
             .map_err(|source| io_error(&active_name, source))?;
         // The new segment's header proves where the one before it ends, so the zeros behind that can go: segments stay for a while, and a
         // process that dies again and again would leave many that are almost empty. One that stays long does no harm.
-        if let (Some(rewrite), Some(last)) = (rewrite, older.back_mut())
-            && files.disk.open(&rewrite.name).and_then(|mut file| file.trim(rewrite.end as u64)).is_ok()
+        if let (Some(rewrite), Some(last)) = (rewrite, sealed_segments.back_mut())
+            && dir.dir.open(&rewrite.name).and_then(|mut file| file.truncate(rewrite.end as u64)).is_ok()
         {
             last.bytes = rewrite.end as u64;
         }
         Ok(Self {
-            files,
+            dir,
             active,
             active_name,
             offset: SEGMENT_HEADER_BYTES as u64,
             expected,
             next_number: next_number + 1,
-            older_bytes: older.iter().map(|segment| segment.bytes).sum(),
-            older,
+            sealed_bytes: sealed_segments.iter().map(|segment| segment.bytes).sum(),
+            sealed_segments,
             spare: None,
-            newest,
+            current_marker,
             buffer: Vec::with_capacity(1 << 16),
             failed: false,
         })
@@ -116,13 +119,13 @@ impl<D: Directory> Journal<D> {
         self.write_buffer(crc)
     }
 
-    /// Notes that sled holds every commit up to `covered`, durably. Errors as [`Journal::append`].
+    /// Notes that sled holds every commit up to `through`, durably. Errors as [`Journal::append`].
     ///
     /// # Errors
     /// As [`Journal::append`].
-    pub fn append_checkpoint(&mut self, covered: CommitSeq) -> Result<LogPosition, AppendError> {
+    pub fn append_checkpoint(&mut self, through: CommitSeq) -> Result<LogPosition, AppendError> {
         self.buffer.clear();
-        let crc = encode_checkpoint(&mut self.buffer, self.expected, covered);
+        let crc = encode_checkpoint(&mut self.buffer, self.expected, through);
         self.write_buffer(crc)
     }
 
@@ -130,15 +133,15 @@ impl<D: Directory> Journal<D> {
         if self.failed {
             return Err(AppendError::Failed(io::Error::other("an earlier write of the journal failed")));
         }
-        let written = self.write_behind_the_last(crc);
+        let written = self.write_frame(crc);
         self.failed = matches!(written, Err(AppendError::Failed(_)));
         written
     }
 
-    fn write_behind_the_last(&mut self, crc: u32) -> Result<LogPosition, AppendError> {
+    fn write_frame(&mut self, crc: u32) -> Result<LogPosition, AppendError> {
         let length = self.buffer.len() as u64;
-        if self.offset + length > self.files.segment_bytes {
-            self.roll()?;
+        if self.offset + length > self.dir.segment_bytes {
+            self.rotate()?;
             // The frame in the buffer carries the same epoch, number and chain in the new segment.
         }
         self.active.write_all_at(&self.buffer, self.offset).map_err(AppendError::Failed)?;
@@ -149,38 +152,38 @@ impl<D: Directory> Journal<D> {
         Ok(self.last())
     }
 
-    fn roll(&mut self) -> Result<(), AppendError> {
+    fn rotate(&mut self) -> Result<(), AppendError> {
         let spare = self.spare.take().ok_or(AppendError::NoSpare)?;
-        let name = name_of(self.next_number);
-        let file = activate(&self.files, spare, self.next_number, self.expected, &mut self.newest)
+        let name = segment_file_name(self.next_number);
+        let file = activate(&self.dir, spare, self.next_number, self.expected, &mut self.current_marker)
             .map_err(AppendError::Failed)?;
         self.next_number += 1;
         self.active = file;
         self.offset = SEGMENT_HEADER_BYTES as u64;
         let last = self.last().seq;
-        let bytes = self.files.segment_bytes;
-        self.older_bytes += bytes;
-        self.older.push_back(Segment { name: std::mem::replace(&mut self.active_name, name), last, bytes });
+        let bytes = self.dir.segment_bytes;
+        self.sealed_bytes += bytes;
+        self.sealed_segments.push_back(Segment { name: std::mem::replace(&mut self.active_name, name), last, bytes });
         Ok(())
     }
 
     /// Whether a spare segment should be made now.
     #[must_use]
-    pub fn wants_spare(&self) -> bool {
+    pub fn needs_spare(&self) -> bool {
         self.spare.is_none()
     }
 
     /// Takes the spare segment that was made meanwhile, under the name [`SPARE`].
-    pub fn give_spare(&mut self, spare: D::File) {
+    pub fn set_spare(&mut self, spare: D::File) {
         self.spare = Some(spare);
     }
 
-    /// Forgets the segments whose every frame is at or before `covered` and returns their names, to be removed oldest first.
-    pub fn release(&mut self, covered: CommitSeq) -> Vec<String> {
+    /// Forgets the segments whose every frame is at or before `through` and returns their names, to be removed oldest first.
+    pub fn retire_through(&mut self, through: CommitSeq) -> Vec<String> {
         let mut names = Vec::new();
-        while self.older.front().is_some_and(|segment| segment.last <= covered) {
-            let Some(segment) = self.older.pop_front() else { break };
-            self.older_bytes -= segment.bytes;
+        while self.sealed_segments.front().is_some_and(|segment| segment.last <= through) {
+            let Some(segment) = self.sealed_segments.pop_front() else { break };
+            self.sealed_bytes -= segment.bytes;
             names.push(segment.name);
         }
         names
@@ -188,25 +191,25 @@ impl<D: Directory> Journal<D> {
 
     /// Bytes of the segments before the active one.
     #[must_use]
-    pub fn older_bytes(&self) -> u64 {
-        self.older_bytes
+    pub fn sealed_bytes(&self) -> u64 {
+        self.sealed_bytes
     }
 
     /// Bytes that all segments take on the disk, the spare one included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.older_bytes() + (1 + u64::from(self.spare.is_some())) * self.files.segment_bytes
+        self.sealed_bytes() + (1 + u64::from(self.spare.is_some())) * self.dir.segment_bytes
     }
 
-    /// Segments that hold a frame behind `covered`, the active one included.
+    /// Segments that hold a frame behind `through`, the active one included.
     #[must_use]
-    pub fn segments_behind(&self, covered: CommitSeq) -> usize {
-        self.older.iter().rev().take_while(|segment| segment.last > covered).count() + 1
+    pub fn segments_after(&self, through: CommitSeq) -> usize {
+        self.sealed_segments.iter().rev().take_while(|segment| segment.last > through).count() + 1
     }
 
     /// The last durable frame.
     #[must_use]
     pub fn last(&self) -> LogPosition {
-        self.expected.before()
+        self.expected.previous()
     }
 }

@@ -27,13 +27,15 @@ use crate::store::embedded::data_dir::{DataDir, DataDirError};
 use crate::store::embedded::fs::{Directory, OsDirectory, VfsFile};
 use crate::store::embedded::journal::frame::{
     CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId,
-    next_frame, remains_after,
+    find_data_after, next_frame,
 };
 use crate::store::embedded::journal::reader::{JournalTail, replay};
 use crate::store::embedded::journal::segment::{JournalDir, JournalError, SUFFIX};
-use crate::store::embedded::recovery::rebuild::{NoRebuildSource, RebuildSource, plan, rebuild, swap};
+use crate::store::embedded::recovery::rebuild::{
+    NoRebuildSource, RebuildSource, choose_source, rebuild, replace_state_dir,
+};
 use crate::store::embedded::shutdown_record::PreviousShutdown;
-use crate::store::embedded::state::checkpointer::{Checkpointer, settle};
+use crate::store::embedded::state::checkpointer::{Checkpointer, run_checkpoint};
 use crate::store::embedded::state::sled::SledState;
 use crate::store::embedded::state::{State, StateOpenError};
 
@@ -44,23 +46,23 @@ pub enum OpenError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The journal.
-    #[error("{cause}; {advice}")]
+    #[error("{cause}; {repair_hint}")]
     Journal {
         /// What is wrong, and where.
         cause: JournalError,
         /// The commands that help.
-        advice: String,
+        repair_hint: String,
     },
     /// The system refused sled.
     #[error("{0}")]
     State(String),
     /// State, journal and backups together are not every commit.
-    #[error("commits are missing: {problem}; {advice}")]
+    #[error("commits are missing: {problem}; {repair_hint}")]
     Incomplete {
         /// Which, and why.
         problem: String,
         /// The commands that help.
-        advice: String,
+        repair_hint: String,
     },
     /// A rebuilt state could not be written.
     #[error("the damaged state could not be rebuilt: {0}")]
@@ -76,7 +78,7 @@ pub struct RebuiltState {
     /// What was wrong with the old one.
     pub problem: String,
     /// What the new one was made from.
-    pub base: RebuildSource,
+    pub rebuild_source: RebuildSource,
     /// Where the old one is now, as a folder's name.
     pub quarantine: String,
 }
@@ -89,19 +91,19 @@ pub struct RecoveryReport {
     /// The last commit.
     pub last: CommitSeq,
     /// What sled covered.
-    pub covered: CommitSeq,
+    pub checkpointed: CommitSeq,
     /// A torn frame at the journal's end, as file and offset: normal after a crash.
     pub torn: Option<(String, usize)>,
     /// The state was rebuilt.
-    pub healed: Option<RebuiltState>,
+    pub rebuilt: Option<RebuiltState>,
     /// How the process before this one left the folder.
-    pub last_stop: PreviousShutdown,
+    pub previous_shutdown: PreviousShutdown,
 }
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (last, frames, covered) = (self.last, self.frames, self.covered);
-        write!(f, "last commit {last}, {frames} frames in the journal, sled covers commit {covered}")?;
+        let (last, frames, checkpointed) = (self.last, self.frames, self.checkpointed);
+        write!(f, "last commit {last}, {frames} frames in the journal, sled covers commit {checkpointed}")?;
         if let Some((name, offset)) = &self.torn {
             write!(
                 f,
@@ -116,19 +118,19 @@ impl fmt::Display for RebuildSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::JournalOnly => write!(f, "the journal, which is complete"),
-            Self::Backup(name, mark) => write!(f, "backups/{name} (commit {}) and the journal since", mark.seq),
+            Self::Backup(name, position) => write!(f, "backups/{name} (commit {}) and the journal since", position.seq),
         }
     }
 }
 
-/// What [`attach`] found of a state and a journal that fit each other.
+/// What [`open_state_and_journal`] found of a state and a journal that fit each other.
 pub struct OpenedStore<S> {
     /// The keeper, with every change of the journal taken.
-    pub keeper: Checkpointer<S>,
+    pub checkpointer: Checkpointer<S>,
     /// The journal's end.
     pub tail: JournalTail,
     /// Answers that are to be given again, in the order of their pages.
-    pub answers: Vec<(u64, Arc<IdempotencyPage>)>,
+    pub idempotency_pages: Vec<(u64, Arc<IdempotencyPage>)>,
     /// For people.
     pub report: RecoveryReport,
 }
@@ -162,19 +164,19 @@ pub enum StateOrigin {
 ///
 /// # Errors
 /// [`RecoveryError`].
-pub fn attach<S: State, D: Directory>(
+pub fn open_state_and_journal<S: State, D: Directory>(
     state: S,
-    files: &JournalDir<D>,
+    journal: &JournalDir<D>,
     origin: StateOrigin,
 ) -> Result<OpenedStore<S>, RecoveryError> {
-    let mut keeper = Checkpointer::open(state).map_err(RecoveryError::State)?;
-    let marks = keeper.marks();
-    let [covered, _, reached] = marks;
+    let mut checkpointer = Checkpointer::open(state).map_err(RecoveryError::State)?;
+    let positions = checkpointer.required_positions();
+    let [checkpointed, _, reached] = positions;
     let mut other_history = false;
-    let tail = replay(files, covered.seq, &mut |mark, body| {
-        other_history |= marks.iter().any(|known| known.seq == mark.seq && known.chain != mark.chain);
+    let tail = replay(journal, checkpointed.seq, &mut |position, body| {
+        other_history |= positions.iter().any(|known| known.seq == position.seq && known.chain != position.chain);
         match body {
-            FramePayload::Commit(changes) => keeper.take(changes, mark),
+            FramePayload::Commit(changes) => checkpointer.stage(changes, position),
             FramePayload::SkippedCommit | FramePayload::Checkpoint(_) => {}
         }
     });
@@ -185,9 +187,9 @@ pub fn attach<S: State, D: Directory>(
         }
         None => return Err(RecoveryError::JournalTruncated("the journal folder holds no journal".to_owned())),
     };
-    other_history |= tail.before.seq == covered.seq && tail.before.chain != covered.chain;
-    if tail.before.seq > covered.seq {
-        let (next, first) = (covered.seq.next(), tail.before.seq.next());
+    other_history |= tail.base.seq == checkpointed.seq && tail.base.chain != checkpointed.chain;
+    if tail.base.seq > checkpointed.seq {
+        let (next, first) = (checkpointed.seq.next(), tail.base.seq.next());
         return Err(RecoveryError::State(format!("sled ends before commit {next}, the journal starts with {first}")));
     }
     if tail.last().seq < reached.seq {
@@ -197,45 +199,47 @@ pub fn attach<S: State, D: Directory>(
         )));
     }
     if other_history {
-        return Err(RecoveryError::State(format!("sled's commit {} is not the journal's", covered.seq)));
+        return Err(RecoveryError::State(format!("sled's commit {} is not the journal's", checkpointed.seq)));
     }
-    if tail.checkpointed > covered.seq && origin != StateOrigin::Rebuilt {
-        let (is, was) = (covered.seq, tail.checkpointed);
+    if tail.last_checkpoint > checkpointed.seq && origin != StateOrigin::Rebuilt {
+        let (is, was) = (checkpointed.seq, tail.last_checkpoint);
         return Err(RecoveryError::State(format!(
             "sled covers commit {is}, but the journal knows a checkpoint of {was}"
         )));
     }
     if origin == StateOrigin::Rebuilt {
         // The new state will cover the last frame, which must then not be lost: only the kernel may have it.
-        tail.make_durable(files).map_err(RecoveryError::Journal)?;
+        tail.resync_tail(journal).map_err(RecoveryError::Journal)?;
         // The old state may have covered a checkpoint frame at the journal's end; the new one must not stop at the last commit before it.
-        keeper.take([], tail.last());
+        checkpointer.stage([], tail.last());
     }
     let report = RecoveryReport {
         frames: tail.frames,
         last: tail.last().seq,
-        covered: covered.seq,
+        checkpointed: checkpointed.seq,
         torn: tail.torn.clone(),
-        healed: None,
-        last_stop: PreviousShutdown::default(),
+        rebuilt: None,
+        previous_shutdown: PreviousShutdown::default(),
     };
-    let answers = keeper.answers().map_err(RecoveryError::State)?;
-    Ok(OpenedStore { keeper, tail, answers, report })
+    let idempotency_pages = checkpointer.idempotency_pages().map_err(RecoveryError::State)?;
+    Ok(OpenedStore { checkpointer, tail, idempotency_pages, report })
 }
 
 pub(crate) fn open(
-    folder: &DataDir,
-    files: &JournalDir<OsDirectory>,
+    data_dir: &DataDir,
+    journal: &JournalDir<OsDirectory>,
     origin: StateOrigin,
 ) -> Result<OpenedStore<SledState>, OpenError> {
-    match SledState::open(&folder.sled()) {
-        Ok(state) => attach(state, files, origin),
+    match SledState::open(&data_dir.sled()) {
+        Ok(state) => open_state_and_journal(state, journal, origin),
         Err(StateOpenError::Io(problem)) => return Err(OpenError::State(problem)),
         Err(StateOpenError::Corrupt(problem)) => Err(RecoveryError::State(problem)),
     }
-    .map_err(|misfit| match misfit {
-        RecoveryError::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
-        RecoveryError::JournalTruncated(problem) => OpenError::Incomplete { problem, advice: advice(folder) },
+    .map_err(|error| match error {
+        RecoveryError::Journal(cause) => OpenError::Journal { cause, repair_hint: repair_hint(data_dir) },
+        RecoveryError::JournalTruncated(problem) => {
+            OpenError::Incomplete { problem, repair_hint: repair_hint(data_dir) }
+        }
         RecoveryError::State(problem) => OpenError::Rebuild(problem),
     })
 }
@@ -245,75 +249,79 @@ pub(crate) fn open(
 /// # Errors
 /// [`OpenError`], which says what is missing, where, and what helps.
 pub fn recover(
-    folder: &DataDir,
-    files: &JournalDir<OsDirectory>,
+    data_dir: &DataDir,
+    journal: &JournalDir<OsDirectory>,
     is_new: bool,
     now_unix_s: u64,
 ) -> Result<OpenedStore<SledState>, OpenError> {
     let origin = if is_new { StateOrigin::New } else { StateOrigin::Existing };
-    let mut recovered = match open(folder, files, origin) {
-        Err(OpenError::Rebuild(problem)) => heal(folder, files, problem, now_unix_s)?,
+    let mut recovered = match open(data_dir, journal, origin) {
+        Err(OpenError::Rebuild(problem)) => rebuild_state(data_dir, journal, problem, now_unix_s)?,
         other => other?,
     };
-    recovered.report.last_stop = folder.last_stop().clone();
+    recovered.report.previous_shutdown = data_dir.previous_shutdown().clone();
     Ok(recovered)
 }
 
-fn heal(
-    folder: &DataDir,
-    files: &JournalDir<OsDirectory>,
+fn rebuild_state(
+    data_dir: &DataDir,
+    journal: &JournalDir<OsDirectory>,
     problem: String,
     now_unix_s: u64,
 ) -> Result<OpenedStore<SledState>, OpenError> {
-    let base = base(folder, files, &problem)?;
-    let quarantine = folder.new_quarantine(now_unix_s);
-    make_state(folder, files, &base).map_err(OpenError::Rebuild)?;
-    swap(folder.path(), &quarantine).map_err(|error| OpenError::Rebuild(error.to_string()))?;
-    let mut recovered = open(folder, files, StateOrigin::Existing)?;
-    recovered.report.healed = Some(RebuiltState { problem, base, quarantine });
+    let rebuild_source = rebuild_source(data_dir, journal, &problem)?;
+    let quarantine = data_dir.quarantine_name(now_unix_s);
+    build_state(data_dir, journal, &rebuild_source).map_err(OpenError::Rebuild)?;
+    replace_state_dir(data_dir.path(), &quarantine).map_err(|error| OpenError::Rebuild(error.to_string()))?;
+    let mut recovered = open(data_dir, journal, StateOrigin::Existing)?;
+    recovered.report.rebuilt = Some(RebuiltState { problem, rebuild_source, quarantine });
     Ok(recovered)
 }
 
-pub(crate) fn base(
-    folder: &DataDir,
-    files: &JournalDir<OsDirectory>,
+pub(crate) fn rebuild_source(
+    data_dir: &DataDir,
+    journal: &JournalDir<OsDirectory>,
     problem: &str,
 ) -> Result<RebuildSource, OpenError> {
-    plan(files, &OsDirectory::new(folder.backups())).map_err(|error| match error {
-        NoRebuildSource::Journal(cause) => OpenError::Journal { cause, advice: advice(folder) },
+    choose_source(journal, &OsDirectory::new(data_dir.backups())).map_err(|error| match error {
+        NoRebuildSource::Journal(cause) => OpenError::Journal { cause, repair_hint: repair_hint(data_dir) },
         NoRebuildSource::Missing(why) => {
             let problem = format!("the state can not be used ({problem}), and {why}");
-            OpenError::Incomplete { problem, advice: advice(folder) }
+            OpenError::Incomplete { problem, repair_hint: repair_hint(data_dir) }
         }
     })
 }
 
 /// Makes a state that covers the whole journal, beside the damaged one.
-fn make_state(folder: &DataDir, files: &JournalDir<OsDirectory>, base: &RebuildSource) -> Result<(), String> {
-    let path = folder.path().join("sled.healing");
+fn build_state(
+    data_dir: &DataDir,
+    journal: &JournalDir<OsDirectory>,
+    rebuild_source: &RebuildSource,
+) -> Result<(), String> {
+    let path = data_dir.path().join("sled.healing");
     if path.exists() {
         fs::remove_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     DirBuilder::new().mode(0o700).create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut state = SledState::open(&path).map_err(|trouble| trouble.to_string())?;
-    if let RebuildSource::Backup(name, _) = base {
-        let backups = OsDirectory::new(folder.backups());
+    if let RebuildSource::Backup(name, _) = rebuild_source {
+        let backups = OsDirectory::new(data_dir.backups());
         rebuild(&mut state, |visit| read_file(&backups, name, visit)).map_err(|error| error.to_string())?;
     }
-    let recovered = attach(state, files, StateOrigin::Rebuilt).map_err(|misfit| misfit.to_string())?;
-    settle(recovered.keeper).map_err(|trouble| trouble.to_string())
+    let recovered = open_state_and_journal(state, journal, StateOrigin::Rebuilt).map_err(|error| error.to_string())?;
+    run_checkpoint(recovered.checkpointer).map_err(|trouble| trouble.to_string())
 }
 
 /// What to do where nothing can be rebuilt, with the names to type.
-fn advice(folder: &DataDir) -> String {
-    let data_dir = folder.path().display();
-    let backups = OsDirectory::new(folder.backups());
+fn repair_hint(data_dir: &DataDir) -> String {
+    let path = data_dir.path().display();
+    let backups = OsDirectory::new(data_dir.backups());
     let is_whole = |(_, name): &(CommitSeq, String)| read_file(&backups, name, &mut |_, _| Ok(())).is_ok();
     let newest = newest_first(&backups).ok().and_then(|found| found.into_iter().find(is_whole));
     let from =
-        newest.map_or_else(|| "BACKUP".to_owned(), |(_, name)| folder.backups().join(name).display().to_string());
+        newest.map_or_else(|| "BACKUP".to_owned(), |(_, name)| data_dir.backups().join(name).display().to_string());
     format!(
-        "keep {data_dir} as it is; if the disk it came from can still be read, copy all of it again; \
+        "keep {path} as it is; if the disk it came from can still be read, copy all of it again; \
          otherwise `odometer restore --from {from} --data-dir NEW-FOLDER` brings back what that backup holds, and the numbers issued \
          after it would be issued again"
     )
@@ -323,35 +331,39 @@ fn advice(folder: &DataDir) -> String {
 ///
 /// # Errors
 /// [`OpenError`] if the folder is of another format, or has a journal and no FORMAT.
-pub fn identify(folder: &DataDir, disk: &Arc<OsDirectory>, fresh: StoreId) -> Result<(StoreId, bool), OpenError> {
-    if let Some(store) = folder.format()? {
+pub fn read_or_create_store_id(
+    data_dir: &DataDir,
+    dir: &Arc<OsDirectory>,
+    fresh: StoreId,
+) -> Result<(StoreId, bool), OpenError> {
+    if let Some(store) = data_dir.format()? {
         return Ok((store, false));
     }
     let problem = |what: &str| {
         let problem = format!("it has {what}, but the file FORMAT is missing");
-        OpenError::DataDir(DataDirError::Format { path: folder.path().to_owned(), problem })
+        OpenError::DataDir(DataDirError::Format { path: data_dir.path().to_owned(), problem })
     };
-    let io = |cause| OpenError::DataDir(DataDirError::Io { path: folder.journal(), cause });
-    if newest_first(&OsDirectory::new(folder.backups())).is_ok_and(|found| !found.is_empty()) {
+    let io = |cause| OpenError::DataDir(DataDirError::Io { path: data_dir.journal(), cause });
+    if newest_first(&OsDirectory::new(data_dir.backups())).is_ok_and(|found| !found.is_empty()) {
         return Err(problem("backups"));
     }
-    let names = disk.list().map_err(io)?;
+    let names = dir.list().map_err(io)?;
     for name in names.iter().filter(|name| name.ends_with(SUFFIX)) {
-        let bytes = disk.open(name).and_then(|file| file.read_all()).map_err(io)?;
+        let bytes = dir.open(name).and_then(|file| file.read_all()).map_err(io)?;
         let header = SegmentHeader::decode(&bytes);
         // A segment has its name only when its header is durable; a second one is made only by a second start.
         let used = header.is_none_or(|header| {
-            let expected = NextFrame { epoch: header.epoch, seq: header.first, chain: header.chain };
-            header.first != CommitSeq(1)
+            let expected = NextFrame { epoch: header.epoch, seq: header.first_seq, chain: header.chain };
+            header.first_seq != CommitSeq(1)
                 || next_frame(&bytes, SEGMENT_HEADER_BYTES, expected, CommitSeq(0)) != FrameRead::Zeros
-                || remains_after(&bytes, SEGMENT_HEADER_BYTES, expected).is_some()
+                || find_data_after(&bytes, SEGMENT_HEADER_BYTES, expected).is_some()
         });
         if used {
             return Err(problem("a journal"));
         }
     }
-    names.iter().try_for_each(|name| disk.remove(name)).map_err(io)?;
-    let sled = folder.sled();
+    names.iter().try_for_each(|name| dir.remove(name)).map_err(io)?;
+    let sled = data_dir.sled();
     let io = |cause| OpenError::DataDir(DataDirError::Io { path: sled.clone(), cause });
     fs::remove_dir_all(&sled).and_then(|()| DirBuilder::new().mode(0o700).create(&sled)).map_err(io)?;
     Ok((fresh, true))

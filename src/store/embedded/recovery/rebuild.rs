@@ -1,6 +1,6 @@
 //! Rebuilding the state: from a verified backup and the journal behind it.
 //!
-//! Job: [`plan`] chooses what a state can be rebuilt from; [`rebuild`] fills an empty state with it; [`swap`] puts the new one in the old
+//! Job: [`choose_source`] chooses what a state can be rebuilt from; [`rebuild`] fills an empty state with it; [`replace_state_dir`] puts the new one in the old
 //! one's place.
 //!
 //! ```text
@@ -54,54 +54,54 @@ pub enum NoRebuildSource {
 ///
 /// # Errors
 /// [`NoRebuildSource`].
-pub fn plan<D: Directory>(files: &JournalDir<D>, backups: &D) -> Result<RebuildSource, NoRebuildSource> {
+pub fn choose_source<D: Directory>(journal: &JournalDir<D>, backups: &D) -> Result<RebuildSource, NoRebuildSource> {
     let listed = newest_first(backups).unwrap_or_default();
     let mut chains: HashMap<CommitSeq, Option<u32>> = listed.iter().map(|(seq, _)| (*seq, None)).collect();
-    let tail = replay(files, CommitSeq(u64::MAX), &mut |mark, _| {
-        chains.entry(mark.seq).and_modify(|chain| *chain = Some(mark.chain));
+    let tail = replay(journal, CommitSeq(u64::MAX), &mut |position, _| {
+        chains.entry(position.seq).and_modify(|chain| *chain = Some(position.chain));
     });
     let tail = tail.map_err(NoRebuildSource::Journal)?;
     let tail = tail.ok_or_else(|| NoRebuildSource::Missing("the journal folder holds no journal".to_owned()))?;
-    chains.entry(tail.before.seq).and_modify(|chain| *chain = Some(tail.before.chain));
+    chains.entry(tail.base.seq).and_modify(|chain| *chain = Some(tail.base.chain));
     let mut refused = Vec::new();
     for (seq, name) in listed {
-        match fits(files, backups, &tail, &name, chains.get(&seq).copied().flatten()) {
-            Ok(mark) => return Ok(RebuildSource::Backup(name, mark)),
+        match check_backup(journal, backups, &tail, &name, chains.get(&seq).copied().flatten()) {
+            Ok(position) => return Ok(RebuildSource::Backup(name, position)),
             Err(why) => refused.push(format!("backups/{name}: {why}")),
         }
     }
-    if tail.before.seq == CommitSeq(0) {
+    if tail.base.seq == CommitSeq(0) {
         return Ok(RebuildSource::JournalOnly);
     }
-    let first = tail.before.seq.next();
+    let first = tail.base.seq.next();
     let why = if refused.is_empty() { "there is no backup".to_owned() } else { refused.join("; ") };
     Err(NoRebuildSource::Missing(format!(
         "the journal starts with commit {first}, and nothing has those before it: {why}"
     )))
 }
 
-fn fits<D: Directory>(
-    files: &JournalDir<D>,
+fn check_backup<D: Directory>(
+    journal: &JournalDir<D>,
     backups: &D,
     tail: &JournalTail,
     name: &str,
     chain: Option<u32>,
 ) -> Result<LogPosition, String> {
     let header = directory::header(backups, name).map_err(|error| error.to_string())?;
-    if header.store != files.store {
+    if header.store != journal.store {
         return Err("it is of another store".to_owned());
     }
-    if directory::name_of(header.mark.seq) != name {
+    if directory::backup_file_name(header.position.seq) != name {
         return Err("its name is not that of its last commit".to_owned());
     }
-    if header.mark.seq < tail.before.seq {
-        return Err(format!("it ends with commit {}, before the journal starts", header.mark.seq));
+    if header.position.seq < tail.base.seq {
+        return Err(format!("it ends with commit {}, before the journal starts", header.position.seq));
     }
-    if chain != Some(header.mark.chain) {
-        return Err(format!("its last commit, {}, is not one of this journal", header.mark.seq));
+    if chain != Some(header.position.chain) {
+        return Err(format!("its last commit, {}, is not one of this journal", header.position.seq));
     }
     let summary = read_file(backups, name, &mut |_, _| Ok(())).map_err(|error| error.to_string())?;
-    Ok(summary.header.mark)
+    Ok(summary.header.position)
 }
 
 /// Fills an empty state from a backup, seals it, and returns its mark and the number of records.
@@ -117,13 +117,13 @@ pub fn rebuild<S: State>(
     let summary = read(&mut |key, record| {
         digests::add(&mut table, key, record);
         batch.push((key.to_vec(), Some(record.to_vec())));
-        if batch.len() == BATCH { state.put(&std::mem::take(&mut batch)) } else { Ok(()) }
+        if batch.len() == BATCH { state.write_batch(&std::mem::take(&mut batch)) } else { Ok(()) }
     })?;
-    let mark = summary.header.mark;
+    let position = summary.header.position;
     let mut seal = || {
-        state.put(&batch)?;
-        state.cover(mark)?;
-        state.save_seals(&BucketDigests::encode(mark, mark, &table))
+        state.write_batch(&batch)?;
+        state.sync_through(position)?;
+        state.save_digests(&BucketDigests::encode(position, position, &table))
     };
     seal().map_err(BackupError::Aborted)?;
     Ok(summary)
@@ -133,7 +133,7 @@ pub fn rebuild<S: State>(
 ///
 /// # Errors
 /// Any error of the system; the next start heals again.
-pub fn swap(data_dir: &Path, quarantine: &str) -> io::Result<()> {
+pub fn replace_state_dir(data_dir: &Path, quarantine: &str) -> io::Result<()> {
     let sync = |folder: &Path| File::open(folder)?.sync_all();
     let quarantine = data_dir.join(quarantine);
     DirBuilder::new().mode(0o700).create(&quarantine)?;

@@ -69,29 +69,29 @@ pub fn verify_backup(from: &Path, progress: Progress<'_>) -> Result<Summary, Res
 pub fn restore(
     from: &Path,
     data_dir: &Path,
-    fresh: StoreId,
+    new_store_id: StoreId,
     segment_bytes: u64,
     progress: Progress<'_>,
 ) -> Result<Summary, RestoreError> {
     verify_backup(from, &mut |_| {})?;
     check_empty(data_dir)?;
     let at = |cause| RestoreError::Io(data_dir.display().to_string(), cause);
-    let sync = |folder: &Path| File::open(folder)?.sync_all();
+    let sync = |data_dir: &Path| File::open(data_dir)?.sync_all();
     let marker = data_dir.join(RESTORING);
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(at)?;
     fs::write(&marker, "a restore began here and did not end; run `odometer restore` again\n").map_err(at)?;
     sync(data_dir).map_err(at)?;
-    let folder = DataDir::take_unfinished(data_dir)?;
-    for inner in [folder.journal(), folder.sled()] {
+    let dir = DataDir::lock_for_restore(data_dir)?;
+    for inner in [dir.journal(), dir.sled()] {
         fs::remove_dir_all(&inner).and_then(|()| DirBuilder::new().mode(0o700).create(&inner)).map_err(at)?;
     }
-    let mut state = SledState::open(&folder.sled()).map_err(RestoreError::State)?;
+    let mut state = SledState::open(&dir.sled()).map_err(RestoreError::State)?;
     let summary = rebuild(&mut state, |visit| read_backup(from, progress, visit))
         .map_err(|error| RestoreError::Backup(from.display().to_string(), error))?;
     drop(state);
-    let files = JournalDir { disk: Arc::new(OsDirectory::new(folder.journal())), store: fresh, segment_bytes };
-    drop(Journal::start(files, JournalTail::after(summary.header.mark))?);
-    folder.declare(fresh)?;
+    let journal = JournalDir { dir: Arc::new(OsDirectory::new(dir.journal())), store: new_store_id, segment_bytes };
+    drop(Journal::start(journal, JournalTail::after(summary.header.position))?);
+    dir.write_format(new_store_id)?;
     fs::remove_file(&marker).and_then(|()| sync(data_dir)).map_err(at)?;
     Ok(summary)
 }
@@ -99,7 +99,7 @@ pub fn restore(
 fn read_backup(from: &Path, progress: Progress<'_>, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
     let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut count = 0;
-    read_file(&OsDirectory::around(from), &name, &mut |key, record| {
+    read_file(&OsDirectory::parent_of(from), &name, &mut |key, record| {
         count += 1;
         if count % 1024 == 0 {
             progress(count);
@@ -118,7 +118,7 @@ fn check_empty(data_dir: &Path) -> Result<(), RestoreError> {
     };
     let names: Vec<String> = entries.collect::<io::Result<_>>().map_err(at)?;
     let ours = ["journal", "sled", "backups", "LOCK", "FORMAT.new", RESTORING];
-    let unfinished = names.iter().any(|name| name == RESTORING) && !DataDir::is_store(data_dir);
+    let unfinished = names.iter().any(|name| name == RESTORING) && !DataDir::is_initialized(data_dir);
     let foreign = |name: &&String| name.as_str() != "lost+found" && !(unfinished && ours.contains(&name.as_str()));
     match names.iter().find(foreign) {
         Some(name) => Err(RestoreError::NotEmpty(data_dir.display().to_string(), name.clone())),

@@ -12,7 +12,7 @@ use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::journal::frame::StoreId;
 use crate::store::embedded::journal::segment::JournalDir;
 use crate::store::embedded::recovery::open::{
-    OpenError, OpenedStore, RecoveryReport, StateOrigin, base, identify, open,
+    OpenError, OpenedStore, RecoveryReport, StateOrigin, open, read_or_create_store_id, rebuild_source,
 };
 use crate::store::embedded::recovery::rebuild::RebuildSource;
 use crate::store::embedded::state::sled::SledState;
@@ -20,7 +20,7 @@ use crate::store::embedded::state::sled::SledState;
 /// A folder that was opened to be read, while no server runs on it.
 pub struct ReadOnlyStore {
     /// State and journal.
-    pub recovered: OpenedStore<SledState>,
+    pub opened: OpenedStore<SledState>,
     /// The store's id.
     pub store: StoreId,
     _folder: DataDir,
@@ -30,25 +30,25 @@ pub struct ReadOnlyStore {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open_to_read(path: &Path) -> Result<ReadOnlyStore, OpenError> {
-    let (folder, files) = take(path)?;
-    match open(&folder, &files, StateOrigin::Existing) {
-        Ok(recovered) => Ok(ReadOnlyStore { recovered, store: files.store, _folder: folder }),
+pub fn open_read_only(path: &Path) -> Result<ReadOnlyStore, OpenError> {
+    let (data_dir, journal) = open_existing(path)?;
+    match open(&data_dir, &journal, StateOrigin::Existing) {
+        Ok(opened) => Ok(ReadOnlyStore { opened, store: journal.store, _folder: data_dir }),
         Err(OpenError::Rebuild(problem)) => Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds it"))),
         Err(error) => Err(error),
     }
 }
 
 /// Takes a folder that is a store already.
-fn take(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), OpenError> {
-    if !DataDir::is_store(path) {
+fn open_existing(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), OpenError> {
+    if !DataDir::is_initialized(path) {
         let problem = "there is no odometer data here (no file FORMAT)".to_owned();
         return Err(DataDirError::Format { path: path.to_owned(), problem }.into());
     }
-    let folder = DataDir::take(path)?;
-    let disk = Arc::new(OsDirectory::new(folder.journal()));
-    let (store, _) = identify(&folder, &disk, [0; 16])?;
-    Ok((folder, JournalDir { disk, store, segment_bytes: 0 }))
+    let data_dir = DataDir::lock(path)?;
+    let dir = Arc::new(OsDirectory::new(data_dir.journal()));
+    let (store, _) = read_or_create_store_id(&data_dir, &dir, [0; 16])?;
+    Ok((data_dir, JournalDir { dir, store, segment_bytes: 0 }))
 }
 
 /// What an offline look found.
@@ -70,23 +70,23 @@ pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
     if read_format(path)?.is_some() && !path.join("journal").is_dir() {
         return Ok(VerifyResult::Corrupt("the folder journal is missing".to_owned()));
     }
-    let (folder, files) = take(path)?;
-    let (problem, keeper) = match open(&folder, &files, StateOrigin::Existing) {
-        Ok(mut recovered) => match recovered.keeper.prove_all() {
-            Ok(_) => return Ok(VerifyResult::Clean(recovered.report)),
-            Err(problem) => (problem, Some(recovered.keeper)),
+    let (data_dir, journal) = open_existing(path)?;
+    let (problem, checkpointer) = match open(&data_dir, &journal, StateOrigin::Existing) {
+        Ok(mut opened) => match opened.checkpointer.verify_all() {
+            Ok(_) => return Ok(VerifyResult::Clean(opened.report)),
+            Err(problem) => (problem, Some(opened.checkpointer)),
         },
         Err(OpenError::Rebuild(problem)) => (problem, None),
         Err(error @ (OpenError::DataDir(_) | OpenError::State(_))) => return Err(error),
         Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
     };
-    let base = match base(&folder, &files, &problem) {
-        Ok(base) => base,
+    let rebuild_source = match rebuild_source(&data_dir, &journal, &problem) {
+        Ok(rebuild_source) => rebuild_source,
         Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
     };
     // So that a start does not have to meet the damage by chance; but only if there is something to rebuild it from.
-    if let Some(mut keeper) = keeper {
-        keeper.condemn(&problem).map_err(OpenError::State)?;
+    if let Some(mut checkpointer) = checkpointer {
+        checkpointer.mark_corrupt(&problem).map_err(OpenError::State)?;
     }
-    Ok(VerifyResult::Repairable(problem, base))
+    Ok(VerifyResult::Repairable(problem, rebuild_source))
 }

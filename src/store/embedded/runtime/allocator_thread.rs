@@ -14,25 +14,25 @@ use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::embedded::runtime::segment_allocator::SegmentAllocator;
 use crate::store::embedded::runtime::shared::StoreInner;
 
-const DISK_CHECK: Duration = Duration::from_millis(500);
+const DISK_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The grounds thread: gives the grounds their orders, and has them look around twice a second.
-pub(crate) fn keep_grounds(
+pub(crate) fn run_segment_allocator(
     shared: &StoreInner,
-    disk: &Arc<OsDirectory>,
+    dir: &Arc<OsDirectory>,
     inbox: &Receiver<BackgroundTask>,
     segment_bytes: u64,
     min_free_bytes: u64,
 ) {
-    let mut grounds = SegmentAllocator::new(Arc::clone(disk), segment_bytes);
+    let mut allocator = SegmentAllocator::new(Arc::clone(dir), segment_bytes);
     let (mut clear_failed, mut was_low) = (false, false);
     loop {
-        match inbox.recv_timeout(DISK_CHECK) {
-            Ok(order) => grounds.hear(order),
+        match inbox.recv_timeout(DISK_CHECK_INTERVAL) {
+            Ok(task) => allocator.enqueue(task),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        let cleared = grounds.clear();
+        let cleared = allocator.remove_retired();
         // It is tried again with every look, and told once.
         if let Err(error) = &cleared
             && !clear_failed
@@ -40,25 +40,25 @@ pub(crate) fn keep_grounds(
             tracing::warn!(event.action = "journal-remove-failed", error.message = %error, "old journal segments could not be removed");
         }
         clear_failed = cleared.is_err();
-        let look = grounds.look(is_low(shared, disk, min_free_bytes));
-        if let Some(error) = look.failed {
+        let poll = allocator.poll(below_reserve(shared, dir, min_free_bytes));
+        if let Some(error) = poll.failed {
             tracing::warn!(
                 event.action = "journal-segment-failed",
                 error.message = %error,
                 "the next journal segment could not be made; free some disk"
             );
         }
-        for tidings in look.tidings {
-            if let CommitterEvent::DiskLow(low) = tidings {
-                tell_disk(low, was_low, min_free_bytes);
+        for event in poll.events {
+            if let CommitterEvent::DiskLow(low) = event {
+                log_disk_state(low, was_low, min_free_bytes);
                 was_low = low;
             }
-            shared.queue.tell(CommitterMessage::Event(tidings));
+            shared.queue.send_control(CommitterMessage::Event(event));
         }
     }
 }
 
-fn tell_disk(low: bool, was_low: bool, min_free_bytes: u64) {
+fn log_disk_state(low: bool, was_low: bool, min_free_bytes: u64) {
     if low {
         tracing::warn!(
             event.action = "disk-low",
@@ -75,8 +75,8 @@ fn tell_disk(low: bool, was_low: bool, min_free_bytes: u64) {
 }
 
 /// Whether less is free than the reserve; a disk that can not be asked counts as full.
-pub(crate) fn is_low(shared: &StoreInner, disk: &OsDirectory, min_free_bytes: u64) -> bool {
-    let free = disk.free_bytes().unwrap_or(0);
+pub(crate) fn below_reserve(shared: &StoreInner, dir: &OsDirectory, min_free_bytes: u64) -> bool {
+    let free = dir.available_bytes().unwrap_or(0);
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     shared.metrics.disk_free.set(free as f64);
     free < min_free_bytes

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::store::embedded::commit::committer::{BackgroundTask, Committer, CommitterEvent, EventEffect};
-use crate::store::embedded::commit::queue::deliver;
+use crate::store::embedded::commit::queue::send_replies;
 use crate::store::embedded::data_dir::DataDir;
 use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::runtime::messages::{CheckpointMessage, CommitterMessage};
@@ -25,19 +25,19 @@ use crate::store::{Health, Unavailable};
 
 /// Requests that one commit takes at most.
 const MAX_BATCH: usize = 2048;
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE_WAIT: Duration = Duration::from_secs(1);
 
 /// The committer's thread: everything that it owns.
 pub(crate) struct CommitterThread {
     pub(crate) shared: Arc<StoreInner>,
     pub(crate) committer: Committer<OsDirectory>,
-    pub(crate) to_keeper: Sender<CheckpointMessage>,
-    pub(crate) to_grounds: Option<Sender<BackgroundTask>>,
-    pub(crate) keeper: Option<JoinHandle<()>>,
-    pub(crate) grounds: Option<JoinHandle<()>>,
-    pub(crate) folder: DataDir,
+    pub(crate) checkpoint_tx: Sender<CheckpointMessage>,
+    pub(crate) allocator_tx: Option<Sender<BackgroundTask>>,
+    pub(crate) checkpointer: Option<JoinHandle<()>>,
+    pub(crate) allocator: Option<JoinHandle<()>>,
+    pub(crate) data_dir: DataDir,
     /// What the keeper was last told of the journal.
-    pub(crate) told: (usize, u64),
+    pub(crate) last_reported: (usize, u64),
     pub(crate) closing: bool,
     pub(crate) started: Instant,
 }
@@ -45,58 +45,58 @@ pub(crate) struct CommitterThread {
 impl CommitterThread {
     /// Runs until the store is closed.
     pub(crate) fn run(mut self) {
-        self.shared.queue.attend();
+        self.shared.queue.register_consumer();
         loop {
-            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+            match catch_unwind(AssertUnwindSafe(|| self.run_cycle())) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => {
-                    let noted = self.committer.poison("the committer panicked".to_owned());
-                    self.note(noted);
+                    let effect = self.committer.poison("the committer panicked".to_owned());
+                    self.report(effect);
                     break;
                 }
             }
         }
-        self.end();
+        self.shut_down();
     }
 
     /// One turn; false when the store is to be closed and nothing is left to do.
-    fn turn(&mut self) -> bool {
+    fn run_cycle(&mut self) -> bool {
         let mut idle = true;
-        self.committer.tick(self.started.elapsed().as_secs());
-        while let Some(message) = self.shared.queue.heard() {
-            self.hear(message);
+        self.committer.set_uptime(self.started.elapsed().as_secs());
+        while let Some(message) = self.shared.queue.pop_control() {
+            self.on_message(message);
             idle = false;
         }
         let mut taken = 0;
         while taken < MAX_BATCH
-            && let Some(work) = self.shared.queue.pop()
+            && let Some(queued) = self.shared.queue.pop()
         {
-            self.committer.decide(work);
+            self.committer.execute(queued);
             taken += 1;
         }
         let start = Instant::now();
-        let (turn, result) = self.committer.finish_turn();
+        let (run_cycle, result) = self.committer.commit_batch();
         let metrics = &self.shared.metrics;
-        if turn.committed {
+        if run_cycle.committed {
             metrics.commits.increment(1);
             metrics.commit_duration.record(start.elapsed().as_secs_f64());
             #[expect(clippy::cast_precision_loss, reason = "at most 2,048")]
-            metrics.commit_batch_size.record(turn.answers.len() as f64);
-            metrics.increments.increment(turn.increments);
-            metrics.integers_issued.increment(turn.integers);
+            metrics.commit_batch_size.record(run_cycle.replies.len() as f64);
+            metrics.increments.increment(run_cycle.increments);
+            metrics.integers_issued.increment(run_cycle.integers);
         }
         #[expect(clippy::cast_precision_loss, reason = "at most the queue's capacity")]
         metrics.queue_depth.set(self.shared.queue.depth() as f64);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics.idempotency_keys.set(self.committer.remembered() as f64);
-        deliver(turn.answers);
+        metrics.idempotency_keys.set(self.committer.idempotency_len() as f64);
+        send_replies(run_cycle.replies);
         if let Err(error) = result {
-            let noted = self.committer.poison(format!("the journal could not be written: {error}"));
-            self.note(noted);
+            let effect = self.committer.poison(format!("the journal could not be written: {error}"));
+            self.report(effect);
         }
-        self.tell_of_journal();
-        self.send_outbox();
+        self.report_journal_size();
+        self.dispatch_tasks();
         if taken > 0 || !idle {
             return true;
         }
@@ -104,21 +104,21 @@ impl CommitterThread {
             return false;
         }
         // Nothing waits: a good moment to let the keeper have what is durable.
-        self.committer.hand_over_all();
-        self.send_outbox();
-        self.shared.queue.wait(IDLE);
+        self.committer.flush();
+        self.dispatch_tasks();
+        self.shared.queue.wait(IDLE_WAIT);
         true
     }
 
-    fn hear(&mut self, message: CommitterMessage) {
+    fn on_message(&mut self, message: CommitterMessage) {
         match message {
-            CommitterMessage::Event(tidings) => {
-                let noted = self.committer.hear(tidings);
-                self.note(noted);
+            CommitterMessage::Event(event) => {
+                let effect = self.committer.on_event(event);
+                self.report(effect);
             }
-            CommitterMessage::MarkRunning(told) => {
-                self.folder.leave(ShutdownRecord::Running);
-                let _ = told.send(());
+            CommitterMessage::MarkRunning(last_reported) => {
+                self.data_dir.record_shutdown(ShutdownRecord::Running);
+                let _ = last_reported.send(());
             }
             CommitterMessage::Close => {
                 if !self.shared.is_poisoned() {
@@ -130,15 +130,15 @@ impl CommitterThread {
     }
 
     /// Logs and measures.
-    fn note(&self, noted: EventEffect) {
-        match noted {
+    fn report(&self, effect: EventEffect) {
+        match effect {
             EventEffect::Nothing => {}
-            EventEffect::Checkpointed(covered, took, removed) => {
+            EventEffect::Checkpointed(checkpointed, took, removed) => {
                 self.shared.metrics.checkpoint_duration.record(took.as_secs_f64());
                 tracing::info!(
                     event.action = "checkpoint",
                     event.duration = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
-                    odometer.commit_seq = covered.0,
+                    odometer.commit_seq = checkpointed.0,
                     odometer.segments_removed = removed,
                     "checkpoint complete"
                 );
@@ -153,32 +153,32 @@ impl CommitterThread {
                         error.message = %problem,
                         "a write failed and its outcome is not known: the store takes no more changes until a restart"
                     );
-                    self.folder.leave_aside(ShutdownRecord::Poisoned(&problem));
+                    self.data_dir.record_shutdown_detached(ShutdownRecord::Poisoned(&problem));
                 }
             }
         }
     }
 
-    fn tell_of_journal(&mut self) {
+    fn report_journal_size(&mut self) {
         let journal = self.committer.journal();
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         self.shared.metrics.journal_bytes.set(journal.bytes() as f64);
-        let now = (self.committer.segments_behind(), journal.older_bytes());
-        if now != self.told {
-            self.told = now;
-            let _ = self.to_keeper.send(CheckpointMessage::Journal(now.0, now.1));
+        let now = (self.committer.uncheckpointed_segments(), journal.sealed_bytes());
+        if now != self.last_reported {
+            self.last_reported = now;
+            let _ = self.checkpoint_tx.send(CheckpointMessage::Journal(now.0, now.1));
         }
     }
 
-    fn send_outbox(&mut self) {
-        for order in self.committer.outbox() {
-            match order {
+    fn dispatch_tasks(&mut self) {
+        for task in self.committer.pending_tasks() {
+            match task {
                 BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
-                    drop(self.to_keeper.send(CheckpointMessage::Task(order)))
+                    drop(self.checkpoint_tx.send(CheckpointMessage::Task(task)))
                 }
                 BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => {
-                    if let Some(grounds) = &self.to_grounds {
-                        let _ = grounds.send(order);
+                    if let Some(allocator) = &self.allocator_tx {
+                        let _ = allocator.send(task);
                     }
                 }
             }
@@ -186,34 +186,36 @@ impl CommitterThread {
     }
 
     /// Hands the rest to the keeper, waits for its last checkpoint and gives the folder back.
-    fn end(mut self) {
+    fn shut_down(mut self) {
         let healthy = !self.shared.is_poisoned();
         if healthy {
-            self.committer.hand_over_all();
-            self.send_outbox();
+            self.committer.flush();
+            self.dispatch_tasks();
         }
-        self.shared.refuse_everything();
-        let _ = self.to_keeper.send(CheckpointMessage::Close { checkpoint: healthy });
-        let _ = self.keeper.take().map(JoinHandle::join);
-        while let Some(message) = self.shared.queue.heard() {
+        self.shared.close_queue();
+        let _ = self.checkpoint_tx.send(CheckpointMessage::Close { checkpoint: healthy });
+        let _ = self.checkpointer.take().map(JoinHandle::join);
+        while let Some(message) = self.shared.queue.pop_control() {
             if let CommitterMessage::Event(CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_)) = message {
-                self.hear(message);
+                self.on_message(message);
             }
         }
-        self.send_outbox();
+        self.dispatch_tasks();
         // Without its sender the grounds thread does what it was told so far, and ends.
-        self.to_grounds = None;
-        let _ = self.grounds.take().map(JoinHandle::join);
+        self.allocator_tx = None;
+        let _ = self.allocator.take().map(JoinHandle::join);
         if !self.shared.is_poisoned() {
-            self.folder.leave(ShutdownRecord::Clean);
+            self.data_dir.record_shutdown(ShutdownRecord::Clean);
         }
         // With this thread's end the folder is given back.
     }
 }
 
 /// Runs a helper's thread; its panic is a failure of the store, since its messages would never come.
-pub(crate) fn watched(shared: &StoreInner, name: &str, run: impl FnOnce()) {
+pub(crate) fn run_or_poison(shared: &StoreInner, name: &str, run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        shared.queue.tell(CommitterMessage::Event(CommitterEvent::Failed(format!("the {name} thread panicked"))));
+        shared
+            .queue
+            .send_control(CommitterMessage::Event(CommitterEvent::Failed(format!("the {name} thread panicked"))));
     }
 }

@@ -14,44 +14,44 @@ use crate::store::embedded::journal::segment::make_spare;
 
 /// See the module's text.
 pub struct SegmentAllocator<D: Directory> {
-    disk: Arc<D>,
+    dir: Arc<D>,
     segment_bytes: u64,
-    wants_spare: bool,
+    spare_requested: bool,
     spare_failed: bool,
-    told_low: Option<bool>,
+    last_low: Option<bool>,
     /// Segments that are to go, oldest first.
-    going: VecDeque<String>,
+    pending_removals: VecDeque<String>,
     /// A sync of the folder failed: what it holds after a power cut is not known, and nothing more is removed.
-    is_stuck: bool,
+    removals_halted: bool,
 }
 
 /// What a look at the grounds led to.
 pub struct Poll<F> {
     /// To be told to the committer.
-    pub tidings: Vec<CommitterEvent<F>>,
+    pub events: Vec<CommitterEvent<F>>,
     /// Why a spare could not be made, the first time.
     pub failed: Option<io::Error>,
 }
 
 impl<D: Directory> SegmentAllocator<D> {
     /// The grounds of a journal with segments of so many bytes.
-    pub fn new(disk: Arc<D>, segment_bytes: u64) -> Self {
+    pub fn new(dir: Arc<D>, segment_bytes: u64) -> Self {
         Self {
-            disk,
+            dir,
             segment_bytes,
-            wants_spare: false,
+            spare_requested: false,
             spare_failed: false,
-            told_low: None,
-            going: VecDeque::new(),
-            is_stuck: false,
+            last_low: None,
+            pending_removals: VecDeque::new(),
+            removals_halted: false,
         }
     }
 
     /// Takes an order. Those of the keeper are left alone.
-    pub fn hear(&mut self, order: BackgroundTask) {
-        match order {
-            BackgroundTask::MakeSpare => self.wants_spare = true,
-            BackgroundTask::Remove(names) => self.going.extend(names),
+    pub fn enqueue(&mut self, task: BackgroundTask) {
+        match task {
+            BackgroundTask::MakeSpare => self.spare_requested = true,
+            BackgroundTask::Remove(names) => self.pending_removals.extend(names),
             BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {}
         }
     }
@@ -61,36 +61,36 @@ impl<D: Directory> SegmentAllocator<D> {
     ///
     /// # Errors
     /// Any error of the system.
-    pub fn clear(&mut self) -> io::Result<()> {
-        while let Some(name) = self.going.front().filter(|_| !self.is_stuck) {
-            self.disk.remove(name)?;
-            self.going.pop_front();
-            self.disk.sync_folder().inspect_err(|_| self.is_stuck = true)?;
+    pub fn remove_retired(&mut self) -> io::Result<()> {
+        while let Some(name) = self.pending_removals.front().filter(|_| !self.removals_halted) {
+            self.dir.remove(name)?;
+            self.pending_removals.pop_front();
+            self.dir.sync_dir().inspect_err(|_| self.removals_halted = true)?;
         }
         Ok(())
     }
 
     /// Does what there is to do. `is_low`: less is free than the reserve.
-    pub fn look(&mut self, is_low: bool) -> Poll<D::File> {
-        let mut look = Poll { tidings: Vec::new(), failed: None };
-        if self.wants_spare && !is_low {
-            match make_spare(&*self.disk, self.segment_bytes) {
+    pub fn poll(&mut self, is_low: bool) -> Poll<D::File> {
+        let mut poll = Poll { events: Vec::new(), failed: None };
+        if self.spare_requested && !is_low {
+            match make_spare(&*self.dir, self.segment_bytes) {
                 Ok(spare) => {
-                    (self.wants_spare, self.spare_failed) = (false, false);
-                    look.tidings.push(CommitterEvent::Spare(spare));
+                    (self.spare_requested, self.spare_failed) = (false, false);
+                    poll.events.push(CommitterEvent::Spare(spare));
                 }
                 Err(error) => {
                     // It is tried again with every look, and told once.
-                    look.failed = (!self.spare_failed).then_some(error);
+                    poll.failed = (!self.spare_failed).then_some(error);
                     self.spare_failed = true;
                 }
             }
         }
         let low = is_low || self.spare_failed;
-        if self.told_low != Some(low) {
-            self.told_low = Some(low);
-            look.tidings.push(CommitterEvent::DiskLow(low));
+        if self.last_low != Some(low) {
+            self.last_low = Some(low);
+            poll.events.push(CommitterEvent::DiskLow(low));
         }
-        look
+        poll
     }
 }

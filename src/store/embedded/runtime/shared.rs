@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::store::embedded::commit::cache::ReadView;
-use crate::store::embedded::commit::queue::{Queue, deliver};
+use crate::store::embedded::commit::queue::{Queue, send_replies};
 use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::{Health, StoreError, Unavailable};
 use crate::telemetry::StoreMetrics;
@@ -20,7 +20,7 @@ use crate::telemetry::StoreMetrics;
 #[derive(Debug)]
 pub(crate) struct StoreInner {
     pub(crate) queue: Queue<CommitterMessage>,
-    pub(crate) window: ReadView,
+    pub(crate) read_view: ReadView,
     pub(crate) metrics: StoreMetrics,
     pub(crate) health: ArcSwap<Health>,
     pub(crate) poisoned: watch::Sender<Option<Arc<str>>>,
@@ -49,20 +49,20 @@ impl StoreInner {
         first
     }
 
-    pub(crate) fn why_closed(&self) -> StoreError {
+    pub(crate) fn closed_error(&self) -> StoreError {
         if self.is_poisoned() { StoreError::Poisoned } else { Unavailable::Closing.into() }
     }
 
-    pub(crate) fn refuse_everything(&self) {
+    pub(crate) fn close_queue(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.empty_queue();
+        self.reject_queued();
     }
 
-    pub(crate) fn empty_queue(&self) {
+    pub(crate) fn reject_queued(&self) {
         let mut refused = Vec::new();
-        while let Some(work) = self.queue.pop() {
-            refused.push((work.ticket, Err(self.why_closed())));
+        while let Some(queued) = self.queue.pop() {
+            refused.push((queued.responder, Err(self.closed_error())));
         }
-        deliver(refused);
+        send_replies(refused);
     }
 }

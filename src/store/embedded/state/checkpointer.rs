@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::store::embedded::backup::format::BackupEncoder;
 use crate::store::embedded::codec::idempotency_page::IdempotencyPage;
 use crate::store::embedded::codec::key::{
-    BUCKETS, IndexEntry, IndexScan, RecordKey, answer_buckets, bucket_of_stored, stored_shelf,
+    BUCKETS, IndexEntry, IndexScan, RecordKey, bucket_of_storage_key, idempotency_buckets, index_prefix,
 };
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::journal::frame::{LogPosition, RecordWrite};
@@ -77,16 +77,16 @@ pub enum Step {
 /// See the module's text.
 pub struct Checkpointer<S> {
     state: S,
-    seals: BucketDigests,
-    pending: HashMap<RecordKey, Option<Record>>,
-    pending_up_to: LogPosition,
-    writing: HashMap<RecordKey, Option<Record>>,
+    digests: BucketDigests,
+    memtable: HashMap<RecordKey, Option<Record>>,
+    memtable_end: LogPosition,
+    flushing: HashMap<RecordKey, Option<Record>>,
     /// Members among the two by their stored keys, and whether they are there: a list is laid over the state's with them.
-    shelved: BTreeMap<Vec<u8>, bool>,
-    /// `writing` as bytes, in the order of stored keys.
-    entries: Vec<WriteOp>,
+    index_overlay: BTreeMap<Vec<u8>, bool>,
+    /// `flushing` as bytes, in the order of stored keys.
+    batch: Vec<WriteOp>,
     /// The table as it will be when the checkpoint is complete.
-    next: DigestTable,
+    next_digests: DigestTable,
     target: LogPosition,
     phase: Phase,
 }
@@ -97,74 +97,74 @@ impl<S: State> Checkpointer<S> {
     /// # Errors
     /// One sentence, if the state is not of the checkpoint that its seals are of.
     pub fn open(state: S) -> Result<Self, String> {
-        let covered = state.covered();
-        let seals = match state.seals()? {
+        let checkpointed = state.synced_through();
+        let digests = match state.load_digests()? {
             Some(bytes) => BucketDigests::decode(&bytes).ok_or("sled's seals are damaged")?,
-            None if covered == LogPosition::default() => BucketDigests::of_nothing(),
+            None if checkpointed == LogPosition::default() => BucketDigests::empty(),
             None => return Err("sled's seals are missing".to_owned()),
         };
         // Checkpoints that were interrupted one after another may have left it anywhere between.
-        if covered.seq < seals.covered.seq || covered.seq > seals.target.seq {
-            let (is, from, to) = (covered.seq, seals.covered.seq, seals.target.seq);
+        if checkpointed.seq < digests.checkpointed.seq || checkpointed.seq > digests.target.seq {
+            let (is, from, to) = (checkpointed.seq, digests.checkpointed.seq, digests.target.seq);
             return Err(format!("sled covers commit {is}, but its seals are of commits {from} to {to}"));
         }
-        let pending_up_to = seals.covered;
+        let memtable_end = digests.checkpointed;
         Ok(Self {
             state,
-            seals,
-            pending: HashMap::new(),
-            pending_up_to,
-            writing: HashMap::new(),
-            shelved: BTreeMap::new(),
-            entries: Vec::new(),
-            next: DigestTable::new(),
-            target: pending_up_to,
+            digests,
+            memtable: HashMap::new(),
+            memtable_end,
+            flushing: HashMap::new(),
+            index_overlay: BTreeMap::new(),
+            batch: Vec::new(),
+            next_digests: DigestTable::new(),
+            target: memtable_end,
             phase: Phase::Idle,
         })
     }
 
     /// The last complete checkpoint. Everything behind it must be taken before anything is loaded.
-    pub fn covered(&self) -> LogPosition {
-        self.seals.covered
+    pub fn checkpointed(&self) -> LogPosition {
+        self.digests.checkpointed
     }
 
     /// The marks that the journal must have, if it has frames of their numbers: of the last complete checkpoint, of what the state says of
     /// itself, and of the newest checkpoint that was begun.
-    pub fn marks(&self) -> [LogPosition; 3] {
-        [self.seals.covered, self.state.covered(), self.seals.target]
+    pub fn required_positions(&self) -> [LogPosition; 3] {
+        [self.digests.checkpointed, self.state.synced_through(), self.digests.target]
     }
 
     /// Takes changes that are durable in the journal, all of them up to commit `up_to`, in order.
-    pub fn take(&mut self, changes: impl IntoIterator<Item = RecordWrite>, up_to: LogPosition) {
+    pub fn stage(&mut self, changes: impl IntoIterator<Item = RecordWrite>, up_to: LogPosition) {
         // A checkpoint that was interrupted may or may not have written these.
-        let loose = up_to.seq <= self.seals.target.seq;
+        let loose = up_to.seq <= self.digests.target.seq;
         for (key, record) in changes {
             if loose {
-                self.seals.loose.insert(key.stored());
+                self.digests.in_flight.insert(key.to_storage_key());
             }
             if matches!(key, RecordKey::IndexEntry(..)) {
-                self.shelved.insert(key.stored(), record.is_some());
+                self.index_overlay.insert(key.to_storage_key(), record.is_some());
             }
-            self.pending.insert(key, record);
+            self.memtable.insert(key, record);
         }
-        if up_to.seq > self.pending_up_to.seq {
-            self.pending_up_to = up_to;
+        if up_to.seq > self.memtable_end.seq {
+            self.memtable_end = up_to;
         }
     }
 
     /// How many records wait for the next checkpoint.
-    pub fn pending(&self) -> usize {
-        self.pending.len()
+    pub fn memtable(&self) -> usize {
+        self.memtable.len()
     }
 
     /// Whether the state does not yet cover everything that was taken.
-    pub fn is_behind(&self) -> bool {
-        self.pending_up_to.seq > self.seals.covered.seq
+    pub fn has_unflushed(&self) -> bool {
+        self.memtable_end.seq > self.digests.checkpointed.seq
     }
 
     /// The newest commit that was taken: where a checkpoint or a backup that begins now would end.
-    pub fn newest(&self) -> LogPosition {
-        self.pending_up_to
+    pub fn last_position(&self) -> LogPosition {
+        self.memtable_end
     }
 
     /// The newest record of `key` that was handed over.
@@ -172,11 +172,11 @@ impl<S: State> Checkpointer<S> {
     /// # Errors
     /// One sentence, if the state does not hold what was written.
     pub fn load(&mut self, key: &RecordKey) -> Result<Option<Record>, String> {
-        if let Some(record) = self.pending.get(key).or_else(|| self.writing.get(key)) {
+        if let Some(record) = self.memtable.get(key).or_else(|| self.flushing.get(key)) {
             return Ok(record.clone());
         }
-        let stored = key.stored();
-        self.prove(bucket_of_stored(&stored))?;
+        let stored = key.to_storage_key();
+        self.verify_bucket(bucket_of_storage_key(&stored))?;
         let plain = stored.get(2..).unwrap_or_default();
         let bytes = self.state.get(&stored)?;
         bytes.map(|bytes| Record::decode(key, plain, &bytes).map_err(|e| e.to_string())).transpose()
@@ -186,16 +186,16 @@ impl<S: State> Checkpointer<S> {
     ///
     /// # Errors
     /// One sentence, if the state does not hold what was written.
-    pub fn list(&mut self, listing: &IndexScan) -> Result<Vec<IndexEntry>, String> {
-        let IndexScan { tenant, shelf, after, limit } = listing;
-        let prefix = stored_shelf(*tenant, *shelf);
-        self.prove(bucket_of_stored(&prefix))?;
-        let after = after.as_ref().map(|member| RecordKey::IndexEntry(*tenant, member.clone()).stored());
+    pub fn list(&mut self, scan: &IndexScan) -> Result<Vec<IndexEntry>, String> {
+        let IndexScan { tenant, index_kind, after, limit } = scan;
+        let prefix = index_prefix(*tenant, *index_kind);
+        self.verify_bucket(bucket_of_storage_key(&prefix))?;
+        let after = after.as_ref().map(|entry| RecordKey::IndexEntry(*tenant, entry.clone()).to_storage_key());
         let behind = after.as_ref().unwrap_or(&prefix);
-        let newer = self.shelved.range::<[u8], _>((Bound::Excluded(behind.as_slice()), Bound::Unbounded));
+        let newer = self.index_overlay.range::<[u8], _>((Bound::Excluded(behind.as_slice()), Bound::Unbounded));
         let newer: Vec<_> = newer.take_while(|(key, _)| key.starts_with(&prefix)).collect();
         // Each newer change takes one away at most, so these are enough.
-        let found = self.state.keys_behind(&prefix, behind, limit + newer.len())?;
+        let found = self.state.keys_after(&prefix, behind, limit + newer.len())?;
         let mut stored: BTreeSet<Vec<u8>> = found.into_iter().collect();
         for (key, there) in newer {
             if *there {
@@ -204,8 +204,8 @@ impl<S: State> Checkpointer<S> {
                 stored.remove(key)
             };
         }
-        let members = stored.iter().take(*limit).map(|stored| match RecordKey::from_stored(stored) {
-            Ok(RecordKey::IndexEntry(_, member)) => Ok(member),
+        let members = stored.iter().take(*limit).map(|stored| match RecordKey::from_storage_key(stored) {
+            Ok(RecordKey::IndexEntry(_, entry)) => Ok(entry),
             Ok(_) => Err("a member is filed as something else".to_owned()),
             Err(error) => Err(error.to_string()),
         });
@@ -216,78 +216,78 @@ impl<S: State> Checkpointer<S> {
     ///
     /// # Errors
     /// One sentence, if the state does not hold what was written.
-    pub fn answers(&mut self) -> Result<Vec<(u64, Arc<IdempotencyPage>)>, String> {
+    pub fn idempotency_pages(&mut self) -> Result<Vec<(u64, Arc<IdempotencyPage>)>, String> {
         let mut pages = BTreeMap::new();
-        for bucket in answer_buckets() {
-            for (stored, bytes) in self.examine(bucket)? {
-                let key = RecordKey::from_stored(&stored).map_err(|error| error.to_string())?;
+        for bucket in idempotency_buckets() {
+            for (stored, bytes) in self.read_verified(bucket)? {
+                let key = RecordKey::from_storage_key(&stored).map_err(|error| error.to_string())?;
                 if let RecordKey::IdempotencyPage(page) = key {
                     let plain = stored.get(2..).unwrap_or_default();
                     pages.insert(page, Some(Record::decode(&key, plain, &bytes).map_err(|error| error.to_string())?));
                 }
             }
         }
-        for (key, record) in self.writing.iter().chain(&self.pending) {
+        for (key, record) in self.flushing.iter().chain(&self.memtable) {
             if let RecordKey::IdempotencyPage(page) = key {
                 pages.insert(*page, record.clone());
             }
         }
-        let answers = pages.into_iter().filter_map(|(page, record)| match record {
-            Some(Record::IdempotencyPage(answers)) => Some((page, answers)),
+        let idempotency_pages = pages.into_iter().filter_map(|(page, record)| match record {
+            Some(Record::IdempotencyPage(idempotency_pages)) => Some((page, idempotency_pages)),
             _ => None,
         });
-        Ok(answers.collect())
+        Ok(idempotency_pages.collect())
     }
 
     /// Proves every bucket; returns how many records the state holds.
     ///
     /// # Errors
     /// One sentence about the first bucket that is not what was written.
-    pub fn prove_all(&mut self) -> Result<u64, String> {
-        (0..BUCKETS).try_fold(0, |count, bucket| Ok(count + self.examine(bucket)?.len() as u64))
+    pub fn verify_all(&mut self) -> Result<u64, String> {
+        (0..BUCKETS).try_fold(0, |count, bucket| Ok(count + self.read_verified(bucket)?.len() as u64))
     }
 
     /// Proves the bucket, once in a process. Returns how many records were read for it.
-    fn prove(&mut self, bucket: u16) -> Result<usize, String> {
-        if self.seals.is_proved(bucket) { Ok(0) } else { self.examine(bucket).map(|records| records.len()) }
+    fn verify_bucket(&mut self, bucket: u16) -> Result<usize, String> {
+        if self.digests.is_verified(bucket) { Ok(0) } else { self.read_verified(bucket).map(|records| records.len()) }
     }
 
     /// Reads a bucket whole and proves it.
-    fn examine(&mut self, bucket: u16) -> Result<Vec<KeyValue>, String> {
+    fn read_verified(&mut self, bucket: u16) -> Result<Vec<KeyValue>, String> {
         let records = self.state.bucket(bucket)?;
-        let sealed = records.iter().filter(|(key, _)| !self.seals.loose.contains(key));
+        let sealed = records.iter().filter(|(key, _)| !self.digests.in_flight.contains(key));
         let sum = sealed.fold(0_u64, |sum, (key, record)| sum.wrapping_add(digest(key, record)));
-        self.seals.prove(bucket, sum)?;
+        self.digests.verify(bucket, sum)?;
         Ok(records)
     }
 
     /// Leaves a note in the state that it is not to be used again.
     ///
     /// # Errors
-    /// As [`State::condemn`].
-    pub fn condemn(&mut self, why: &str) -> Result<(), String> {
-        self.state.condemn(why)
+    /// As [`State::mark_corrupt`].
+    pub fn mark_corrupt(&mut self, why: &str) -> Result<(), String> {
+        self.state.mark_corrupt(why)
     }
 
     /// Starts a checkpoint of everything taken so far. Does nothing while one is under way.
-    pub fn begin(&mut self) {
-        if self.is_busy() {
+    pub fn start_checkpoint(&mut self) {
+        if self.in_progress() {
             return;
         }
         // One that was interrupted may have reached further than the last commit: to a checkpoint frame. It never goes back.
-        let reached = self.seals.target;
-        self.target = if reached.seq > self.pending_up_to.seq { reached } else { self.pending_up_to };
-        self.writing = std::mem::take(&mut self.pending);
-        self.entries = self.writing.iter().map(|(key, record)| entry(key, record.as_ref())).collect();
+        let reached = self.digests.target;
+        self.target = if reached.seq > self.memtable_end.seq { reached } else { self.memtable_end };
+        self.flushing = std::mem::take(&mut self.memtable);
+        self.batch = self.flushing.iter().map(|(key, record)| entry(key, record.as_ref())).collect();
         // sled writes neighbours together, and a backup wants them in order.
-        self.entries.sort_unstable();
-        self.next.clone_from(&self.seals.table);
+        self.batch.sort_unstable();
+        self.next_digests.clone_from(&self.digests.table);
         self.phase = Phase::SubtractDigests(0);
     }
 
     /// Starts a checkpoint with a backup in front of it, whose bytes come out of [`Checkpointer::step`]. Call it while no checkpoint is under way.
-    pub fn begin_backup(&mut self, encoder: BackupEncoder) {
-        self.begin();
+    pub fn start_backup(&mut self, encoder: BackupEncoder) {
+        self.start_checkpoint();
         self.phase = Phase::Snapshot(0, Box::new(encoder));
     }
 
@@ -299,7 +299,7 @@ impl<S: State> Checkpointer<S> {
     }
 
     /// Whether a checkpoint, perhaps with a backup in front of it, is under way.
-    pub fn is_busy(&self) -> bool {
+    pub fn in_progress(&self) -> bool {
         !matches!(self.phase, Phase::Idle)
     }
 
@@ -311,17 +311,17 @@ impl<S: State> Checkpointer<S> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => Ok(Step::Idle),
             Phase::Snapshot(bucket, encoder) => self.copy(bucket, encoder).map_err(CheckpointError::Corrupt),
-            Phase::SubtractDigests(_) if self.target == self.seals.target && self.entries.is_empty() => Ok(Step::Idle),
-            Phase::SubtractDigests(done) => self.unseal(done),
-            Phase::Write(done) => self.put(done).map_err(CheckpointError::Io),
-            Phase::Sync => self.cover().map_err(CheckpointError::Io),
+            Phase::SubtractDigests(_) if self.target == self.digests.target && self.batch.is_empty() => Ok(Step::Idle),
+            Phase::SubtractDigests(done) => self.subtract_old_digests(done),
+            Phase::Write(done) => self.write_step(done).map_err(CheckpointError::Io),
+            Phase::Sync => self.finish().map_err(CheckpointError::Io),
         }
     }
 
     fn copy(&mut self, mut bucket: u16, mut encoder: Box<BackupEncoder>) -> Result<Step, String> {
         let (mut looked_into, mut copied) = (0, 0);
         while bucket < BUCKETS && looked_into < STEP_BUCKETS && copied < STEP_RECORDS {
-            let records = self.newest_of(bucket)?;
+            let records = self.merged_bucket(bucket)?;
             records.iter().for_each(|(key, record)| encoder.add(key, record));
             copied += records.len();
             looked_into += 1;
@@ -340,10 +340,10 @@ impl<S: State> Checkpointer<S> {
     }
 
     /// The records of a bucket as they are when the checkpoint under way is complete.
-    fn newest_of(&mut self, bucket: u16) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
-        let mut records: BTreeMap<_, _> = self.examine(bucket)?.into_iter().collect();
-        let start = self.entries.partition_point(|(key, _)| bucket_of_stored(key) < bucket);
-        for (key, bytes) in self.entries.iter().skip(start).take_while(|(key, _)| bucket_of_stored(key) == bucket) {
+    fn merged_bucket(&mut self, bucket: u16) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
+        let mut records: BTreeMap<_, _> = self.read_verified(bucket)?.into_iter().collect();
+        let start = self.batch.partition_point(|(key, _)| bucket_of_storage_key(key) < bucket);
+        for (key, bytes) in self.batch.iter().skip(start).take_while(|(key, _)| bucket_of_storage_key(key) == bucket) {
             match bytes {
                 Some(bytes) => drop(records.insert(key.clone(), bytes.clone())),
                 None => drop(records.remove(key)),
@@ -353,59 +353,59 @@ impl<S: State> Checkpointer<S> {
     }
 
     /// Takes the records that will be replaced out of the digests, and saves these before the first of them is replaced.
-    fn unseal(&mut self, mut done: usize) -> Result<Step, CheckpointError> {
+    fn subtract_old_digests(&mut self, mut done: usize) -> Result<Step, CheckpointError> {
         let mut touched = 0;
         while touched < STEP_RECORDS
-            && let Some((key, _)) = self.entries.get(done)
+            && let Some((key, _)) = self.batch.get(done)
         {
-            let (key, bucket) = (key.clone(), bucket_of_stored(key));
-            touched += 1 + self.prove(bucket).map_err(CheckpointError::Corrupt)?;
-            if !self.seals.loose.contains(&key)
+            let (key, bucket) = (key.clone(), bucket_of_storage_key(key));
+            touched += 1 + self.verify_bucket(bucket).map_err(CheckpointError::Corrupt)?;
+            if !self.digests.in_flight.contains(&key)
                 && let Some(old) = self.state.get(&key).map_err(CheckpointError::Corrupt)?
             {
-                digests::take_out(&mut self.next, &key, &old);
+                digests::subtract(&mut self.next_digests, &key, &old);
             }
             done += 1;
         }
-        if done < self.entries.len() {
+        if done < self.batch.len() {
             self.phase = Phase::SubtractDigests(done);
             return Ok(Step::More);
         }
-        let bytes = BucketDigests::encode(self.seals.covered, self.target, &self.next);
-        self.state.save_seals(&bytes).map_err(CheckpointError::Io)?;
+        let bytes = BucketDigests::encode(self.digests.checkpointed, self.target, &self.next_digests);
+        self.state.save_digests(&bytes).map_err(CheckpointError::Io)?;
         self.phase = Phase::Write(0);
         Ok(Step::More)
     }
 
-    fn put(&mut self, done: usize) -> Result<Step, String> {
-        let end = self.entries.len().min(done + STEP_RECORDS);
-        let part = self.entries.get(done..end).unwrap_or_default();
-        self.state.put(part)?;
+    fn write_step(&mut self, done: usize) -> Result<Step, String> {
+        let end = self.batch.len().min(done + STEP_RECORDS);
+        let part = self.batch.get(done..end).unwrap_or_default();
+        self.state.write_batch(part)?;
         for (key, bytes) in part {
             if let Some(bytes) = bytes {
-                digests::add(&mut self.next, key, bytes);
+                digests::add(&mut self.next_digests, key, bytes);
             }
         }
-        self.phase = if end == self.entries.len() { Phase::Sync } else { Phase::Write(end) };
+        self.phase = if end == self.batch.len() { Phase::Sync } else { Phase::Write(end) };
         Ok(Step::More)
     }
 
-    fn cover(&mut self) -> Result<Step, String> {
-        self.state.cover(self.target)?;
-        let table = std::mem::take(&mut self.next);
-        self.state.save_seals(&BucketDigests::encode(self.target, self.target, &table))?;
-        self.seals.complete(self.target, table);
-        self.writing = HashMap::new();
+    fn finish(&mut self) -> Result<Step, String> {
+        self.state.sync_through(self.target)?;
+        let table = std::mem::take(&mut self.next_digests);
+        self.state.save_digests(&BucketDigests::encode(self.target, self.target, &table))?;
+        self.digests.finish_checkpoint(self.target, table);
+        self.flushing = HashMap::new();
         let is_pending =
-            |stored: &Vec<u8>| RecordKey::from_stored(stored).is_ok_and(|key| self.pending.contains_key(&key));
-        self.shelved.retain(|stored, _| is_pending(stored));
-        self.entries = Vec::new();
+            |stored: &Vec<u8>| RecordKey::from_storage_key(stored).is_ok_and(|key| self.memtable.contains_key(&key));
+        self.index_overlay.retain(|stored, _| is_pending(stored));
+        self.batch = Vec::new();
         Ok(Step::Finished(self.target))
     }
 }
 
 fn entry(key: &RecordKey, record: Option<&Record>) -> WriteOp {
-    let stored = key.stored();
+    let stored = key.to_storage_key();
     let bytes = record.map(|record| {
         let mut bytes = Vec::with_capacity(64);
         record.encode(crc32c::crc32c(stored.get(2..).unwrap_or_default()), &mut bytes);
@@ -418,10 +418,10 @@ fn entry(key: &RecordKey, record: Option<&Record>) -> WriteOp {
 ///
 /// # Errors
 /// As [`Checkpointer::step`].
-pub fn settle<S: State>(mut keeper: Checkpointer<S>) -> Result<(), CheckpointError> {
-    keeper.begin();
-    while keeper.is_busy() {
-        keeper.step()?;
+pub fn run_checkpoint<S: State>(mut checkpointer: Checkpointer<S>) -> Result<(), CheckpointError> {
+    checkpointer.start_checkpoint();
+    while checkpointer.in_progress() {
+        checkpointer.step()?;
     }
     Ok(())
 }
@@ -438,25 +438,26 @@ mod tests {
     #[test]
     fn a_list_is_as_new_as_what_was_handed_over() {
         let temp = tempfile::tempdir().unwrap();
-        let mut keeper = Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
-        let mark = |seq| LogPosition { seq: CommitSeq(seq), chain: 1 };
+        let mut checkpointer = Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
+        let position = |seq| LogPosition { seq: CommitSeq(seq), chain: 1 };
         let doomed = |id| RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(TenantId(id)));
-        let list = |keeper: &mut Checkpointer<_>, after: Option<u64>, limit| {
+        let list = |checkpointer: &mut Checkpointer<_>, after: Option<u64>, limit| {
             let after = after.map(|id| IndexEntry::Deleting(TenantId(id)));
-            let listed =
-                keeper.list(&IndexScan { tenant: SYSTEM_TENANT, shelf: IndexKind::Deleting, after, limit }).unwrap();
-            let ids = listed.iter().map(|member| if let IndexEntry::Deleting(id) = member { id.0 } else { 0 });
+            let listed = checkpointer
+                .list(&IndexScan { tenant: SYSTEM_TENANT, index_kind: IndexKind::Deleting, after, limit })
+                .unwrap();
+            let ids = listed.iter().map(|entry| if let IndexEntry::Deleting(id) = entry { id.0 } else { 0 });
             ids.collect::<Vec<_>>()
         };
-        keeper.take([1, 3, 5].map(|id| (doomed(id), Some(Record::IndexEntry))), mark(1));
-        assert_eq!((list(&mut keeper, None, 9), list(&mut keeper, Some(1), 1)), (vec![1, 3, 5], vec![3]));
-        settle(keeper).unwrap();
-        let mut keeper = Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
-        assert_eq!(list(&mut keeper, None, 9), [1, 3, 5]);
-        keeper.take(
+        checkpointer.stage([1, 3, 5].map(|id| (doomed(id), Some(Record::IndexEntry))), position(1));
+        assert_eq!((list(&mut checkpointer, None, 9), list(&mut checkpointer, Some(1), 1)), (vec![1, 3, 5], vec![3]));
+        run_checkpoint(checkpointer).unwrap();
+        let mut checkpointer = Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
+        assert_eq!(list(&mut checkpointer, None, 9), [1, 3, 5]);
+        checkpointer.stage(
             [(doomed(1), None), (doomed(4), Some(Record::IndexEntry)), (doomed(9), Some(Record::IndexEntry))],
-            mark(2),
+            position(2),
         );
-        assert_eq!((list(&mut keeper, None, 2), list(&mut keeper, Some(4), 9)), (vec![3, 4], vec![5, 9]));
+        assert_eq!((list(&mut checkpointer, None, 2), list(&mut checkpointer, Some(4), 9)), (vec![3, 4], vec![5, 9]));
     }
 }

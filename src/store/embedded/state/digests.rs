@@ -19,7 +19,7 @@ use std::collections::HashSet;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::store::embedded::codec::key::{BUCKETS, bucket_of_stored};
+use crate::store::embedded::codec::key::{BUCKETS, bucket_of_storage_key};
 use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
 
 const MAGIC: [u8; 8] = *b"ODOSEAL1";
@@ -32,14 +32,14 @@ pub type DigestTable = Vec<u64>;
 /// See the module's text.
 pub struct BucketDigests {
     /// The checkpoint that the table is of.
-    pub covered: LogPosition,
+    pub checkpointed: LogPosition,
     /// The checkpoint that was begun; the same one when none is under way.
     pub target: LogPosition,
     /// What each bucket's digest must be, loose records left out.
     pub table: DigestTable,
-    /// Stored keys whose records in sled may be of `covered` or of `target`.
-    pub loose: HashSet<Vec<u8>>,
-    proved: Vec<bool>,
+    /// Stored keys whose records in sled may be of `checkpointed` or of `target`.
+    pub in_flight: HashSet<Vec<u8>>,
+    verified: Vec<bool>,
 }
 
 /// The digest of one record.
@@ -58,12 +58,12 @@ pub fn add(table: &mut DigestTable, stored_key: &[u8], record: &[u8]) {
 }
 
 /// Takes a record out of its bucket.
-pub fn take_out(table: &mut DigestTable, stored_key: &[u8], record: &[u8]) {
+pub fn subtract(table: &mut DigestTable, stored_key: &[u8], record: &[u8]) {
     change(table, stored_key, |sum| sum.wrapping_sub(digest(stored_key, record)));
 }
 
 fn change(table: &mut DigestTable, stored_key: &[u8], change: impl FnOnce(u64) -> u64) {
-    if let Some(sum) = table.get_mut(usize::from(bucket_of_stored(stored_key))) {
+    if let Some(sum) = table.get_mut(usize::from(bucket_of_storage_key(stored_key))) {
         *sum = change(*sum);
     }
 }
@@ -71,49 +71,49 @@ fn change(table: &mut DigestTable, stored_key: &[u8], change: impl FnOnce(u64) -
 impl BucketDigests {
     /// The seals of a state that was never written.
     #[must_use]
-    pub fn of_nothing() -> Self {
+    pub fn empty() -> Self {
         Self::new(LogPosition::default(), LogPosition::default(), vec![0; BUCKETS.into()])
     }
 
-    fn new(covered: LogPosition, target: LogPosition, table: DigestTable) -> Self {
-        Self { covered, target, table, loose: HashSet::new(), proved: vec![false; BUCKETS.into()] }
+    fn new(checkpointed: LogPosition, target: LogPosition, table: DigestTable) -> Self {
+        Self { checkpointed, target, table, in_flight: HashSet::new(), verified: vec![false; BUCKETS.into()] }
     }
 
     /// The checkpoint is complete: `table` is of everything.
-    pub fn complete(&mut self, covered: LogPosition, table: DigestTable) {
-        self.covered = covered;
-        self.target = covered;
+    pub fn finish_checkpoint(&mut self, checkpointed: LogPosition, table: DigestTable) {
+        self.checkpointed = checkpointed;
+        self.target = checkpointed;
         self.table = table;
-        self.loose.clear();
+        self.in_flight.clear();
     }
 
     /// Whether the bucket was proved by this process.
     #[must_use]
-    pub fn is_proved(&self, bucket: u16) -> bool {
-        self.proved.get(usize::from(bucket)).copied().unwrap_or(false)
+    pub fn is_verified(&self, bucket: u16) -> bool {
+        self.verified.get(usize::from(bucket)).copied().unwrap_or(false)
     }
 
     /// Compares the sum of a bucket's records, loose ones left out, with the table.
     ///
     /// # Errors
     /// One sentence, if they differ.
-    pub fn prove(&mut self, bucket: u16, sum: u64) -> Result<(), String> {
+    pub fn verify(&mut self, bucket: u16, sum: u64) -> Result<(), String> {
         let at = usize::from(bucket);
         if self.table.get(at) != Some(&sum) {
             return Err(format!("sled holds other records than were written (bucket {bucket})"));
         }
-        self.proved[at] = true;
+        self.verified[at] = true;
         Ok(())
     }
 
     /// The bytes of the seals' file: magic, covered and target as number and chain, the table, a CRC32C; all big-endian.
     #[must_use]
-    pub fn encode(covered: LogPosition, target: LogPosition, table: &DigestTable) -> Vec<u8> {
+    pub fn encode(checkpointed: LogPosition, target: LogPosition, table: &DigestTable) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + TABLE_BYTES + 4);
         bytes.extend_from_slice(&MAGIC);
-        for mark in [covered, target] {
-            bytes.extend_from_slice(&mark.seq.0.to_be_bytes());
-            bytes.extend_from_slice(&mark.chain.to_be_bytes());
+        for position in [checkpointed, target] {
+            bytes.extend_from_slice(&position.seq.0.to_be_bytes());
+            bytes.extend_from_slice(&position.chain.to_be_bytes());
         }
         table.iter().for_each(|digest| bytes.extend_from_slice(&digest.to_be_bytes()));
         let crc = crc32c::crc32c(&bytes);
@@ -127,18 +127,18 @@ impl BucketDigests {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         let whole = body.len() == HEADER_BYTES + TABLE_BYTES && crc32c::crc32c(body).to_be_bytes() == *crc;
         let rest = body.strip_prefix(&MAGIC).filter(|_| whole)?;
-        let (covered, rest) = read_mark(rest)?;
-        let (target, rest) = read_mark(rest)?;
+        let (checkpointed, rest) = read_position(rest)?;
+        let (target, rest) = read_position(rest)?;
         let (digests, _) = rest.as_chunks::<8>();
-        Some(Self::new(covered, target, digests.iter().map(|digest| u64::from_be_bytes(*digest)).collect()))
+        Some(Self::new(checkpointed, target, digests.iter().map(|digest| u64::from_be_bytes(*digest)).collect()))
     }
 }
 
-fn read_mark(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
+fn read_position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
     let (seq, rest) = bytes.split_first_chunk()?;
     let (chain, rest) = rest.split_first_chunk()?;
-    let mark = LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) };
-    (mark.seq <= CommitSeq::LARGEST).then_some((mark, rest))
+    let position = LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) };
+    (position.seq <= CommitSeq::MAX).then_some((position, rest))
 }
 
 #[cfg(test)]
@@ -147,11 +147,11 @@ mod tests {
 
     #[test]
     fn what_was_encoded_decodes_and_damage_does_not() {
-        let mark = |seq, chain| LogPosition { seq: CommitSeq(seq), chain };
+        let position = |seq, chain| LogPosition { seq: CommitSeq(seq), chain };
         let table: DigestTable = (0..u64::from(BUCKETS)).map(|n| n * 77).collect();
-        let bytes = BucketDigests::encode(mark(5, 6), mark(7, 8), &table);
+        let bytes = BucketDigests::encode(position(5, 6), position(7, 8), &table);
         let seals = BucketDigests::decode(&bytes).unwrap();
-        assert_eq!((seals.covered, seals.target, &seals.table), (mark(5, 6), mark(7, 8), &table));
+        assert_eq!((seals.checkpointed, seals.target, &seals.table), (position(5, 6), position(7, 8), &table));
         for bit in (0..bytes.len() * 8).step_by(997) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -162,12 +162,12 @@ mod tests {
 
     #[test]
     fn a_bucket_is_proved_by_its_sum_alone() {
-        let mut seals = BucketDigests::of_nothing();
+        let mut seals = BucketDigests::empty();
         seals.table[3] = digest(b"k", b"v").wrapping_add(digest(b"l", b"w"));
-        assert!(seals.prove(3, digest(b"k", b"v")).is_err());
-        assert!(!seals.is_proved(3));
-        seals.prove(3, digest(b"l", b"w").wrapping_add(digest(b"k", b"v"))).unwrap();
-        assert!(seals.is_proved(3));
+        assert!(seals.verify(3, digest(b"k", b"v")).is_err());
+        assert!(!seals.is_verified(3));
+        seals.verify(3, digest(b"l", b"w").wrapping_add(digest(b"k", b"v"))).unwrap();
+        assert!(seals.is_verified(3));
         assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
     }
 }

@@ -36,40 +36,40 @@ pub trait State: Send {
     ///
     /// # Errors
     /// If they can not be read.
-    fn keys_behind(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String>;
+    fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String>;
 
-    /// Writes or removes entries. Durable after [`State::cover`].
+    /// Writes or removes entries. Durable after [`State::sync_through`].
     ///
     /// # Errors
     /// Then any of them may have been written.
-    fn put(&mut self, entries: &[WriteOp]) -> Result<(), String>;
+    fn write_batch(&mut self, entries: &[WriteOp]) -> Result<(), String>;
 
-    /// Forces everything to the disk, then notes, durably, that every commit up to `mark` is there.
+    /// Forces everything to the disk, then notes, durably, that every commit up to `position` is there.
     ///
     /// # Errors
     /// Then nothing is known, and it must not be tried again by this process.
-    fn cover(&mut self, mark: LogPosition) -> Result<(), String>;
+    fn sync_through(&mut self, position: LogPosition) -> Result<(), String>;
 
-    /// What the last successful [`State::cover`] noted; the default for a new state.
-    fn covered(&self) -> LogPosition;
+    /// What the last successful [`State::sync_through`] noted; the default for a new state.
+    fn synced_through(&self) -> LogPosition;
 
     /// The seals that were saved last; `None` if none ever were.
     ///
     /// # Errors
     /// If they can not be read.
-    fn seals(&self) -> Result<Option<Vec<u8>>, String>;
+    fn load_digests(&self) -> Result<Option<Vec<u8>>, String>;
 
     /// Replaces the seals, durably and at once: after a crash the old or the new ones are there, whole.
     ///
     /// # Errors
     /// Then either may be there.
-    fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String>;
+    fn save_digests(&mut self, bytes: &[u8]) -> Result<(), String>;
 
     /// Leaves a note, durably, that this state is not to be opened again, and why.
     ///
     /// # Errors
     /// If it could not be written.
-    fn condemn(&mut self, why: &str) -> Result<(), String>;
+    fn mark_corrupt(&mut self, why: &str) -> Result<(), String>;
 }
 
 /// Why a state can not be opened.

@@ -1,7 +1,7 @@
 //! sled, the state behind the journal. sled lives only in this file.
 //!
 //! Job: keep bytes by key ([`State`], [`SledState`]), in order, and say up to which commit they are complete and durable.
-//! Invariant: `covered` grows only after every change up to it was forced to the disk by our own `fdatasync`; sled's own `flush()`
+//! Invariant: `synced_through` grows only after every change up to it was forced to the disk by our own `fdatasync`; sled's own `flush()`
 //! calls `sync_file_range`, which survives a killed process but not a power cut.
 //! Must never: be touched by two threads (0.34 can deadlock on mixed reads and writes), or be believed: seals.rs proves what it returns.
 //!
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::store::embedded::data_dir::DIGESTS_FILE;
-use crate::store::embedded::fs::replace;
+use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
 use crate::store::embedded::state::{KeyValue, State, StateOpenError, WriteOp};
 
@@ -28,7 +28,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 const SYNCED_THROUGH_KEY: &[u8] = &[0];
 const CORRUPT_MARKER: &str = "odometer.condemned";
 
-fn trouble(error: &io::Error, text: String) -> StateOpenError {
+fn classify_io_error(error: &io::Error, text: String) -> StateOpenError {
     use io::ErrorKind::{
         Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull,
         TimedOut, WouldBlock,
@@ -48,58 +48,59 @@ pub struct SledState {
     db: sled::Db,
     /// A second descriptor of sled's file, to sync it.
     file: File,
-    folder: PathBuf,
-    covered: LogPosition,
+    dir: PathBuf,
+    synced_through: LogPosition,
 }
 
 impl SledState {
-    /// Opens the state in `folder`, or makes a new one.
+    /// Opens the state in `dir`, or makes a new one.
     ///
     /// # Errors
     /// [`StateOpenError`], which tells damage from what the system refused.
-    pub fn open(folder: &Path) -> Result<Self, StateOpenError> {
-        let file = |name: &str, error: &io::Error| trouble(error, format!("{}: {error}", folder.join(name).display()));
-        match fs::read_to_string(folder.join(CORRUPT_MARKER)) {
+    pub fn open(dir: &Path) -> Result<Self, StateOpenError> {
+        let file =
+            |name: &str, error: &io::Error| classify_io_error(error, format!("{}: {error}", dir.join(name).display()));
+        match fs::read_to_string(dir.join(CORRUPT_MARKER)) {
             Ok(why) => return Err(StateOpenError::Corrupt(why)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(file(CORRUPT_MARKER, &error)),
         }
-        remove_unfinished_snapshots(folder).map_err(|error| file("", &error))?;
-        read_from_the_disk(&folder.join("db")).map_err(|error| file("db", &error))?;
+        remove_unfinished_snapshots(dir).map_err(|error| file("", &error))?;
+        drop_page_cache(&dir.join("db")).map_err(|error| file("db", &error))?;
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
-            let config = sled::Config::new().path(folder).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
+            let config = sled::Config::new().path(dir).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
             match catch_unwind(AssertUnwindSafe(|| config.open())) {
                 Ok(Ok(db)) => break db,
                 Ok(Err(error)) if error.to_string().contains("could not acquire lock") => {
                     if Instant::now() >= deadline {
-                        return Err(StateOpenError::Io(format!("{} is locked: {error}", folder.display())));
+                        return Err(StateOpenError::Io(format!("{} is locked: {error}", dir.display())));
                     }
                     std::thread::park_timeout(Duration::from_millis(20));
                 }
                 Ok(Err(error)) => {
-                    let text = format!("sled can not open {}: {error}", folder.display());
+                    let text = format!("sled can not open {}: {error}", dir.display());
                     return Err(match error {
-                        sled::Error::Io(error) => trouble(&error, text),
+                        sled::Error::Io(error) => classify_io_error(&error, text),
                         _ => StateOpenError::Corrupt(text),
                     });
                 }
                 Err(_) => {
-                    return Err(StateOpenError::Corrupt(format!("sled panicked while opening {}", folder.display())));
+                    return Err(StateOpenError::Corrupt(format!("sled panicked while opening {}", dir.display())));
                 }
             }
         };
-        let options = OpenOptions::new().read(true).write(true).open(folder.join("db"));
+        let options = OpenOptions::new().read(true).write(true).open(dir.join("db"));
         let db_file = options.map_err(|error| file("db", &error))?;
         let damaged = || StateOpenError::Corrupt("sled: the checkpoint number is damaged".to_owned());
-        let covered = match caught(|| db.get(SYNCED_THROUGH_KEY)).map_err(StateOpenError::Corrupt)? {
+        let synced_through = match catch_sled_panic(|| db.get(SYNCED_THROUGH_KEY)).map_err(StateOpenError::Corrupt)? {
             None => LogPosition::default(),
-            Some(bytes) => parse_covered(&bytes).ok_or_else(damaged)?,
+            Some(bytes) => parse_position(&bytes).ok_or_else(damaged)?,
         };
-        Ok(Self { db, file: db_file, folder: folder.to_owned(), covered })
+        Ok(Self { db, file: db_file, dir: dir.to_owned(), synced_through })
     }
 
-    fn force(&self) -> Result<(), String> {
+    fn flush_and_sync(&self) -> Result<(), String> {
         self.db.flush().map_err(|e| format!("sled flush: {e}"))?;
         self.file.sync_data().map_err(|e| format!("sled fdatasync: {e}"))
     }
@@ -107,26 +108,26 @@ impl SledState {
 
 impl State for SledState {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
-        let found = caught(|| self.db.get(key))?;
+        let found = catch_sled_panic(|| self.db.get(key))?;
         Ok(found.map(|bytes| bytes.to_vec()))
     }
 
     fn bucket(&self, bucket: u16) -> Result<Vec<KeyValue>, String> {
-        caught(|| {
+        catch_sled_panic(|| {
             let entries = self.db.scan_prefix(bucket.to_be_bytes());
             entries.map(|entry| entry.map(|(key, bytes)| (key.to_vec(), bytes.to_vec()))).collect()
         })
     }
 
-    fn keys_behind(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+    fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
         let behind = (Bound::Excluded(after), Bound::Unbounded);
-        caught(|| {
+        catch_sled_panic(|| {
             let keys = self.db.range::<&[u8], _>(behind).keys().map(|key| key.map(|key| key.to_vec()));
             keys.take_while(|key| key.as_ref().map_or(true, |key| key.starts_with(prefix))).take(limit).collect()
         })
     }
 
-    fn put(&mut self, entries: &[WriteOp]) -> Result<(), String> {
+    fn write_batch(&mut self, entries: &[WriteOp]) -> Result<(), String> {
         let mut batch = sled::Batch::default();
         for (key, bytes) in entries {
             match bytes {
@@ -137,58 +138,58 @@ impl State for SledState {
         self.db.apply_batch(batch).map_err(|e| format!("sled: {e}"))
     }
 
-    fn cover(&mut self, mark: LogPosition) -> Result<(), String> {
+    fn sync_through(&mut self, position: LogPosition) -> Result<(), String> {
         // Two steps, so that the number can not reach the disk before the records that it speaks of.
-        self.force()?;
-        let mut bytes = mark.seq.0.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&mark.chain.to_be_bytes());
+        self.flush_and_sync()?;
+        let mut bytes = position.seq.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&position.chain.to_be_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
         self.db.insert(SYNCED_THROUGH_KEY, bytes).map_err(|e| format!("sled: {e}"))?;
-        self.force()?;
-        self.covered = mark;
+        self.flush_and_sync()?;
+        self.synced_through = position;
         Ok(())
     }
 
-    fn covered(&self) -> LogPosition {
-        self.covered
+    fn synced_through(&self) -> LogPosition {
+        self.synced_through
     }
 
-    fn seals(&self) -> Result<Option<Vec<u8>>, String> {
-        match fs::read(self.folder.join(DIGESTS_FILE)) {
+    fn load_digests(&self) -> Result<Option<Vec<u8>>, String> {
+        match fs::read(self.dir.join(DIGESTS_FILE)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{DIGESTS_FILE}: {error}")),
         }
     }
 
-    fn save_seals(&mut self, bytes: &[u8]) -> Result<(), String> {
-        replace(&self.folder, DIGESTS_FILE, bytes).map_err(|error| format!("{DIGESTS_FILE}: {error}"))
+    fn save_digests(&mut self, bytes: &[u8]) -> Result<(), String> {
+        write_atomic(&self.dir, DIGESTS_FILE, bytes).map_err(|error| format!("{DIGESTS_FILE}: {error}"))
     }
 
-    fn condemn(&mut self, why: &str) -> Result<(), String> {
-        replace(&self.folder, CORRUPT_MARKER, why.as_bytes()).map_err(|error| format!("{CORRUPT_MARKER}: {error}"))
+    fn mark_corrupt(&mut self, why: &str) -> Result<(), String> {
+        write_atomic(&self.dir, CORRUPT_MARKER, why.as_bytes()).map_err(|error| format!("{CORRUPT_MARKER}: {error}"))
     }
 }
 
 /// sled's answer; where it panics on a damaged page, that is an error too.
-fn caught<T>(ask: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+fn catch_sled_panic<T>(ask: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(ask)) {
         Ok(answer) => answer.map_err(|error| format!("sled: {error}")),
         Err(_) => Err("sled panicked while reading".to_owned()),
     }
 }
 
-fn parse_covered(bytes: &[u8]) -> Option<LogPosition> {
+fn parse_position(bytes: &[u8]) -> Option<LogPosition> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (seq, chain) = body.split_first_chunk::<8>()?;
-    let mark =
+    let position =
         LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(chain.try_into().ok()?) };
-    (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(mark)
+    (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(position)
 }
 
 /// Makes sure that what is read is what the disk has: after a sync that failed, pages may look clean that never got there, and what the
 /// seals prove must be there after a power cut too.
-fn read_from_the_disk(path: &Path) -> io::Result<()> {
+fn drop_page_cache(path: &Path) -> io::Result<()> {
     match File::open(path) {
         Ok(file) => {
             file.sync_data()?;
@@ -201,8 +202,8 @@ fn read_from_the_disk(path: &Path) -> io::Result<()> {
     }
 }
 
-fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "generating") {
             fs::remove_file(&path)?;
@@ -219,23 +220,23 @@ mod tests {
     fn entries_seals_and_the_covered_mark_come_back() {
         let temp = tempfile::tempdir().unwrap();
         let (key, other) = (vec![0, 7, 1], vec![0, 8, 1]);
-        let mark = LogPosition { seq: CommitSeq(9), chain: 4 };
+        let position = LogPosition { seq: CommitSeq(9), chain: 4 };
         let mut state = SledState::open(temp.path()).unwrap();
-        assert_eq!((state.covered(), state.seals().unwrap()), (LogPosition::default(), None));
-        state.put(&[(key.clone(), Some(b"a".to_vec())), (other.clone(), Some(b"b".to_vec()))]).unwrap();
-        state.put(&[(other.clone(), None)]).unwrap();
-        state.cover(mark).unwrap();
-        state.save_seals(b"seals").unwrap();
+        assert_eq!((state.synced_through(), state.load_digests().unwrap()), (LogPosition::default(), None));
+        state.write_batch(&[(key.clone(), Some(b"a".to_vec())), (other.clone(), Some(b"b".to_vec()))]).unwrap();
+        state.write_batch(&[(other.clone(), None)]).unwrap();
+        state.sync_through(position).unwrap();
+        state.save_digests(b"seals").unwrap();
         drop(state);
         fs::write(temp.path().join("snap.0000.generating"), b"half").unwrap();
         let mut state = SledState::open(temp.path()).unwrap();
-        assert_eq!((state.covered(), state.seals().unwrap()), (mark, Some(b"seals".to_vec())));
+        assert_eq!((state.synced_through(), state.load_digests().unwrap()), (position, Some(b"seals".to_vec())));
         assert_eq!((state.get(&key).unwrap(), state.get(&other).unwrap()), (Some(b"a".to_vec()), None));
         assert_eq!(state.bucket(7).unwrap(), [(key, b"a".to_vec())]);
         assert_eq!(state.bucket(0).unwrap(), []);
-        let behind = |after: &[u8]| state.keys_behind(&[0, 7], after, 9).unwrap();
+        let behind = |after: &[u8]| state.keys_after(&[0, 7], after, 9).unwrap();
         assert_eq!((behind(&[0, 7]), behind(&[0, 7, 1])), (vec![vec![0, 7, 1]], vec![]));
-        state.condemn("it lied").unwrap();
+        state.mark_corrupt("it lied").unwrap();
         drop(state);
         assert_eq!(SledState::open(temp.path()).err(), Some(StateOpenError::Corrupt("it lied".to_owned())));
     }

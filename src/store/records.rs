@@ -38,7 +38,7 @@ pub struct TenantRecord {
     /// How many requests it may make.
     pub limit: TenantLimit,
     /// It is being deleted: nobody may use it any more, and what it has is removed piece by piece.
-    pub doomed: bool,
+    pub deleting: bool,
 }
 
 /// What is to become of a tenant.
@@ -58,7 +58,7 @@ pub struct TenantUsage {
     /// API keys, expired ones among them.
     pub keys: u32,
     /// Counters that were ever created: it tells one from another that had its name before.
-    pub born: u64,
+    pub counters_created: u64,
 }
 
 /// What a store knows about an API key.
@@ -85,9 +85,9 @@ pub struct KeyRecord {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     /// Which of its tenant's counters it is, in the order of creation; 0 for `default`.
-    pub born: u64,
+    pub generation: u64,
     /// How often it was changed.
-    pub changes: u64,
+    pub revision: u64,
 }
 
 /// A counter as it was committed.
@@ -113,7 +113,7 @@ pub enum Precondition {
 impl Precondition {
     /// Whether a counter in this state may be changed.
     #[must_use]
-    pub fn holds(&self, version: Version) -> bool {
+    pub fn is_met_by(&self, version: Version) -> bool {
         match self {
             Self::Any => true,
             Self::OneOf(versions) => versions.contains(&version),
@@ -139,9 +139,9 @@ pub type Digest128 = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencyToken {
     /// Of the key that the tenant chose for the request.
-    pub key: Digest128,
+    pub key_hash: Digest128,
     /// Of what is asked for: another request with the same key is refused.
-    pub request: Digest128,
+    pub request_fingerprint: Digest128,
 }
 
 /// A change that is durable, now or since an earlier request that was the same.
