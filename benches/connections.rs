@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::Endpoint;
-use support::lean::{Mode, answer_bytes, request};
+use support::load_client::{Mode, answer_bytes, request};
 use support::machine::{bench_folder, is_short, show, show_surroundings};
 use support::number_setting;
 use support::server::{Keep, TestServer};

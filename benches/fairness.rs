@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use support::client::Endpoint;
 use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::number_setting;
-use support::paced::{Manner, Noise, quiet};
+use support::paced_load::{Manner, Noise, quiet};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
 

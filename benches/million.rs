@@ -22,7 +22,7 @@ use odometer::store::{NewTenant, Store};
 use odometer::telemetry::StoreMetrics;
 use support::client::Protocol;
 use support::command::odometer;
-use support::lean::{Mode, drive};
+use support::load_client::{Mode, drive};
 use support::machine::median;
 use support::say;
 use support::server::TestServer;

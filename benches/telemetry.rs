@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use odometer::telemetry::{LogFormat, LogOptions, install};
-use support::lean::{Measured, Mode, drive};
+use support::load_client::{Measured, Mode, drive};
 use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::number_setting;
 use support::server::{Keep, TestServer};

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::client::Protocol;
-use support::lean::{Measured, Mode, NAMED, drive};
+use support::load_client::{Measured, Mode, NAMED, drive};
 use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};

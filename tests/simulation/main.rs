@@ -1,40 +1,40 @@
 //! The store in a machine that is made of memory: the real committer, journal, keeper, recovery and backups, on a disk that fails and forgets.
 //!
 //! ```text
-//! plan.rs     what a seed stands for        world.rs    the lives of a seed          judge.rs   what must hold, by the ledger
+//! plan.rs     what a seed stands for        cluster.rs  the lives of a seed          checker.rs what must hold, by the ledger
 //! machine.rs  which operation fails         process.rs  committer, keeper, grounds   ledger.rs  every frame ever written
 //! disk.rs, inode.rs  names, files, unsynced  scribe.rs   who writes backups           clients.rs requests and their history
-//! state.rs    sled's double                 start.rs    recovery and healing         rot.rs, bugs.rs
+//! state.rs    sled's double                 start.rs    recovery and healing         corruption.rs, bugs.rs
 //! ```
 //! Job: one thread plays thousands of seeds: any operation may be the last before the power goes, any may fail, and what rests may rot.
 //! Invariant: a seed is the same run each time; only threads and clocks are replaced, all else is the store's own code.
 //! Must never: pass because nothing went wrong. The tally says what happened, and each kind of fault has to.
 
 mod bugs;
+mod checker;
 mod clients;
+mod cluster;
+mod corruption;
 mod disk;
 mod inode;
-mod judge;
 mod ledger;
 mod machine;
 mod plan;
 mod process;
-mod rot;
 mod scribe;
 mod start;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
-mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use bugs::Bug;
+use cluster::{Failure, run};
 use machine::Tally;
 use plan::Plan;
 use support::{number_setting, say};
-use world::{Failure, run};
 
 /// The first seed, where nobody names another.
 const BASE: u64 = 1;

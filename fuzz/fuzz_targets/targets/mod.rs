@@ -1,4 +1,4 @@
-//! The bodies of the fuzz targets: the fuzz crate runs them under libFuzzer, `tests/fuzz` runs them in `cargo test`.
+//! The bodies of the fuzz targets: the fuzz crate runs them under libFuzzer, `tests/store/fuzz` runs them in `cargo test`.
 //!
 //! Job: one function for each target, from any bytes to nothing or a panic. It returns whether something was accepted, so that a corpus can be
 //! proved to reach behind the first check.

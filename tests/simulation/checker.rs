@@ -1,0 +1,244 @@
+//! The judge: what the store says, held against the ledger of everything that was written.
+//!
+//! Job: after each start, commit, read and backup, compare with the truth as of that frame; at the end, hand the clients' history to the checker
+//! that all fault tests share. Invariant: the truth comes from the bytes on their way to the disk, never from the store's memory.
+//! Must never: accept a lost frame, but for the one case that nothing can tell from a torn write: every lost frame is itself damaged.
+
+use std::collections::BTreeMap;
+
+use odometer::store::embedded::backup::directory::read_file;
+use odometer::store::embedded::backup::format::BackupError;
+use odometer::store::embedded::codec::key::IndexScan;
+use odometer::store::embedded::codec::key::{IndexEntry, IndexKind, RecordKey};
+use odometer::store::embedded::codec::record::Record;
+use odometer::store::embedded::journal::frame::LogPosition;
+use odometer::store::embedded::recovery::open::{StateOrigin, open_state_and_journal};
+use odometer::store::embedded::recovery::rebuild::RebuildSource;
+
+use odometer::domain::tenant::TenantId;
+
+use crate::clients::{Place, Reply, What, key, places, value_of};
+use crate::corruption::Rot;
+use crate::ledger::{Ledger, Truth, stored};
+use crate::plan::Plan;
+use crate::start::{Report, Site, files};
+use crate::support::history::{Operation, Rules, check};
+
+/// What a start was.
+pub(crate) enum Start {
+    Right,
+    /// The journal's last frames were answered, and rotted away: the one loss that can not be found.
+    InherentLoss,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(crate) struct Judge {
+    pub(crate) ledger: Ledger,
+    /// Every record as of `last`.
+    truth: Truth,
+    /// The last frame that the store calls durable.
+    last: LogPosition,
+    /// What clients were told last.
+    pub(crate) answered: Vec<(What, Reply)>,
+}
+
+impl Judge {
+    /// A process is up.
+    pub(crate) fn started(&mut self, report: &Report, site: &Site, rot: &Rot, cause: bool) -> Result<Start, String> {
+        if let Some((problem, _)) = report.healed.as_ref().filter(|_| !cause) {
+            return Err(format!("the state was rebuilt without a cause: {problem}"));
+        }
+        let needed = self.ledger.last_change(self.last);
+        if !self.ledger.follows(report.last, needed) {
+            let lost = self.ledger.places(report.last, needed);
+            if lost.is_some_and(|lost| lost.into_iter().all(|place| rot.touches(place))) {
+                return Ok(Start::InherentLoss);
+            }
+            return Err(format!("the store goes on behind {:?}, but {needed:?} was answered", report.last));
+        }
+        self.resume(report.last)?;
+        if let Some((_, base)) = &report.healed {
+            let records = site.sled.as_ref().map(|sled| sled.lock().records().clone()).unwrap_or_default();
+            if records != stored(&self.truth) {
+                return Err(format!("a state rebuilt from {base:?} is not that of {:?}", report.last));
+            }
+            if let RebuildSource::Backup(name, mark) = base
+                && !self.ledger.follows(report.last, *mark)
+            {
+                return Err(format!("a state was rebuilt from {name}, which is of another history"));
+            }
+        }
+        Ok(Start::Right)
+    }
+
+    /// Goes on behind `last`.
+    pub(crate) fn resume(&mut self, last: LogPosition) -> Result<(), String> {
+        self.truth = self.ledger.truth(last)?;
+        self.last = last;
+        Ok(())
+    }
+
+    /// The store stands at `last`, and these answers were given since it was looked at.
+    pub(crate) fn committed(
+        &mut self,
+        last: LogPosition,
+        answered: Vec<(What, Reply)>,
+        strict: bool,
+    ) -> Result<(), String> {
+        if last != self.last || !answered.is_empty() {
+            let before = strict.then(|| self.values());
+            self.ledger.advance(&mut self.truth, self.last, last)?;
+            self.last = last;
+            if let Some(before) = before {
+                self.check_answers(&before, &answered)?;
+            }
+        }
+        if !answered.is_empty() {
+            self.answered = answered;
+        }
+        Ok(())
+    }
+
+    fn values(&self) -> BTreeMap<Place, u64> {
+        places().map(|place| (place, value_of(self.truth.get(&key(place))))).collect()
+    }
+
+    /// Answers of one turn: ranges follow each other from what was to what is, sets and reads say what is.
+    fn check_answers(&self, before: &BTreeMap<Place, u64>, answered: &[(What, Reply)]) -> Result<(), String> {
+        let after = self.values();
+        let mut ranges: BTreeMap<Place, Vec<(u64, u64)>> = BTreeMap::new();
+        let mut sets: Vec<Place> = Vec::new();
+        for (what, reply) in answered {
+            let right = match (what, reply) {
+                (What::Advance(place, count, _), Reply::Value(last)) => {
+                    ranges.entry(*place).or_default().push((last - u64::from(*count), *last));
+                    true
+                }
+                (What::Create(place), Reply::Value(value)) => {
+                    *value == value_of(None) && self.truth.contains_key(&key(*place))
+                }
+                (What::Create(place), Reply::Refused("exists")) => self.truth.contains_key(&key(*place)),
+                // It was there when it was listed, and nothing is deleted here; what came later need not be in it.
+                (What::List(tenant, known), Reply::Names(names)) => {
+                    let now = self.counters_of_tenant(*tenant);
+                    known.iter().all(|name| names.contains(name)) && names.iter().all(|name| now.contains(name))
+                }
+                (What::Advance(_, _, Some(_)), Reply::Replayed(_)) => true,
+                (What::Set(place, value), Reply::Value(told)) => {
+                    sets.push(*place);
+                    told == value
+                }
+                (What::Read(place), Reply::Value(value)) => after.get(place) == Some(value),
+                (What::Register(name, api_key), Reply::Tenant(id)) => {
+                    self.truth.get(&RecordKey::Name(name.folded())) == Some(&Record::Name(*id))
+                        && matches!(self.truth.get(&RecordKey::ApiKey(*api_key)), Some(Record::ApiKey(key)) if key.tenant == *id)
+                        && matches!(self.truth.get(&RecordKey::Tenants), Some(Record::Tenants(count)) if *count >= id.0)
+                }
+                (What::Register(name, _), Reply::Refused("name taken")) => {
+                    self.truth.contains_key(&RecordKey::Name(name.folded()))
+                }
+                (_, Reply::Refused(_) | Reply::Unknown) => true,
+                _ => false,
+            };
+            if !right {
+                return Err(format!("{what:?} was answered {reply:?}, which is not so"));
+            }
+        }
+        for (place, mut ranges) in ranges {
+            ranges.sort_unstable();
+            let followed = ranges.iter().try_fold(before[&place], |at, (from, to)| (at == *from).then_some(*to));
+            if !sets.contains(&place) && followed != Some(after[&place]) {
+                let (was, is) = (before[&place], after[&place]);
+                return Err(format!("{place:?} went from {was} to {is}, but {ranges:?} were answered"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The named counters of a tenant.
+    pub(crate) fn counters_of_tenant(&self, tenant: u32) -> Vec<String> {
+        let members = self.truth.keys().filter_map(|key| match key {
+            RecordKey::IndexEntry(id, IndexEntry::Counter(name)) if id.0 == u64::from(tenant) + 1 => {
+                Some(name.as_str().to_owned())
+            }
+            _ => None,
+        });
+        members.collect()
+    }
+
+    /// Somebody read a value that the store publishes.
+    pub(crate) fn read(&self, place: Place, value: u64) -> Result<(), String> {
+        let is = value_of(self.truth.get(&key(place)));
+        if value == is { Ok(()) } else { Err(format!("{place:?} was read as {value}, but {is} is durable")) }
+    }
+
+    /// A backup is said to be finished: it holds the truth of its mark.
+    pub(crate) fn backup(&self, site: &Site, name: &str, mark: LogPosition) -> Result<(), String> {
+        let mut records = BTreeMap::new();
+        let mut take = |key: &[u8], record: &[u8]| {
+            records.insert(key.to_vec(), record.to_vec());
+            Ok(())
+        };
+        let read: Result<_, BackupError> = read_file(&site.fork().backups, name, &mut take);
+        let summary = read.map_err(|error| format!("the finished backup {name} is not one: {error}"))?;
+        if summary.header.position != mark || records != stored(&self.ledger.truth(mark)?) {
+            return Err(format!("the backup {name} is not what the ledger holds at {mark:?}"));
+        }
+        Ok(())
+    }
+
+    /// Starts a copy of the site, as it is on the disk, and reads every record of it.
+    pub(crate) fn look(&self, site: &Site, plan: &Plan) -> Result<BTreeMap<Place, u64>, String> {
+        let copy = site.fork();
+        let state = copy.sled.as_ref().ok_or("there is no state")?.open().map_err(|trouble| format!("{trouble:?}"))?;
+        let recovered = open_state_and_journal(state, &files(&copy.journal, plan.segment_bytes), StateOrigin::Existing);
+        let mut recovered = recovered.map_err(|misfit| format!("a copy of the folder is refused: {misfit:?}"))?;
+        for (key, record) in self.truth.iter().filter(|_| plan.strict) {
+            if recovered.checkpointer.load(key)?.as_ref() != Some(record) {
+                return Err(format!("{key:?} is not {record:?} after a restart"));
+            }
+        }
+        let answers = self.truth.iter().filter_map(|(key, record)| match (key, record) {
+            (RecordKey::IdempotencyPage(page), Record::IdempotencyPage(answers)) => Some((*page, answers.clone())),
+            _ => None,
+        });
+        if plan.strict && recovered.idempotency_pages != answers.collect::<Vec<_>>() {
+            return Err("a start does not find the answers that are to be given again".to_owned());
+        }
+        for tenant in (0..3).filter(|_| plan.strict) {
+            let tenant_id = TenantId(u64::from(tenant) + 1);
+            let listing = IndexScan { tenant: tenant_id, index_kind: IndexKind::Counters, after: None, limit: 100 };
+            let listed = recovered.checkpointer.list(&listing)?;
+            let wanted = self.counters_of_tenant(tenant);
+            if !listed
+                .iter()
+                .map(|member| format!("{member:?}"))
+                .eq(wanted.iter().map(|name| format!("Counter(CounterName({name:?}))")))
+            {
+                return Err(format!("tenant {tenant} has {wanted:?}, and {listed:?} are listed"));
+            }
+        }
+        places().map(|place| Ok((place, value_of(recovered.checkpointer.load(&key(place))?.as_ref())))).collect()
+    }
+
+    /// The bug of numbers issued twice: the last frame was never there.
+    pub(crate) fn forget_the_last_frame(&self, site: &Site) {
+        if let Some((inode, from, to)) = self.ledger.place(self.last) {
+            let _ = site.journal.rot(inode, from, to, |bytes| bytes.fill(0));
+        }
+    }
+
+    /// The counters that a frame changes, and to what.
+    pub(crate) fn counters_of(&self, mark: LogPosition) -> Vec<(Place, u64)> {
+        let changes = self.ledger.changes(mark);
+        let value = |place: Place| changes.iter().find(|(is, _)| *is == key(place)).map(|(_, record)| record.as_ref());
+        places().filter_map(|place| value(place).map(|record| (place, value_of(record)))).collect()
+    }
+}
+
+/// Judges what clients were told.
+pub(crate) fn history(operations: &[Operation], restarts: &[u64]) -> Result<(), String> {
+    let verdict = check(operations, &Rules { restarts: restarts.to_vec(), ..Rules::default() });
+    if verdict.is_clean() { Ok(()) } else { Err(format!("the history: {:?}", verdict.violations.first())) }
+}

@@ -1,0 +1,346 @@
+//! One seed: a store that lives several times, on a disk that fails, forgets and rots, under clients that never stop asking.
+//!
+//! Job: [`run`] plays the lives of a [`Plan`] and judges what came of them. Invariant: every step is decided by the seed.
+//! Must never: forgive a refusal, a rebuilt state or a poisoned store that nothing was done to cause.
+
+use std::sync::Arc;
+
+use odometer::store::embedded::journal::frame::LogPosition;
+
+use crate::bugs::Bug;
+use crate::checker::{self, Judge, Start as Found};
+use crate::clients::{Clients, Now, Reply, What};
+use crate::corruption::Rot;
+use crate::machine::{Power, Tally, coin};
+use crate::plan::Plan;
+use crate::process::Process;
+use crate::start::{Refusal, Site, start};
+use crate::state::SimState;
+use crate::support::Random;
+
+/// Rounds in which a store that nothing disturbs comes to rest.
+const ROUNDS: u64 = 3000;
+
+/// What is wrong with a seed, and what was done to it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) problem: String,
+    pub(crate) events: Vec<String>,
+}
+
+/// How a life ended.
+enum End {
+    /// By a crash, by being poisoned, or cleanly.
+    Ended,
+    /// Nothing more can be learned from this seed.
+    Over,
+}
+
+struct World {
+    plan: Arc<Plan>,
+    random: Random,
+    site: Site,
+    clients: Clients,
+    judge: Judge,
+    rot: Rot,
+    clock: u64,
+    /// How long the store ran in all its lives, in seconds of its clock.
+    age_s: u64,
+    restarts: Vec<u64>,
+}
+
+/// Plays a seed from its first start to its last.
+pub(crate) fn run(plan: Plan) -> Result<Tally, Failure> {
+    let power = Power::new(plan.seed ^ 0x5851_f42d_4c95_7f2d);
+    let plan = Arc::new(plan);
+    let mut world = World {
+        random: Random::seeded(plan.seed),
+        site: Site::new(&power, &plan),
+        clients: Clients::new(plan.bug),
+        judge: Judge::default(),
+        rot: Rot::default(),
+        clock: 0,
+        age_s: 0,
+        restarts: Vec::new(),
+        plan,
+    };
+    match world.play() {
+        Ok(()) => Ok(power.lock().tally.clone()),
+        Err(problem) => Err(Failure { problem, events: power.events() }),
+    }
+}
+
+impl World {
+    fn play(&mut self) -> Result<(), String> {
+        for _ in 0..self.plan.lives {
+            let crashes = self.random.between(0, 99) < self.plan.crash_rate;
+            let crash_at = crashes.then(|| self.random.between(1, self.plan.crash_within));
+            self.site.power.rise(crash_at, self.plan.fault_rate, self.plan.weak);
+            self.site.power.tally("lives", "", "");
+            if let End::Over = self.live()? {
+                return self.judge_history();
+            }
+            self.fall();
+        }
+        self.last_life()?;
+        self.judge_history()
+    }
+
+    /// From a start to whatever ends the process.
+    fn live(&mut self) -> Result<End, String> {
+        let process = match self.start()? {
+            Ok(process) => process,
+            Err(end) => return Ok(end),
+        };
+        if self.random.between(0, 7) == 0 && !self.rot.state {
+            self.judge.look(&self.site, &self.plan)?;
+        }
+        self.site.power.set_phase("serve");
+        self.serve(process)?;
+        Ok(End::Ended)
+    }
+
+    fn start(&mut self) -> Result<Result<Process, End>, String> {
+        let cause = self.cause_to_heal();
+        let started = start(&mut self.site, &self.plan);
+        self.hear_frames();
+        let (process, report) = match started {
+            _ if self.site.power.is_dead() => return Ok(Err(End::Ended)),
+            Ok(up) => up,
+            Err(refusal) => return self.refused(&refusal).map(Err),
+        };
+        if self.plan.strict {
+            let cause = cause || self.cause_to_heal();
+            if let Found::InherentLoss = self.judge.started(&report, &self.site, &self.rot, cause)? {
+                self.site.power.tally("last frame rotted", "", "");
+                return Ok(Err(End::Over));
+            }
+        } else {
+            self.judge.resume(report.last)?;
+        }
+        self.rot.accepted();
+        self.rot.state &= report.healed.is_none();
+        Ok(Ok(process))
+    }
+
+    /// Whether anything was done that a state has to be rebuilt for.
+    fn cause_to_heal(&self) -> bool {
+        let swapping = self.site.declared && self.site.sled.is_none();
+        let hurt = self.site.sled.as_ref().is_some_and(SimState::is_hurt);
+        let failed_reads = self.site.power.lock().failed_reads;
+        self.rot.state || self.site.heal_is_due || swapping || hurt || failed_reads > 0
+    }
+
+    fn refused(&mut self, refusal: &Refusal) -> Result<End, String> {
+        let faults = self.site.power.lock().faults;
+        self.site.power.tally("refused starts", "", "");
+        if faults > 0 {
+            return Ok(End::Ended);
+        }
+        match refusal {
+            Refusal::Journal(_) if self.rot.mend_journal(&self.site) => {
+                self.site.power.tally("refused journal rot", "", "");
+                Ok(End::Ended)
+            }
+            // State and journal hurt at once are more than is promised for.
+            Refusal::NoRebuildSource(_)
+                if self.cause_to_heal()
+                    && (self.plan.backups.is_none() || self.rot.backup || self.rot.is_journal_hurt()) =>
+            {
+                self.site.power.tally("refused state rot", "", "");
+                Ok(End::Over)
+            }
+            _ if !self.plan.strict => Ok(End::Over),
+            _ => Err(format!("a start was refused without a cause: {refusal:?}")),
+        }
+    }
+
+    fn serve(&mut self, mut process: Process) -> Result<(), String> {
+        for _ in 0..self.plan.steps {
+            self.pass(&mut process);
+            self.step(&mut process)?;
+            if self.site.power.is_dead() {
+                return Ok(());
+            }
+            if process.poisoned.is_some() && self.random.between(0, 9) == 0 {
+                break;
+            }
+        }
+        if process.poisoned.is_none() && coin(&mut self.random) {
+            self.come_to_rest(&mut process)?;
+        }
+        if !self.site.power.is_dead() && coin(&mut self.random) {
+            process.close(&mut self.random);
+            self.absorb(&mut process)?;
+            if !self.site.power.is_dead() {
+                self.site.power.tally("clean stops", "", "");
+            }
+        }
+        Ok(())
+    }
+
+    /// Time passes.
+    fn pass(&mut self, process: &mut Process) {
+        self.clock += 1;
+        self.age_s += self.plan.step_s;
+        process.running_s += self.plan.step_s;
+    }
+
+    fn step(&mut self, process: &mut Process) -> Result<(), String> {
+        let random = &mut self.random;
+        match random.between(0, 99) {
+            0..45 => {
+                let now = Now { step: self.clock, age_s: self.age_s };
+                let known = |tenant| self.judge.counters_of_tenant(tenant);
+                let read = self.clients.act(random, now, &process.window, &process.queue, known);
+                if let Some((place, value)) = read.filter(|_| self.plan.strict) {
+                    self.judge.read(place, value)?;
+                }
+                return Ok(());
+            }
+            45..70 => process.committer_step(random),
+            70..86 => {
+                // A backup takes dozens of steps, which a real keeper takes while the committer waits for one sync.
+                let steps = if process.is_backing_up() { random.between(1, 60) } else { 1 };
+                for _ in 0..steps {
+                    process.keeper_step(random);
+                    process.scribe_step();
+                }
+            }
+            86..92 => process.scribe_step(),
+            92..99 => process.grounds_step(),
+            _ => self.site.power.lock().low = self.plan.fault_rate > 0 && random.between(0, 9) == 0,
+        }
+        self.absorb(process)
+    }
+
+    /// Takes what the last step led to: frames, answers, backups; and judges it.
+    fn absorb(&mut self, process: &mut Process) -> Result<(), String> {
+        let written = self.hear_frames();
+        if self.plan.bug == Some(Bug::UndurableRead) {
+            for mark in written {
+                for (place, value) in self.judge.counters_of(mark) {
+                    self.clients.note_read(place, value, self.clock);
+                }
+            }
+        }
+        if self.site.power.is_dead() {
+            return Ok(());
+        }
+        if process.damaged.is_some() && !self.cause_to_heal() {
+            return Err(format!("the state was found damaged without a cause: {:?}", process.damaged));
+        }
+        if process.damaged.is_some() {
+            // Condemned or not: what was said of it makes a rebuilt one no surprise.
+            self.rot.state = true;
+        }
+        let quiet = self.site.power.lock().faults == 0 && !self.cause_to_heal();
+        if let Some(problem) = process.poisoned.as_ref().filter(|_| quiet) {
+            return Err(format!("poisoned without a cause: {problem}"));
+        }
+        let answered = self.clients.collect(self.clock);
+        self.judge.committed(process.last(), answered, self.plan.strict)?;
+        for (name, mark) in process.finished.drain(..) {
+            self.judge.backup(&self.site, &name, mark)?;
+        }
+        Ok(())
+    }
+
+    fn hear_frames(&mut self) -> Vec<LogPosition> {
+        let written = self.site.journal.take_written();
+        self.site.backups.take_written();
+        written.iter().filter_map(|written| self.judge.ledger.hear(written)).collect()
+    }
+
+    /// With nothing failing any more, everything that was asked is answered, and a change is taken.
+    fn come_to_rest(&mut self, process: &mut Process) -> Result<(), String> {
+        self.site.power.set_phase("rest");
+        self.site.power.calm();
+        self.site.power.lock().low = false;
+        self.settle(process)?;
+        if self.site.power.is_dead() || process.poisoned.is_some() {
+            return Ok(());
+        }
+        if !self.clients.are_idle() {
+            return Err("a request was never answered".to_owned());
+        }
+        let now = Now { step: self.clock, age_s: self.age_s };
+        self.clients.ask(1, What::Advance((0, 0), 1, None), now, &process.queue);
+        self.settle(process)?;
+        let taken = self.judge.answered.last().is_some_and(|(_, reply)| matches!(reply, Reply::Value(_)));
+        if self.site.power.is_dead() || process.poisoned.is_some() || taken || !self.plan.strict {
+            self.site.power.tally("rests", "", "");
+            return Ok(());
+        }
+        Err(format!("a store that nothing disturbs took no change: {:?}", self.judge.answered.last()))
+    }
+
+    fn settle(&mut self, process: &mut Process) -> Result<(), String> {
+        for round in 0..ROUNDS {
+            self.pass(process);
+            match round % 6 {
+                0 | 1 => process.committer_step(&mut self.random),
+                2 | 3 => process.keeper_step(&mut self.random),
+                4 => process.scribe_step(),
+                _ => process.grounds_step(),
+            }
+            self.absorb(process)?;
+            if self.site.power.is_dead() || (round > 24 && process.is_quiet() && self.clients.are_idle()) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The process is gone, and perhaps the power; while nobody looks, something may rot.
+    fn fall(&mut self) {
+        self.clock += 1;
+        self.clients.lose_all(self.clock);
+        self.clock += 1;
+        self.restarts.push(self.clock);
+        self.clock += 1;
+        let power_cut = self.random.between(0, 9) < 6;
+        self.site.power.tally(if power_cut { "power cuts" } else { "kills" }, "", "");
+        self.site.crash(&mut self.random, power_cut);
+        if self.plan.bug == Some(Bug::IssuedTwice) {
+            self.judge.forget_the_last_frame(&self.site);
+        }
+        if self.plan.bug == Some(Bug::SealsDeceived) {
+            self.site.sled.iter().for_each(SimState::deceive);
+        }
+        if self.random.between(0, 99) < self.plan.rot_rate {
+            self.rot.strike(&mut self.random, &self.site);
+        }
+    }
+
+    /// A start on a machine where nothing fails, and a look at everything.
+    fn last_life(&mut self) -> Result<(), String> {
+        // A start that is refused for rot is tried again when that is mended.
+        for _ in 0..3 {
+            self.site.power.rise(None, 0, None);
+            let mut process = match self.start()? {
+                Ok(process) => process,
+                Err(End::Ended) => continue,
+                Err(End::Over) => return Ok(()),
+            };
+            // What is hidden in a rotten state may come up at any load, and then the store stops.
+            if !self.rot.state {
+                for (place, value) in self.judge.look(&self.site, &self.plan)? {
+                    self.clock += 1;
+                    self.clients.note_read(place, value, self.clock);
+                }
+            }
+            self.site.power.set_phase("last");
+            process.close(&mut self.random);
+            self.site.power.tally("seeds to their end", "", "");
+            return self.absorb(&mut process);
+        }
+        Err("a start was refused again and again".to_owned())
+    }
+
+    fn judge_history(&mut self) -> Result<(), String> {
+        self.clients.lose_all(self.clock + 1);
+        self.clients.give_up(self.clock + 1);
+        checker::history(&self.clients.history, &self.restarts)
+    }
+}

@@ -1,0 +1,336 @@
+//! One story for every store: the contract of `trait Store`, run against the embedded store and against a model in memory.
+//!
+//! Job: random operations on both at once, with the embedded store closed and opened again in between; every answer must be the same.
+//! Invariant: the model is the specification in its shortest form: a map and the counter rule. Must never: look inside a store.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::ModelStore;
+use futures_util::FutureExt;
+use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
+use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
+use odometer::store::embedded::{EmbeddedStore, Options};
+use odometer::store::{
+    CounterState, Health, IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, Refusal, SetCounter, Store,
+    StoreError, TenantUpdate, TenantUsage, Version,
+};
+use odometer::telemetry::StoreMetrics;
+use proptest::prelude::*;
+
+/// What may happen to a store.
+#[derive(Clone, Debug)]
+enum What {
+    Register { name: u8, upper: bool },
+    Advance { tenant: u64, name: u8, count: u32, once: Option<u8> },
+    Set { tenant: u64, name: u8, value: u64, rewind: bool, expected: Option<(u64, u64)>, once: Option<u8> },
+    Create { tenant: u64, name: u8, start: u64, step: u64, once: Option<u8> },
+    Delete { tenant: u64, name: u8, expected: Option<(u64, u64)> },
+    Current { tenant: u64, name: u8 },
+    Counters { tenant: u64, after: Option<u8>, limit: usize },
+    FindKey { key: u8 },
+    AddKey { tenant: u64 },
+    RevokeKey { tenant: u64, key: u8 },
+    Keys { tenant: u64, after: Option<u8>, limit: usize },
+    Use { key: u8, day: u32 },
+    Tenant { tenant: u64 },
+    Change { tenant: u64, suspended: Option<bool> },
+    Password { tenant: u64, revoke: bool },
+    DeleteTenant { tenant: u64 },
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<What>> {
+    let near_max = Value::DEFAULT_MAX.get();
+    let value = prop_oneof![0u64..50, near_max - 3..near_max + 3, Just(i64::MAX as u64)];
+    let (tenant, name, key) = (1u64..4, 0u8..4, 0u8..30);
+    let once = || prop::option::weighted(0.4, 0u8..6);
+    let expected = || prop::option::weighted(0.3, (0u64..3, 0u64..5));
+    let of = (tenant.clone(), name.clone());
+    let whose = tenant.clone();
+    let step = prop_oneof![
+        3 => (0u8..5, any::<bool>()).prop_map(|(name, upper)| What::Register { name, upper }),
+        8 => (of.clone(), prop_oneof![Just(1u32), 1u32..1000], once())
+            .prop_map(|((tenant, name), count, once)| What::Advance { tenant, name, count, once }),
+        4 => (of.clone(), value, any::<bool>(), expected(), once()).prop_map(
+            |((tenant, name), value, rewind, expected, once)| What::Set { tenant, name, value, rewind, expected, once }),
+        6 => (of.clone(), 0u64..20, 1u64..9, once())
+            .prop_map(|((tenant, name), start, step, once)| What::Create { tenant, name, start, step, once }),
+        3 => (of.clone(), expected()).prop_map(|((tenant, name), expected)| What::Delete { tenant, name, expected }),
+        4 => of.prop_map(|(tenant, name)| What::Current { tenant, name }),
+        3 => (whose.clone(), prop::option::of(name), 1usize..4)
+            .prop_map(|(tenant, after, limit)| What::Counters { tenant, after, limit }),
+        2 => key.clone().prop_map(|key| What::FindKey { key }),
+        3 => whose.clone().prop_map(|tenant| What::AddKey { tenant }),
+        2 => (whose.clone(), key.clone()).prop_map(|(tenant, key)| What::RevokeKey { tenant, key }),
+        2 => (whose.clone(), prop::option::of(key.clone()), 1usize..4)
+            .prop_map(|(tenant, after, limit)| What::Keys { tenant, after, limit }),
+        1 => (key, 1u32..9).prop_map(|(key, day)| What::Use { key, day }),
+        2 => whose.clone().prop_map(|tenant| What::Tenant { tenant }),
+        1 => (whose.clone(), prop::option::of(any::<bool>()))
+            .prop_map(|(tenant, suspended)| What::Change { tenant, suspended }),
+        1 => (whose.clone(), any::<bool>()).prop_map(|(tenant, revoke)| What::Password { tenant, revoke }),
+        1 => whose.prop_map(|tenant| What::DeleteTenant { tenant }),
+        2 => Just(What::Reopen),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+fn options(folder: &std::path::Path, cache_records: usize) -> Options {
+    Options {
+        data_dir: folder.to_owned(),
+        journal_segment_bytes: 1 << 20,
+        checkpoint_interval: Duration::from_millis(1),
+        cache_records,
+        idempotency_keys: 1000,
+        min_free_disk_bytes: 0,
+        backups: None,
+    }
+}
+
+fn open(folder: &std::path::Path, cache_records: usize) -> Arc<dyn Store> {
+    Arc::new(EmbeddedStore::open(&options(folder, cache_records), StoreMetrics::unrecorded()).unwrap().0)
+}
+
+fn counter_name(number: u8) -> CounterName {
+    CounterName::parse(["default", "invoices", "a.b_c-9", "E"][usize::from(number)]).unwrap()
+}
+
+fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
+    let text = format!("tenant-{name}");
+    let text = if upper { text.to_uppercase() } else { text };
+    let password = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [key; 16], hash: [1; 32] };
+    NewTenant {
+        name: TenantName::parse(&text).unwrap(),
+        password,
+        key: KeyId([key; 8]),
+        secret: SecretHash([key; 32]),
+        created_unix_s: 7,
+    }
+}
+
+fn expected(version: Option<(u64, u64)>) -> Precondition {
+    let version = version.map(|(born, changes)| Version { generation: born, revision: changes });
+    version.map_or(Precondition::Any, |version| Precondition::OneOf(vec![version]))
+}
+
+/// A request with this key; it is another request for another step of the same key, but for equal ones.
+fn once(key: Option<u8>, request: &What) -> Option<IdempotencyToken> {
+    let digest = format!("{request:?}").bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let digest = u128::from(digest).to_be_bytes();
+    // Two requests with one key are often the same one.
+    let request = if digest[15] % 2 == 0 { digest } else { [0; 16] };
+    key.map(|key| IdempotencyToken { key_hash: [key; 16], request_fingerprint: request })
+}
+
+/// The answer of one step, as text, so that two stores can be compared whatever they answer.
+async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
+    let value = |raw: u64| Value::new(raw).unwrap();
+    match what {
+        What::Register { name, upper } => format!("{:?}", store.register(new_tenant(*name, *upper, number)).await),
+        What::Advance { tenant, name, count, once: key } => {
+            let once = once(*key, what);
+            format!("{:?}", store.advance(TenantId(*tenant), &counter_name(*name), *count, once).await)
+        }
+        What::Set { tenant, name, value: raw, rewind, expected: version, once: key } => {
+            let to = SetCounter { value: value(*raw), rewind: *rewind, expected: expected(*version) };
+            format!("{:?}", store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await)
+        }
+        What::Create { tenant, name, start, step, once: key } => {
+            let (start, step) = (value(*start), Step::new(*step).unwrap());
+            let shape = CounterConfig::new(start, step, Value::ZERO, Value::LARGEST, false).unwrap();
+            let new = NewCounter { shape, created_unix_s: u64::from(number), quota: 2 };
+            format!("{:?}", store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await)
+        }
+        What::Delete { tenant, name, expected: version } => {
+            format!("{:?}", store.delete(TenantId(*tenant), &counter_name(*name), expected(*version)).await)
+        }
+        What::Current { tenant, name } => {
+            format!("{:?}", store.get_counter(TenantId(*tenant), &counter_name(*name)).await)
+        }
+        What::Counters { tenant, after, limit } => {
+            format!("{:?}", store.list_counters(TenantId(*tenant), after.map(counter_name), *limit).await)
+        }
+        What::FindKey { key } => format!("{:?}", store.api_key(KeyId([*key; 8])).await),
+        What::AddKey { tenant } => {
+            let key = KeyRecord {
+                tenant: TenantId(*tenant),
+                secret: SecretHash([number; 32]),
+                label: KeyLabel::parse("a label").unwrap(),
+                scopes: Scopes::READ,
+                created_unix_s: 8,
+                expires_unix_s: Some(9),
+                last_used_day: None,
+            };
+            format!("{:?}", store.add_key(KeyId([number; 8]), key, 4).await)
+        }
+        What::RevokeKey { tenant, key } => {
+            format!("{:?}", store.revoke_key(TenantId(*tenant), KeyId([*key; 8])).await)
+        }
+        What::Keys { tenant, after, limit } => {
+            format!("{:?}", store.list_api_keys(TenantId(*tenant), after.map(|key| KeyId([key; 8])), *limit).await)
+        }
+        What::Use { key, day } => format!("{:?}", store.touch_api_key(KeyId([*key; 8]), *day).await),
+        What::Tenant { tenant } => {
+            let tenant = TenantId(*tenant);
+            let found = (store.find_tenant(tenant).await, store.usage(tenant).await, store.last_tenant_id().await);
+            let name = store.tenant_by_name(&TenantName::parse("Tenant-1").unwrap()).await;
+            format!("{found:?} {name:?}")
+        }
+        What::Change { tenant, suspended } => {
+            let limit = TenantUpdate::Limit(TenantLimit::Off);
+            let change = suspended.map_or(limit, TenantUpdate::Suspended);
+            format!("{:?}", store.change_tenant(TenantId(*tenant), change).await)
+        }
+        What::Password { tenant, revoke } => {
+            let password = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [number; 16], hash: [2; 32] };
+            format!("{:?}", store.change_password(TenantId(*tenant), password, *revoke).await)
+        }
+        What::DeleteTenant { tenant } => format!("{:?}", store.delete_tenant(TenantId(*tenant)).await),
+        What::Reopen => String::new(),
+    }
+}
+
+async fn compare(steps: &[What], cache_records: usize) -> Result<(), TestCaseError> {
+    let temp = tempfile::tempdir().unwrap();
+    let model = ModelStore::default();
+    let mut store = open(temp.path(), cache_records);
+    for (number, step) in (0u8..).zip(steps) {
+        if matches!(step, What::Reopen) {
+            store.close().await.unwrap();
+            store = open(temp.path(), cache_records);
+            continue;
+        }
+        let expected = answer(&model, step, number).await;
+        prop_assert_eq!(answer(store.as_ref(), step, number).await, expected, "step {} {:?}", number, step);
+    }
+    store.close().await.unwrap();
+    Ok(())
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_embedded_store_answers_as_the_model(steps in steps()) {
+        runtime().block_on(compare(&steps, 1000))?;
+    }
+
+    /// With room for two records nearly every step loads from sled what an earlier one evicted.
+    #[test]
+    fn it_does_so_with_almost_no_memory(steps in steps()) {
+        runtime().block_on(compare(&steps, 2))?;
+    }
+}
+
+/// The story of the verbs, for one store.
+async fn story(store: &dyn Store) {
+    let name = CounterName::default_counter();
+    assert_eq!(store.health(), Health::Ready);
+    let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
+    let taken = store.register(new_tenant(1, true, 2)).await;
+    assert!(matches!(taken, Err(StoreError::Refused(Refusal::NameTaken))));
+    assert!(store.api_key(KeyId([2; 8])).await.unwrap().is_none(), "a refused registration leaves no key");
+    assert_eq!(store.api_key(KeyId([1; 8])).await.unwrap().unwrap().tenant, tenant);
+    assert_eq!(store.get_counter(tenant, &name).await.unwrap(), CounterState::default());
+    let issued = store.advance(tenant, &name, 10, None).await.unwrap().result;
+    assert_eq!((issued.range.first.get(), issued.range.last.get(), issued.range.count), (2, 11, 10));
+    let once = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [2; 16] });
+    let first = store.advance(tenant, &name, 5, once).await.unwrap();
+    let again = store.advance(tenant, &name, 5, once).await.unwrap();
+    assert_eq!((again.result, first.replayed, again.replayed), (first.result, false, true));
+    let other = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [3; 16] });
+    let reused = store.advance(tenant, &name, 6, other).await;
+    assert!(matches!(reused, Err(StoreError::Refused(Refusal::IdempotencyKeyReused))), "{reused:?}");
+    let to = SetCounter {
+        value: Value::DEFAULT_MAX,
+        rewind: false,
+        expected: Precondition::OneOf(vec![first.result.version]),
+    };
+    store.set(tenant, &name, to.clone(), None).await.unwrap();
+    let late = store.set(tenant, &name, to, None).await;
+    assert!(matches!(late, Err(StoreError::Refused(Refusal::PreconditionFailed(_)))), "{late:?}");
+    assert!(matches!(store.advance(tenant, &name, 1, None).await, Err(StoreError::Refused(Refusal::Counter(_)))));
+    assert_eq!(store.get_counter(tenant, &name).await.unwrap().counter.value(), Value::DEFAULT_MAX);
+    store.close().await.unwrap();
+    assert!(store.advance(tenant, &name, 1, None).await.is_err(), "a closed store takes nothing");
+    store.close().await.unwrap();
+}
+
+#[test]
+fn every_store_tells_the_story() {
+    let temp = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        story(&ModelStore::default()).await;
+        story(open(temp.path(), 1000).as_ref()).await;
+    });
+}
+
+#[test]
+fn many_at_once_get_every_integer_once_and_in_order() {
+    let temp = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let store = open(temp.path(), 1000).for_worker();
+        let name = CounterName::default_counter();
+        let mut tasks = Vec::new();
+        for _ in 0..64 {
+            let (store, name) = (Arc::clone(&store), name.clone());
+            tasks.push(tokio::spawn(async move {
+                let mut own = Vec::new();
+                for _ in 0..50 {
+                    own.push(store.advance(TenantId(1), &name, 1, None).await.unwrap().result.range.last.get());
+                }
+                assert!(own.is_sorted(), "one caller's integers go up");
+                own
+            }));
+        }
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.unwrap());
+        }
+        all.sort_unstable();
+        assert_eq!(all, (2..2 + 64 * 50).collect::<Vec<u64>>());
+        store.close().await.unwrap();
+    });
+}
+
+/// Whoever deletes a tenant with many counters may be gone before all of it is: the next start goes on, and comes to an end.
+#[test]
+fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
+    const COUNTERS: usize = 600;
+    let temp = tempfile::tempdir().unwrap();
+    let options = Options { checkpoint_interval: Duration::from_secs(3600), ..options(temp.path(), 10_000) };
+    let open = || EmbeddedStore::open(&options, StoreMetrics::unrecorded()).unwrap().0;
+    runtime().block_on(async {
+        let store = open();
+        let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
+        for number in 0..COUNTERS {
+            let name = CounterName::parse(&format!("counter-{number}")).unwrap();
+            let new = NewCounter { shape: CounterConfig::DEFAULT, created_unix_s: 1, quota: 1000 };
+            store.create(tenant, &name, new, None).await.unwrap();
+        }
+        let mut deletion = store.delete_tenant(tenant);
+        while store.find_tenant(tenant).await.unwrap().is_some() {
+            assert!((&mut deletion).now_or_never().is_none(), "a deletion of so many takes several commits");
+        }
+        drop(deletion);
+        store.close().await.unwrap();
+
+        let store = open();
+        assert!(store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1, "nothing was left to do");
+        store.resume_deletions().await.unwrap();
+        assert_eq!(store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len(), 1, "default alone");
+        assert_eq!(store.usage(tenant).await.unwrap(), TenantUsage::default());
+        assert!(store.api_key(KeyId([1; 8])).await.unwrap().is_none());
+        assert!(matches!(store.delete_tenant(tenant).await, Err(StoreError::Refused(Refusal::NoSuchTenant))));
+        store.resume_deletions().await.unwrap();
+        store.close().await.unwrap();
+    });
+}
