@@ -104,7 +104,7 @@ async fn load(folder: &Path, tenants: u64) -> Vec<String> {
         min_free_disk_bytes: 0,
         backups: None,
     };
-    let (store, _) = EmbeddedStore::open(&options, StoreMetrics::unrecorded()).expect("a new store");
+    let (store, _) = EmbeddedStore::open(&options, StoreMetrics::noop()).expect("a new store");
     let store = store.for_worker();
     let mut sample = Vec::new();
     let mut next = 0;
@@ -113,7 +113,7 @@ async fn load(folder: &Path, tenants: u64) -> Vec<String> {
         for number in next..(next + AT_ONCE).min(tenants) {
             let key = ApiKey::generate().expect("random bytes");
             if number % SAMPLE == 0 {
-                sample.push(key.reveal().to_string());
+                sample.push(key.expose().to_string());
             }
             batch.push(tokio::spawn(register(Arc::clone(&store), number, key)));
         }

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::SOCKET;
 use crate::auth::password::{HashingPool, PasswordPolicy};
-use crate::auth::throttle::RateLimiters;
+use crate::auth::rate_limiter::RateLimiters;
 use crate::config::Config;
 use crate::http::admin_socket;
 use crate::http::middleware::access_log::AccessLogSampler;
@@ -28,7 +28,7 @@ use crate::http::server::{
     accept, bind,
 };
 use crate::http::state::Shared;
-use crate::http::tls::{TlsIdentity, TlsSource};
+use crate::http::tls::{ServerCertificate, TlsSource};
 use crate::store::embedded::recovery::open::RecoveryReport;
 use crate::store::embedded::shutdown_record::PreviousShutdown;
 use crate::store::embedded::{EmbeddedStore, Options};
@@ -36,10 +36,10 @@ use crate::store::{Health, Store};
 use crate::telemetry::{ConnectionMetrics, Metrics};
 
 /// A process whose store failed is to be gone, and started again, within two seconds.
-const FAILED_DRAIN: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Connections to the ops listener at once.
 const OPS_CONNECTIONS: usize = 64;
-const UPKEEP: Duration = Duration::from_secs(1);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where the process listens.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ pub struct App {
 struct Core {
     config: Config,
     addresses: Addresses,
-    tls: Arc<TlsIdentity>,
+    tls: Arc<ServerCertificate>,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     metrics: Metrics,
@@ -113,7 +113,7 @@ impl App {
             ops: listeners.ops.as_ref().map(local).transpose()?,
         };
         // Files that were named are read first: a typing mistake must not leave a new data folder behind.
-        let named = config.tls_files.is_some().then(|| TlsIdentity::load(tls_source(&config))).transpose()?;
+        let named = config.tls_files.is_some().then(|| ServerCertificate::load(tls_source(&config))).transpose()?;
         let options = Options {
             data_dir: config.data_dir.clone(),
             journal_segment_bytes: config.journal_segment_bytes,
@@ -125,11 +125,11 @@ impl App {
         };
         let (store, recovery) = EmbeddedStore::open(&options, metrics.store())
             .with_context(|| format!("--data-dir {} can not be opened", config.data_dir.display()))?;
-        tell_recovery(&recovery);
+        log_recovery(&recovery);
         let listener = admin_socket::bind(&config.data_dir)
             .with_context(|| format!("the admin socket in {} can not be made", config.data_dir.display()))?;
         let admin = Admin { listener, store: store.clone() };
-        let tls = named.map_or_else(|| TlsIdentity::load(tls_source(&config)), Ok)?;
+        let tls = named.map_or_else(|| ServerCertificate::load(tls_source(&config)), Ok)?;
         let shared = Arc::new(Shared {
             throttle: RateLimiters::new(config.tenant_rate_limit, config.client_rate_limit),
             hashing: HashingPool::start().context("the hashing threads could not be started")?,
@@ -142,7 +142,7 @@ impl App {
             metrics: metrics.clone(),
             draining: AtomicBool::new(false),
         });
-        tell_expiry(&tls, &metrics);
+        record_certificate_expiry(&tls, &metrics);
         let core = Core { config, addresses, tls, store: Arc::new(store), shared, metrics };
         Ok(Self { core, listeners, admin })
     }
@@ -161,7 +161,7 @@ impl App {
 
     /// The certificate in use.
     #[must_use]
-    pub fn tls(&self) -> &Arc<TlsIdentity> {
+    pub fn tls(&self) -> &Arc<ServerCertificate> {
         &self.core.tls
     }
 
@@ -174,7 +174,7 @@ impl App {
         let store = admin.store.clone();
         let serving = core.serve(listeners, admin).await?;
         store.mark_running().await;
-        tell_ready(core.addresses);
+        log_ready(core.addresses);
         tokio::pin!(stop);
         let failure = loop {
             tokio::select! {
@@ -239,14 +239,14 @@ impl Core {
         };
         let limiter = ConnectionLimiter::new(limits, self.metrics.connections(self.config.max_connections));
         let target = ConnectionTarget::Workers(Arc::clone(&workers));
-        let mut acceptors = vec![begin(listeners.public, &limiter, target)?];
+        let mut acceptors = vec![spawn_acceptor(listeners.public, &limiter, target)?];
         if let Some(listener) = listeners.http {
             let endpoint = server.redirect(self.public_port()).await;
             let target = ConnectionTarget::Inline(Protocol::Plain(endpoint), draining);
-            acceptors.push(begin(listener, &limiter, target)?);
+            acceptors.push(spawn_acceptor(listener, &limiter, target)?);
         }
         let ops = match listeners.ops {
-            Some(listener) => Some(begin_ops(listener, Protocol::Plain(server.ops().await))?),
+            Some(listener) => Some(spawn_ops_listener(listener, Protocol::Plain(server.ops().await))?),
             None => None,
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
@@ -270,7 +270,7 @@ impl Core {
         // 3. Finish requests; after a failure only as long as it takes to say so.
         let _ = drain.send(true);
         if let Some(workers) = Arc::into_inner(workers) {
-            let limit = if failure.is_some() { FAILED_DRAIN } else { Duration::MAX };
+            let limit = if failure.is_some() { DRAIN_TIMEOUT_AFTER_FAILURE } else { Duration::MAX };
             let _ = tokio::time::timeout(limit, tokio::task::spawn_blocking(move || workers.join())).await;
         }
         // 4. The committer empties its queue, the keeper checkpoints, the folder is given back.
@@ -286,7 +286,7 @@ impl Core {
             }
             // What operators asked for has ended with the store; it is to be told, too.
             admin.changes.close();
-            let _ = tokio::time::timeout(FAILED_DRAIN, admin.changes.wait()).await;
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT_AFTER_FAILURE, admin.changes.wait()).await;
         }
         // 5. Last of all the ops listener, whose readiness load balancers ask meanwhile; main flushes the logs.
         drop(ops.inspect(|(acceptor, _)| acceptor.abort()));
@@ -301,17 +301,21 @@ impl Core {
     }
 }
 
-fn begin(listener: TcpListener, limiter: &Arc<ConnectionLimiter>, target: ConnectionTarget) -> Result<JoinHandle<()>> {
+fn spawn_acceptor(
+    listener: TcpListener,
+    limiter: &Arc<ConnectionLimiter>,
+    target: ConnectionTarget,
+) -> Result<JoinHandle<()>> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     Ok(spawn_local(accept(listener, Arc::clone(limiter), target)))
 }
 
 /// The ops listener has places of its own: whoever looks after the server must get in when everybody else does not.
-fn begin_ops(listener: TcpListener, protocol: Protocol) -> Result<(JoinHandle<()>, watch::Sender<bool>)> {
+fn spawn_ops_listener(listener: TcpListener, protocol: Protocol) -> Result<(JoinHandle<()>, watch::Sender<bool>)> {
     let limits = ConnectionLimits { connections: OPS_CONNECTIONS, connections_per_address: OPS_CONNECTIONS };
-    let limiter = ConnectionLimiter::new(limits, ConnectionMetrics::unrecorded());
+    let limiter = ConnectionLimiter::new(limits, ConnectionMetrics::noop());
     let (never, not_draining) = watch::channel(false);
-    Ok((begin(listener, &limiter, ConnectionTarget::Inline(protocol, not_draining))?, never))
+    Ok((spawn_acceptor(listener, &limiter, ConnectionTarget::Inline(protocol, not_draining))?, never))
 }
 
 fn begin_admin(listener: UnixListener, endpoint: Endpoint, changes: TaskTracker) -> Result<ServingAdmin> {
@@ -322,7 +326,7 @@ fn begin_admin(listener: UnixListener, endpoint: Endpoint, changes: TaskTracker)
 }
 
 async fn upkeep(metrics: Metrics) {
-    let mut ticks = tokio::time::interval(UPKEEP);
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
@@ -337,10 +341,10 @@ async fn finish_deletions(store: EmbeddedStore) {
     }
 }
 
-fn reload_certificate(tls: &TlsIdentity, metrics: &Metrics) {
+fn reload_certificate(tls: &ServerCertificate, metrics: &Metrics) {
     match tls.reload() {
         Ok(()) => {
-            tell_expiry(tls, metrics);
+            record_certificate_expiry(tls, metrics);
             tracing::info!(
                 event.action = "certificate-reload",
                 event.outcome = "success",
@@ -353,14 +357,14 @@ fn reload_certificate(tls: &TlsIdentity, metrics: &Metrics) {
     }
 }
 
-fn tell_expiry(tls: &TlsIdentity, metrics: &Metrics) {
+fn record_certificate_expiry(tls: &ServerCertificate, metrics: &Metrics) {
     if let Some(seconds) = tls.expires_unix_s() {
         #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
         metrics.certificate_expiry(seconds as f64);
     }
 }
 
-fn tell_recovery(recovery: &RecoveryReport) {
+fn log_recovery(recovery: &RecoveryReport) {
     if let Some(healed) = &recovery.rebuilt {
         tracing::error!(
             event.action = "healed",
@@ -387,7 +391,7 @@ fn tell_recovery(recovery: &RecoveryReport) {
     );
 }
 
-fn tell_ready(addresses: Addresses) {
+fn log_ready(addresses: Addresses) {
     let listeners = [("public", Some(addresses.public)), ("http", addresses.http), ("ops", addresses.ops)];
     for (name, address) in listeners {
         if let Some(address) = address {

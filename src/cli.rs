@@ -38,13 +38,13 @@ pub enum Command {
     ///
     /// Only the data folder matters; the other settings of `serve` are accepted so that both take the same file,
     /// environment and flags.
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Verify(Flags),
     /// Write a backup of everything, as of one commit, to a file
     ///
     /// Asks the running server, which goes on meanwhile, through the admin socket in its data folder; where none runs, reads the folder
     /// itself. The file is verified before it gets its name.
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Backup {
         /// The file to write; one that is there is replaced when the new one is complete
         #[arg(long, value_name = "FILE")]
@@ -57,7 +57,7 @@ pub enum Command {
     ///
     /// The folder must be new or empty. It becomes a store of its own: numbers that were issued after the backup are issued again by it, so
     /// restore only what is lost.
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Restore {
         /// The backup
         #[arg(long, value_name = "FILE")]
@@ -73,7 +73,7 @@ pub enum Command {
     ///
     /// Asks through the admin socket, so it needs no ops listener. On a terminal it refreshes until it is interrupted; elsewhere, or with --json, it prints one
     /// JSON object a line.
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Top {
         /// One look, over one interval
         #[arg(long)]
@@ -83,7 +83,7 @@ pub enum Command {
         interval: std::time::Duration,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
     /// Look after the tenants of the running server
     #[command(subcommand)]
@@ -105,7 +105,7 @@ pub enum Command {
 
 /// How rows are shown, and which server is asked.
 #[derive(Debug, clap::Args)]
-pub struct Asking {
+pub struct AdminArgs {
     /// JSON, one object a line, also on a terminal; where stdout is no terminal it is always JSON
     #[arg(long)]
     pub json: bool,
@@ -118,37 +118,37 @@ pub struct Asking {
 #[derive(Debug, Subcommand)]
 pub enum TenantCommand {
     /// List all tenants
-    #[command(mut_args(only_data_dir_shown))]
-    List(Asking),
+    #[command(mut_args(hide_other_settings))]
+    List(AdminArgs),
     /// Show one
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Show {
         /// Its name
         name: String,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
     /// Refuse everything that it asks, with 403 tenant_suspended, until it is resumed
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Suspend {
         /// Its name
         name: String,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
     /// Take its requests again
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Resume {
         /// Its name
         name: String,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
     /// Delete it with its keys and counters, for good; its name is free again
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Delete {
         /// Its name
         name: String,
@@ -157,10 +157,10 @@ pub enum TenantCommand {
         yes: bool,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
     /// Set how many requests it may make, from the next one on
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Limit {
         /// Its name
         name: String,
@@ -168,7 +168,7 @@ pub enum TenantCommand {
         rate: String,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
 }
 
@@ -176,16 +176,16 @@ pub enum TenantCommand {
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// List a tenant's keys, without their secrets
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     List {
         /// The tenant's name
         name: String,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
     /// Revoke a key: it is refused from the next request on
-    #[command(mut_args(only_data_dir_shown))]
+    #[command(mut_args(hide_other_settings))]
     Revoke {
         /// The tenant's name
         name: String,
@@ -193,7 +193,7 @@ pub enum KeyCommand {
         id: String,
         /// How and where
         #[command(flatten)]
-        asking: Asking,
+        args: AdminArgs,
     },
 }
 
@@ -206,7 +206,7 @@ pub enum ConfigCommand {
 
 const CONFIG_FLAG: &str = "config";
 
-fn only_data_dir_shown(argument: Arg) -> Arg {
+fn hide_other_settings(argument: Arg) -> Arg {
     let is_setting = SETTINGS.iter().any(|setting| setting.name == argument.get_id().as_str());
     let shown = !is_setting || argument.get_id() == "data-dir";
     argument.hide(!shown)

@@ -1,6 +1,6 @@
 //! `odometer healthcheck`: ask a running server of the same configuration whether it is ready.
 //!
-//! Job: one `GET /readyz`, on the ops listener or, where that is off, on the public one. Invariant: the answer comes within [`LIMIT`].
+//! Job: one `GET /readyz`, on the ops listener or, where that is off, on the public one. Invariant: the answer comes within [`TIMEOUT`].
 //! Must never: send a credential. On the public listener it trusts exactly the certificate in the configured file.
 
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::http::tls::TlsSource;
 
 /// The longest that connecting, or one wait for bytes, may take.
-pub const LIMIT: Duration = Duration::from_secs(3);
+pub const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks; returns the server's word.
 ///
@@ -28,11 +28,11 @@ pub const LIMIT: Duration = Duration::from_secs(3);
 /// The server is not ready, not there, or not the one that the configuration describes.
 pub fn run(config: &Config) -> Result<String> {
     let answer = match config.ops_listen {
-        Some(address) => ask(connect(address)?)?,
+        Some(address) => send_request(connect(address)?)?,
         None => {
             let stream = connect(config.listen)?;
             let client = ClientConnection::new(Arc::new(pinned(config)?), ServerName::try_from("localhost")?)?;
-            ask(StreamOwned::new(client, stream))?
+            send_request(StreamOwned::new(client, stream))?
         }
     };
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -46,13 +46,13 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
         _ => address,
     };
-    let stream = TcpStream::connect_timeout(&address, LIMIT).with_context(|| format!("no server at {address}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("no server at {address}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
-fn ask(mut stream: impl Read + Write) -> Result<String> {
+fn send_request(mut stream: impl Read + Write) -> Result<String> {
     stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     let read = stream.take(64 * 1024).read_to_end(&mut answer);
@@ -71,7 +71,7 @@ fn pinned(config: &Config) -> Result<ClientConfig> {
         bail!("{}: there is no certificate in it", file.display());
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(Pinned { leaf: leaf?, provider: Arc::clone(&provider) });
+    let verifier = Arc::new(PinnedCertVerifier { leaf: leaf?, provider: Arc::clone(&provider) });
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -81,12 +81,12 @@ fn pinned(config: &Config) -> Result<ClientConfig> {
 
 /// Trusts one certificate, whatever its names and dates.
 #[derive(Debug)]
-struct Pinned {
+struct PinnedCertVerifier {
     leaf: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedCertVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -14,7 +14,7 @@ use odometer::admin::backup::backup;
 use odometer::admin::commands::{Question, TenantAction, ask};
 use odometer::admin::table::show;
 use odometer::app::App;
-use odometer::cli::{Asking, Cli, Command, ConfigCommand, KeyCommand, TenantCommand, VERSION};
+use odometer::cli::{AdminArgs, Cli, Command, ConfigCommand, KeyCommand, TenantCommand, VERSION};
 use odometer::config::{Config, Flags};
 use odometer::healthcheck;
 use odometer::http;
@@ -35,62 +35,69 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The time between two changes of a progress line.
 const PROGRESS: Duration = Duration::from_millis(100);
 const FAILURE: u8 = 1;
-const HEALABLE: u8 = 3;
-const DAMAGED: u8 = 4;
-const BAD_CONFIGURATION: u8 = 64;
+const EXIT_REPAIRABLE: u8 = 3;
+const EXIT_CORRUPT: u8 = 4;
+const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return typed_wrongly(&error),
+        Err(error) => return usage_error(&error),
     };
     match cli.command {
-        Command::Serve(flags) => configured(&flags, |config| serve(&flags, config)),
-        Command::Healthcheck(flags) => configured(&flags, |config| match healthcheck::run(&config) {
-            Ok(word) => say(&word, ExitCode::SUCCESS),
+        Command::Serve(flags) => with_config(&flags, |config| serve(&flags, config)),
+        Command::Healthcheck(flags) => with_config(&flags, |config| match healthcheck::run(&config) {
+            Ok(word) => print_line(&word, ExitCode::SUCCESS),
             Err(error) => fail(&error),
         }),
-        Command::Verify(flags) => configured(&flags, |config| match verify(&config.data_dir) {
-            Ok(VerifyResult::Clean(report)) => say(&format!("clean: {report}"), ExitCode::SUCCESS),
-            Ok(VerifyResult::Repairable(problem, base)) => {
-                say(&format!("healable: {problem}; a start rebuilds the state from {base}"), ExitCode::from(HEALABLE))
+        Command::Verify(flags) => with_config(&flags, |config| match verify(&config.data_dir) {
+            Ok(VerifyResult::Clean(report)) => print_line(&format!("clean: {report}"), ExitCode::SUCCESS),
+            Ok(VerifyResult::Repairable(problem, base)) => print_line(
+                &format!("healable: {problem}; a start rebuilds the state from {base}"),
+                ExitCode::from(EXIT_REPAIRABLE),
+            ),
+            Ok(VerifyResult::Corrupt(problem)) => {
+                print_line(&format!("damaged: {problem}"), ExitCode::from(EXIT_CORRUPT))
             }
-            Ok(VerifyResult::Corrupt(problem)) => say(&format!("damaged: {problem}"), ExitCode::from(DAMAGED)),
             Err(error) => fail(&error.into()),
         }),
-        Command::Backup { to, flags } => configured(&flags, |config| {
+        Command::Backup { to, flags } => with_config(&flags, |config| {
             let result = with_progress(|progress| backup(&config.data_dir, &to, now_unix_s(), progress));
             match result {
-                Ok(summary) => say(&format!("{}: {summary}", to.display()), ExitCode::SUCCESS),
+                Ok(summary) => print_line(&format!("{}: {summary}", to.display()), ExitCode::SUCCESS),
                 Err(error) => fail(&error),
             }
         }),
         Command::Restore { from, verify: true, .. } => {
             match with_progress(|progress| verify_backup(&from, &mut |count| progress(&format!("{count} records")))) {
-                Ok(summary) => say(&format!("whole: {summary}"), ExitCode::SUCCESS),
-                Err(error @ RestoreError::Backup(_, BackupError::Bad { .. })) => complain(&error.to_string(), DAMAGED),
+                Ok(summary) => print_line(&format!("whole: {summary}"), ExitCode::SUCCESS),
+                Err(error @ RestoreError::Backup(_, BackupError::Bad { .. })) => {
+                    exit_with_error(&error.to_string(), EXIT_CORRUPT)
+                }
                 Err(error) => fail(&error.into()),
             }
         }
-        Command::Restore { from, flags, .. } => configured(&flags, |config| restore_into(&from, &config)),
-        Command::Top { once, interval, asking } => configured(&asking.flags, |config| {
-            match top::run(&config.data_dir, TopOptions { once, json: asking.json, interval }) {
+        Command::Restore { from, flags, .. } => with_config(&flags, |config| restore_into(&from, &config)),
+        Command::Top { once, interval, args } => with_config(&args.flags, |config| {
+            match top::run(&config.data_dir, TopOptions { once, json: args.json, interval }) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             }
         }),
         Command::Tenant(command) => ask_about_tenants(command),
-        Command::Key(KeyCommand::List { name, asking }) => ask_server(&asking, &of(name, TenantAction::ListKeys)),
-        Command::Key(KeyCommand::Revoke { name, id, asking }) => {
-            ask_server(&asking, &of(name, TenantAction::RevokeKey(id)))
+        Command::Key(KeyCommand::List { name, args }) => {
+            ask_server(&args, &tenant_request(name, TenantAction::ListKeys))
+        }
+        Command::Key(KeyCommand::Revoke { name, id, args }) => {
+            ask_server(&args, &tenant_request(name, TenantAction::RevokeKey(id)))
         }
         Command::Config(ConfigCommand::Print(flags)) => {
-            configured(&flags, |config| say(config.print().trim_end(), ExitCode::SUCCESS))
+            with_config(&flags, |config| print_line(config.print().trim_end(), ExitCode::SUCCESS))
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "odometer", &mut script);
-            say(String::from_utf8_lossy(&script).trim_end(), ExitCode::SUCCESS)
+            print_line(String::from_utf8_lossy(&script).trim_end(), ExitCode::SUCCESS)
         }
         Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -99,29 +106,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn of(name: String, action: TenantAction) -> Question {
+fn tenant_request(name: String, action: TenantAction) -> Question {
     Question::Tenant { name, action }
 }
 
 fn ask_about_tenants(command: TenantCommand) -> ExitCode {
-    let (name, action, asking) = match command {
-        TenantCommand::List(asking) => return ask_server(&asking, &Question::Tenants),
-        TenantCommand::Show { name, asking } => (name, TenantAction::Show, asking),
-        TenantCommand::Suspend { name, asking } => (name, TenantAction::Suspend, asking),
-        TenantCommand::Resume { name, asking } => (name, TenantAction::Resume, asking),
-        TenantCommand::Limit { name, rate, asking } => (name, TenantAction::Limit(rate), asking),
-        TenantCommand::Delete { name, yes, asking } => {
-            if !yes && !confirms(&name) {
-                return complain("nothing was deleted; type the name to confirm, or use --yes", FAILURE);
+    let (name, action, args) = match command {
+        TenantCommand::List(args) => return ask_server(&args, &Question::Tenants),
+        TenantCommand::Show { name, args } => (name, TenantAction::Show, args),
+        TenantCommand::Suspend { name, args } => (name, TenantAction::Suspend, args),
+        TenantCommand::Resume { name, args } => (name, TenantAction::Resume, args),
+        TenantCommand::Limit { name, rate, args } => (name, TenantAction::Limit(rate), args),
+        TenantCommand::Delete { name, yes, args } => {
+            if !yes && !confirm_delete(&name) {
+                return exit_with_error("nothing was deleted; type the name to confirm, or use --yes", FAILURE);
             }
-            (name, TenantAction::Delete, asking)
+            (name, TenantAction::Delete, args)
         }
     };
-    ask_server(&asking, &of(name, action))
+    ask_server(&args, &tenant_request(name, action))
 }
 
 /// Asks on the terminal whether a tenant is to go; without one, nobody confirms.
-fn confirms(name: &str) -> bool {
+fn confirm_delete(name: &str) -> bool {
     if !std::io::stdin().is_terminal() {
         return false;
     }
@@ -131,13 +138,13 @@ fn confirms(name: &str) -> bool {
     asked.is_ok() && std::io::stdin().read_line(&mut typed).is_ok() && typed.trim_end() == name
 }
 
-fn ask_server(asking: &Asking, question: &Question) -> ExitCode {
-    configured(&asking.flags, |config| {
-        let json = asking.json || !std::io::stdout().is_terminal();
+fn ask_server(args: &AdminArgs, question: &Question) -> ExitCode {
+    with_config(&args.flags, |config| {
+        let json = args.json || !std::io::stdout().is_terminal();
         match ask(&config.data_dir, question).and_then(|rows| show(&rows, json)) {
             // What has no rows is done, and that says it all.
             Ok(text) if text.is_empty() => ExitCode::SUCCESS,
-            Ok(text) => say(text.trim_end(), ExitCode::SUCCESS),
+            Ok(text) => print_line(text.trim_end(), ExitCode::SUCCESS),
             Err(error) => fail(&error),
         }
     })
@@ -158,7 +165,7 @@ fn restore_into(from: &Path, config: &Config) -> ExitCode {
                 "{} restored: {summary}. Numbers issued after that are not in it and will be issued again.",
                 data_dir.display()
             );
-            say(&text, ExitCode::SUCCESS)
+            print_line(&text, ExitCode::SUCCESS)
         }
         Err(error) => fail(&error.into()),
     }
@@ -182,13 +189,13 @@ fn with_progress<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {
 }
 
 /// Help and version are no errors; a command alone gets the help; everything else is one line.
-fn typed_wrongly(error: &clap::Error) -> ExitCode {
+fn usage_error(error: &clap::Error) -> ExitCode {
     let asked_for_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let nothing_typed = asked_for_help && std::env::args().len() == 1;
     if !error.use_stderr() || nothing_typed {
         // A pipe that was closed is not ours to report.
         let _ = error.print();
-        return if nothing_typed { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
+        return if nothing_typed { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
     }
     let text = error.to_string();
     let what = match text.split("\n\n").next() {
@@ -196,13 +203,13 @@ fn typed_wrongly(error: &clap::Error) -> ExitCode {
         Some(first) => first.trim_start_matches("error: "),
         None => "the command line can not be read",
     };
-    complain(&format!("{what} (see odometer --help)"), BAD_CONFIGURATION)
+    exit_with_error(&format!("{what} (see odometer --help)"), EXIT_USAGE)
 }
 
-fn configured(flags: &Flags, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+fn with_config(flags: &Flags, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     match Config::load(flags) {
         Ok(config) => run(config),
-        Err(error) => complain(&error.to_string(), BAD_CONFIGURATION),
+        Err(error) => exit_with_error(&error.to_string(), EXIT_USAGE),
     }
 }
 
@@ -330,7 +337,7 @@ fn shell_word(text: &str) -> String {
     if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-fn say(text: &str, code: ExitCode) -> ExitCode {
+fn print_line(text: &str, code: ExitCode) -> ExitCode {
     match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => code,
         Err(_) => ExitCode::from(FAILURE),
@@ -338,10 +345,10 @@ fn say(text: &str, code: ExitCode) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    complain(&format!("{error:#}"), FAILURE)
+    exit_with_error(&format!("{error:#}"), FAILURE)
 }
 
-fn complain(text: &str, code: u8) -> ExitCode {
+fn exit_with_error(text: &str, code: u8) -> ExitCode {
     let one_line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     let _ = writeln!(std::io::stderr(), "odometer: {one_line}");
     ExitCode::from(code)

@@ -1,6 +1,6 @@
 //! `Basic` credentials: a name and a password, as RFC 7617 sends them.
 //!
-//! Job: [`BasicCredentials::parse`] them, [`BasicCredentials::prove`] them on the hashing threads. Invariant: a wrong name and a wrong password are told alike and cost
+//! Job: [`BasicCredentials::parse`] them, [`BasicCredentials::authenticate`] them on the hashing threads. Invariant: a wrong name and a wrong password are told alike and cost
 //! the same work. Both are wiped when dropped.
 //! Must never: be shown, or be looked at before the throttles let them through.
 
@@ -39,7 +39,7 @@ impl BasicCredentials {
 
     /// The name in lower case, as throttles count it.
     #[must_use]
-    pub fn folded(&self) -> &[u8] {
+    pub fn normalized_name(&self) -> &[u8] {
         &self.name
     }
 
@@ -47,7 +47,7 @@ impl BasicCredentials {
     ///
     /// # Errors
     /// [`AuthFailure::BasicCredentials`], or why it was not found out.
-    pub async fn prove(&self, store: &dyn Store, hashing: &HashingPool) -> Result<Principal, AuthFailure> {
+    pub async fn authenticate(&self, store: &dyn Store, hashing: &HashingPool) -> Result<Principal, AuthFailure> {
         let name = std::str::from_utf8(&self.name).ok().and_then(|name| TenantName::parse(name).ok());
         let tenant = match name {
             Some(name) => store.tenant_by_name(&name).await?,
@@ -74,8 +74,8 @@ mod tests {
     fn name_and_password_are_split_at_the_first_colon() {
         let sent = |text: &str| BasicCredentials::parse(STANDARD.encode(text).as_bytes());
         let read = sent("Alice:a:b é").unwrap();
-        assert_eq!((read.folded(), read.password.as_slice()), (&b"alice"[..], "a:b é".as_bytes()));
-        assert_eq!(sent(":").unwrap().folded(), b"");
+        assert_eq!((read.normalized_name(), read.password.as_slice()), (&b"alice"[..], "a:b é".as_bytes()));
+        assert_eq!(sent(":").unwrap().normalized_name(), b"");
         assert!(
             sent("no colon").is_err()
                 && BasicCredentials::parse(b"not base64!").is_err()

@@ -90,13 +90,13 @@ impl ApiKey {
 
     /// Whether this is the key that `hash` was made of; takes the same time for every answer.
     #[must_use]
-    pub fn proves(&self, hash: &SecretHash) -> bool {
+    pub fn matches(&self, hash: &SecretHash) -> bool {
         constant_time::verify_slices_are_equal(&self.secret_hash().0, &hash.0).is_ok()
     }
 
     /// The whole key, to be shown once to the one who asked for it.
     #[must_use]
-    pub fn reveal(&self) -> Zeroizing<String> {
+    pub fn expose(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(KEY_CHARS));
         text.push_str(PREFIX);
         HEXLOWER.encode_append(&self.id.0, &mut text);
@@ -121,15 +121,15 @@ mod tests {
     #[test]
     fn a_revealed_key_parses_and_proves_itself_only() {
         let (key, other) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
-        let again = ApiKey::parse(key.reveal().as_bytes()).unwrap();
+        let again = ApiKey::parse(key.expose().as_bytes()).unwrap();
         assert_eq!(again.id(), key.id());
-        assert!(again.proves(&key.secret_hash()));
-        assert!(!again.proves(&other.secret_hash()));
+        assert!(again.matches(&key.secret_hash()));
+        assert!(!again.matches(&other.secret_hash()));
     }
 
     #[test]
     fn every_changed_character_is_noticed() {
-        let text = ApiKey::generate().unwrap().reveal().as_bytes().to_vec();
+        let text = ApiKey::generate().unwrap().expose().as_bytes().to_vec();
         for at in 0..text.len() {
             for replacement in [b'0', b'f', b'F', b' ', 0, 0xFF] {
                 let mut changed = text.clone();
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let key = ApiKey::generate().unwrap();
-        let secret: String = key.reveal().chars().skip(21).take(64).collect();
+        let secret: String = key.expose().chars().skip(21).take(64).collect();
         assert!(!format!("{key:?}{:?}", key.secret_hash()).contains(&secret[..8]));
     }
 }

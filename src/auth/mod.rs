@@ -3,7 +3,7 @@
 //! ```text
 //! key.rs  keys     basic.rs  names and passwords     password.rs  hashing     throttle.rs, tries.rs  how often
 //! ```
-//! Job: prove a credential ([`Credential::of`], [`prove_key`], [`basic::BasicCredentials::prove`]) and let its owner through ([`Principal::allow`]). Knows no
+//! Job: prove a credential ([`Credential::from_header`], [`authenticate_key`], [`basic::BasicCredentials::prove`]) and let its owner through ([`Principal::authorize`]). Knows no
 //! HTTP and emits no telemetry: it returns what happened.
 //! Invariant: a [`Caller`] is made here and nowhere else, only of a proved credential, for what was asked, of a tenant that is not suspended; so a
 //! handler that takes a `Caller` can not forget to ask.
@@ -11,9 +11,9 @@
 
 pub mod basic;
 pub mod key;
+mod login_throttle;
 pub mod password;
-pub mod throttle;
-mod tries;
+pub mod rate_limiter;
 
 use std::sync::Arc;
 
@@ -42,13 +42,13 @@ impl AuthRequirement {
 
     /// Whether a key will do.
     #[must_use]
-    pub fn takes_key(self) -> bool {
+    pub fn accepts_key(self) -> bool {
         self != Self::Password
     }
 
     /// Whether a name and a password will do.
     #[must_use]
-    pub fn takes_password(self) -> bool {
+    pub fn accepts_password(self) -> bool {
         !matches!(self, Self::Key(_))
     }
 
@@ -93,7 +93,7 @@ impl Principal {
 
     /// The key, unless its use on this day, in days since 1970, is noted already.
     #[must_use]
-    pub fn unnoted(&self, day: u32) -> Option<KeyId> {
+    pub fn key_to_touch(&self, day: u32) -> Option<KeyId> {
         self.key.filter(|(_, noted)| noted.is_none_or(|noted| noted < day)).map(|(key, _)| key)
     }
 
@@ -101,7 +101,7 @@ impl Principal {
     ///
     /// # Errors
     /// [`AuthFailure::Suspended`], [`AuthFailure::Scope`].
-    pub fn allow(self, needs: AuthRequirement) -> Result<Caller, AuthFailure> {
+    pub fn authorize(self, needs: AuthRequirement) -> Result<Caller, AuthFailure> {
         if self.record.suspended {
             return Err(AuthFailure::Suspended);
         }
@@ -200,11 +200,11 @@ impl Credential {
     ///
     /// # Errors
     /// [`AuthFailure::Malformed`].
-    pub fn of(text: &[u8], needs: AuthRequirement) -> Result<Self, AuthFailure> {
-        if let Some(token) = token(text, b"Bearer").filter(|_| needs.takes_key()) {
+    pub fn from_header(text: &[u8], needs: AuthRequirement) -> Result<Self, AuthFailure> {
+        if let Some(token) = token(text, b"Bearer").filter(|_| needs.accepts_key()) {
             return ApiKey::parse(token).map(Self::Key).map_err(|_| AuthFailure::Malformed);
         }
-        let token = token(text, b"Basic").filter(|_| needs.takes_password()).ok_or(AuthFailure::Malformed)?;
+        let token = token(text, b"Basic").filter(|_| needs.accepts_password()).ok_or(AuthFailure::Malformed)?;
         basic::BasicCredentials::parse(token).map(Self::Password)
     }
 }
@@ -213,9 +213,9 @@ impl Credential {
 ///
 /// # Errors
 /// [`AuthFailure::Unknown`], [`AuthFailure::Expired`], [`AuthFailure::Store`].
-pub async fn prove_key(store: &dyn Store, key: &ApiKey) -> Result<Principal, AuthFailure> {
+pub async fn authenticate_key(store: &dyn Store, key: &ApiKey) -> Result<Principal, AuthFailure> {
     let found = store.api_key(key.id()).await?.ok_or(AuthFailure::Unknown)?;
-    if !key.proves(&found.secret) {
+    if !key.matches(&found.secret) {
         return Err(AuthFailure::Unknown);
     }
     if found.expires_unix_s.is_some_and(|expires| expires <= now_unix_s()) {
@@ -248,14 +248,14 @@ mod tests {
     #[test]
     fn each_route_takes_its_own_schemes() {
         let key = ApiKey::generate().unwrap();
-        let (bearer, basic) = (format!("Bearer {}", *key.reveal()), "Basic YTpi");
+        let (bearer, basic) = (format!("Bearer {}", *key.expose()), "Basic YTpi");
         for (needs, key, password) in [
             (AuthRequirement::Key(Scopes::READ), true, false),
             (AuthRequirement::KeyOrPassword(None), true, true),
             (AuthRequirement::Password, false, true),
         ] {
-            assert_eq!(Credential::of(bearer.as_bytes(), needs).is_ok(), key, "{needs:?}");
-            assert_eq!(Credential::of(basic.as_bytes(), needs).is_ok(), password, "{needs:?}");
+            assert_eq!(Credential::from_header(bearer.as_bytes(), needs).is_ok(), key, "{needs:?}");
+            assert_eq!(Credential::from_header(basic.as_bytes(), needs).is_ok(), password, "{needs:?}");
         }
     }
 
@@ -272,18 +272,18 @@ mod tests {
         for has in all {
             for wanted in all {
                 for needs in [AuthRequirement::Key(wanted), AuthRequirement::KeyOrPassword(Some(wanted))] {
-                    assert_eq!(identity(Some(has), false).allow(needs).is_ok(), has == wanted, "{has} {wanted}");
-                    assert!(identity(Some(Scopes::ALL), false).allow(needs).is_ok());
+                    assert_eq!(identity(Some(has), false).authorize(needs).is_ok(), has == wanted, "{has} {wanted}");
+                    assert!(identity(Some(Scopes::ALL), false).authorize(needs).is_ok());
                 }
             }
-            assert!(identity(Some(has), false).allow(AuthRequirement::KeyOrPassword(None)).is_ok());
+            assert!(identity(Some(has), false).authorize(AuthRequirement::KeyOrPassword(None)).is_ok());
         }
-        assert!(identity(None, false).allow(AuthRequirement::KeyOrPassword(Some(Scopes::MANAGE))).is_ok());
+        assert!(identity(None, false).authorize(AuthRequirement::KeyOrPassword(Some(Scopes::MANAGE))).is_ok());
         for scopes in [None, Some(Scopes::ALL)] {
             for needs in
                 [AuthRequirement::KeyOrPassword(None), AuthRequirement::Key(Scopes::READ), AuthRequirement::Password]
             {
-                assert!(matches!(identity(scopes, true).allow(needs), Err(AuthFailure::Suspended)));
+                assert!(matches!(identity(scopes, true).authorize(needs), Err(AuthFailure::Suspended)));
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Job: [`PasswordPolicy::check`] says whether a password will do; [`HashingPool::hash`] makes its argon2id hash (m = 19 MiB, t = 2, p = 1, the
 //! OWASP minimum) on threads of its own, so that requests that only count are not slowed; [`HashingPool::verify`] compares one with a hash, by the
 //! parameters that made it.
-//! Invariant: at most [`WAITING`] passwords wait; more are refused at once. A password is wiped when it was hashed. To look for a hash that does
+//! Invariant: at most [`MAX_QUEUED`] passwords wait; more are refused at once. A password is wiped when it was hashed. To look for a hash that does
 //! not exist takes as long as for one that does.
 //! Must never: hash on a request worker, keep a password, or log one.
 
@@ -28,7 +28,7 @@ const DUMMY_HASH: PasswordHash =
 /// Each thread keeps 19 MiB for as long as it lives.
 const THREADS: usize = 2;
 /// Passwords that may wait for a thread.
-pub const WAITING: usize = 32;
+pub const MAX_QUEUED: usize = 32;
 /// The longest password, in bytes.
 pub const MAX_BYTES: usize = 256;
 
@@ -73,7 +73,7 @@ impl PasswordPolicy {
         if password.len() > MAX_BYTES {
             return Err(PasswordPolicyError::TooLong);
         }
-        let is_common = || COMMON.split_whitespace().any(|common| common.eq_ignore_ascii_case(password));
+        let is_common = || COMMON_PASSWORDS.split_whitespace().any(|common| common.eq_ignore_ascii_case(password));
         if !self.allow_common && is_common() {
             return Err(PasswordPolicyError::Common);
         }
@@ -95,7 +95,7 @@ pub enum HashError {
 struct Job {
     password: Zeroizing<Vec<u8>>,
     /// Whose salt and parameters to take; fresh ones otherwise.
-    like: Option<PasswordHash>,
+    params_from: Option<PasswordHash>,
     answer: oneshot::Sender<Result<PasswordHash, HashError>>,
 }
 
@@ -111,11 +111,11 @@ impl HashingPool {
     /// # Errors
     /// Any error of the system.
     pub fn start() -> std::io::Result<Self> {
-        let (jobs, inbox) = sync_channel(WAITING);
+        let (jobs, inbox) = sync_channel(MAX_QUEUED);
         let inbox = Arc::new(Mutex::new(inbox));
         for _ in 0..THREADS {
             let inbox = Arc::clone(&inbox);
-            thread::Builder::new().name("odometer-argon2".into()).spawn(move || work(&inbox))?;
+            thread::Builder::new().name("odometer-argon2".into()).spawn(move || run_worker(&inbox))?;
         }
         Ok(Self { jobs })
     }
@@ -139,28 +139,36 @@ impl HashingPool {
         Ok(equal && stored.is_some())
     }
 
-    async fn run(&self, password: Zeroizing<Vec<u8>>, like: Option<PasswordHash>) -> Result<PasswordHash, HashError> {
+    async fn run(
+        &self,
+        password: Zeroizing<Vec<u8>>,
+        params_from: Option<PasswordHash>,
+    ) -> Result<PasswordHash, HashError> {
         let (answer, receiver) = oneshot::channel();
-        self.jobs.try_send(Job { password, like, answer }).map_err(|_| HashError::Overloaded)?;
+        self.jobs.try_send(Job { password, params_from, answer }).map_err(|_| HashError::Overloaded)?;
         receiver.await.unwrap_or(Err(HashError::Failed))
     }
 }
 
-fn work(inbox: &Mutex<Receiver<Job>>) {
+fn run_worker(inbox: &Mutex<Receiver<Job>>) {
     let mut memory = Vec::new();
     loop {
         let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { password, like, answer }) = job else { return };
+        let Ok(Job { password, params_from, answer }) = job else { return };
         // Nobody waits any more: do not spend 20 ms on it.
         if !answer.is_closed() {
-            let _ = answer.send(hash(&password, like.as_ref(), &mut memory));
+            let _ = answer.send(hash(&password, params_from.as_ref(), &mut memory));
         }
     }
 }
 
-fn hash(password: &[u8], like: Option<&PasswordHash>, memory: &mut Vec<Block>) -> Result<PasswordHash, HashError> {
-    let mut made = like.copied().unwrap_or(DUMMY_HASH);
-    if like.is_none() {
+fn hash(
+    password: &[u8],
+    params_from: Option<&PasswordHash>,
+    memory: &mut Vec<Block>,
+) -> Result<PasswordHash, HashError> {
+    let mut made = params_from.copied().unwrap_or(DUMMY_HASH);
+    if params_from.is_none() {
         aws_lc_rs::rand::fill(&mut made.salt).map_err(|_| HashError::Failed)?;
     }
     let params =
@@ -173,7 +181,7 @@ fn hash(password: &[u8], like: Option<&PasswordHash>, memory: &mut Vec<Block>) -
 }
 
 /// The most common passwords of eight and more characters in public lists of leaked ones.
-const COMMON: &str = "
+const COMMON_PASSWORDS: &str = "
     12345678 123456789 1234567890 12345678910 0123456789 987654321 9876543210 87654321 11111111 111111111 1111111111 00000000
     000000000 0000000000 22222222 33333333 55555555 66666666 77777777 88888888 99999999 12341234 11112222 12121212 123123123
     123321123 147258369 159357456 112233445566 123456123 12344321 1q2w3e4r 1q2w3e4r5t 1qaz2wsx 1qazxsw2 zaq12wsx q1w2e3r4

@@ -14,7 +14,7 @@ use super::settings::{Flags, SETTINGS, Setting};
 use super::values::Parsed;
 
 #[derive(Clone, Debug)]
-struct Chosen {
+struct ResolvedSetting {
     setting: &'static Setting,
     text: String,
     origin: Origin,
@@ -22,7 +22,7 @@ struct Chosen {
 
 /// Every setting as text, with its origin.
 #[derive(Clone, Debug)]
-pub(super) struct Layers(Vec<Chosen>);
+pub(super) struct Layers(Vec<ResolvedSetting>);
 
 impl Layers {
     /// Chooses the uppermost text of each setting. An environment variable that is empty counts as not set, because
@@ -41,12 +41,12 @@ impl Layers {
             };
             let from_default = || (setting.default.to_owned(), Origin::Default);
             let (text, origin) = from_flag().or_else(from_env).or_else(from_file).unwrap_or_else(from_default);
-            Chosen { setting, text, origin }
+            ResolvedSetting { setting, text, origin }
         };
         Self(SETTINGS.iter().map(choose).collect())
     }
 
-    fn chosen(&self, name: &str) -> &Chosen {
+    fn chosen(&self, name: &str) -> &ResolvedSetting {
         self.0.iter().find(|chosen| chosen.setting.name == name).expect("every name in code is a row of SETTINGS")
     }
 
@@ -56,18 +56,18 @@ impl Layers {
 
     /// Reads the setting `name` with `parse`; a refusal shows the text.
     pub(super) fn parse<T>(&self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Result<T, ConfigError> {
-        let Chosen { text, origin, .. } = self.chosen(name);
+        let ResolvedSetting { text, origin, .. } = self.chosen(name);
         let refused = |why| ConfigError::Value { name, value: text.clone(), origin: origin.clone(), why };
         parse(text).map_err(refused)
     }
 
     /// As [`Layers::parse`], but a refusal does not show the text, which may hold a password.
-    pub(super) fn parse_unshown<T>(
+    pub(super) fn parse_secret<T>(
         &self,
         name: &'static str,
         parse: impl Fn(&str) -> Parsed<T>,
     ) -> Result<T, ConfigError> {
-        let Chosen { text, origin, .. } = self.chosen(name);
+        let ResolvedSetting { text, origin, .. } = self.chosen(name);
         parse(text).map_err(|why| ConfigError::Setting { name, origin: origin.clone(), why })
     }
 }
@@ -75,7 +75,7 @@ impl Layers {
 impl fmt::Display for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut heading = "";
-        for Chosen { setting, text, origin } in &self.0 {
+        for ResolvedSetting { setting, text, origin } in &self.0 {
             if heading != setting.heading {
                 let gap = if heading.is_empty() { "" } else { "\n" };
                 heading = setting.heading;

@@ -118,13 +118,13 @@ impl Config {
     }
 
     fn check(layers: Layers) -> Result<Self, ConfigError> {
-        layers.parse_unshown("store", known_store)?;
+        layers.parse_secret("store", validate_store)?;
         let min_free_disk_bytes: u64 = layers.parse("min-free-disk", values::bytes)?;
         let at_most_an_hour = Duration::from_millis(100)..=Duration::from_secs(3600);
         let config = Self {
             data_dir: layers.parse("data-dir", values::path)?,
             listen: layers.parse("listen", values::address)?,
-            public_port: layers.parse("public-port", values::or_auto(values::whole(1..=u16::MAX)))?,
+            public_port: layers.parse("public-port", values::or_auto(values::integer_in(1..=u16::MAX)))?,
             http_listen: layers.parse("http-listen", values::or_off(values::address))?,
             ops_listen: layers.parse("ops-listen", values::or_off(values::address))?,
             tls_files: tls_files(&layers)?,
@@ -132,25 +132,26 @@ impl Config {
                 format: layers.parse("log-format", values::log_format)?,
                 level: layers.parse("log-level", values::log_level)?,
                 dir: layers.parse("log-dir", values::optional_path)?,
-                keep: layers.parse("log-keep", values::whole(1..=3650))?,
+                keep: layers.parse("log-keep", values::integer_in(1..=3650))?,
                 reserve_bytes: min_free_disk_bytes.saturating_mul(2),
             },
-            access_log_sample: layers.parse("access-log-sample", values::or_off(values::whole(1..=1_000_000)))?,
+            access_log_sample: layers.parse("access-log-sample", values::or_off(values::integer_in(1..=1_000_000)))?,
             tenant_rate_limit: layers.parse("tenant-rate-limit", values::or_off(values::rate))?,
             client_rate_limit: layers.parse("client-rate-limit", values::or_off(values::rate))?,
-            password_min_length: layers.parse("password-min-length", values::whole(1..=256))?,
+            password_min_length: layers.parse("password-min-length", values::integer_in(1..=256))?,
             allow_common_passwords: layers.parse("allow-common-passwords", values::boolean)?,
             trusted_proxies: layers.parse("trusted-proxies", values::networks)?,
             workers: layers.parse("workers", values::workers)?,
-            max_connections: layers.parse("max-connections", values::whole(1..=1_000_000))?,
-            max_connections_per_address: layers.parse("max-connections-per-address", values::whole(1..=1_000_000))?,
+            max_connections: layers.parse("max-connections", values::integer_in(1..=1_000_000))?,
+            max_connections_per_address: layers
+                .parse("max-connections-per-address", values::integer_in(1..=1_000_000))?,
             min_free_disk_bytes,
             journal_segment_bytes: layers
                 .parse("journal-segment-size", values::bytes_within(ByteSize::MIB..=ByteSize::GIB))?,
             checkpoint_interval: layers.parse("checkpoint-interval", values::duration(at_most_an_hour))?,
-            cache_records: layers.parse("cache-records", values::whole(1000..=100_000_000))?,
-            idempotency_keys: layers.parse("idempotency-keys", values::whole(1000..=100_000_000))?,
-            counters_per_tenant: layers.parse("counters-per-tenant", values::whole(0..=1_000_000))?,
+            cache_records: layers.parse("cache-records", values::integer_in(1000..=100_000_000))?,
+            idempotency_keys: layers.parse("idempotency-keys", values::integer_in(1000..=100_000_000))?,
+            counters_per_tenant: layers.parse("counters-per-tenant", values::integer_in(0..=1_000_000))?,
             backups: backups(&layers)?,
             drain_timeout: layers.parse("drain-timeout", values::duration(Duration::ZERO..=Duration::from_secs(60)))?,
             layers,
@@ -187,7 +188,7 @@ fn environment() -> Result<BTreeMap<String, String>, ConfigError> {
         .collect()
 }
 
-fn known_store(text: &str) -> Result<(), String> {
+fn validate_store(text: &str) -> Result<(), String> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
         Some("postgres" | "postgresql") => Err("the PostgreSQL store is not in this build yet; use sled".to_owned()),
@@ -199,7 +200,7 @@ fn known_store(text: &str) -> Result<(), String> {
 fn backups(layers: &Layers) -> Result<Option<BackupPolicy>, ConfigError> {
     let at_most_a_year = Duration::from_secs(1)..=Duration::from_secs(8760 * 3600);
     let interval = layers.parse("backup-interval", values::or_off(values::duration(at_most_a_year)))?;
-    let keep = layers.parse("backup-keep", values::whole(1..=1000))?;
+    let keep = layers.parse("backup-keep", values::integer_in(1..=1000))?;
     let journal_cap_bytes = layers.parse("journal-cap", values::bytes)?;
     let segment = layers.parse("journal-segment-size", values::bytes)?;
     if journal_cap_bytes < segment.saturating_mul(2) {

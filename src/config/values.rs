@@ -109,7 +109,7 @@ pub(super) fn log_level(text: &str) -> Parsed<String> {
 }
 
 /// A whole number within `range`.
-pub(super) fn whole<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>) -> impl Fn(&str) -> Parsed<N> {
+pub(super) fn integer_in<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>) -> impl Fn(&str) -> Parsed<N> {
     move |text| {
         let expected = || format!("expected a whole number from {} to {}", range.start(), range.end());
         digits(text).filter(|number| range.contains(number)).ok_or_else(expected)
@@ -120,7 +120,7 @@ pub(super) fn whole<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>)
 pub(super) fn workers(text: &str) -> Parsed<usize> {
     const MOST: usize = 1024;
     let all = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
-    or_auto(whole(1..=MOST))(text).map(|count| count.unwrap_or_else(all))
+    or_auto(integer_in(1..=MOST))(text).map(|count| count.unwrap_or_else(all))
 }
 
 /// A number of bytes, shown in the unit that people would use.

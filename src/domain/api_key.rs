@@ -57,7 +57,7 @@ impl Scopes {
 
     /// The scope of this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, scope)| *scope)
     }
 
@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(Scopes::some_from_bits(unknown), None, "{unknown}");
         }
         assert_eq!(
-            (Scopes::named("manage"), Scopes::named("write"), Scopes::named("READ")),
+            (Scopes::parse("manage"), Scopes::parse("write"), Scopes::parse("READ")),
             (Some(Scopes::MANAGE), None, None)
         );
         let id = KeyId([0, 1, 2, 3, 4, 5, 0xAB, 0xFF]);

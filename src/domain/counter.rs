@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// A counter's value: 0 ..= 2^63−1 ([`Value::LARGEST`]).
+/// A counter's value: 0 ..= 2^63−1 ([`Value::MAX`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(u64);
 
@@ -22,12 +22,12 @@ impl Value {
     /// 2^53−1, the largest integer that every JSON reader keeps exact: the default maximum of a counter.
     pub const DEFAULT_MAX: Self = Self((1 << 53) - 1);
     /// 2^63−1, the largest value that any counter may reach.
-    pub const LARGEST: Self = Self(i64::MAX as u64);
+    pub const MAX: Self = Self(i64::MAX as u64);
 
     /// Takes `raw` if it is within 0 ..= 2^63−1.
     #[must_use]
     pub const fn new(raw: u64) -> Option<Self> {
-        if raw <= Self::LARGEST.0 { Some(Self(raw)) } else { None }
+        if raw <= Self::MAX.0 { Some(Self(raw)) } else { None }
     }
 
     /// The value as a plain integer, for the wire and the disk.
@@ -55,12 +55,12 @@ impl Step {
     /// The step of a counter that was not created otherwise.
     pub const ONE: Self = Self(1);
     /// 2^53−1.
-    pub const LARGEST: Self = Self((1 << 53) - 1);
+    pub const MAX: Self = Self((1 << 53) - 1);
 
     /// Takes `raw` if it is within 1 ..= 2^53−1.
     #[must_use]
     pub const fn new(raw: u64) -> Option<Self> {
-        if raw >= Self::ONE.0 && raw <= Self::LARGEST.0 { Some(Self(raw)) } else { None }
+        if raw >= Self::ONE.0 && raw <= Self::MAX.0 { Some(Self(raw)) } else { None }
     }
 
     /// The step as a plain integer.
@@ -244,7 +244,7 @@ impl CounterConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     value: Value,
-    shape: CounterConfig,
+    config: CounterConfig,
 }
 
 impl Default for Counter {
@@ -259,14 +259,14 @@ pub const MAX_COUNT: u32 = 1_000_000;
 impl Counter {
     /// A counter before its first increment.
     #[must_use]
-    pub fn new(shape: CounterConfig) -> Self {
-        Self { value: shape.start, shape }
+    pub fn new(config: CounterConfig) -> Self {
+        Self { value: config.start, config }
     }
 
     /// A counter as it was kept somewhere; `None` if the value is outside the shape.
     #[must_use]
-    pub fn at(value: Value, shape: CounterConfig) -> Option<Self> {
-        (shape.min <= value && value <= shape.max).then_some(Self { value, shape })
+    pub fn from_parts(value: Value, config: CounterConfig) -> Option<Self> {
+        (config.min <= value && value <= config.max).then_some(Self { value, config })
     }
 
     /// The value issued last, or the start before any increment.
@@ -277,8 +277,8 @@ impl Counter {
 
     /// Its bounds and step.
     #[must_use]
-    pub fn shape(&self) -> &CounterConfig {
-        &self.shape
+    pub fn config(&self) -> &CounterConfig {
+        &self.config
     }
 
     /// Reserves the next `count` integers, a step apart: all of them or, near the maximum, none.
@@ -290,10 +290,10 @@ impl Counter {
     /// If `count` is 0; callers check it at the door.
     pub fn advance(&mut self, count: u32) -> Result<Range, CounterRefusal> {
         assert!(count > 0, "an increment reserves at least one integer");
-        let exhausted = CounterRefusal::Exhausted { value: self.value, max: self.shape.max, count };
-        let step = self.shape.step.0;
+        let exhausted = CounterRefusal::Exhausted { value: self.value, max: self.config.max, count };
+        let step = self.config.step.0;
         let distance = step.checked_mul(u64::from(count)).ok_or(exhausted)?;
-        let last = self.value.checked_add(distance).filter(|last| *last <= self.shape.max).ok_or(exhausted)?;
+        let last = self.value.checked_add(distance).filter(|last| *last <= self.config.max).ok_or(exhausted)?;
         let first = self.value.checked_add(step).ok_or(exhausted)?;
         self.value = last;
         Ok(Range { first, last, count })
@@ -304,7 +304,7 @@ impl Counter {
     /// # Errors
     /// [`CounterRefusal::OutOfRange`] if `value` is outside the bounds, [`CounterRefusal::RewindRequired`]; the counter is unchanged.
     pub fn set(&mut self, value: Value, rewind: bool) -> Result<Value, CounterRefusal> {
-        let CounterConfig { min, max, rewindable, .. } = self.shape;
+        let CounterConfig { min, max, rewindable, .. } = self.config;
         if value < min || value > max {
             return Err(CounterRefusal::OutOfRange { requested: value, min, max });
         }
@@ -323,8 +323,8 @@ mod tests {
 
     fn counter(value: u64, step: u64, max: u64) -> Counter {
         let [start, max] = [1, max].map(|raw| Value::new(raw).unwrap());
-        let shape = CounterConfig::new(start, Step::new(step).unwrap(), start, max, false).unwrap();
-        Counter::at(Value::new(value).unwrap(), shape).unwrap()
+        let config = CounterConfig::new(start, Step::new(step).unwrap(), start, max, false).unwrap();
+        Counter::from_parts(Value::new(value).unwrap(), config).unwrap()
     }
 
     #[test]
@@ -340,15 +340,15 @@ mod tests {
     #[test]
     fn values_end_at_two_to_the_63_minus_1() {
         assert_eq!(Value::new(0), Some(Value::ZERO));
-        assert_eq!(Value::new(i64::MAX as u64), Some(Value::LARGEST));
+        assert_eq!(Value::new(i64::MAX as u64), Some(Value::MAX));
         assert_eq!(Value::new(i64::MAX as u64 + 1), None);
         assert_eq!((Step::new(0), Step::new(1 << 53)), (None, None));
     }
 
     #[test]
     fn a_full_counter_refuses_and_stays() {
-        let largest = Value::LARGEST.get();
-        let widest = Step::LARGEST.get();
+        let largest = Value::MAX.get();
+        let widest = Step::MAX.get();
         for (value, step, max, count) in [
             (9, 1, 9, 1),
             (7, 1, 9, 3),
@@ -379,7 +379,7 @@ mod tests {
         );
         assert_eq!(Counter::default().set(Value::FIRST, false), Ok(Value::FIRST));
         assert!(CounterConfig::new(value(1), Step::ONE, value(2), value(3), false).is_err());
-        assert_eq!(Counter::at(value(0), CounterConfig::DEFAULT), None);
+        assert_eq!(Counter::from_parts(value(0), CounterConfig::DEFAULT), None);
     }
 
     proptest! {

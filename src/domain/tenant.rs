@@ -67,7 +67,7 @@ impl TenantName {
 
     /// The name as it is compared: lower case. Names are ASCII, so this is exact.
     #[must_use]
-    pub fn folded(&self) -> String {
+    pub fn normalized(&self) -> String {
         self.0.to_ascii_lowercase()
     }
 }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn case_does_not_make_another_name() {
-        assert_eq!(TenantName::parse("ALICE").unwrap().folded(), TenantName::parse("alice").unwrap().folded());
+        assert_eq!(TenantName::parse("ALICE").unwrap().normalized(), TenantName::parse("alice").unwrap().normalized());
     }
 
     #[test]

@@ -7,22 +7,24 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// Seconds in a day.
-pub const SECONDS_A_DAY: u64 = 86_400;
+pub const SECONDS_PER_DAY: u64 = 86_400;
 
 /// A moment in seconds since 1970, such as `2026-11-24T09:00:00Z`; the year 9999 is the last that has a text.
 #[must_use]
 pub fn rfc3339(unix_s: u64) -> String {
-    moment(unix_s).and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
+    to_datetime(unix_s).and_then(|to_datetime| to_datetime.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// A day in days since 1970, such as `2026-11-24`.
 #[must_use]
 pub fn date(days: u32) -> String {
-    let moment = moment(u64::from(days) * SECONDS_A_DAY);
-    moment.and_then(|moment| moment.format(format_description!("[year]-[month]-[day]")).ok()).unwrap_or_default()
+    let to_datetime = to_datetime(u64::from(days) * SECONDS_PER_DAY);
+    to_datetime
+        .and_then(|to_datetime| to_datetime.format(format_description!("[year]-[month]-[day]")).ok())
+        .unwrap_or_default()
 }
 
-fn moment(unix_s: u64) -> Option<OffsetDateTime> {
+fn to_datetime(unix_s: u64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(i64::try_from(unix_s).ok()?).ok()
 }
 

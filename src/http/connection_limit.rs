@@ -59,7 +59,7 @@ impl ConnectionLimiter {
         }
         open.by_address.insert(address, own + 1);
         open.total += 1;
-        self.metrics.tell_open(open.total);
+        self.metrics.set_open(open.total);
         drop(open);
         Some(ConnectionPermit { limiter: Arc::clone(self), address })
     }
@@ -67,7 +67,7 @@ impl ConnectionLimiter {
     fn record_rejection(&self, is_full: bool, address: IpAddr) {
         let metrics = &self.metrics;
         if is_full { &metrics.refused_total } else { &metrics.refused_address }.increment(1);
-        let Some(suppressed) = self.suppressed[usize::from(!is_full)].pass() else { return };
+        let Some(suppressed) = self.suppressed[usize::from(!is_full)].allow() else { return };
         tracing::warn!(
             event.action = "connection-refused",
             event.outcome = "failure",
@@ -87,7 +87,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.limiter.open();
         open.total -= 1;
-        self.limiter.metrics.tell_open(open.total);
+        self.limiter.metrics.set_open(open.total);
         if let Some(own) = open.by_address.get_mut(&self.address) {
             *own -= 1;
             if *own == 0 {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use actix_web::{HttpMessage, HttpRequest};
 
 use crate::auth::AuthRequirement;
-use crate::auth::throttle::RateLimitDecision;
+use crate::auth::rate_limiter::RateLimitDecision;
 use crate::domain::api_key::KeyId;
 use crate::domain::tenant::TenantId;
 use crate::http::route_table::UNMATCHED;

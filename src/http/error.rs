@@ -13,7 +13,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::auth::password::HashError;
-use crate::auth::throttle::RateLimitDecision;
+use crate::auth::rate_limiter::RateLimitDecision;
 use crate::auth::{AuthFailure, AuthRequirement};
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::CounterRefusal;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::error::{ApiError, Source};
 use super::extract::idempotency::IDEMPOTENCY_REPLAYED;
 use super::extract::preconditions::etag;
-use crate::auth::throttle::RateLimitDecision;
+use crate::auth::rate_limiter::RateLimitDecision;
 use crate::auth::{AuthFailure, AuthRequirement};
 use crate::store::Version;
 
@@ -179,14 +179,14 @@ fn set_error_headers(error: &ApiError, needs: Option<AuthRequirement>, headers: 
 }
 
 fn challenge(headers: &mut HeaderMap, failure: &AuthFailure, needs: AuthRequirement) {
-    if needs.takes_key() {
+    if needs.accepts_key() {
         let bearer = match failure {
             AuthFailure::Missing => "Bearer realm=\"odometer\"",
             _ => "Bearer realm=\"odometer\", error=\"invalid_token\"",
         };
         headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(bearer));
     }
-    if needs.takes_password() {
+    if needs.accepts_password() {
         let basic = HeaderValue::from_static("Basic realm=\"odometer\", charset=\"UTF-8\"");
         headers.append(WWW_AUTHENTICATE, basic);
     }

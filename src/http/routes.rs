@@ -210,7 +210,7 @@ pub fn metrics() -> Metrics {
             let method = method.as_str().unwrap_or_default().to_ascii_uppercase();
             let success = operation.responses.responses.keys().filter_map(|status| status.parse().ok());
             let codes: Vec<u16> = success.filter(|status| *status < 300).chain([500, 503, 507]).collect();
-            metrics.expect_http(label, method_index(&method), &codes);
+            metrics.preregister_http(label, method_index(&method), &codes);
         }
     }
     metrics

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use actix_web::{HttpRequest, web};
 
 use crate::auth::password::{HashingPool, PasswordPolicy};
-use crate::auth::throttle::RateLimiters;
+use crate::auth::rate_limiter::RateLimiters;
 use crate::domain::api_key::KeyId;
 use crate::store::Store;
 use crate::telemetry::Metrics;

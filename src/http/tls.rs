@@ -1,7 +1,7 @@
 //! TLS: certificate, key, and their exchange while connections go on.
 //!
-//! Job: load PEM files or make a self-signed certificate once ([`TlsIdentity::load`]), check that certificate and key belong together, swap them on
-//! [`TlsIdentity::reload`]. TLS 1.2 and 1.3, aws-lc-rs only, HTTP/2 and 1.1 by ALPN.
+//! Job: load PEM files or make a self-signed certificate once ([`ServerCertificate::load`]), check that certificate and key belong together, swap them on
+//! [`ServerCertificate::reload`]. TLS 1.2 and 1.3, aws-lc-rs only, HTTP/2 and 1.1 by ALPN.
 //! Invariant: a reload that fails leaves the old certificate in use. Must never: fall back to self-signed when files were named; log a key.
 
 use std::fs::{self, OpenOptions};
@@ -24,9 +24,9 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
 
 /// How long a self-signed certificate is valid; browsers refuse longer ones.
-const VALID: Duration = Duration::days(397);
+const SELF_SIGNED_VALIDITY: Duration = Duration::days(397);
 /// A start makes a new one when the old one has less than this left.
-const RENEW: Duration = Duration::days(30);
+const RENEW_BEFORE: Duration = Duration::days(30);
 
 /// Where certificate and key come from.
 #[derive(Clone, Debug)]
@@ -58,12 +58,12 @@ impl TlsSource {
 
 /// What the process shows of itself, exchangeable.
 #[derive(Debug)]
-pub struct TlsIdentity {
+pub struct ServerCertificate {
     source: TlsSource,
     current: ArcSwap<CertifiedKey>,
 }
 
-impl TlsIdentity {
+impl ServerCertificate {
     /// Loads what `source` names.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl TlsIdentity {
     /// Loads the files again; new connections use them, old ones go on.
     ///
     /// # Errors
-    /// As [`TlsIdentity::load`]; what was in use stays in use.
+    /// As [`ServerCertificate::load`]; what was in use stays in use.
     pub fn reload(&self) -> Result<()> {
         self.current.store(Arc::new(load(&self.source)?));
         Ok(())
@@ -123,7 +123,7 @@ impl TlsIdentity {
     }
 }
 
-impl ResolvesServerCert for TlsIdentity {
+impl ResolvesServerCert for ServerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
     }
@@ -141,7 +141,7 @@ fn load(source: &TlsSource) -> Result<CertifiedKey> {
             Err(error) => return Err(anyhow!("TLS certificate {}: {error}", cert_file.display())),
         };
         let will_do = chain.first().is_some_and(|cert| {
-            expiry(cert).is_some_and(|expiry| expiry > (now + RENEW).unix_timestamp()) && names(cert, address)
+            expiry(cert).is_some_and(|expiry| expiry > (now + RENEW_BEFORE).unix_timestamp()) && names(cert, address)
         });
         if !will_do || !key_file.is_file() {
             make_self_signed(folder, address, now)?;
@@ -196,7 +196,7 @@ fn make_self_signed(folder: &Path, address: IpAddr, now: OffsetDateTime) -> Resu
         let mut params =
             CertificateParams::new(names.clone()).or_else(|_| CertificateParams::new(&names[..certain]))?;
         params.not_before = now - Duration::days(1);
-        params.not_after = now + VALID;
+        params.not_after = now + SELF_SIGNED_VALIDITY;
         params.distinguished_name.push(DnType::CommonName, "odometer self-signed");
         Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
     };
@@ -226,13 +226,13 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let address = IpAddr::from([127, 0, 0, 1]);
         let source = TlsSource::SelfSigned { folder: temp.path().join("tls"), address };
-        let first = TlsIdentity::load(source.clone()).unwrap();
-        let second = TlsIdentity::load(source).unwrap();
+        let first = ServerCertificate::load(source.clone()).unwrap();
+        let second = ServerCertificate::load(source).unwrap();
         assert_eq!(first.fingerprint(), second.fingerprint());
         assert_eq!(first.fingerprint().len(), 32 * 3 - 1);
         let elsewhere =
             TlsSource::SelfSigned { folder: temp.path().join("tls"), address: IpAddr::from([127, 0, 0, 2]) };
-        assert_ne!(TlsIdentity::load(elsewhere).unwrap().fingerprint(), first.fingerprint());
+        assert_ne!(ServerCertificate::load(elsewhere).unwrap().fingerprint(), first.fingerprint());
         let left = first.expires_unix_s().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
         assert!(left > 390 * 86_400);
     }
@@ -242,12 +242,12 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
             let address = IpAddr::from([127, 0, 0, 1]);
-            TlsIdentity::load(TlsSource::SelfSigned { folder: temp.path().join(name), address }).unwrap();
+            ServerCertificate::load(TlsSource::SelfSigned { folder: temp.path().join(name), address }).unwrap();
         }
         let cert = temp.path().join("a/cert.pem");
         let mixed = TlsSource::Files { cert: cert.clone(), key: temp.path().join("b/key.pem") };
-        assert!(TlsIdentity::load(mixed).is_err());
+        assert!(ServerCertificate::load(mixed).is_err());
         let missing = TlsSource::Files { cert, key: temp.path().join("none.pem") };
-        assert!(TlsIdentity::load(missing).unwrap_err().to_string().contains("none.pem"));
+        assert!(ServerCertificate::load(missing).unwrap_err().to_string().contains("none.pem"));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::catalogue;
+use super::definitions;
 use super::recorder::{Recorder, label};
 
 /// What a store records.
@@ -46,7 +46,7 @@ pub struct StoreMetrics {
     /// Bytes that have to stay free there.
     pub disk_reserve: Gauge,
     /// States that were rebuilt.
-    pub heals: Counter,
+    pub state_rebuilds: Counter,
     /// For what is absent until it is known.
     recorder: Option<Recorder>,
 }
@@ -57,30 +57,30 @@ impl StoreMetrics {
         let gauge = |metric| recorder.gauge(metric, Vec::new());
         let histogram = |metric| recorder.histogram(metric, Vec::new());
         Self {
-            commits: counter(&catalogue::COMMITS),
-            commit_duration: histogram(&catalogue::COMMIT_DURATION),
-            commit_batch_size: histogram(&catalogue::COMMIT_BATCH_SIZE),
-            queue_depth: gauge(&catalogue::QUEUE_DEPTH),
-            queue_limit: gauge(&catalogue::QUEUE_LIMIT),
-            shed: counter(&catalogue::SHED),
-            increments: counter(&catalogue::INCREMENTS),
-            integers_issued: counter(&catalogue::INTEGERS_ISSUED),
-            idempotency_keys: gauge(&catalogue::IDEMPOTENCY_KEYS),
-            idempotency_keys_limit: gauge(&catalogue::IDEMPOTENCY_KEYS_LIMIT),
-            journal_bytes: gauge(&catalogue::JOURNAL_BYTES),
-            checkpoint_duration: histogram(&catalogue::CHECKPOINT_DURATION),
-            ready: gauge(&catalogue::STORE_READY),
-            poisoned: gauge(&catalogue::STORE_POISONED),
-            disk_free: gauge(&catalogue::DISK_FREE),
-            disk_reserve: gauge(&catalogue::DISK_RESERVE),
-            heals: counter(&catalogue::HEALS),
+            commits: counter(&definitions::COMMITS),
+            commit_duration: histogram(&definitions::COMMIT_DURATION),
+            commit_batch_size: histogram(&definitions::COMMIT_BATCH_SIZE),
+            queue_depth: gauge(&definitions::QUEUE_DEPTH),
+            queue_limit: gauge(&definitions::QUEUE_LIMIT),
+            shed: counter(&definitions::SHED),
+            increments: counter(&definitions::INCREMENTS),
+            integers_issued: counter(&definitions::INTEGERS_ISSUED),
+            idempotency_keys: gauge(&definitions::IDEMPOTENCY_KEYS),
+            idempotency_keys_limit: gauge(&definitions::IDEMPOTENCY_KEYS_LIMIT),
+            journal_bytes: gauge(&definitions::JOURNAL_BYTES),
+            checkpoint_duration: histogram(&definitions::CHECKPOINT_DURATION),
+            ready: gauge(&definitions::STORE_READY),
+            poisoned: gauge(&definitions::STORE_POISONED),
+            disk_free: gauge(&definitions::DISK_FREE),
+            disk_reserve: gauge(&definitions::DISK_RESERVE),
+            state_rebuilds: counter(&definitions::STATE_REBUILDS),
             recorder: Some(recorder.clone()),
         }
     }
 
     /// Handles that record nothing, for tests and offline commands.
     #[must_use]
-    pub const fn unrecorded() -> Self {
+    pub const fn noop() -> Self {
         Self {
             commits: Counter::noop(),
             commit_duration: Histogram::noop(),
@@ -98,30 +98,30 @@ impl StoreMetrics {
             poisoned: Gauge::noop(),
             disk_free: Gauge::noop(),
             disk_reserve: Gauge::noop(),
-            heals: Counter::noop(),
+            state_rebuilds: Counter::noop(),
             recorder: None,
         }
     }
 
     /// Says when the newest automatic backup was made. Without a call the metric is absent.
-    pub fn tell_backup(&self, created_unix_s: u64) {
+    pub fn set_last_backup(&self, created_unix_s: u64) {
         if let Some(recorder) = &self.recorder {
             #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
-            recorder.gauge(&catalogue::LAST_BACKUP, Vec::new()).set(created_unix_s as f64);
+            recorder.gauge(&definitions::LAST_BACKUP, Vec::new()).set(created_unix_s as f64);
         }
     }
 
     /// Says how often automatic backups are made. Without a call the metric is absent.
-    pub fn tell_backup_interval(&self, interval: Duration) {
+    pub fn set_backup_interval(&self, interval: Duration) {
         if let Some(recorder) = &self.recorder {
-            recorder.gauge(&catalogue::BACKUP_INTERVAL, Vec::new()).set(interval.as_secs_f64());
+            recorder.gauge(&definitions::BACKUP_INTERVAL, Vec::new()).set(interval.as_secs_f64());
         }
     }
 
     /// Says how the process before this one ended: one of a few fixed words.
-    pub fn tell_last_stop(&self, how: &'static str) {
+    pub fn set_previous_shutdown(&self, how: &'static str) {
         if let Some(recorder) = &self.recorder {
-            recorder.gauge(&catalogue::LAST_STOP, label("how", how)).set(1.0);
+            recorder.gauge(&definitions::PREVIOUS_SHUTDOWN, label("how", how)).set(1.0);
         }
     }
 }
@@ -139,10 +139,10 @@ pub struct ConnectionMetrics {
 impl ConnectionMetrics {
     pub(super) fn of(recorder: &Recorder, limit: usize) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "at most a million")]
-        recorder.gauge(&catalogue::CONNECTIONS_LIMIT, Vec::new()).set(limit as f64);
-        let refused = |limit| recorder.counter(&catalogue::CONNECTIONS_REFUSED, label("limit", limit));
+        recorder.gauge(&definitions::CONNECTIONS_LIMIT, Vec::new()).set(limit as f64);
+        let refused = |limit| recorder.counter(&definitions::CONNECTIONS_REFUSED, label("limit", limit));
         Self {
-            open: recorder.gauge(&catalogue::CONNECTIONS, Vec::new()),
+            open: recorder.gauge(&definitions::CONNECTIONS, Vec::new()),
             refused_total: refused("total"),
             refused_address: refused("address"),
         }
@@ -150,12 +150,12 @@ impl ConnectionMetrics {
 
     /// Handles that record nothing.
     #[must_use]
-    pub const fn unrecorded() -> Self {
+    pub const fn noop() -> Self {
         Self { open: Gauge::noop(), refused_total: Counter::noop(), refused_address: Counter::noop() }
     }
 
     /// Says how many are open.
-    pub fn tell_open(&self, connections: usize) {
+    pub fn set_open(&self, connections: usize) {
         #[expect(clippy::cast_precision_loss, reason = "at most a million")]
         self.open.set(connections as f64);
     }

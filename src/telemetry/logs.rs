@@ -20,7 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use super::line::{EcsLayer, Style};
+use super::ecs_layer::{EcsLayer, Style};
 use super::sink::{self, Queue};
 
 pub use super::sink::LogDrops;
@@ -64,7 +64,7 @@ pub struct Logs {
     drops: LogDrops,
     queue: Queue,
     /// Hears when everything was written after the queue was closed.
-    ended: Receiver<()>,
+    finished_rx: Receiver<()>,
 }
 
 /// Installs the logs for the whole process, and a panic hook that logs instead of printing.
@@ -74,14 +74,14 @@ pub struct Logs {
 pub fn install(options: &LogOptions) -> anyhow::Result<Logs> {
     let (filter, filter_handle) = reload::Layer::new(parse_level(&options.level)?);
     let drops = LogDrops::default();
-    let (queue, ended) = open_sink(options, &drops)?;
+    let (queue, finished_rx) = open_sink(options, &drops)?;
     tracing_subscriber::registry()
         .with(filter)
         .with(EcsLayer::new(style(options), queue.clone()))
         .try_init()
         .context("logs are installed already")?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(Logs { filter: filter_handle, drops, queue, ended })
+    Ok(Logs { filter: filter_handle, drops, queue, finished_rx })
 }
 
 impl Logs {
@@ -114,7 +114,7 @@ impl Logs {
 impl Drop for Logs {
     fn drop(&mut self) {
         self.queue.close();
-        if self.ended.recv_timeout(FLUSH_WAIT).is_err() {
+        if self.finished_rx.recv_timeout(FLUSH_WAIT).is_err() {
             let lost = self.queue.len();
             let _ = writeln!(
                 io::stderr(),
@@ -187,7 +187,7 @@ impl<W: Write> Write for DiskReserveWriter<W> {
 }
 
 /// Makes and removes a file, to know whether that can be done.
-fn try_writing(dir: &Path) -> io::Result<()> {
+fn probe_writable(dir: &Path) -> io::Result<()> {
     let path = dir.join(format!(".odometer-probe-{}", std::process::id()));
     std::fs::File::create(&path)?;
     std::fs::remove_file(path)
@@ -198,7 +198,7 @@ fn daily_file(dir: &Path, keep: usize) -> anyhow::Result<RollingFileAppender> {
     // Asked first, since the appender says what it could not do on stderr, in lines of its own.
     let probe = || -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
-        try_writing(dir)
+        probe_writable(dir)
     };
     probe().with_context(|| format!("cannot write logs to {}", dir.display()))?;
     RollingFileAppender::builder()

@@ -17,7 +17,7 @@ use metrics::{Counter, Histogram, Label};
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 
-use super::catalogue;
+use super::definitions;
 use super::handles::{ConnectionMetrics, StoreMetrics};
 use super::logs::LogDrops;
 use super::recorder::{Recorder, label};
@@ -34,7 +34,7 @@ pub const RATE_LIMIT_SCOPES: [&str; 3] = ["tenant", "client", "name"];
 const EXCEPTIONS: [&str; 2] = ["internal", "panic"];
 
 /// The status codes that have a place in the table; any other takes the slow way to the same metric.
-const CODES: [u16; 33] = [
+const KNOWN_STATUS_CODES: [u16; 33] = [
     200, 201, 202, 204, 206, 301, 302, 304, 308, 400, 401, 403, 404, 405, 406, 408, 409, 411, 412, 413, 414, 415, 417,
     422, 428, 429, 431, 499, 500, 501, 503, 505, 507,
 ];
@@ -84,23 +84,23 @@ impl Metrics {
     pub fn new(version: &str, revision: &str, routes: &'static [&'static str]) -> Self {
         let recorder = Recorder::new();
         let process = Collector::default();
-        recorder.lend(|| process.describe());
+        recorder.with_local_recorder(|| process.describe());
         let build = vec![Label::new("version", version.to_owned()), Label::new("revision", revision.to_owned())];
-        recorder.gauge(&catalogue::BUILD_INFO, build).set(1.0);
+        recorder.gauge(&definitions::BUILD_INFO, build).set(1.0);
         for kind in EXCEPTIONS {
-            drop(recorder.counter(&catalogue::HTTP_EXCEPTIONS, label("exception", kind)));
+            drop(recorder.counter(&definitions::HTTP_EXCEPTIONS, label("exception", kind)));
         }
         let shared = Shared {
             handle: recorder.handle(),
             process,
             routes,
-            requests: empty_table(routes.len() * METHODS.len() * CODES.len()),
+            requests: empty_table(routes.len() * METHODS.len() * KNOWN_STATUS_CODES.len()),
             durations: empty_table(routes.len() * METHODS.len()),
             auth_failures: AUTH_FAILURE_REASONS
-                .map(|reason| recorder.counter(&catalogue::AUTH_FAILURES, label("reason", reason))),
+                .map(|reason| recorder.counter(&definitions::AUTH_FAILURES, label("reason", reason))),
             rate_limited: RATE_LIMIT_SCOPES
-                .map(|scope| recorder.counter(&catalogue::RATE_LIMITED, label("scope", scope))),
-            log_lines_dropped: recorder.counter(&catalogue::LOG_DROPS, Vec::new()),
+                .map(|scope| recorder.counter(&definitions::RATE_LIMITED, label("scope", scope))),
+            log_lines_dropped: recorder.counter(&definitions::LOG_DROPS, Vec::new()),
             log_drops: OnceLock::new(),
             recorder,
         };
@@ -111,7 +111,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         let shared = &*self.shared;
-        shared.recorder.lend(|| shared.process.collect());
+        shared.recorder.with_local_recorder(|| shared.process.collect());
         if let Some(drops) = shared.log_drops.get() {
             shared.log_lines_dropped.absolute(drops.count());
         }
@@ -141,8 +141,10 @@ impl Metrics {
         let method = method.min(METHODS.len() - 1);
         let path = shared.routes.get(route).copied().unwrap_or("other");
         let row = route.saturating_mul(METHODS.len()).saturating_add(method);
-        let code = CODES.binary_search(&status);
-        let cell = code.ok().and_then(|at| shared.requests.get(row.saturating_mul(CODES.len()).saturating_add(at)));
+        let code = KNOWN_STATUS_CODES.binary_search(&status);
+        let cell = code
+            .ok()
+            .and_then(|at| shared.requests.get(row.saturating_mul(KNOWN_STATUS_CODES.len()).saturating_add(at)));
         match cell {
             Some(cell) => cell.get_or_init(|| shared.requests_counter(path, method, status)).increment(1),
             None => shared.requests_counter(path, method, status).increment(1),
@@ -154,7 +156,7 @@ impl Metrics {
     }
 
     /// Makes the series of these status codes of a route, at zero: a rate sees the first failure only of a series that was there before it.
-    pub fn expect_http(&self, route: usize, method: usize, codes: &[u16]) {
+    pub fn preregister_http(&self, route: usize, method: usize, codes: &[u16]) {
         let shared = &*self.shared;
         if let Some(path) = shared.routes.get(route).filter(|_| method < METHODS.len()) {
             codes.iter().for_each(|code| drop(shared.requests_counter(path, method, *code)));
@@ -163,7 +165,7 @@ impl Metrics {
 
     /// Counts a request that failed through a fault of the server.
     pub fn exception(&self, kind: &'static str) {
-        self.shared.recorder.counter(&catalogue::HTTP_EXCEPTIONS, label("exception", kind)).increment(1);
+        self.shared.recorder.counter(&definitions::HTTP_EXCEPTIONS, label("exception", kind)).increment(1);
     }
 
     /// Counts a request refused for its credentials; `reason` is one of [`AUTH_FAILURE_REASONS`].
@@ -171,7 +173,7 @@ impl Metrics {
         match auth_failure_index(reason) {
             Some(at) => self.shared.auth_failures[at].increment(1),
             None => {
-                self.shared.recorder.counter(&catalogue::AUTH_FAILURES, label("reason", reason)).increment(1);
+                self.shared.recorder.counter(&definitions::AUTH_FAILURES, label("reason", reason)).increment(1);
             }
         }
     }
@@ -181,7 +183,7 @@ impl Metrics {
         match RATE_LIMIT_SCOPES.iter().position(|known| *known == scope) {
             Some(at) => self.shared.rate_limited[at].increment(1),
             None => {
-                self.shared.recorder.counter(&catalogue::RATE_LIMITED, label("scope", scope)).increment(1);
+                self.shared.recorder.counter(&definitions::RATE_LIMITED, label("scope", scope)).increment(1);
             }
         }
     }
@@ -189,7 +191,7 @@ impl Metrics {
     /// Says when the served certificate expires. Without a call the metric is absent, so that no alert takes a server
     /// without TLS for one whose certificate expired in 1970.
     pub fn certificate_expiry(&self, unix_seconds: f64) {
-        self.shared.recorder.gauge(&catalogue::CERTIFICATE_EXPIRY, Vec::new()).set(unix_seconds);
+        self.shared.recorder.gauge(&definitions::CERTIFICATE_EXPIRY, Vec::new()).set(unix_seconds);
     }
 
     /// The handles that a store records through. They appear on the page from the first call on; a second call shares
@@ -214,13 +216,13 @@ impl Shared {
             Label::from_static_parts("method", METHODS[method]),
             Label::from_static_parts("path", path),
         ];
-        self.recorder.counter(&catalogue::HTTP_REQUESTS, labels)
+        self.recorder.counter(&definitions::HTTP_REQUESTS, labels)
     }
 
     #[cold]
     fn duration_histogram(&self, path: &'static str, method: usize) -> Histogram {
         let labels = vec![Label::from_static_parts("method", METHODS[method]), Label::from_static_parts("path", path)];
-        self.recorder.histogram(&catalogue::HTTP_DURATION, labels)
+        self.recorder.histogram(&definitions::HTTP_DURATION, labels)
     }
 }
 

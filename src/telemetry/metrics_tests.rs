@@ -1,7 +1,7 @@
 //! Tests of the metrics, apart from metrics.rs only for its length.
 
 use super::*;
-use crate::telemetry::catalogue::Kind;
+use crate::telemetry::definitions::Kind;
 
 const ROUTES: &[&str] = &["/livez", "/api/v1/counters/{name}", "other"];
 
@@ -18,9 +18,9 @@ fn full_page() -> String {
     let metrics = metrics();
     let store = metrics.store();
     metrics.http(1, method_index("PUT"), 200, Duration::from_micros(300));
-    store.tell_backup(1);
-    store.tell_backup_interval(Duration::from_secs(60));
-    store.tell_last_stop("first");
+    store.set_last_backup(1);
+    store.set_backup_interval(Duration::from_secs(60));
+    store.set_previous_shutdown("first");
     drop(metrics.connections(10));
     metrics.certificate_expiry(1.9e9);
     store.commit_duration.record(Duration::from_micros(134));
@@ -31,7 +31,7 @@ fn full_page() -> String {
 #[test]
 fn the_page_has_every_metric_with_help_and_type() {
     let page = full_page();
-    for metric in catalogue::ALL {
+    for metric in definitions::ALL {
         let kind = match metric.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -80,8 +80,8 @@ fn known_labels_start_at_zero_and_unused_routes_are_absent() {
     }
     assert!(page.contains("odometer_log_lines_dropped_total 0\n"));
     assert!(!page.contains("http_server_requests_total") && !page.contains("certificate_expiry"));
-    metrics.expect_http(1, method_index("PUT"), &[200, 503]);
-    metrics.expect_http(99, 0, &[200]);
+    metrics.preregister_http(1, method_index("PUT"), &[200, 503]);
+    metrics.preregister_http(99, 0, &[200]);
     let page = metrics.render();
     for code in [200, 503] {
         let line = format!(
@@ -136,7 +136,7 @@ fn two_servers_do_not_mix() {
     assert!(one.clone().render().contains("odometer_commits_total 7\n"));
     drop(other.store());
     assert!(other.render().contains("odometer_commits_total 0\n"));
-    StoreMetrics::unrecorded().commits.increment(1);
+    StoreMetrics::noop().commits.increment(1);
 }
 
 #[test]
@@ -150,6 +150,6 @@ fn lost_log_lines_are_reported() {
 
 #[test]
 fn codes_are_sorted_for_the_search() {
-    assert!(CODES.is_sorted_by(|a, b| a < b));
+    assert!(KNOWN_STATUS_CODES.is_sorted_by(|a, b| a < b));
     assert_eq!((method_index("GET"), method_index("get"), method_index("OPTIONS")), (0, 7, 6));
 }

@@ -19,19 +19,19 @@
 //! seldom.rs     events that peers can cause at will, once a second
 //! ```
 
-mod catalogue;
+mod definitions;
+mod ecs_layer;
 mod escape;
 mod handles;
-mod line;
+mod log_throttle;
 pub mod logs;
 pub mod metrics;
 mod recorder;
-mod seldom;
 mod sink;
 mod snapshot;
 
 pub use handles::{ConnectionMetrics, StoreMetrics};
+pub use log_throttle::LogThrottle;
 pub use logs::{LogDrops, LogFormat, LogOptions, Logs, install};
 pub use metrics::{AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, auth_failure_index, method_index};
-pub use seldom::LogThrottle;
 pub use snapshot::{Sample, Snapshot};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::catalogue::{self, Kind, MetricDef};
+use super::definitions::{self, Kind, MetricDef};
 
 static METADATA: Metadata<'static> = Metadata::new("odometer", Level::INFO, None);
 
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Recorder {
 impl Recorder {
     pub(super) fn new() -> Self {
         let mut builder = PrometheusBuilder::new();
-        for metric in catalogue::ALL {
+        for metric in definitions::ALL {
             if let Kind::Histogram(buckets) = metric.kind {
                 builder = builder
                     .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
@@ -33,7 +33,7 @@ impl Recorder {
             }
         }
         let recorder = builder.build_recorder();
-        for metric in catalogue::ALL {
+        for metric in definitions::ALL {
             let (name, unit, help) = (metric.name.into(), Some(metric.unit), metric.help.into());
             match metric.kind {
                 Kind::Counter => recorder.describe_counter(name, unit, help),
@@ -49,7 +49,7 @@ impl Recorder {
     }
 
     /// Runs what records through the facade, into this recorder.
-    pub(super) fn lend(&self, run: impl FnOnce()) {
+    pub(super) fn with_local_recorder(&self, run: impl FnOnce()) {
         metrics::with_local_recorder(&*self.0, run);
     }
 

@@ -20,7 +20,7 @@ const QUEUED_BYTES: usize = 16 * 1024 * 1024;
 const KEPT_BYTES: usize = 256 * 1024;
 /// After a batch the writer rests, so that the next lines gather: under load it would otherwise be woken for every few of them, by the very threads that
 /// answer requests. A line is at most so late.
-const REST: Duration = Duration::from_millis(2);
+const BATCH_DELAY: Duration = Duration::from_millis(2);
 
 /// How many log lines were lost: the queue was full, or the target refused them. Cheap to clone and to read.
 #[derive(Clone, Debug, Default)]
@@ -88,9 +88,9 @@ impl Queue {
     }
 
     /// Lets lines gather, unless nobody will bring any.
-    fn rest(&self) {
+    fn wait_for_batch(&self) {
         let waiting = self.lock();
-        drop(self.0.changed.wait_timeout_while(waiting, REST, |waiting| !waiting.is_closed));
+        drop(self.0.changed.wait_timeout_while(waiting, BATCH_DELAY, |waiting| !waiting.is_closed));
     }
 }
 
@@ -136,13 +136,13 @@ pub(super) fn start(target: impl Write + Send + 'static, drops: LogDrops) -> io:
 struct Writer<W> {
     target: W,
     /// The target holds a line without its end.
-    is_torn: bool,
+    mid_line: bool,
     drops: LogDrops,
 }
 
 impl<W: Write> Writer<W> {
     fn new(target: W, drops: LogDrops) -> Self {
-        Self { target, is_torn: false, drops }
+        Self { target, mid_line: false, drops }
     }
 
     fn run(mut self, queue: &Queue) {
@@ -154,18 +154,18 @@ impl<W: Write> Writer<W> {
             if buffer.capacity() > KEPT_BYTES {
                 buffer = Vec::new();
             }
-            queue.rest();
+            queue.wait_for_batch();
         }
     }
 
     /// Writes whole lines; what the target does not take is lost, and counted.
     fn write_lines(&mut self, lines: &[u8]) {
-        if self.is_torn && self.write(b"\n") == 1 {
-            self.is_torn = false;
+        if self.mid_line && self.write(b"\n") == 1 {
+            self.mid_line = false;
         }
-        let written = if self.is_torn { 0 } else { self.write(lines) };
+        let written = if self.mid_line { 0 } else { self.write(lines) };
         if written > 0 {
-            self.is_torn = lines[written - 1] != b'\n';
+            self.mid_line = lines[written - 1] != b'\n';
         }
         self.drops.add(count_lines(&lines[written..]) as u64);
         // An error here would be the target's own buffer failing; nobody is left to tell.

@@ -9,9 +9,9 @@
 //! under the same name. Invariant: two pages of different processes are never compared.
 //! Must never: ask more often than told, or change anything.
 
-mod figures;
-mod page;
-mod screen;
+mod render;
+mod scrape;
+mod stats;
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use self::figures::Stats;
-use self::page::Scrape;
+use self::scrape::Scrape;
+use self::stats::Stats;
 use crate::admin::client::{metrics_of, no_server};
 use crate::domain::time_format::rfc3339;
 use crate::store::now_unix_s;
@@ -58,8 +58,13 @@ pub fn run(data_dir: &Path, view: TopOptions) -> Result<()> {
             missing => {
                 let why = missing.err().map_or_else(|| "no server runs there".to_owned(), |error| format!("{error:#}"));
                 before = None;
-                told = tell(&mut out, json, told, &format!("{}: {why}; waiting for it", data_dir.display()))?;
-                rest(view.interval);
+                told = report_unavailable(
+                    &mut out,
+                    json,
+                    told,
+                    &format!("{}: {why}; waiting for it", data_dir.display()),
+                )?;
+                sleep(view.interval);
                 continue;
             }
         };
@@ -68,14 +73,14 @@ pub fn run(data_dir: &Path, view: TopOptions) -> Result<()> {
         if let Some((earlier, at)) = earlier {
             let figures = difference(&earlier, &page, asked.duration_since(at));
             history.push_back(figures.increments_per_s);
-            history.drain(..history.len().saturating_sub(screen::HISTORY));
+            history.drain(..history.len().saturating_sub(render::HISTORY));
             if json {
                 writeln!(out, "{}", serde_json::to_string(&figures)?)?;
             } else if view.once {
-                screen::lines(&figures, &history, size().0).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                render::lines(&figures, &history, size().0).iter().try_for_each(|line| writeln!(out, "{line}"))?;
             } else {
                 let (width, height) = size();
-                let lines = screen::lines(&figures, &history, width);
+                let lines = render::lines(&figures, &history, width);
                 show(&mut out, &lines[..lines.len().min(height)])?;
             }
             if view.once {
@@ -83,13 +88,18 @@ pub fn run(data_dir: &Path, view: TopOptions) -> Result<()> {
             }
         }
         before = Some((page, asked));
-        rest(view.interval.saturating_sub(asked.elapsed()));
+        sleep(view.interval.saturating_sub(asked.elapsed()));
     }
 }
 
 /// Says what keeps it from showing anything: on the screen, or for programs once on stderr. Returns
 /// what was said.
-fn tell(out: &mut impl Write, json: bool, told: Option<String>, why: &str) -> std::io::Result<Option<String>> {
+fn report_unavailable(
+    out: &mut impl Write,
+    json: bool,
+    told: Option<String>,
+    why: &str,
+) -> std::io::Result<Option<String>> {
     if !json {
         show(out, &[why.to_owned()])?;
     } else if told.as_deref() != Some(why) {
@@ -105,7 +115,7 @@ fn difference(before: &Scrape, after: &Scrape, interval: Duration) -> Stats {
 }
 
 #[expect(clippy::disallowed_methods, reason = "to look again after a while is what was asked for")]
-fn rest(time: Duration) {
+fn sleep(time: Duration) {
     std::thread::sleep(time);
 }
 

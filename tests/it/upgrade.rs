@@ -41,7 +41,7 @@ fn open(data_dir: &Path) -> EmbeddedStore {
         min_free_disk_bytes: 0,
         backups: Some(BackupPolicy { interval: Duration::from_secs(3600), journal_cap_bytes: 1 << 30, keep: 7 }),
     };
-    EmbeddedStore::open(&options, StoreMetrics::unrecorded()).unwrap().0
+    EmbeddedStore::open(&options, StoreMetrics::noop()).unwrap().0
 }
 
 fn name(text: &str) -> CounterName {
@@ -53,7 +53,7 @@ const ONCE: IdempotencyToken = IdempotencyToken { key_hash: [5; 16], request_fin
 
 fn new_counter() -> NewCounter {
     let value = |raw| Value::new(raw).unwrap();
-    let shape = CounterConfig::new(value(10), Step::new(2).unwrap(), value(0), Value::LARGEST, false).unwrap();
+    let shape = CounterConfig::new(value(10), Step::new(2).unwrap(), value(0), Value::MAX, false).unwrap();
     NewCounter { shape, created_unix_s: 1_700_000_000, quota: 9 }
 }
 
@@ -171,7 +171,7 @@ fn folders_of_every_earlier_format_are_served() {
             let found = block_on(store.get_counter(TenantId(tenant), &name(&counter))).unwrap();
             assert_eq!(found.counter.value().get(), value, "{entry:?}: tenant {tenant}, counter {counter}");
             let next = block_on(store.advance(TenantId(tenant), &name(&counter), 1, None)).unwrap();
-            assert_eq!(next.result.range.first.get(), value + found.counter.shape().step().get());
+            assert_eq!(next.result.range.first.get(), value + found.counter.config().step().get());
         }
         let again = block_on(store.advance(TenantId(2), &name("invoices"), 1000, Some(ONCE))).unwrap();
         assert_eq!(

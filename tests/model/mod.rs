@@ -106,7 +106,7 @@ fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
 impl Store for ModelStore {
     fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
         self.with(|model| {
-            if model.tenants.values().any(|other| other.name.folded() == tenant.name.folded()) {
+            if model.tenants.values().any(|other| other.name.normalized() == tenant.name.normalized()) {
                 return Err(Refusal::NameTaken.into());
             }
             model.registered += 1;
@@ -131,7 +131,7 @@ impl Store for ModelStore {
     }
 
     fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
-        let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| tenant.name.folded() == name.folded();
+        let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| tenant.name.normalized() == name.normalized();
         self.with(|model| Ok(model.tenants.iter().find(is_it).map(|(id, _)| *id)))
     }
 

@@ -131,12 +131,12 @@ impl Judge {
                 }
                 (What::Read(place), Reply::Value(value)) => after.get(place) == Some(value),
                 (What::Register(name, api_key), Reply::Tenant(id)) => {
-                    self.truth.get(&RecordKey::Name(name.folded())) == Some(&Record::Name(*id))
+                    self.truth.get(&RecordKey::Name(name.normalized())) == Some(&Record::Name(*id))
                         && matches!(self.truth.get(&RecordKey::ApiKey(*api_key)), Some(Record::ApiKey(key)) if key.tenant == *id)
                         && matches!(self.truth.get(&RecordKey::Tenants), Some(Record::Tenants(count)) if *count >= id.0)
                 }
                 (What::Register(name, _), Reply::Refused("name taken")) => {
-                    self.truth.contains_key(&RecordKey::Name(name.folded()))
+                    self.truth.contains_key(&RecordKey::Name(name.normalized()))
                 }
                 (_, Reply::Refused(_) | Reply::Unknown) => true,
                 _ => false,

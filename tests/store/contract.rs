@@ -92,7 +92,7 @@ fn options(folder: &std::path::Path, cache_records: usize) -> Options {
 }
 
 fn open(folder: &std::path::Path, cache_records: usize) -> Arc<dyn Store> {
-    Arc::new(EmbeddedStore::open(&options(folder, cache_records), StoreMetrics::unrecorded()).unwrap().0)
+    Arc::new(EmbeddedStore::open(&options(folder, cache_records), StoreMetrics::noop()).unwrap().0)
 }
 
 fn counter_name(number: u8) -> CounterName {
@@ -141,7 +141,7 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
         }
         What::Create { tenant, name, start, step, once: key } => {
             let (start, step) = (value(*start), Step::new(*step).unwrap());
-            let shape = CounterConfig::new(start, step, Value::ZERO, Value::LARGEST, false).unwrap();
+            let shape = CounterConfig::new(start, step, Value::ZERO, Value::MAX, false).unwrap();
             let new = NewCounter { shape, created_unix_s: u64::from(number), quota: 2 };
             format!("{:?}", store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await)
         }
@@ -307,7 +307,7 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
     const COUNTERS: usize = 600;
     let temp = tempfile::tempdir().unwrap();
     let options = Options { checkpoint_interval: Duration::from_secs(3600), ..options(temp.path(), 10_000) };
-    let open = || EmbeddedStore::open(&options, StoreMetrics::unrecorded()).unwrap().0;
+    let open = || EmbeddedStore::open(&options, StoreMetrics::noop()).unwrap().0;
     runtime().block_on(async {
         let store = open();
         let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();

@@ -17,10 +17,10 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::Extract;
 use crate::auth::basic::BasicCredentials;
-use crate::auth::throttle::RateLimitDecision;
-use crate::auth::{self, AuthFailure, AuthRequirement, Credential, Principal, prove_key};
+use crate::auth::rate_limiter::RateLimitDecision;
+use crate::auth::{self, AuthFailure, AuthRequirement, Credential, Principal, authenticate_key};
 use crate::domain::api_key::{KeyId, Scopes};
-use crate::domain::time_format::SECONDS_A_DAY;
+use crate::domain::time_format::SECONDS_PER_DAY;
 use crate::http::context::{RequestContext, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::state::{AppState, Shared};
@@ -105,12 +105,12 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn authenticate(&self, headers: &HeaderMap) -> Result<auth::Caller, ApiError> {
         let credential = single_authorization_header(headers)
-            .and_then(|credential| Credential::of(credential.as_bytes(), self.needs));
+            .and_then(|credential| Credential::from_header(credential.as_bytes(), self.needs));
         let identity = match credential {
             Ok(Credential::Password(password)) => self.verify_password(&password).await?,
-            Ok(Credential::Key(key)) => match prove_key(self.state.store.as_ref(), &key).await {
+            Ok(Credential::Key(key)) => match authenticate_key(self.state.store.as_ref(), &key).await {
                 Ok(identity) => {
-                    let decision = self.state.shared.throttle.tenant(identity.tenant(), identity.record().limit);
+                    let decision = self.state.shared.throttle.check_tenant(identity.tenant(), identity.record().limit);
                     self.context.set_tenant(identity.tenant());
                     enforce_limit("tenant", decision, self.context)?;
                     identity
@@ -120,9 +120,9 @@ impl Attempt<'_> {
             Err(failure) => return Err(self.reject_unauthenticated(failure)),
         };
         self.context.set_tenant(identity.tenant());
-        let today = u32::try_from(now_unix_s() / SECONDS_A_DAY).unwrap_or(u32::MAX);
-        let untouched = identity.unnoted(today);
-        let caller = identity.allow(self.needs).map_err(|failure| self.auth_error(failure))?;
+        let today = u32::try_from(now_unix_s() / SECONDS_PER_DAY).unwrap_or(u32::MAX);
+        let untouched = identity.key_to_touch(today);
+        let caller = identity.authorize(self.needs).map_err(|failure| self.auth_error(failure))?;
         if let Some(key) = untouched {
             touch_key(self.state, key, today);
         }
@@ -133,14 +133,14 @@ impl Attempt<'_> {
     async fn verify_password(&self, password: &BasicCredentials) -> Result<Principal, ApiError> {
         let shared = &self.state.shared;
         limit_client(shared, self.context)?;
-        let decision = shared.throttle.name(password.folded());
+        let decision = shared.throttle.check_login(password.normalized_name());
         if decision.retry_after.is_some() {
             enforce_limit("name", Some(decision), self.context)?;
         }
-        let proved = password.prove(self.state.store.as_ref(), &shared.hashing).await;
+        let proved = password.authenticate(self.state.store.as_ref(), &shared.hashing).await;
         // A client that disconnected got no reply, and does not come here: its attempt still counts.
         if !matches!(proved, Err(AuthFailure::Password)) {
-            shared.throttle.forgive(password.folded());
+            shared.throttle.refund_login(password.normalized_name());
         }
         proved.map_err(|failure| self.auth_error(failure))
     }
@@ -162,7 +162,7 @@ impl Attempt<'_> {
 }
 
 fn limit_client(shared: &Shared, context: &RequestContext) -> Result<(), ApiError> {
-    enforce_limit("client", shared.throttle.client(context.client), context)
+    enforce_limit("client", shared.throttle.check_client(context.client), context)
 }
 
 fn enforce_limit(

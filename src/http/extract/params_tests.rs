@@ -74,7 +74,7 @@ fn a_number_is_an_integer_as_written_or_refused() {
     for zero in [r#"{"value":0}"#, r#"{"value":"0"}"#] {
         assert_eq!(json::<Set>(zero).unwrap().value.get(), Value::ZERO);
     }
-    assert_eq!(json::<Set>(r#"{"value":9223372036854775807}"#).unwrap().value.get(), Value::LARGEST);
+    assert_eq!(json::<Set>(r#"{"value":9223372036854775807}"#).unwrap().value.get(), Value::MAX);
     let missing = json::<Set>("{}").unwrap_err();
     assert_eq!(missing.detail(None), "Value is missing.");
     let wrong = json::<Set>(r#"{"value":-1}"#).unwrap_err();

@@ -21,13 +21,13 @@ use crate::http::openapi::schema;
 pub struct Whole<const MIN: u64, const MAX: u64>(pub u64);
 
 /// A counter's value: 0 ..= 2^63−1.
-pub type AnyValue = Whole<0, { Value::LARGEST.get() }>;
+pub type AnyValue = Whole<0, { Value::MAX.get() }>;
 
 impl AnyValue {
     /// The value that it is.
     #[must_use]
     pub fn get(self) -> Value {
-        Value::new(self.0).unwrap_or(Value::LARGEST)
+        Value::new(self.0).unwrap_or(Value::MAX)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::http::extract::preconditions::NoPreconditions;
 use crate::http::extract::values::{Timestamp, Whole};
 use crate::http::jsonapi::{Page, Reply};
 use crate::http::openapi::error_responses::{
-    Asking, Body, Changing, From, InvalidParameter, InvalidValue, NamedKey, Parameters, Quota, Refused,
+    AdminArgs, Body, Changing, From, InvalidParameter, InvalidValue, NamedKey, Parameters, Quota, Refused,
 };
 use crate::http::state::State;
 use crate::store::{KeyRecord, now_unix_s};
@@ -62,7 +62,7 @@ pub(crate) struct CreateKeyParams {
          example = json!({ "data": [{ "id": "5fbfa5948d5fa1ea", "type": "key", "attributes": {
              "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z", "expires_at": null,
              "last_used_on": null } }], "links": { "next": null }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<ManageOrPassword>, Parameters, InvalidParameter, InvalidValue, Asking)>,
+        Refused<(From<ManageOrPassword>, Parameters, InvalidParameter, InvalidValue, AdminArgs)>,
     )
 )]
 #[get("/api/v1/keys")]
@@ -122,13 +122,13 @@ pub(crate) async fn create_key(
     };
     state.store.add_key(key.id(), record.clone(), MAX_KEYS_PER_TENANT).await?;
     RequestContext::of(&req).audit(AuditEvent::KeyCreated(key.id()));
-    let attributes = NewKey::new(&record, key.reveal().to_string());
+    let attributes = NewKey::new(&record, key.expose().to_string());
     Ok(Reply::created(key.id(), attributes, format!("/api/v1/keys/{}", key.id())))
 }
 
 fn scopes(params: &CreateKeyParams) -> Result<Scopes, ApiError> {
     let Some(names) = &params.scopes else { return Ok(Scopes::ALL) };
-    let all = names.iter().map(|name| Scopes::named(name)).collect::<Option<Vec<_>>>();
+    let all = names.iter().map(|name| Scopes::parse(name)).collect::<Option<Vec<_>>>();
     let together = all.and_then(|all| all.into_iter().reduce(Scopes::union));
     together.ok_or_else(|| invalid_parameter("scopes", "must be one or more of read, increment, manage"))
 }

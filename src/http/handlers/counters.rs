@@ -21,7 +21,7 @@ use crate::http::extract::preconditions::IfMatch;
 use crate::http::extract::values::{AnyValue, Whole};
 use crate::http::jsonapi::{Page, Reply};
 use crate::http::openapi::error_responses::{
-    Asking, Body, Changing, Conditional, Exhausted, Exists, From, Idempotent, InvalidName, InvalidParameter,
+    AdminArgs, Body, Changing, Conditional, Exhausted, Exists, From, Idempotent, InvalidName, InvalidParameter,
     InvalidValue, IsDefault, NamedCounter, OutOfRange, Parameters, Quota, Refused, Rewind,
 };
 use crate::http::state::State;
@@ -94,7 +94,7 @@ pub(crate) struct IncrementCounterParams {
          example = json!({ "data": [{ "id": "invoices", "type": "counter", "attributes": {
              "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
              "created_at": "2026-11-24T09:00:00Z" } }], "links": { "next": null }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Read>, Parameters, InvalidParameter, InvalidValue, Asking)>,
+        Refused<(From<Read>, Parameters, InvalidParameter, InvalidValue, AdminArgs)>,
     )
 )]
 #[get("/api/v1/counters")]
@@ -182,7 +182,7 @@ fn shape(params: &CreateCounterParams) -> Result<CounterConfig, ApiError> {
          example = json!({ "data": { "id": "invoices", "type": "counter", "attributes": {
              "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
              "created_at": "2026-11-24T09:00:00Z" } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Read>, Parameters, NamedCounter, Asking)>,
+        Refused<(From<Read>, Parameters, NamedCounter, AdminArgs)>,
     )
 )]
 #[get("/api/v1/counters/{name}")]
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(bounds("min=7&step=3"), (7, 7, max, 3));
         assert_eq!(bounds("min=0"), (0, 0, max, 1));
         assert_eq!(bounds("min=2&start=4&max=4"), (4, 2, 4, 1));
-        assert_eq!(bounds("max=9223372036854775807").2, Value::LARGEST.get());
+        assert_eq!(bounds("max=9223372036854775807").2, Value::MAX.get());
         for bad in
             ["min=5&start=4", "start=6&max=5", "max=0", "step=0", "min=-1", "min=2&start=0", "start=9007199254740992"]
         {

@@ -19,7 +19,7 @@ use crate::store::{CounterState, Issued, KeyRecord};
 /// A count of integers.
 pub(crate) type Count = Whole<1, { MAX_COUNT as u64 }>;
 /// By how much an increment raises a counter.
-pub(crate) type StepSize = Whole<{ Step::ONE.get() }, { Step::LARGEST.get() }>;
+pub(crate) type StepSize = Whole<{ Step::ONE.get() }, { Step::MAX.get() }>;
 type Number = Whole<0, { u32::MAX as u64 }>;
 
 macro_rules! resources {
@@ -161,7 +161,7 @@ pub(crate) struct Counter {
 impl Counter {
     /// `is_default`: it is the counter that always was.
     pub(crate) fn new(state: &CounterState, is_default: bool) -> Self {
-        let shape = state.counter.shape();
+        let shape = state.counter.config();
         Self {
             value: state.counter.value().into(),
             start: shape.start().into(),

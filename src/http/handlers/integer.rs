@@ -19,7 +19,7 @@ use crate::http::extract::params::Params;
 use crate::http::extract::values::{AnyValue, Whole};
 use crate::http::jsonapi::Reply;
 use crate::http::openapi::error_responses::{
-    Asking, Body, Changing, Conditional, Exhausted, From, Idempotent, InvalidValue, OutOfRange, Refused,
+    AdminArgs, Body, Changing, Conditional, Exhausted, From, Idempotent, InvalidValue, OutOfRange, Refused,
 };
 use crate::http::state::State;
 use crate::store::SetCounter;
@@ -50,7 +50,7 @@ fn reply(tenant: TenantId, value: Value) -> Reply<TenantId, Integer> {
     responses(
         (status = 200, description = "The value.", body = IntegerDocument, headers(("ETag")),
          example = json!({ "data": { "id": "1", "type": "user_integer", "attributes": { "value": 3 } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Read>, Asking)>,
+        Refused<(From<Read>, AdminArgs)>,
     )
 )]
 #[get("/api/v1/integer")]

@@ -23,7 +23,7 @@ use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::preconditions::NoPreconditions;
 use crate::http::jsonapi::Reply;
 use crate::http::openapi::error_responses::{
-    Asking, Body, Changing, From, InvalidCredentials, InvalidPassword, Limited, Parameters, Refused, UsernameTaken,
+    AdminArgs, Body, Changing, From, InvalidCredentials, InvalidPassword, Limited, Parameters, Refused, UsernameTaken,
     UsernameTakenBefore,
 };
 use crate::http::state::State;
@@ -92,7 +92,7 @@ pub(crate) async fn register_user(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((_, Params(CreateUserParams { username, password }))) = asked;
     let new = register(&state, &req, &username, &password).await?;
-    Ok(Reply::ok(new.id, User { api_key: new.key.reveal().to_string() }))
+    Ok(Reply::ok(new.id, User { api_key: new.key.expose().to_string() }))
 }
 
 /// Register a tenant.
@@ -124,7 +124,7 @@ pub(crate) async fn register_tenant(
     let attributes = NewTenant {
         username: new.name.as_str().to_owned(),
         created_at: rfc3339(new.created_unix_s),
-        api_key: new.key.reveal().to_string(),
+        api_key: new.key.expose().to_string(),
     };
     Ok(Reply::created(new.id, attributes, "/api/v1/tenant".to_owned()))
 }
@@ -166,7 +166,7 @@ async fn hash(state: &State, parameter: &'static str, password: &str) -> Result<
          example = json!({ "data": { "id": "1", "type": "tenant", "attributes": {
              "username": "alice", "created_at": "2026-11-24T09:00:00Z", "counters": { "count": 1, "limit": 1000 },
              "keys": { "count": 2, "limit": 100 }, "rate_limit": "1000/s:2000" } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<AnyCredential>, Parameters, Asking)>,
+        Refused<(From<AnyCredential>, Parameters, AdminArgs)>,
     )
 )]
 #[get("/api/v1/tenant")]

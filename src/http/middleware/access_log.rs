@@ -265,7 +265,7 @@ impl Observer {
     /// Of one reason, one event a second, so that a brute-force attempt can not fill the disk.
     fn log_auth_failure(&self, reason: &'static str, context: &RequestContext, outcome: &RequestOutcome) {
         let throttle = auth_failure_index(reason).and_then(|at| self.sampler.auth_failures.get(at));
-        let Some(suppressed) = throttle.and_then(LogThrottle::pass) else { return };
+        let Some(suppressed) = throttle.and_then(LogThrottle::allow) else { return };
         tracing::warn!(
             event.action = "auth-failure",
             event.outcome = "failure",

@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Response, Schema};
 
 use super::schema::{exactly, list, named, string};
 use crate::auth::AuthFailure;
-use crate::auth::throttle::RateLimitDecision;
+use crate::auth::rate_limiter::RateLimitDecision;
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::{CounterRefusal, Value};
 use crate::domain::rate_limit::RateLimit;
@@ -75,7 +75,7 @@ groups! {
     /// The same, as the old route says it.
     UsernameTakenBefore = [invalid("username_taken")];
     /// The store is asked.
-    Asking = [ApiError::Overloaded, ApiError::Closing];
+    AdminArgs = [ApiError::Overloaded, ApiError::Closing];
     /// The store is asked for a change.
     Changing = [
         ApiError::Overloaded,

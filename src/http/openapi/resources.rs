@@ -125,7 +125,7 @@ pub(crate) fn errors() -> ObjectBuilder {
         ("title", title.into()),
         ("detail", detail.examples(["Value is missing."]).into()),
     ];
-    let mut value = whole(Value::ZERO.get(), Value::LARGEST.get());
+    let mut value = whole(Value::ZERO.get(), Value::MAX.get());
     value.description = Some("Its value.".to_owned());
     let meta = ObjectBuilder::new().description(Some("With `precondition_failed`: the counter as it is."));
     let error = closed(members).property("source", source).property("meta", meta.property("value", value));

@@ -185,7 +185,7 @@ impl Store for EmbeddedStore {
     }
 
     fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
-        let key = RecordKey::Name(name.folded());
+        let key = RecordKey::Name(name.normalized());
         Box::pin(async move {
             let record = self.record(key).await?;
             Ok(record.and_then(|record| match &*record {

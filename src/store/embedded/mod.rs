@@ -104,12 +104,12 @@ impl EmbeddedStore {
             closed: AtomicBool::new(false),
         });
         record_limits(options, &shared.metrics);
-        shared.metrics.tell_last_stop(recovered.report.previous_shutdown.as_str());
+        shared.metrics.set_previous_shutdown(recovered.report.previous_shutdown.as_str());
         if recovered.report.rebuilt.is_some() {
-            shared.metrics.heals.increment(1);
+            shared.metrics.state_rebuilds.increment(1);
         }
         if let Some((_, created_unix_s)) = newest_backup {
-            shared.metrics.tell_backup(created_unix_s);
+            shared.metrics.set_last_backup(created_unix_s);
         }
         let backed_up = match options.backups {
             Some(_) => newest_backup.map_or(CommitSeq(0), |(seq, _)| seq),
@@ -172,7 +172,7 @@ fn record_limits(options: &Options, metrics: &StoreMetrics) {
     metrics.idempotency_keys_limit.set(keys);
     metrics.disk_reserve.set(reserve);
     if let Some(policy) = options.backups {
-        metrics.tell_backup_interval(policy.interval);
+        metrics.set_backup_interval(policy.interval);
     }
 }
 

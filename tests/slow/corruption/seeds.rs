@@ -218,13 +218,13 @@ fn churned(home: &Path) -> Vec<String> {
             min_free_disk_bytes: 0,
             backups: Some(BackupPolicy { interval: DEADLINE * 100, journal_cap_bytes: SEGMENT.0, keep: 2 }),
         };
-        let (store, _) = EmbeddedStore::open(&options, StoreMetrics::unrecorded()).unwrap();
+        let (store, _) = EmbeddedStore::open(&options, StoreMetrics::noop()).unwrap();
         let store = store.for_worker();
         let mut keys = Vec::new();
         for number in 0..MANY {
             let key = ApiKey::generate().unwrap();
             store.register(tenant(number, &key)).await.unwrap();
-            keys.push(key.reveal().to_string());
+            keys.push(key.expose().to_string());
         }
         let rounds = number_setting("ODOMETER_CORRUPTION_CHURN", CHURN);
         for round in 0..rounds {

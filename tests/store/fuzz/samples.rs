@@ -56,8 +56,11 @@ fn records() -> Vec<(RecordKey, Record)> {
     };
     let value = |raw| Value::new(raw).unwrap();
     let version = Version { generation: 1, revision: 2 };
-    let state =
-        CounterState { counter: Counter::at(value(41), CounterConfig::DEFAULT).unwrap(), version, created_unix_s: 9 };
+    let state = CounterState {
+        counter: Counter::from_parts(value(41), CounterConfig::DEFAULT).unwrap(),
+        version,
+        created_unix_s: 9,
+    };
     let range = Range { first: value(40), last: value(41), count: 2 };
     let answered = |given| IdempotencyEntry {
         tenant: TenantId(3),

@@ -12,7 +12,7 @@ const REWINDABLE: u8 = 1;
 
 /// Appends a counter's bytes, which answers have too.
 pub(crate) fn encode_counter(state: &CounterState, out: &mut Vec<u8>) {
-    let shape = state.counter.shape();
+    let shape = state.counter.config();
     for value in [state.counter.value().get(), shape.start().get(), shape.step().get()] {
         out.extend_from_slice(&value.to_be_bytes());
     }
@@ -36,7 +36,7 @@ pub(crate) fn decode_counter(rest: &mut Reader<'_>) -> Result<CounterState, Deco
     }
     let shape =
         CounterConfig::new(start, step, min, max, flags & REWINDABLE != 0).map_err(|_| rest.bad("not bounds"))?;
-    let counter = Counter::at(value, shape).ok_or(rest.bad("value out of bounds"))?;
+    let counter = Counter::from_parts(value, shape).ok_or(rest.bad("value out of bounds"))?;
     let version = Version { generation: rest.u64()?, revision: rest.u64()? };
     Ok(CounterState { counter, version, created_unix_s: rest.u64()? })
 }

@@ -141,7 +141,10 @@ impl RecordKey {
             3 => {
                 let name = TenantName::parse(rest.string()?).map_err(|_| bad("not a tenant name"))?;
                 // Two spellings would be two records of one key.
-                Some(name.folded()).filter(|folded| folded == name.as_str()).map(Self::Name).ok_or(bad("not folded"))?
+                Some(name.normalized())
+                    .filter(|folded| folded == name.as_str())
+                    .map(Self::Name)
+                    .ok_or(bad("not folded"))?
             }
             4 => Self::ApiKey(KeyId(rest.array()?)),
             5 => Self::Counter(TenantId(rest.u64()?), counter_name(rest.string()?)?),

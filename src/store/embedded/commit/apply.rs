@@ -41,7 +41,7 @@ pub(crate) fn read_set(command: &Command, lookup_idempotency: &Lookup) -> ReadSe
                 }
             }
         }
-        Command::Register(tenant) => [Some(RecordKey::Tenants), Some(RecordKey::Name(tenant.name.folded())), None],
+        Command::Register(tenant) => [Some(RecordKey::Tenants), Some(RecordKey::Name(tenant.name.normalized())), None],
         Command::Tenant(tenant, command) => {
             let key = match &**command {
                 TenantOp::RevokeKey(key) => Some(RecordKey::ApiKey(*key)),

@@ -16,7 +16,7 @@ use crate::store::embedded::commit::working_set::{WorkingSet, live_tenant, usage
 use crate::store::{KeyRecord, NewTenant, Refusal, StoreError, TenantRecord, TenantUpdate, TenantUsage};
 
 pub(crate) fn register(working_set: &mut WorkingSet, new: NewTenant) -> Result<TenantId, StoreError> {
-    let name_key = RecordKey::Name(new.name.folded());
+    let name_key = RecordKey::Name(new.name.normalized());
     if working_set.get(&name_key).is_some() {
         return Err(Refusal::NameTaken.into());
     }
@@ -86,7 +86,7 @@ pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -
         TenantOp::RevokeKey(key) => return revoke_key(working_set, id, key),
         TenantOp::MarkDeleted => {
             tenant.deleting = true;
-            working_set.write(RecordKey::Name(tenant.name.folded()), None);
+            working_set.write(RecordKey::Name(tenant.name.normalized()), None);
             working_set.write_uncached(
                 RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(id)),
                 Some(Record::IndexEntry),

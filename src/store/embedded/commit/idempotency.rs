@@ -17,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::domain::tenant::TenantId;
-use crate::domain::time_format::SECONDS_A_DAY;
+use crate::domain::time_format::SECONDS_PER_DAY;
 use crate::store::embedded::codec::idempotency_page::{IdempotencyEntry, IdempotencyPage, PAGE_ENTRIES, StoredResult};
 use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
@@ -25,7 +25,7 @@ use crate::store::embedded::journal::frame::RecordWrite;
 use crate::store::{Digest128, IdempotencyToken, Refusal};
 
 /// How long a key is remembered: 24 hours.
-pub const RETENTION_S: u64 = SECONDS_A_DAY;
+pub const RETENTION_S: u64 = SECONDS_PER_DAY;
 /// A tenant may have this part of all keys.
 const TENANT_SHARE_DIVISOR: usize = 4;
 /// Expired pages that one commit removes at most.

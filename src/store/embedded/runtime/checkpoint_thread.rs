@@ -231,7 +231,7 @@ impl CheckpointThread {
             directory::newest(&OsDirectory::new(self.dir.clone()), self.store, self.checkpointer.last_position().seq);
         let is_there = newest.is_some_and(|(seq, _)| seq >= turn.backed_up);
         if is_there {
-            self.shared.metrics.tell_backup(now_unix_s());
+            self.shared.metrics.set_last_backup(now_unix_s());
         } else {
             turn.backed_up = CommitSeq(0);
         }
@@ -356,7 +356,7 @@ impl CheckpointThread {
                 // What it covers is about to go; the committer tells of the rest.
                 turn.sealed_bytes = 0;
                 self.send_event(CommitterEvent::BackedUp(turn.backed_up));
-                self.shared.metrics.tell_backup(summary.header.created_unix_s);
+                self.shared.metrics.set_last_backup(summary.header.created_unix_s);
                 let took = u64::try_from(backup.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 tracing::info!(
                     event.action = "backup",

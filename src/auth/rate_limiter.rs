@@ -1,7 +1,7 @@
 //! Rate limits: one bucket for each tenant, one for each address that is not authenticated, and a few that names share for wrong passwords.
 //!
 //! Job: [`RateLimiters::tenant`] and [`RateLimiters::client`] take one request from a bucket and say what is left; [`RateLimiters::name`] takes one try of a
-//! password, which [`RateLimiters::forgive`] gives back when it was right. The clock is monotonic.
+//! password, which [`RateLimiters::refund_login`] gives back when it was right. The clock is monotonic.
 //! Invariant: memory is bounded: buckets that are full again are forgotten, since a new one is the same. A tenant's bucket has its present limit.
 //! Must never: lock on the path of an authenticated request; know HTTP.
 
@@ -15,7 +15,7 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use super::tries::LoginThrottle;
+use super::login_throttle::LoginThrottle;
 use crate::domain::rate_limit::RateLimit;
 use crate::domain::tenant::{TenantId, TenantLimit};
 
@@ -64,7 +64,7 @@ struct TenantBucket {
 pub struct RateLimiters {
     default: Option<RateLimit>,
     tenants: papaya::HashMap<TenantId, Arc<TenantBucket>>,
-    names: LoginThrottle,
+    logins: LoginThrottle,
     clients: Option<(RateLimit, Buckets)>,
     clock: DefaultClock,
 }
@@ -76,7 +76,7 @@ impl RateLimiters {
         Self {
             default: tenant,
             tenants: papaya::HashMap::new(),
-            names: LoginThrottle::new(),
+            logins: LoginThrottle::new(),
             clients: client.map(|limit| (limit, RateLimiter::keyed(quota(limit)).with_middleware())),
             clock: DefaultClock::default(),
         }
@@ -94,7 +94,7 @@ impl RateLimiters {
 
     /// Takes one request of a tenant whose record says `own`; `None` if there is no limit. A limit that was changed holds from the next request
     /// on, with a full bucket.
-    pub fn tenant(&self, tenant: TenantId, own: TenantLimit) -> Option<RateLimitDecision> {
+    pub fn check_tenant(&self, tenant: TenantId, own: TenantLimit) -> Option<RateLimitDecision> {
         let limit = self.limit_of(own)?;
         let buckets = self.tenants.pin();
         let known = buckets.get(&tenant).filter(|allowance| allowance.limit == limit);
@@ -120,22 +120,22 @@ impl RateLimiters {
     }
 
     /// Takes one try of a password for a name in lower case, whether there is such a name or not.
-    pub fn name(&self, folded: &[u8]) -> RateLimitDecision {
-        self.names.take(folded)
+    pub fn check_login(&self, folded: &[u8]) -> RateLimitDecision {
+        self.logins.take(folded)
     }
 
     /// Gives a try back: the password was right, or was not looked at.
-    pub fn forgive(&self, folded: &[u8]) {
-        self.names.give_back(folded);
+    pub fn refund_login(&self, folded: &[u8]) {
+        self.logins.refund(folded);
     }
 
     /// Takes one request of an address; `None` if there is no limit. Addresses of one IPv6 /64 share a bucket.
-    pub fn client(&self, address: IpAddr) -> Option<RateLimitDecision> {
+    pub fn check_client(&self, address: IpAddr) -> Option<RateLimitDecision> {
         let (limit, buckets) = self.clients.as_ref()?;
         if buckets.len() >= MAX_BUCKETS {
             buckets.retain_recent();
         }
-        Some(self.decide(*limit, buckets.check_key(&neighbourhood(address))))
+        Some(self.decide(*limit, buckets.check_key(&rate_limit_prefix(address))))
     }
 
     fn decide(
@@ -160,7 +160,7 @@ fn quota(limit: RateLimit) -> Quota {
     Quota::with_period(one_per).unwrap_or_else(|| unreachable!("the period is not zero")).allow_burst(limit.burst)
 }
 
-fn neighbourhood(address: IpAddr) -> IpAddr {
+fn rate_limit_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
         v4 => v4,
@@ -175,40 +175,45 @@ mod tests {
     fn a_burst_is_allowed_and_the_next_is_told_when_to_come_back() {
         let throttle = RateLimiters::new(Some("1/h:3".parse().unwrap()), Some("1/h:2".parse().unwrap()));
         for remaining in [2, 1, 0] {
-            let decision = throttle.tenant(TenantId(1), TenantLimit::Default).unwrap();
+            let decision = throttle.check_tenant(TenantId(1), TenantLimit::Default).unwrap();
             assert_eq!((decision.remaining, decision.retry_after), (remaining, None));
         }
-        let refused = throttle.tenant(TenantId(1), TenantLimit::Default).unwrap();
+        let refused = throttle.check_tenant(TenantId(1), TenantLimit::Default).unwrap();
         assert!(refused.retry_after.unwrap() > Duration::from_secs(3500));
         assert_eq!((refused.reset_s(), refused.window_s()), (3 * 3600, 3 * 3600));
-        assert_eq!(throttle.tenant(TenantId(2), TenantLimit::Default).unwrap().remaining, 2);
+        assert_eq!(throttle.check_tenant(TenantId(2), TenantLimit::Default).unwrap().remaining, 2);
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         for client in ["2001:db8::1", "2001:db8::2"] {
-            assert_eq!(throttle.client(address(client)).unwrap().retry_after, None);
+            assert_eq!(throttle.check_client(address(client)).unwrap().retry_after, None);
         }
-        assert!(throttle.client(address("2001:db8::3")).unwrap().retry_after.is_some());
-        assert_eq!(throttle.client(address("::ffff:10.0.0.1")).unwrap().remaining, 1);
-        assert_eq!(throttle.client(address("10.0.0.1")).unwrap().remaining, 0);
+        assert!(throttle.check_client(address("2001:db8::3")).unwrap().retry_after.is_some());
+        assert_eq!(throttle.check_client(address("::ffff:10.0.0.1")).unwrap().remaining, 1);
+        assert_eq!(throttle.check_client(address("10.0.0.1")).unwrap().remaining, 0);
     }
 
     #[test]
     fn off_is_no_limit() {
         let throttle = RateLimiters::new(None, None);
-        assert_eq!(throttle.tenant(TenantId(1), TenantLimit::Default), None);
-        assert_eq!(throttle.client(IpAddr::from([127, 0, 0, 1])), None);
+        assert_eq!(throttle.check_tenant(TenantId(1), TenantLimit::Default), None);
+        assert_eq!(throttle.check_client(IpAddr::from([127, 0, 0, 1])), None);
     }
 
     #[test]
     fn a_tenants_own_limit_beats_the_default_from_the_next_request_on() {
         let throttle = RateLimiters::new(Some("1/h:2".parse().unwrap()), None);
         let ask = |own: &str| {
-            throttle.tenant(TenantId(1), own.parse().unwrap()).map(|said| (said.limit.burst.get(), said.remaining))
+            throttle
+                .check_tenant(TenantId(1), own.parse().unwrap())
+                .map(|said| (said.limit.burst.get(), said.remaining))
         };
         assert_eq!((ask("default"), ask("default")), (Some((2, 1)), Some((2, 0))));
-        assert!(throttle.tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some());
+        assert!(throttle.check_tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some());
         assert_eq!((ask("1/h:5"), ask("1/h:5"), ask("off")), (Some((5, 4)), Some((5, 3)), None));
         assert_eq!(ask("default"), Some((2, 1)));
         let unlimited = RateLimiters::new(None, None);
-        assert_eq!(unlimited.tenant(TenantId(1), TenantLimit::Rate("1/h:1".parse().unwrap())).unwrap().remaining, 0);
+        assert_eq!(
+            unlimited.check_tenant(TenantId(1), TenantLimit::Rate("1/h:1".parse().unwrap())).unwrap().remaining,
+            0
+        );
     }
 }

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::page::{Labels, Scrape, quantile};
+use super::scrape::{Labels, Scrape, quantile};
 
 const REQUESTS: &str = "http_server_requests_total";
 const DURATIONS: &str = "http_server_request_duration_seconds";

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::figures::Stats;
+use super::stats::Stats;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Increments of so many moments are shown as a line of bars.
@@ -14,11 +14,17 @@ const LABEL: usize = 14;
 /// The screen. `history` holds increments per second, the newest last.
 pub(super) fn lines(figures: &Stats, history: &VecDeque<f64>, width: usize) -> Vec<String> {
     let f = figures;
-    let mut lines =
-        vec![format!("odometer {} ({})   {}   up {}   {}", f.version, f.revision, f.state, span(f.uptime_s), f.at)];
+    let mut lines = vec![format!(
+        "odometer {} ({})   {}   up {}   {}",
+        f.version,
+        f.revision,
+        f.state,
+        format_duration(f.uptime_s),
+        f.at
+    )];
     // Next to the top, so that a small terminal cuts off something else.
     lines.extend(warnings(f));
-    for group in [asked(f, history), committed(f), limits(f)] {
+    for group in [requests_section(f, history), store_section(f), limits(f)] {
         lines.push(String::new());
         lines.extend(group);
     }
@@ -38,7 +44,7 @@ fn quantiles(p50: Option<f64>, p99: Option<f64>) -> String {
 }
 
 /// What tenants ask for, and what they get.
-fn asked(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
+fn requests_section(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
     let (increments, requests) =
         (quantiles(f.increment_p50_ms, f.increment_p99_ms), quantiles(f.request_p50_ms, f.request_p99_ms));
     let (refused, failed) = (count(f.refused_per_s), count(f.failed_per_s));
@@ -54,11 +60,11 @@ fn asked(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
 }
 
 /// What the store does for it.
-fn committed(f: &Stats) -> Vec<String> {
+fn store_section(f: &Stats) -> Vec<String> {
     let mean = f.requests_per_commit.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
     let commits = quantiles(f.commit_p50_ms, f.commit_p99_ms);
     let checkpoints = format!("{} checkpoints, {} each", count(f.checkpoints), ms(f.checkpoint_mean_ms));
-    let backup = f.backup_age_s.map_or("none".to_owned(), |age| format!("{} ago", span(age)));
+    let backup = f.backup_age_s.map_or("none".to_owned(), |age| format!("{} ago", format_duration(age)));
     let (free, reserve) = (bytes(f.disk_free_bytes), bytes(f.disk_reserve_bytes));
     vec![
         row("commits", format!("{:>9}/s  {commits}   {mean} requests each", count(f.commits_per_s))),
@@ -145,7 +151,7 @@ fn bytes(value: f64) -> String {
 }
 
 /// A time in its two largest units.
-fn span(seconds: f64) -> String {
+fn format_duration(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and a saturating cast")]
     let seconds = seconds.max(0.0) as u64;
     match seconds {
@@ -158,14 +164,14 @@ fn span(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::Scrape;
+    use super::super::scrape::Scrape;
     use super::*;
 
     #[test]
     fn numbers_are_written_for_people() {
         assert_eq!([0.0, 999.4, 1000.0, 1_234_567.0].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0.5, 2048.0, 67_108_864.0].map(bytes), ["0 B", "2.0 KiB", "64.0 MiB"]);
-        assert_eq!([59.9, 61.0, 3661.0, 90_000.0].map(span), ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!([59.9, 61.0, 3661.0, 90_000.0].map(format_duration), ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
         assert_eq!([None, Some(0.1234), Some(12.4)].map(ms), ["-", "0.12 ms", "12 ms"]);
         assert_eq!(bars(&VecDeque::from([0.0, 50.0, 100.0])), "▁▅█");
     }

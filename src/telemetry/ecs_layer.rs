@@ -36,7 +36,7 @@ const JSON_SERVICE: &str =
 const RESERVED: [&str; 7] =
     ["@timestamp", "log.level", "message", "ecs.version", "service.name", "service.version", "log.logger"];
 /// A line longer than this gives its memory back.
-const KEPT_BYTES: usize = 16 * 1024;
+const MAX_RETAINED_BYTES: usize = 16 * 1024;
 
 /// The layer that writes each event to `sink` as a line.
 pub(super) struct EcsLayer<W> {
@@ -72,7 +72,7 @@ impl<S: Subscriber, W: Write + Clone + 'static> Layer<S> for EcsLayer<W> {
         scratch.format(self.style, event, since_epoch());
         // The queue counts what it drops; there is nobody to tell here.
         let _ = self.sink.clone().write_all(scratch.line.as_bytes());
-        if scratch.line.capacity() > KEPT_BYTES {
+        if scratch.line.capacity() > MAX_RETAINED_BYTES {
             scratch.line = String::new();
         }
         let _ = SCRATCH.try_with(|kept| kept.set(scratch));
@@ -103,11 +103,11 @@ impl Scratch {
         }
         // Records of the `log` crate arrive through tracing-log under one target and carry their own as a field.
         let bridged = metadata.target() == "log";
-        let is_stranger = !metadata.target().starts_with("odometer");
-        let mut fields = FieldVisitor { line, seen, style, bridged, is_stranger };
+        let is_third_party = !metadata.target().starts_with("odometer");
+        let mut fields = FieldVisitor { line, seen, style, bridged, is_third_party };
         event.record(&mut fields);
         // In text, only strangers are introduced.
-        if style == Style::Json || is_stranger {
+        if style == Style::Json || is_third_party {
             fields.string(Name::plain("log.logger"), metadata.target());
         }
         line.push_str(if style == Style::Json { "}\n" } else { "\n" });
@@ -195,7 +195,7 @@ struct FieldVisitor<'a> {
     seen: &'a mut Vec<&'static str>,
     style: Style,
     bridged: bool,
-    is_stranger: bool,
+    is_third_party: bool,
 }
 
 /// The name of a field as it is written.
@@ -226,7 +226,7 @@ impl FieldVisitor<'_> {
         }
         let name = name.strip_prefix("r#").unwrap_or(name);
         // What libraries call their fields is not the schema's: there is a place for such.
-        let before = if self.is_stranger && self.style == Style::Json { "labels." } else { "" };
+        let before = if self.is_third_party && self.style == Style::Json { "labels." } else { "" };
         (!RESERVED.contains(&name)).then_some(Name { before, name })
     }
 
@@ -249,7 +249,7 @@ impl FieldVisitor<'_> {
     }
 
     /// A number or a truth value, as it stands.
-    fn bare(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+    fn unquoted(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         if let Some(name) = self.name(field)
             && self.key(name)
         {
@@ -300,7 +300,7 @@ impl Visit for FieldVisitor<'_> {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.bare(field, format_args!("{value}"));
+        self.unquoted(field, format_args!("{value}"));
     }
 
     /// Without the formatter, which takes several times as long.
@@ -313,7 +313,7 @@ impl Visit for FieldVisitor<'_> {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.bare(field, format_args!("{value}"));
+        self.unquoted(field, format_args!("{value}"));
     }
 
     /// Nanoseconds are u128 and fit; what does not fit 64 bits is text, since readers would round it.
@@ -334,9 +334,9 @@ impl Visit for FieldVisitor<'_> {
     /// JSON knows neither infinity nor NaN: those are null.
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() || self.style != Style::Json {
-            self.bare(field, format_args!("{value:?}"));
+            self.unquoted(field, format_args!("{value:?}"));
         } else {
-            self.bare(field, format_args!("null"));
+            self.unquoted(field, format_args!("null"));
         }
     }
 
@@ -371,5 +371,5 @@ fn push_decimal(line: &mut String, mut number: u64) {
 }
 
 #[cfg(test)]
-#[path = "line_tests.rs"]
+#[path = "ecs_layer_tests.rs"]
 mod tests;

@@ -111,7 +111,7 @@ pub(super) const CHECKPOINT_DURATION: MetricDef = histogram(
     CHECKPOINT_SECONDS,
     "Time of one checkpoint in seconds, off the path of requests.",
 );
-pub(super) const HEALS: MetricDef =
+pub(super) const STATE_REBUILDS: MetricDef =
     counter("odometer_heals_total", "Damaged states that a start rebuilt from a backup and the journal.");
 pub(super) const LAST_BACKUP: MetricDef = gauge(
     "odometer_backup_last_success_timestamp_seconds",
@@ -130,7 +130,7 @@ pub(super) const STORE_POISONED: MetricDef = gauge(
     Unit::Count,
     "1 once a write failed; the process then ends within two seconds, otherwise 0.",
 );
-pub(super) const LAST_STOP: MetricDef = gauge(
+pub(super) const PREVIOUS_SHUTDOWN: MetricDef = gauge(
     "odometer_last_stop_info",
     Unit::Count,
     "Always 1; the label says how the process before this one ended: first (there was none), clean, unclean or poisoned.",
@@ -173,12 +173,12 @@ pub(super) const ALL: [&MetricDef; 31] = [
     &CONNECTIONS_REFUSED,
     &JOURNAL_BYTES,
     &CHECKPOINT_DURATION,
-    &HEALS,
+    &STATE_REBUILDS,
     &LAST_BACKUP,
     &BACKUP_INTERVAL,
     &STORE_READY,
     &STORE_POISONED,
-    &LAST_STOP,
+    &PREVIOUS_SHUTDOWN,
     &DISK_FREE,
     &DISK_RESERVE,
     &CERTIFICATE_EXPIRY,
