@@ -336,7 +336,7 @@ async fn upkeep(metrics: Metrics) {
 /// Goes on with deletions of tenants that an earlier process began; nobody waits for it.
 async fn finish_deletions(store: EmbeddedStore) {
     if let Err(error) = store.resume_deletions().await {
-        tracing::warn!(event.action = "deletion-unfinished", error.message = %error,
+        tracing::warn!(event.action = "purge-incomplete", error.message = %error,
             "what deleted tenants had is still on the disk; the next start goes on with it");
     }
 }
@@ -367,7 +367,7 @@ fn record_certificate_expiry(tls: &ServerCertificate, metrics: &Metrics) {
 fn log_recovery(recovery: &RecoveryReport) {
     if let Some(healed) = &recovery.rebuilt {
         tracing::error!(
-            event.action = "healed",
+            event.action = "state-rebuilt",
             error.message = %healed.problem,
             odometer.commit_seq = recovery.last.0,
             file.directory = %healed.quarantine,
@@ -378,7 +378,7 @@ fn log_recovery(recovery: &RecoveryReport) {
     }
     if let PreviousShutdown::Poisoned(why) = &recovery.previous_shutdown {
         tracing::warn!(
-            event.action = "was-poisoned",
+            event.action = "previous-run-poisoned",
             error.message = %why,
             "the process before this one gave up because a write failed; everything that it answered is there, see to the disk"
         );

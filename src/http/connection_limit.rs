@@ -73,7 +73,7 @@ impl ConnectionLimiter {
             event.outcome = "failure",
             event.reason = if is_full { "max-connections" } else { "max-connections-per-address" },
             client.ip = %address,
-            odometer.kept_back = suppressed,
+            odometer.suppressed_events = suppressed,
             "a connection was closed unanswered: too many are open"
         );
     }

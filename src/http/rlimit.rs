@@ -16,7 +16,7 @@ pub fn raise_nofile_limit(connections: usize) {
     let limit = if raised { maximum } else { current }.unwrap_or(u64::MAX);
     if limit < connections as u64 + RESERVED_FDS {
         tracing::warn!(
-            event.action = "descriptors-low",
+            event.action = "fd-limit-low",
             odometer.descriptors = limit,
             odometer.max_connections = connections,
             "the system allows fewer open files than --max-connections needs: raise its limit (ulimit -n, LimitNOFILE, --ulimit nofile), or lower the setting"

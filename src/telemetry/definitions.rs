@@ -112,7 +112,7 @@ pub(super) const CHECKPOINT_DURATION: MetricDef = histogram(
     "Time of one checkpoint in seconds, off the path of requests.",
 );
 pub(super) const STATE_REBUILDS: MetricDef =
-    counter("odometer_heals_total", "Damaged states that a start rebuilt from a backup and the journal.");
+    counter("odometer_state_rebuilds_total", "Damaged states that a start rebuilt from a backup and the journal.");
 pub(super) const LAST_BACKUP: MetricDef = gauge(
     "odometer_backup_last_success_timestamp_seconds",
     Unit::Seconds,
@@ -131,7 +131,7 @@ pub(super) const STORE_POISONED: MetricDef = gauge(
     "1 once a write failed; the process then ends within two seconds, otherwise 0.",
 );
 pub(super) const PREVIOUS_SHUTDOWN: MetricDef = gauge(
-    "odometer_last_stop_info",
+    "odometer_previous_shutdown_info",
     Unit::Count,
     "Always 1; the label says how the process before this one ended: first (there was none), clean, unclean or poisoned.",
 );

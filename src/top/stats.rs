@@ -95,7 +95,7 @@ impl Stats {
             version: after.label("odometer_build_info", "version"),
             revision: after.label("odometer_build_info", "revision"),
             state,
-            last_stop: after.label("odometer_last_stop_info", "how"),
+            last_stop: after.label("odometer_previous_shutdown_info", "how"),
             uptime_s: (unix_s - now("process_start_time_seconds")).max(0.0),
             increments_per_s: all("odometer_increments_total"),
             integers_per_s: all("odometer_integers_issued_total"),

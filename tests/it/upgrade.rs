@@ -49,7 +49,7 @@ fn name(text: &str) -> CounterName {
 }
 
 /// A request that was answered when the fixture was made.
-const ONCE: IdempotencyToken = IdempotencyToken { key_hash: [5; 16], request_fingerprint: [6; 16] };
+const TOKEN: IdempotencyToken = IdempotencyToken { key_hash: [5; 16], request_fingerprint: [6; 16] };
 
 fn new_counter() -> NewCounter {
     let value = |raw| Value::new(raw).unwrap();
@@ -75,7 +75,7 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
     for (tenant, counter) in [(2, "invoices"), (3, "a.b_c-9")] {
         store.create(TenantId(tenant), &name(counter), new_counter(), None).await.unwrap();
     }
-    store.advance(TenantId(2), &name("invoices"), 1000, Some(ONCE)).await.unwrap();
+    store.advance(TenantId(2), &name("invoices"), 1000, Some(TOKEN)).await.unwrap();
     let (label, scopes) = (KeyLabel::parse("of the build").unwrap(), Scopes::INCREMENT);
     let (id, secret, expires_unix_s) = (KeyId([9; 8]), SecretHash([9; 32]), Some(1_900_000_000));
     let (tenant, created_unix_s, last_used_day) = (TenantId(2), 1_700_000_000, None);
@@ -157,9 +157,15 @@ fn folders_of_every_earlier_format_are_served() {
         fs::write(file, text).unwrap();
     }
     let mut served = 0;
-    for entry in fs::read_dir(fixtures).unwrap().map(Result::unwrap) {
-        let data_dir = place.path().join(entry.file_name());
+    let fixtures: Vec<_> = fs::read_dir(fixtures).unwrap().map(Result::unwrap).collect();
+    for (entry, is_cut_off) in fixtures.iter().flat_map(|entry| [(entry, false), (entry, true)]) {
+        let data_dir = place.path().join(format!("{}-{is_cut_off}", entry.file_name().display()));
         let counters = unpack(&fs::read_to_string(entry.path()).unwrap(), &data_dir);
+        if is_cut_off {
+            // The first step of an upgrade; then the process was killed.
+            let format = fs::read_to_string(data_dir.join("FORMAT")).unwrap();
+            fs::write(data_dir.join("FORMAT"), format.replace("format 3 ", "format 4 ")).unwrap();
+        }
         assert!(counters.len() > 2, "{entry:?} says nothing");
         let said = ended(odometer(["verify", "--data-dir"]).arg(&data_dir)).succeeded();
         assert!(said.starts_with("clean"), "{said}");
@@ -173,7 +179,7 @@ fn folders_of_every_earlier_format_are_served() {
             let next = block_on(store.advance(TenantId(tenant), &name(&counter), 1, None)).unwrap();
             assert_eq!(next.result.range.first.get(), value + found.counter.config().step().get());
         }
-        let again = block_on(store.advance(TenantId(2), &name("invoices"), 1000, Some(ONCE))).unwrap();
+        let again = block_on(store.advance(TenantId(2), &name("invoices"), 1000, Some(TOKEN))).unwrap();
         assert_eq!(
             (again.replayed, again.result.range.last.get()),
             (true, 2010),
@@ -187,6 +193,10 @@ fn folders_of_every_earlier_format_are_served() {
         let key = block_on(store.api_key(KeyId([2; 8]))).unwrap().expect("the key is there");
         assert_eq!((key.tenant, key.secret), (TenantId(2), SecretHash([2; 32])));
         block_on(store.close()).unwrap();
+        assert!(fs::read_to_string(data_dir.join("FORMAT")).unwrap().contains(" format 4 "), "{entry:?}");
+        for (old, new) in [("journal/newest", "journal/CURRENT"), ("sled/odometer.seals", "sled/odometer.digests")] {
+            assert!(!data_dir.join(old).exists() && data_dir.join(new).exists(), "{entry:?}: {old} is {new} now");
+        }
         served += 1;
     }
     assert!(served > 0, "there is no fixture");

@@ -37,7 +37,7 @@ pub(crate) struct Site {
     pub(crate) backups: SimDisk,
     /// The folder `sled`; gone only in the middle of a swap.
     pub(crate) sled: Option<SimState>,
-    /// The folder `sled.healing`.
+    /// The folder `sled.rebuilding`.
     pub(crate) healing: Option<SimState>,
     /// The file FORMAT is there.
     pub(crate) declared: bool,

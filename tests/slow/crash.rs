@@ -157,7 +157,7 @@ impl Trial {
         self.slowest_start = self.slowest_start.max(server.ready_after());
         assert!(server.ready_after() < READY_LIMIT, "ready only after {:?}", server.ready_after());
         assert_eq!(
-            server.metric("odometer_heals_total"),
+            server.metric("odometer_state_rebuilds_total"),
             Some(0.0),
             "a crash damages nothing, so nothing is to be healed"
         );

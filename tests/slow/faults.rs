@@ -105,8 +105,8 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
         // The increment that failed may have reached the disk; none that was acknowledged may be missing.
         assert!((acknowledged..=acknowledged + 1).contains(&value), "{value} after {acknowledged}");
     });
-    assert!(server.ops_get("/metrics").1.contains("odometer_last_stop_info{how=\"poisoned\"} 1\n"));
-    let told = server.stop().actions("was-poisoned");
+    assert!(server.ops_get("/metrics").1.contains("odometer_previous_shutdown_info{how=\"poisoned\"} 1\n"));
+    let told = server.stop().actions("previous-run-poisoned");
     assert!(told.len() == 1 && told[0]["error.message"].as_str().unwrap().contains("journal"), "{told:?}");
 }
 

@@ -68,9 +68,9 @@ impl Sample {
     fn assert_served(&self, data_dir: &Path, context: &str) -> crate::support::server::Written {
         let server = TestServer::builder().data_dir(data_dir).start();
         assert_eq!(read(&server, &self.keys), self.values, "{context}");
-        let healed = server.metric("odometer_heals_total");
+        let healed = server.metric("odometer_state_rebuilds_total");
         let written = server.stop();
-        assert_eq!(healed, Some(if written.actions("healed").is_empty() { 0.0 } else { 1.0 }), "{context}");
+        assert_eq!(healed, Some(if written.actions("state-rebuilt").is_empty() { 0.0 } else { 1.0 }), "{context}");
         written
     }
 }
@@ -98,7 +98,7 @@ fn damages() -> [(&'static str, fn(&Path)); 5] {
         ("zeroed", |sled| {
             OpenOptions::new().write(true).open(sled.join("db")).unwrap().write_all_at(&[0; 512], 0).unwrap();
         }),
-        ("seals", |sled| fs::write(sled.join("odometer.seals"), "x").unwrap()),
+        ("seals", |sled| fs::write(sled.join("odometer.digests"), "x").unwrap()),
         ("snapshot", |sled| {
             let snapshot = |path: &PathBuf| path.to_string_lossy().contains("snap.");
             let mut paths = fs::read_dir(sled).unwrap().map(|entry| entry.unwrap().path());
@@ -119,11 +119,11 @@ fn a_damaged_state_is_rebuilt_from_the_backup_and_the_journal() {
             assert_eq!(said.code, Some(3), "{name}: {said:?}");
             assert!(said.stdout.contains("rebuilds the state from backups/"), "{name}: {said:?}");
             let written = sample.assert_served(&data_dir, name);
-            let [event] = &written.actions("healed")[..] else { panic!("{name}: not one event: {written:?}") };
+            let [event] = &written.actions("state-rebuilt")[..] else { panic!("{name}: not one event: {written:?}") };
             let quarantine = event["file.directory"].as_str().unwrap();
             assert!(data_dir.join(quarantine).join("sled").is_dir(), "{name}");
         }
-        assert!(sample.assert_served(&data_dir, name).actions("healed").is_empty(), "{name}: healed twice");
+        assert!(sample.assert_served(&data_dir, name).actions("state-rebuilt").is_empty(), "{name}: healed twice");
         assert!(verify(&data_dir).succeeded().starts_with("clean"), "{name}");
     }
 }

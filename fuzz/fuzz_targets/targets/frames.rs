@@ -17,8 +17,9 @@ use odometer::store::embedded::journal::frame::{
     encode_checkpoint, encode_commit, find_data_after, next_frame,
 };
 use odometer::store::embedded::journal::reader::{JournalTail, replay};
-use odometer::store::embedded::journal::segment::{CURRENT, JournalDir, JournalError, SPARE};
+use odometer::store::embedded::journal::segment::{JournalDir, JournalError, SPARE};
 use odometer::store::embedded::journal::writer::Journal;
+use odometer::store::embedded::layout::CURRENT;
 
 use super::memory::{Contents, MemoryDisk};
 use super::{FOLLOW, MEND, mend_header, mend_record};

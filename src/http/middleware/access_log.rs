@@ -274,7 +274,7 @@ impl Observer {
             url.path = self.routes.patterns[context.route.get()],
             client.ip = tracing::field::display(context.client),
             organization.id = outcome.tenant.map(tracing::field::display),
-            odometer.kept_back = suppressed,
+            odometer.suppressed_events = suppressed,
             "credentials were refused"
         );
     }

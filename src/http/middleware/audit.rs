@@ -54,14 +54,14 @@ fn log_operator_event(event: &OperatorEvent, context: &RequestContext, outcome: 
 fn log_backup(result: &Result<BackupMade, String>) {
     match result {
         Ok(made) => tracing::info!(
-            event.action = "backup-taken",
+            event.action = "backup-requested",
             odometer.commit_seq = made.commit_seq,
             odometer.records = made.records,
             file.size = made.bytes,
             "a backup was asked for and made"
         ),
         Err(problem) => tracing::warn!(
-            event.action = "backup-taken",
+            event.action = "backup-requested",
             event.outcome = "failure",
             error.message = %problem,
             "a backup was asked for and failed"

@@ -25,14 +25,14 @@ use thiserror::Error;
 
 use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::StoreId;
+use crate::store::embedded::layout::{DIGESTS_FILE, RESTORING};
 use crate::store::embedded::shutdown_record::{self, PreviousShutdown, ShutdownRecord};
+use crate::store::embedded::upgrade::{self, SEALS_FILE};
 
-/// The file of the seals, beside sled's own.
-pub(crate) const DIGESTS_FILE: &str = "odometer.seals";
-
-/// Stands in a folder while a backup is being restored into it.
-pub const RESTORING: &str = "RESTORING";
-const FORMAT_VERSION: u32 = 3;
+/// The format of this build: 4 renamed three files of 3, see upgrade.rs.
+const FORMAT_VERSION: u32 = 4;
+/// The oldest format that this build can upgrade.
+const OLDEST_FORMAT: u32 = 3;
 const FORMAT_NAME: &str = "odometer data format";
 
 /// Why a data folder can not be used.
@@ -127,7 +127,18 @@ impl DataDir {
         }
         File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))?;
         let previous_shutdown = PreviousShutdown::read(&lock, Self::is_initialized(path));
-        Ok(Self { path: path.to_owned(), lock, previous_shutdown })
+        let data_dir = Self { path: path.to_owned(), lock, previous_shutdown };
+        data_dir.upgrade()?;
+        Ok(data_dir)
+    }
+
+    /// Brings an older format to this build's, or finishes an upgrade that was cut off.
+    fn upgrade(&self) -> Result<(), DataDirError> {
+        let Some(Format { version, store }) = read(&self.path)? else { return Ok(()) };
+        if version < FORMAT_VERSION {
+            self.write_format(store)?;
+        }
+        upgrade::rename_files(&self.path).map_err(|cause| DataDirError::Io { path: self.path.clone(), cause })
     }
 
     /// How the process before this one left the folder.
@@ -218,13 +229,24 @@ impl DataDir {
 /// # Errors
 /// As [`DataDir::format`].
 pub fn read_format(dir: &Path) -> Result<Option<StoreId>, DataDirError> {
+    Ok(read(dir)?.map(|format| format.store))
+}
+
+/// What FORMAT says.
+struct Format {
+    version: u32,
+    store: StoreId,
+}
+
+fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
     let path = dir.join("FORMAT");
     let problem = |problem: String| DataDirError::Format { path: dir.to_owned(), problem };
     let text = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The first checkpoint saves seals; before it nothing is in sled, and a first start may be begun again.
-            let used = dir.join("sled").join(DIGESTS_FILE).exists() && !dir.join(RESTORING).exists();
+            let has_digests = |name: &&str| dir.join("sled").join(name).exists();
+            let used = [DIGESTS_FILE, SEALS_FILE].iter().any(has_digests) && !dir.join(RESTORING).exists();
             return if used { Err(problem("it has data, but the file FORMAT is missing".into())) } else { Ok(None) };
         }
         Err(cause) => return Err(DataDirError::Io { path, cause }),
@@ -234,15 +256,20 @@ pub fn read_format(dir: &Path) -> Result<Option<StoreId>, DataDirError> {
     let Some((version, id)) = words else {
         return Err(problem("the file FORMAT does not say \"odometer data format\"".into()));
     };
-    match version.parse::<u32>() {
-        Ok(FORMAT_VERSION) => {}
+    let version = match version.parse::<u32>() {
+        Ok(known @ OLDEST_FORMAT..=FORMAT_VERSION) => known,
         Ok(newer) if newer > FORMAT_VERSION => {
             return Err(problem(format!("format {newer} is newer than {FORMAT_VERSION}; use the newer build")));
         }
-        _ => return Err(problem(format!("format {version:?} is unknown; this build reads {FORMAT_VERSION}"))),
-    }
+        _ => {
+            return Err(problem(format!(
+                "format {version:?} is unknown; this build reads {OLDEST_FORMAT} to {FORMAT_VERSION}"
+            )));
+        }
+    };
     let id = HEXLOWER_PERMISSIVE.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok());
-    id.map(Some).ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
+    id.map(|store| Some(Format { version, store }))
+        .ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
 }
 
 #[cfg(test)]
@@ -265,8 +292,9 @@ mod tests {
         let dir = DataDir::lock(temp.path()).unwrap();
         let id = "0".repeat(32);
         for (text, says) in [
-            (format!("odometer data format 4 store {id}\n"), "newer"),
-            ("odometer data format 3 store xyz\n".to_owned(), "store id"),
+            (format!("odometer data format 5 store {id}\n"), "newer"),
+            (format!("odometer data format 2 store {id}\n"), "unknown"),
+            ("odometer data format 4 store xyz\n".to_owned(), "store id"),
             (format!("odometer data format 3 store {id}00\n"), "store id"),
             (format!("odometer data format 3 store {id} \n"), "store id"),
             ("something else\n".to_owned(), "does not say"),

@@ -22,11 +22,13 @@ pub mod data_dir;
 pub mod fs;
 mod handle;
 pub mod journal;
+pub mod layout;
 mod options;
 pub mod recovery;
 pub mod runtime;
 pub mod shutdown_record;
 pub mod state;
+mod upgrade;
 
 use std::fs::File;
 use std::sync::atomic::AtomicBool;

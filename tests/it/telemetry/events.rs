@@ -33,12 +33,12 @@ fn refused_credentials_are_told_once_a_second_and_all_counted() {
     let of = |reason: &str| -> Vec<&Value> { told.iter().filter(|event| event["event.reason"] == reason).collect() };
     let malformed = of("malformed");
     assert!((1..=seconds + 2).contains(&(malformed.len() as u64)), "{} events in {seconds} s", malformed.len());
-    let kept_back: u64 = malformed.iter().map(|event| event["odometer.kept_back"].as_u64().unwrap()).sum();
+    let kept_back: u64 = malformed.iter().map(|event| event["odometer.suppressed_events"].as_u64().unwrap()).sum();
     // All but those after the last event.
     assert!(kept_back > 0 && kept_back < asked, "{kept_back} of {asked}");
     assert_eq!(of("missing").len(), 1, "one reason does not hide another");
     let first = malformed[0];
-    assert_eq!((&first["client.ip"], &first["odometer.kept_back"]), (&"127.0.0.1".into(), &0.into()));
+    assert_eq!((&first["client.ip"], &first["odometer.suppressed_events"]), (&"127.0.0.1".into(), &0.into()));
     assert_eq!((&first["url.path"], &first["log.level"]), (&READ.into(), &"warn".into()));
 }
 
@@ -100,7 +100,7 @@ fn a_start_tells_how_the_process_before_it_ended() {
     let start = || TestServer::builder().data_dir(folder.path()).start();
     let how = |server: &TestServer| {
         let (_, page) = server.ops_get("/metrics");
-        let line = page.lines().find(|line| line.starts_with("odometer_last_stop_info{")).unwrap().to_owned();
+        let line = page.lines().find(|line| line.starts_with("odometer_previous_shutdown_info{")).unwrap().to_owned();
         line.split('"').nth(1).unwrap().to_owned()
     };
     let server = start();

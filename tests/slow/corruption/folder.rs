@@ -46,8 +46,8 @@ pub(crate) fn store_files(folder: &Path) -> Vec<StoreFile> {
     let class = |path: &str| match path {
         "FORMAT" => Class::Format,
         "journal/spare" => Class::Spare,
-        "journal/newest" => Class::Newest,
-        "sled/odometer.seals" => Class::SledSeals,
+        "journal/CURRENT" => Class::Newest,
+        "sled/odometer.digests" => Class::SledSeals,
         "sled/db" => Class::SledDb,
         "sled/conf" => Class::SledConf,
         _ if Some(path) == last.as_deref() => Class::JournalLast,

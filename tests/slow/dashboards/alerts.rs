@@ -31,7 +31,7 @@ const CAUSES: [(&str, &str); 20] = [
     ("OdometerConnectionsRefused", "besieged"),
     ("OdometerIdempotencyKeysNearLimit", "remembering"),
     ("OdometerDiskFilling", "filling"),
-    ("OdometerHealed", "healed"),
+    ("OdometerHealed", "state-rebuilt"),
     ("OdometerBackupOld", "unsaved"),
     ("OdometerCertificateExpiring", "expiring"),
     ("OdometerLogLinesDropped", "mute"),

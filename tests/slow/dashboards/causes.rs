@@ -93,15 +93,15 @@ impl Causes {
     }
 
     fn start_spoilt(&mut self) {
-        for name in ["full", "healed"] {
+        for name in ["full", "state-rebuilt"] {
             self.begin(name, |builder| builder);
             self.register(name);
             self.end(name).stop();
         }
         // No disk has that.
         self.begin("full", |builder| builder.flag("--min-free-disk", "1000000GiB"));
-        fs::remove_dir_all(self.folder("healed").join("sled")).unwrap();
-        self.begin("healed", |builder| builder);
+        fs::remove_dir_all(self.folder("state-rebuilt").join("sled")).unwrap();
+        self.begin("state-rebuilt", |builder| builder);
         let (cert, key) = short_lived_certificate(self.home.path());
         self.begin("expiring", |builder| builder.flag("--tls-cert", cert).flag("--tls-key", key));
         let to_nowhere = ["sh", "-c", r#"exec "$0" "$@" > /dev/full"#];

@@ -11,12 +11,11 @@ use thiserror::Error;
 
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{CommitSeq, NextFrame, SegmentHeader, StoreId};
+use crate::store::embedded::layout::CURRENT;
 
 /// The segment that is ready to be used next.
 pub const SPARE: &str = "spare";
 const UNFINISHED_SPARE: &str = "spare.new";
-/// The file that names the newest segment.
-pub const CURRENT: &str = "newest";
 /// Two places, written in turn, so that a torn write leaves the other.
 pub(crate) const CURRENT_SLOTS: [u64; 2] = [0, 512];
 pub(crate) const SUFFIX: &str = ".journal";

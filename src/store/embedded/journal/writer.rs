@@ -29,9 +29,10 @@ use crate::store::embedded::journal::frame::{
 };
 use crate::store::embedded::journal::reader::JournalTail;
 use crate::store::embedded::journal::segment::{
-    CURRENT, JournalDir, JournalError, SPARE, Segment, activate, io_error, make_spare, open_current, reuse_spare,
+    JournalDir, JournalError, SPARE, Segment, activate, io_error, make_spare, open_current, reuse_spare,
     segment_file_name,
 };
+use crate::store::embedded::layout::CURRENT;
 
 /// Why nothing, or nothing known, was appended.
 #[derive(Debug)]

@@ -298,7 +298,7 @@ fn build_state(
     journal: &JournalDir<OsDirectory>,
     rebuild_source: &RebuildSource,
 ) -> Result<(), String> {
-    let path = data_dir.path().join("sled.healing");
+    let path = data_dir.path().join("sled.rebuilding");
     if path.exists() {
         fs::remove_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     }

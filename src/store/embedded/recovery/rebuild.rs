@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! sled            damaged, rolled back, or of another history than the journal
-//! backups/        newest that is whole, is of this store, and whose last frame is one of the journal's     ──► sled.healing
+//! backups/        newest that is whole, is of this store, and whose last frame is one of the journal's     ──► sled.rebuilding
 //! journal         every frame behind it, to be replayed as at any start                                        │
 //! quarantine-<time>/sled   ◄── the damaged one, for whoever wants to look ── sled ◄────────────────────────────┘
 //! ```
@@ -129,7 +129,7 @@ pub fn rebuild<S: State>(
     Ok(summary)
 }
 
-/// Moves `sled` into `quarantine` and `sled.healing` into its place, durably.
+/// Moves `sled` into `quarantine` and `sled.rebuilding` into its place, durably.
 ///
 /// # Errors
 /// Any error of the system; the next start heals again.
@@ -140,6 +140,6 @@ pub fn replace_state_dir(data_dir: &Path, quarantine: &str) -> io::Result<()> {
     fs::rename(data_dir.join("sled"), quarantine.join("sled"))?;
     sync(&quarantine)?;
     sync(data_dir)?;
-    fs::rename(data_dir.join("sled.healing"), data_dir.join("sled"))?;
+    fs::rename(data_dir.join("sled.rebuilding"), data_dir.join("sled"))?;
     sync(data_dir)
 }

@@ -17,12 +17,13 @@ use thiserror::Error;
 
 use crate::store::embedded::backup::directory::read_file;
 use crate::store::embedded::backup::format::{BackupError, RecordVisitor, Summary};
-use crate::store::embedded::data_dir::{DataDir, DataDirError, RESTORING};
+use crate::store::embedded::data_dir::{DataDir, DataDirError};
 use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::journal::frame::StoreId;
 use crate::store::embedded::journal::reader::JournalTail;
 use crate::store::embedded::journal::segment::{JournalDir, JournalError};
 use crate::store::embedded::journal::writer::Journal;
+use crate::store::embedded::layout::RESTORING;
 use crate::store::embedded::recovery::rebuild::rebuild;
 use crate::store::embedded::state::StateOpenError;
 use crate::store::embedded::state::sled::SledState;

@@ -291,7 +291,7 @@ impl CheckpointThread {
         if self.policy.is_some()
             && let Err(error) = self.checkpointer.mark_corrupt(problem)
         {
-            tracing::error!(event.action = "condemn-failed", error.message = %error, "the damaged state could not be marked");
+            tracing::error!(event.action = "mark-corrupt-failed", error.message = %error, "the damaged state could not be marked");
         }
         self.send_event(CommitterEvent::Failed(format!("the state is damaged: {problem}; a restart rebuilds it")));
     }

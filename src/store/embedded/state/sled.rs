@@ -16,9 +16,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::store::embedded::data_dir::DIGESTS_FILE;
 use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
+use crate::store::embedded::layout::{CORRUPT_MARKER, DIGESTS_FILE};
 use crate::store::embedded::state::{KeyValue, State, StateOpenError, WriteOp};
 
 /// Cache of sled, in bytes: small, since the records in use are cached above it.
@@ -26,7 +26,6 @@ const SLED_CACHE_BYTES: u64 = 16 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Its single byte is no stored key, which has three at least.
 const SYNCED_THROUGH_KEY: &[u8] = &[0];
-const CORRUPT_MARKER: &str = "odometer.condemned";
 
 fn classify_io_error(error: &io::Error, text: String) -> StateOpenError {
     use io::ErrorKind::{
