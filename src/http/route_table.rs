@@ -6,9 +6,8 @@
 //! Must never: match a path itself.
 
 use actix_web::HttpRequest;
-use utoipa::openapi::{HttpMethod, OpenApi};
-
-use super::openapi::operations;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{HttpMethod, OpenApi, PathItem};
 
 /// The index of the label that all unmatched paths share.
 pub const UNMATCHED: usize = 0;
@@ -59,4 +58,11 @@ impl RouteTable {
     pub fn allow(&self, label: usize) -> &str {
         self.allow.get(label).map_or("", String::as_str)
     }
+}
+
+/// The operations of a path, by method.
+pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
+    let PathItem { get, post, put, delete, .. } = item;
+    let all = [(HttpMethod::Get, get), (HttpMethod::Post, post), (HttpMethod::Put, put), (HttpMethod::Delete, delete)];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }

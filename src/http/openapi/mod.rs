@@ -24,7 +24,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     ContactBuilder, Content, ContentBuilder, HeaderBuilder, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi,
-    OpenApiBuilder, OpenApiVersion, PathItem, Ref, RefOr, Required, Response, Schema, ServerBuilder,
+    OpenApiBuilder, OpenApiVersion, Ref, RefOr, Required, Response, Schema, ServerBuilder,
 };
 
 use self::error_responses::component_name;
@@ -32,6 +32,7 @@ use self::schema::{Media, body_example, body_variant, exactly, form_example, sim
 use crate::domain::counter::CounterName;
 use crate::http::extract::body::MAX_BODY_BYTES;
 use crate::http::extract::idempotency::MAX_KEY_CHARS;
+use crate::http::route_table::operations;
 
 const ABOUT: &str = include_str!("about.md");
 const ABOUT_KEY: &str = "`Authorization: Bearer odo_…`. A key has one or more scopes: `read` (read and list counters), \
@@ -148,13 +149,6 @@ fn shared_headers() -> [SharedHeader; 9] {
         ("WWW-Authenticate", "What to send instead.", string().into(), r#"Bearer realm="odometer""#.into()),
         ("Allow", "The methods that the path has.", string().into(), "GET, HEAD, PUT".into()),
     ]
-}
-
-/// The operations of a path, by method.
-pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
-    let PathItem { get, post, put, delete, .. } = item;
-    let all = [(HttpMethod::Get, get), (HttpMethod::Post, post), (HttpMethod::Put, put), (HttpMethod::Delete, delete)];
-    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 /// Finishes a document that was collected from the routes.
