@@ -7,6 +7,7 @@
 //! routes.rs  the Apps: public, redirect, operators', admin socket    openapi/  the document, finished
 //! middleware/ access log, request id, client address, headers        handlers/ one function a route
 //! extract/    caller, parameters, idempotency key, preconditions     jsonapi.rs error.rs  responses
+//! error_reference.rs  what each error means, for docs/errors.md
 //! context.rs  what is known of a request    route_table.rs  its label    state.rs  the worker's store    target.rs  its path
 //! ```
 //! Job: bound what a peer may use, and answer requests: authenticate, parse, ask the store, respond.
@@ -21,6 +22,7 @@ mod connection_limit;
 pub mod context;
 mod deadlines;
 pub mod error;
+pub mod error_reference;
 pub mod extract;
 mod handlers;
 mod head_scan;
