@@ -40,7 +40,7 @@ COPY --from=build /image/root/ /
 COPY --from=build --chown=65532:65532 /image/user/ /
 
 # In here "all addresses" are those of the container's own network; what can be reached from outside is decided by what is published.
-# Every setting has such a name, see the README. Logs are JSON on stdout, and the banner is left out, so that each line is one event.
+# Every setting has such a name, see docs/configuration.md. Logs are JSON on stdout, and the banner is left out, so that each line is one event.
 ENV ODOMETER_DATA_DIR=/data \
     ODOMETER_LISTEN=0.0.0.0:8443 \
     ODOMETER_HTTP_LISTEN=0.0.0.0:8080 \
