@@ -37,14 +37,10 @@
 //! | [`telemetry`] | logs and metrics, each declared once |
 //! | [`tenant`], [`rate`], [`counter`], [`moment`] | pure types, the rule that makes the next value, and times as text |
 //!
-//! # Where this differs from the first design
+//! # Why it is built so
 //!
-//! The application is actix-web's, its connections are hyper's: `docs/decisions/0001-connections-are-hypers.md` says why, with figures.
-//!
-//! Log lines wait in a buffer of our own ([`telemetry`]), not in tracing-appender's channel, which allocates for each line, wakes its writer for every few of
-//! them, and gives up after a second at the end; its daily files stay.
-//!
-//! The ops listener has places of its own, outside `--max-connections`: whoever looks after a server that is full must get in.
+//! `docs/decisions/` has what was decided and why: hyper's connections under actix-web's application, a log buffer of our own, the ops listener's own
+//! connection limit, and sled, which is kept and distrusted. `docs/architecture.md` has the glossary.
 
 pub mod admin;
 pub mod app;

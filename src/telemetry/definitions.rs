@@ -1,6 +1,6 @@
 //! Every metric, declared once: name, kind, unit, help text and, for a histogram, its buckets.
 //!
-//! Job: the one list that dashboards, alerts and README can be compared with.
+//! Job: the one list that dashboards, alerts and `docs/monitoring.md` can be compared with.
 //! Invariant: a metric that is not in [`ALL`] does not exist; names and labels are public and do not change.
 //! Must never: hold a value. Values live in the recorder, see metrics.rs.
 //!

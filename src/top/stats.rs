@@ -12,8 +12,8 @@ const REQUESTS: &str = "http_server_requests_total";
 const DURATIONS: &str = "http_server_request_duration_seconds";
 const COMMITS: &str = "odometer_commit_duration_seconds";
 
-/// Everything that `odometer top` shows. The names say it, with their units; the README has more of
-/// it.
+/// Everything that `odometer top` shows. The names say it, with their units;
+/// `docs/monitoring.md` has more of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Stats {
     pub(super) at: String,

@@ -291,7 +291,7 @@ fn needs(security: Vec<SecurityRequirement>, operation: &mut Operation) -> Strin
     }
 }
 
-/// A command that runs as it stands, after the first of the tour in README, with a key in `KEY` and
+/// A command that runs as it stands, after the quick start of README, with a key in `KEY` and
 /// the id of one in `KEY_ID`.
 fn command(path: &str, method: &HttpMethod, operation: &Operation, example: &Json) -> String {
     let mut command = "curl -sS --cacert data/tls/cert.pem".to_owned();

@@ -275,7 +275,7 @@ fn nonsense_behind_an_old_request_gets_a_document_too() {
     api.stop();
 }
 
-/// README, Limits: 8 s from the handshake to the first request, over HTTP/2 too, where the library itself would wait for ever.
+/// `docs/configuration.md`, Limits: 8 s from the handshake to the first request, over HTTP/2 too, where the library itself would wait for ever.
 #[test]
 fn http2_without_a_request_is_cut() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
