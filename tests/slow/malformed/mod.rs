@@ -1,13 +1,8 @@
 //! A campaign of malformed requests against the real binary: over TLS, in clear where that is wrong, in broken TLS and in broken HTTP/2.
 //!
 //! Job: send what the seeded generator makes (`templates` valid requests, `heads` and `bodies` what is done to them, `peer`, `records` and `frames` how they
-<<<<<<< HEAD:tests/slow/malformed/mod.rs
 //! travel), judge everything that comes back (`checker`), and look at the process (`control`). Invariant: the process never ends; no answer is a 5xx; every
-//! answer is well-formed HTTP; no connection outlasts the limits that README states; two tenants who do everything right get exactly their
-=======
-//! travel), judge everything that comes back (`judge`), and look at the process (`control`). Invariant: the process never ends; no answer is a 5xx; every
 //! answer is well-formed HTTP; no connection outlasts the limits that `docs/configuration.md` states; two tenants who do everything right get exactly their
->>>>>>> 0b77ff2 (docs: follow sections of README to their pages):tests/malformed/main.rs
 //! numbers; descriptors and memory come back; no log line holds a key, a password or a body; and SIGTERM ends it with 0.
 //! Must never: assert how fast anything is.
 //!
