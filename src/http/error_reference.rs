@@ -1,7 +1,7 @@
 //! What each error means to a client, for the page `docs/errors.md`.
 //!
 //! Job: [`error_reference`], every error with the row of the table in `error.rs`, what it means and
-//! whether to send the same request again. `tests/docs.rs` writes the page from it.
+//! whether to send the same request again. `tests/repository/docs.rs` writes the page from it.
 //! Invariant: an error without a meaning does not compile. Must never: name a status, code or title
 //! of its own.
 
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::error::{ApiError, ErrorSpec};
 use crate::auth::AuthFailure;
-use crate::auth::throttle::Decision;
-use crate::counter::{CounterRefusal, Value};
-use crate::rate::RateLimit;
+use crate::auth::rate_limiter::RateLimitDecision;
+use crate::domain::api_key::Scopes;
+use crate::domain::counter::{CounterRefusal, Value};
+use crate::domain::rate_limit::RateLimit;
 use crate::store::CounterState;
-use crate::tenant::Scopes;
 
 /// An error as the page describes it.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ fn describe(error: &ApiError) -> ErrorReference {
 fn samples() -> Vec<ApiError> {
     const Z: Value = Value::ZERO;
     let limit = RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
-    let decision = Decision { limit, remaining: 0, retry_after: None };
+    let decision = RateLimitDecision { limit, remaining: 0, retry_after: None };
     let invalid = |code| ApiError::Invalid { parameter: "", code, detail: String::new() };
     let mut samples = vec![
         ApiError::MalformedBody(""),

@@ -6,16 +6,14 @@
 //! outside of them is written by hand.
 //! Must never: change what it compares, unless it is told to (`ODOMETER_BLESS=1`).
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{say, setting};
 use odometer::config::{SETTINGS, Setting};
 use odometer::http::error_reference::{ErrorReference, error_reference};
-use support::{say, setting};
 
 const README_LINES: usize = 220;
 const COLUMNS: usize = 100;
@@ -137,7 +135,8 @@ fn assert_generated(page: &str, part: &str, generated: &str) {
         fs::write(&path, &made).expect("the page can be written");
         say(&format!("{page} was written"));
     }
-    let hint = format!("{page} is not what the code makes: run ODOMETER_BLESS=1 cargo test --test docs, and commit it");
+    let hint =
+        format!("{page} is not what the code makes: run ODOMETER_BLESS=1 cargo test --test repository, and commit it");
     assert!(read(&path) == made, "{hint}");
 }
 
