@@ -23,6 +23,7 @@ use crate::ledger::{Ledger, Truth, stored};
 use crate::plan::Plan;
 use crate::start::{Report, Site, files};
 use crate::support::history::{Operation, Rules, check};
+use crate::support::model::Counter;
 
 /// What a start was.
 pub(crate) enum Start {
@@ -112,7 +113,7 @@ impl Judge {
         for (what, reply) in answered {
             let right = match (what, reply) {
                 (What::Advance(place, count, _), Reply::Value(last)) => {
-                    ranges.entry(*place).or_default().push((last - u64::from(*count), *last));
+                    ranges.entry(*place).or_default().push((*last, u64::from(*count)));
                     true
                 }
                 (What::Create(place), Reply::Value(value)) => {
@@ -147,8 +148,11 @@ impl Judge {
         }
         for (place, mut ranges) in ranges {
             ranges.sort_unstable();
-            let followed = ranges.iter().try_fold(before[&place], |at, (from, to)| (at == *from).then_some(*to));
-            if !sets.contains(&place) && followed != Some(after[&place]) {
+            let mut counter = Counter { value: before[&place], ..Counter::default() };
+            let follows = |(last, count): &(u64, u64)| counter.increment(*count).is_ok_and(|range| range.last == *last);
+            let followed = ranges.iter().all(follows);
+            let right = followed && counter.value == after[&place];
+            if !right && !sets.contains(&place) {
                 let (was, is) = (before[&place], after[&place]);
                 return Err(format!("{place:?} went from {was} to {is}, but {ranges:?} were answered"));
             }

@@ -24,6 +24,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use crate::bugs::Bug;
 use crate::support::Random;
 use crate::support::history::{Op, Operation, Outcome};
+use crate::support::model;
 
 const TENANTS: u64 = 3;
 const COUNTERS: u64 = 2;
@@ -120,7 +121,7 @@ pub(crate) fn places() -> impl Iterator<Item = Place> {
 pub(crate) fn value_of(record: Option<&Record>) -> u64 {
     match record {
         Some(Record::Counter(state)) => state.counter.value().get(),
-        _ => Value::FIRST.get(),
+        _ => model::Counter::default().value,
     }
 }
 
@@ -334,9 +335,10 @@ impl Clients {
             What::Read(place) => (*place, Op::Read, 1),
             What::Register(..) | What::Create(_) | What::List(..) => return,
         };
+        let step = model::Shape::DEFAULT.step;
         for index in 0..count {
             let outcome = match reply {
-                Reply::Value(last) | Reply::Replayed(last) => Outcome::Ok(last - (count - 1 - index)),
+                Reply::Value(last) | Reply::Replayed(last) => Outcome::Ok(last - step * (count - 1 - index)),
                 Reply::Refused(_) => Outcome::Refused,
                 Reply::Unknown | Reply::Tenant(_) | Reply::Names(_) => Outcome::Unknown,
             };

@@ -1,14 +1,14 @@
 //! One story for every store: the contract of `trait Store`, run against the embedded store and against a model in memory.
 //!
 //! Job: random operations on both at once, with the embedded store closed and opened again in between; every answer must be the same.
-//! Invariant: the model is the specification in its shortest form: a map and the counter rule. Must never: look inside a store.
+//! Invariant: the model is the contract in its shortest form and shares no rule with the program. Must never: look inside a store.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::ModelStore;
+use super::model_store::ModelStore;
 use futures_util::FutureExt;
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
 use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
@@ -27,7 +27,7 @@ enum What {
     Register { name: u8, upper: bool },
     Advance { tenant: u64, name: u8, count: u32, once: Option<u8> },
     Set { tenant: u64, name: u8, value: u64, rewind: bool, expected: Option<(u64, u64)>, once: Option<u8> },
-    Create { tenant: u64, name: u8, start: u64, step: u64, once: Option<u8> },
+    Create { tenant: u64, name: u8, start: u64, step: u64, room: Option<u64>, rewindable: bool, once: Option<u8> },
     Delete { tenant: u64, name: u8, expected: Option<(u64, u64)> },
     Current { tenant: u64, name: u8 },
     Counters { tenant: u64, after: Option<u8>, limit: usize },
@@ -57,8 +57,9 @@ fn steps() -> impl Strategy<Value = Vec<What>> {
             .prop_map(|((tenant, name), count, once)| What::Advance { tenant, name, count, once }),
         4 => (of.clone(), value, any::<bool>(), expected(), once()).prop_map(
             |((tenant, name), value, rewind, expected, once)| What::Set { tenant, name, value, rewind, expected, once }),
-        6 => (of.clone(), 0u64..20, 1u64..9, once())
-            .prop_map(|((tenant, name), start, step, once)| What::Create { tenant, name, start, step, once }),
+        6 => (of.clone(), 0u64..20, 1u64..9, prop::option::of(0u64..200), any::<bool>(), once()).prop_map(
+            |((tenant, name), start, step, room, rewindable, once)|
+                What::Create { tenant, name, start, step, room, rewindable, once }),
         3 => (of.clone(), expected()).prop_map(|((tenant, name), expected)| What::Delete { tenant, name, expected }),
         4 => of.prop_map(|(tenant, name)| What::Current { tenant, name }),
         3 => (whose.clone(), prop::option::of(name), 1usize..4)
@@ -139,9 +140,10 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             let to = SetCounter { value: value(*raw), rewind: *rewind, expected: expected(*version) };
             format!("{:?}", store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await)
         }
-        What::Create { tenant, name, start, step, once: key } => {
+        What::Create { tenant, name, start, step, room, rewindable, once: key } => {
+            let max = room.map_or(Value::MAX, |room| value(start + room));
             let (start, step) = (value(*start), Step::new(*step).unwrap());
-            let shape = CounterConfig::new(start, step, Value::ZERO, Value::MAX, false).unwrap();
+            let shape = CounterConfig::new(start, step, Value::ZERO, max, *rewindable).unwrap();
             let new = NewCounter { shape, created_unix_s: u64::from(number), quota: 2 };
             format!("{:?}", store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await)
         }

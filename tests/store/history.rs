@@ -5,6 +5,7 @@
 
 use crate::support::Random;
 use crate::support::history::{Kind, Op, Operation, Outcome, Rules, Verdict, check};
+use crate::support::model::Counter;
 
 /// An operation of one tenant's default counter.
 fn told(op: Op, sent: u64, returned: u64, outcome: Outcome) -> Operation {
@@ -146,24 +147,24 @@ fn passes_sets_that_happened_and_sets_that_did_not() {
 /// A simulated correct server: concurrent clients, unanswered increments of which half happen, and restarts.
 fn simulate(count: u64, seed: u64) -> (Vec<Operation>, Vec<u64>) {
     let mut random = Random::seeded(seed);
-    let (mut operations, mut restarts, mut values) = (Vec::new(), Vec::new(), [1_u64; 3]);
+    let (mut operations, mut restarts, mut counters) = (Vec::new(), Vec::new(), [Counter::default(); 3]);
     let mut now = 1_000;
     for number in 0..count {
         now += random.between(1, 20);
         let tenant = u32::try_from(random.between(0, 2)).expect("a small number");
-        let value = &mut values[tenant as usize];
+        let counter = &mut counters[tenant as usize];
+        let mut increment = || counter.increment(1).expect("far from its maximum").last;
         let sent = now - random.between(1, 300).min(now - restarts.last().copied().unwrap_or(0) - 1);
         let returned = now + random.between(1, 300);
         let (op, outcome) = match random.between(0, 99) {
-            0..20 => (Op::Read, Outcome::Ok(*value)),
+            0..20 => (Op::Read, Outcome::Ok(counter.value)),
             20..22 => {
-                *value += random.between(0, 1);
+                if random.one_in(2) {
+                    increment();
+                }
                 (Op::Increment, Outcome::Unknown)
             }
-            _ => {
-                *value += 1;
-                (Op::Increment, Outcome::Ok(*value))
-            }
+            _ => (Op::Increment, Outcome::Ok(increment())),
         };
         operations.push(Operation { client: 0, tenant, counter: 0, op, sent, resent: sent, returned, outcome });
         if number % 10_000 == 9_999 {

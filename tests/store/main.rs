@@ -4,9 +4,9 @@
 //! again. Must never: need root, a network or a tool.
 
 mod contract;
+mod counter_rule;
 mod fuzz;
 mod history;
-#[path = "../model/mod.rs"]
-mod model;
+mod model_store;
 #[path = "../support/mod.rs"]
 mod support;

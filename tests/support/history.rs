@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
+use super::model::Counter;
 use super::segment::{Evidence, Filler, Place, Segment, check_segment};
 pub(crate) use super::segment::{Kind, Verdict};
 
@@ -46,7 +47,7 @@ pub(crate) struct Operation {
 /// What is known besides the operations.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// The value of a counter that nobody has touched.
+    /// The value of a counter that nobody has touched; each increment adds one.
     pub(crate) initial: u64,
     /// Times at which the serving process was certainly dead, ascending: what was sent before cannot happen after.
     pub(crate) restarts: Vec<u64>,
@@ -54,7 +55,7 @@ pub(crate) struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { initial: 1, restarts: Vec::new() }
+        Self { initial: Counter::default().value, restarts: Vec::new() }
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) mod history;
 pub(crate) mod interrupted_client;
 pub(crate) mod load_client;
 pub(crate) mod machine;
+#[path = "../model/mod.rs"]
+pub(crate) mod model;
 pub(crate) mod paced_load;
 pub(crate) mod power;
 pub(crate) mod process;

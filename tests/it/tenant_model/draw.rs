@@ -4,13 +4,13 @@
 //! Must never: leave a kind of request or of refusal out; `mod.rs` counts them.
 
 use super::ledger::{ALL_SCOPES, Ledger};
-use super::request::{Bounds, DEFAULT, Op, Request, Way};
+use super::request::{Bounds, Op, Request, Way};
 use crate::support::Random;
+use crate::support::model::{Counter, DEFAULT, LARGEST};
 
 /// Counters that a tenant may have by name, besides `default`.
 const NAMES: u64 = 6;
 const MOST_KEYS: usize = 8;
-const LARGEST: u64 = i64::MAX as u64;
 
 /// The name of one of the tenant's counters; no other tenant has it.
 pub(crate) fn counter_name(tenant: usize, number: u64) -> String {
@@ -134,7 +134,7 @@ fn sound(ledger: &Ledger, random: &mut Random) -> Op {
 
 /// The tag that it has, any, or one that it does not have; often none at all.
 fn if_match(ledger: &Ledger, random: &mut Random, name: &str) -> Option<String> {
-    let tag = ledger.counters.get(name).map(|counter| counter.tag.clone());
+    let tag = ledger.tag(name).map(str::to_owned);
     match random.between(0, 9) {
         0..5 => None,
         5 => Some("*".to_owned()),
@@ -144,12 +144,12 @@ fn if_match(ledger: &Ledger, random: &mut Random, name: &str) -> Option<String> 
 }
 
 fn set(ledger: &Ledger, random: &mut Random, way: Way, name: String) -> Op {
-    let Some(counter) = ledger.counters.get(&name) else {
+    let Some(entry) = ledger.counters.get(&name) else {
         return Op::Set { way, name, value: 7, rewind: false, if_match: None };
     };
-    let (shape, value) = (counter.shape, counter.value);
+    let Counter { shape, value } = entry.counter;
     let if_match = if_match(ledger, random, &name);
-    let stale = if_match.as_ref().is_some_and(|tag| tag != "*" && *tag != counter.tag);
+    let stale = if_match.as_deref().is_some_and(|tag| tag != "*" && Some(tag) != ledger.tag(&name));
     let rewind = way == Way::ByName && random.between(0, 3) == 0;
     let above = random.between(value, shape.max.min(value.saturating_add(1000)));
     let value = match random.between(0, 9) {
@@ -184,11 +184,11 @@ fn bounds(random: &mut Random) -> Bounds {
 /// Something about a counter that is there, with parameters that can not be.
 fn broken(ledger: &Ledger, random: &mut Random) -> Op {
     let (way, name) = name(ledger, random);
-    if random.between(0, 1) == 0 && name != DEFAULT && !ledger.counters.contains_key(&name) {
+    if random.between(0, 1) == 0 && name != DEFAULT && ledger.counters.get(&name).is_none() {
         let bounds = Bounds { start: Some(5), min: Some(6), ..bounds(random) };
         return Op::Create { name, bounds };
     }
-    let (way, name) = if ledger.counters.contains_key(&name) { (way, name) } else { (Way::Old, DEFAULT.to_owned()) };
+    let (way, name) = if ledger.counters.get(&name).is_some() { (way, name) } else { (Way::Old, DEFAULT.to_owned()) };
     let count = Some(if random.between(0, 1) == 0 { 0 } else { 1_000_001 });
     Op::Increment { way, name, count }
 }

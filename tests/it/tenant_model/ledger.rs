@@ -1,29 +1,24 @@
-//! The ledger: what one tenant has, written from the contract, and the judgement of every answer against it.
+//! The ledger: what one tenant has, and the judgement of every answer against it.
 //!
-//! Invariant: it changes by its own rule and takes from an answer only what nobody else can know: tags, times, ids and secrets. Those have to be
-//! new where the contract says so, and stay what they were.
-//! Must never: be mended by an answer that it did not expect.
+//! Job: let the model of `tests/model` do what was asked for, word its outcome as the contract says HTTP does, and compare. Keys, pages and
+//! documents are its own. Invariant: it takes from an answer only what nobody else can know: tags, times, ids and secrets. Those have to be new
+//! where the contract says so, and stay what they were. Must never: be mended by an answer that it did not expect.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
 use super::expect::{Refusal, check_common, check_nothing, check_page, check_refusal, moment, same, same_body};
-use super::request::{Bounds, COUNTERS, DEFAULT, DEFAULT_MAX, KEYS, Op, Request, Shape, Way};
+use super::request::{COUNTERS, KEYS, Op, Request, Way};
 use crate::support::client::Answer;
+use crate::support::model::{
+    self, Condition, Counters, Entry, IdempotencyTable, Lookup, Range, RuleRefusal, Shape, Version,
+};
 
-pub(crate) const COUNTER_LIMIT: u64 = 1000;
+pub(crate) const COUNTER_LIMIT: u32 = 1000;
 const KEY_LIMIT: u64 = 100;
 const MAX_COUNT: u64 = 1_000_000;
 pub(crate) const ALL_SCOPES: [&str; 3] = ["read", "increment", "manage"];
-
-#[derive(Clone, Debug)]
-pub(crate) struct Counter {
-    pub(crate) shape: Shape,
-    pub(crate) value: u64,
-    pub(crate) created_at: Value,
-    pub(crate) tag: String,
-}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
@@ -39,12 +34,14 @@ pub(crate) struct Key {
 #[derive(Clone, Debug)]
 struct Told {
     request: Request,
-    identity: String,
     status: u16,
     body: Value,
     tag: String,
     location: String,
 }
+
+/// A refusal and, after a failed condition, how the counter stands.
+type Refused = (Refusal, Option<Box<Entry<Value>>>);
 
 /// One tenant.
 #[derive(Debug)]
@@ -54,19 +51,22 @@ pub(crate) struct Ledger {
     pub(crate) username: String,
     created_at: Option<Value>,
     pub(crate) first_key: String,
-    pub(crate) counters: BTreeMap<String, Counter>,
+    /// With the time of each one's creation, as it was told.
+    pub(crate) counters: Counters<Value>,
     pub(crate) keys: BTreeMap<String, Key>,
     pub(crate) revoked: Vec<(String, String)>,
-    told: HashMap<String, Told>,
+    told: IdempotencyTable<String, String, Told>,
     /// The keys of `told`, to draw from.
     pub(crate) told_keys: Vec<String>,
-    seen_tags: HashSet<(String, String)>,
+    /// By counter and state its tag, and by counter and tag the state: no two states have one tag, and none has two.
+    tags: HashMap<(String, Version), String>,
+    states: HashMap<(String, String), Version>,
     /// How often each status and code was answered, replays apart.
     pub(crate) tally: BTreeMap<String, u64>,
 }
 
 impl Ledger {
-    /// A tenant that has just registered; `created_at` is known only by the new route. The tag of `default` is empty until it is read.
+    /// A tenant that has just registered; `created_at` is known only by the new route. The tag of `default` is not known until it is read.
     pub(crate) fn new(number: usize, id: String, username: String, created_at: Option<Value>, api_key: &str) -> Self {
         let first_key = api_key[4..20].to_owned();
         let key = Key {
@@ -77,20 +77,19 @@ impl Ledger {
             expires_at: Value::Null,
             used: false,
         };
-        let shape = Shape { start: 1, step: 1, min: 1, max: DEFAULT_MAX, rewindable: true };
-        let default = Counter { shape, value: 1, created_at: Value::Null, tag: String::new() };
         Self {
             number,
             id,
             username,
             created_at,
-            counters: BTreeMap::from([(DEFAULT.to_owned(), default)]),
+            counters: Counters::default(),
             keys: BTreeMap::from([(first_key.clone(), key)]),
             first_key,
             revoked: Vec::new(),
-            told: HashMap::new(),
+            told: IdempotencyTable::default(),
             told_keys: Vec::new(),
-            seen_tags: HashSet::new(),
+            tags: HashMap::new(),
+            states: HashMap::new(),
             tally: BTreeMap::new(),
         }
     }
@@ -103,11 +102,20 @@ impl Ledger {
 
     /// The request that was answered under this idempotency key.
     pub(crate) fn request_of(&self, once: &str) -> &Request {
-        &self.told[once].request
+        &self.told.get(&once.to_owned()).expect("a key that was drawn from those told").1.request
     }
 
     pub(crate) fn identity_of(&self, once: &str) -> &str {
-        &self.told[once].identity
+        &self.told.get(&once.to_owned()).expect("a key that was drawn from those told").0
+    }
+
+    /// The entity tag of a counter as it is now.
+    pub(crate) fn tag(&self, name: &str) -> Option<&str> {
+        self.tag_of(name, self.counters.get(name)?.version)
+    }
+
+    fn tag_of(&self, name: &str, version: Version) -> Option<&str> {
+        self.tags.get(&(name.to_owned(), version)).map(String::as_str)
     }
 
     /// Judges one answer and changes as the request has to.
@@ -130,89 +138,103 @@ impl Ledger {
             let (kind, verdict) = refused(&(403, "insufficient_scope", authorization));
             return (kind, verdict.and(same("www-authenticate", answer.header("www-authenticate"), &*challenge)));
         }
-        if let Some(told) = request.once.as_ref().and_then(|once| self.told.get(once)) {
-            if told.identity == request.op.identity() {
-                return ("replayed".to_owned(), check_replay(answer, told));
+        if let Some(once) = &request.once {
+            match self.told.lookup(once, &request.op.identity()) {
+                Lookup::New => {}
+                Lookup::Replay(told) => return ("replayed".to_owned(), check_replay(answer, told)),
+                Lookup::Reused => {
+                    return refused(&(422, "idempotency_key_reused", json!({ "header": "Idempotency-Key" })));
+                }
             }
-            return refused(&(422, "idempotency_key_reused", json!({ "header": "Idempotency-Key" })));
         }
-        if let Some(refusal) = self.refusal(&request.op) {
-            let (kind, verdict) = refused(&refusal);
-            return (kind, verdict.and_then(|()| self.check_precondition(&request.op, &refusal, answer)));
+        match self.apply(&request.op, answer) {
+            Ok(issued) => (answer.status.to_string(), self.judge_success(request, issued, answer)),
+            Err((refusal, entry)) => {
+                let (kind, verdict) = refused(&refusal);
+                let stands = entry.map_or(Ok(()), |entry| self.check_precondition(&request.op, &entry, answer));
+                (kind, verdict.and(stands))
+            }
         }
-        (answer.status.to_string(), self.judge_success(request, answer))
     }
 
-    /// Why the contract refuses it, if it does.
-    fn refusal(&self, op: &Op) -> Option<Refusal> {
+    /// Lets the model do it. Returns the integers that it issues, or the refusal as it has to be worded and, after a failed condition, how
+    /// the counter stands.
+    fn apply(&mut self, op: &Op, answer: &Answer) -> Result<Option<Range>, Refused> {
         let parameter = |name: &str| json!({ "parameter": name });
-        match op {
-            Op::Create { name, .. } if name == DEFAULT => return Some((409, "default_counter", Value::Null)),
+        let condition = self.condition(op);
+        let counters = &mut self.counters;
+        let done = match op {
             Op::Create { bounds, .. } if !bounds.shape().is_sound() => {
-                return Some((422, "value_out_of_range", parameter("start")));
+                return Err(((422, "value_out_of_range", parameter("start")), None));
             }
-            Op::Create { name, .. } => {
-                return self.counters.contains_key(name).then(|| (409, "counter_exists", parameter("name")));
+            Op::Increment { count: Some(count), .. } if *count == 0 || *count > MAX_COUNT => {
+                return Err(((422, "invalid_value", parameter("count")), None));
             }
-            Op::Delete { name, .. } if name == DEFAULT => return Some((409, "default_counter", Value::Null)),
-            Op::Revoke { id } if !self.keys.contains_key(id) => return Some((404, "key_not_found", Value::Null)),
-            _ => {}
-        }
-        let name = op.counter()?;
-        let Some(counter) = self.counters.get(name) else { return Some((404, "counter_not_found", Value::Null)) };
-        if op.if_match().is_some_and(|tag| tag != "*" && tag != counter.tag) {
-            return Some((412, "precondition_failed", json!({ "header": "If-Match" })));
-        }
-        match *op {
-            Op::Set { value, .. } if value < counter.shape.min || value > counter.shape.max => {
-                Some((422, "value_out_of_range", parameter("value")))
+            Op::Revoke { id } if !self.keys.contains_key(id) => {
+                return Err(((404, "key_not_found", Value::Null), None));
             }
-            Op::Set { value, rewind, .. } if value < counter.value && !rewind && !counter.shape.rewindable => {
-                Some((409, "rewind_required", parameter("value")))
+            Op::Create { name, bounds } => {
+                let created_at = answer.json()["data"]["attributes"]["created_at"].clone();
+                counters.create(name, bounds.shape(), COUNTER_LIMIT, created_at).map(|_| None)
             }
-            Op::Increment { count: Some(count), .. } if count == 0 || count > MAX_COUNT => {
-                Some((422, "invalid_value", parameter("count")))
+            Op::Increment { name, count, .. } => {
+                counters.increment(name, count.unwrap_or(1)).map(|(range, _)| Some(range))
             }
-            Op::Increment { count, .. } => {
-                let fits = counter.advanced(count.unwrap_or(1)).is_some();
-                (!fits).then_some((409, "counter_exhausted", Value::Null))
+            Op::Set { name, value, rewind, .. } => counters.set(name, *value, *rewind, &condition).map(|_| None),
+            Op::Delete { name, .. } => counters.delete(name, &condition).map(|()| None),
+            Op::Read { name, .. } => counters.get(name).map(|_| None).ok_or(model::Refusal::NotFound),
+            Op::List { .. } | Op::ListKeys { .. } | Op::MakeKey { .. } | Op::Revoke { .. } | Op::Tenant => Ok(None),
+        };
+        done.map_err(|refusal| match refusal {
+            model::Refusal::NotFound => ((404, "counter_not_found", Value::Null), None),
+            model::Refusal::AlreadyExists => ((409, "counter_exists", parameter("name")), None),
+            model::Refusal::DefaultCounter => ((409, "default_counter", Value::Null), None),
+            model::Refusal::Quota(_) => ((409, "quota_exceeded", Value::Null), None),
+            model::Refusal::ConditionFailed(entry) => {
+                ((412, "precondition_failed", json!({ "header": "If-Match" })), Some(Box::new(entry)))
             }
-            _ => None,
+            model::Refusal::Rule(RuleRefusal::Exhausted { .. }) => ((409, "counter_exhausted", Value::Null), None),
+            model::Refusal::Rule(RuleRefusal::OutOfRange { .. }) => {
+                ((422, "value_out_of_range", parameter("value")), None)
+            }
+            model::Refusal::Rule(RuleRefusal::RewindRequired { .. }) => {
+                ((409, "rewind_required", parameter("value")), None)
+            }
+        })
+    }
+
+    /// What `If-Match` makes a condition of: a tag that was never told is that of no state.
+    fn condition(&self, op: &Op) -> Condition {
+        match (op.if_match(), op.counter()) {
+            (Some(tag), Some(name)) if tag != "*" => {
+                let state = self.states.get(&(name.to_owned(), tag.to_owned()));
+                Condition::OneOf(state.copied().into_iter().collect())
+            }
+            _ => Condition::Exists,
         }
     }
 
     /// A failed condition says how the counter stands.
-    fn check_precondition(&self, op: &Op, refusal: &Refusal, answer: &Answer) -> Result<(), String> {
-        if refusal.0 != 412 {
-            return Ok(());
-        }
-        let counter = &self.counters[op.counter().expect("a condition is on one counter")];
-        same("etag", answer.header("etag"), &*counter.tag)?;
-        same("meta", &answer.json()["errors"][0]["meta"], &json!({ "value": counter.value }))
+    fn check_precondition(&self, op: &Op, entry: &Entry<Value>, answer: &Answer) -> Result<(), String> {
+        let name = op.counter().expect("a condition is on one counter");
+        same("etag", Some(answer.header("etag")), self.tag_of(name, entry.version))?;
+        same("meta", &answer.json()["errors"][0]["meta"], &json!({ "value": entry.counter.value }))
     }
 
-    fn judge_success(&mut self, request: &Request, answer: &Answer) -> Result<(), String> {
+    fn judge_success(&mut self, request: &Request, issued: Option<Range>, answer: &Answer) -> Result<(), String> {
         same("idempotency-replayed", answer.header("idempotency-replayed"), "")?;
         match &request.op {
-            Op::Read { way, name } => {
-                let counter = self.counters[name].clone();
-                self.check_tag(name, answer, false)?;
-                self.check_counter(*way, name, &counter, answer)?;
+            Op::Read { way, name } | Op::Set { way, name, .. } => {
+                self.check_tag(name, answer)?;
+                self.check_counter(*way, name, answer)?;
             }
             Op::List { size } => self.check_list(*size, answer)?,
-            Op::Create { name, bounds } => self.created(name, bounds, answer)?,
-            Op::Set { way, name, value, .. } => {
-                let counter = self.counters.get_mut(name).expect("it is there, or this is refused");
-                counter.value = *value;
-                let counter = counter.clone();
-                self.check_tag(name, answer, true)?;
-                self.check_counter(*way, name, &counter, answer)?;
+            Op::Create { name, .. } => self.created(name, answer)?,
+            Op::Increment { way, name, count } => {
+                let range = issued.expect("the model issued them");
+                self.incremented(*way, name, *count, range, answer)?;
             }
-            Op::Increment { way, name, count } => self.incremented(*way, name, *count, answer)?,
-            Op::Delete { name, .. } => {
-                self.counters.remove(name);
-                check_nothing(answer)?;
-            }
+            Op::Delete { .. } => check_nothing(answer)?,
             Op::ListKeys { size } => self.check_keys(*size, answer)?,
             Op::MakeKey { label, scopes, expires_in } => self.made_key(label, scopes, *expires_in, answer)?,
             Op::Revoke { id } => {
@@ -230,77 +252,77 @@ impl Ledger {
         let Some(once) = &request.once else { return };
         let told = Told {
             request: request.clone(),
-            identity: request.op.identity(),
             status: answer.status,
             body: answer.json(),
             tag: answer.header("etag").to_owned(),
             location: answer.header("location").to_owned(),
         };
-        self.told.insert(once.clone(), told);
+        self.told.record(once.clone(), request.op.identity(), told);
         self.told_keys.push(once.clone());
     }
 
-    /// After a change the tag is one that this name never had; otherwise it is the one that it has.
-    fn check_tag(&mut self, name: &str, answer: &Answer, changed: bool) -> Result<(), String> {
+    /// A state has the tag that it had, and a new one a tag that this name never had.
+    fn check_tag(&mut self, name: &str, answer: &Answer) -> Result<(), String> {
         let tag = answer.header("etag").to_owned();
         let strong = tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"');
         if !strong {
             return Err(format!("etag: {tag:?} is no strong tag"));
         }
-        let counter = self.counters.get_mut(name).expect("a counter of this tenant");
-        if !changed && !counter.tag.is_empty() {
-            return same("etag", &*tag, &*counter.tag);
+        let version = self.counters.get(name).expect("a counter of this tenant").version;
+        if let Some(known) = self.tag_of(name, version) {
+            return same("etag", &*tag, known);
         }
-        counter.tag.clone_from(&tag);
-        if !self.seen_tags.insert((name.to_owned(), tag.clone())) {
+        if self.states.insert((name.to_owned(), tag.clone()), version).is_some() {
             return Err(format!("etag: {tag} of {name} came back"));
         }
+        self.tags.insert((name.to_owned(), version), tag);
         Ok(())
     }
 
-    fn check_counter(&self, way: Way, name: &str, counter: &Counter, answer: &Answer) -> Result<(), String> {
+    fn check_counter(&self, way: Way, name: &str, answer: &Answer) -> Result<(), String> {
+        let entry = self.counters.get(name).expect("it is there, or this is refused");
         same("status", answer.status, 200)?;
         let data = match way {
             Way::Old => {
-                json!({ "id": self.id, "type": "user_integer", "attributes": { "value": counter.value } })
+                json!({ "id": self.id, "type": "user_integer", "attributes": { "value": entry.counter.value } })
             }
-            Way::ByName => counter.resource(name),
+            Way::ByName => resource(name, entry),
         };
         same_body(answer, &data)
     }
 
-    fn created(&mut self, name: &str, bounds: &Bounds, answer: &Answer) -> Result<(), String> {
-        let shape = bounds.shape();
-        let created_at = answer.json()["data"]["attributes"]["created_at"].clone();
-        moment(&created_at)?;
-        let counter = Counter { shape, value: shape.start, created_at, tag: String::new() };
+    fn created(&mut self, name: &str, answer: &Answer) -> Result<(), String> {
+        let entry = self.counters.get(name).expect("the model created it");
+        moment(&entry.data)?;
         same("status", answer.status, 201)?;
         same("location", answer.header("location"), &*format!("{COUNTERS}/{name}"))?;
-        same_body(answer, &counter.resource(name))?;
-        self.counters.insert(name.to_owned(), counter);
-        self.check_tag(name, answer, true)
+        same_body(answer, &resource(name, entry))?;
+        self.check_tag(name, answer)
     }
 
-    fn incremented(&mut self, way: Way, name: &str, count: Option<u64>, answer: &Answer) -> Result<(), String> {
-        let counter = self.counters.get_mut(name).expect("it is there, or this is refused");
-        let many = count.unwrap_or(1);
-        let first = counter.value + counter.shape.step;
-        let last = counter.advanced(many).expect("it fits, or this is refused");
-        counter.value = last;
+    fn incremented(
+        &mut self,
+        way: Way,
+        name: &str,
+        count: Option<u64>,
+        range: Range,
+        answer: &Answer,
+    ) -> Result<(), String> {
         let (id, kind) = if way == Way::Old { (&*self.id, "user_integer") } else { (name, "counter") };
         let attributes = match (way, count) {
-            (Way::Old, None) => json!({ "value": last }),
-            _ => json!({ "value": last, "first": first, "last": last, "count": many }),
+            (Way::Old, None) => json!({ "value": range.last }),
+            _ => json!({ "value": range.last, "first": range.first, "last": range.last, "count": range.count }),
         };
         same("status", answer.status, 200)?;
         same_body(answer, &json!({ "id": id, "type": kind, "attributes": attributes }))?;
-        self.check_tag(name, answer, true)
+        self.check_tag(name, answer)
     }
 
     fn check_list(&self, size: u64, answer: &Answer) -> Result<(), String> {
         let shown = usize::try_from(size).expect("a page is small");
-        let data: Vec<Value> = self.counters.iter().take(shown).map(|(name, one)| one.resource(name)).collect();
-        let last = self.counters.keys().take(shown).next_back().filter(|_| self.counters.len() > shown);
+        let data: Vec<Value> = self.counters.iter().take(shown).map(|(name, entry)| resource(name, entry)).collect();
+        let is_more = self.counters.named() + 1 > shown;
+        let last = self.counters.iter().take(shown).last().map(|(name, _)| name).filter(|_| is_more);
         check_page(answer, &json!(data), COUNTERS, size, last)
     }
 
@@ -364,7 +386,7 @@ impl Ledger {
         moment(&told)?;
         let attributes = json!({
             "username": self.username, "created_at": self.created_at.get_or_insert(told),
-            "counters": { "count": self.counters.len() - 1, "limit": COUNTER_LIMIT },
+            "counters": { "count": self.counters.named(), "limit": COUNTER_LIMIT },
             "keys": { "count": self.keys.len(), "limit": KEY_LIMIT }, "rate_limit": null,
         });
         same("status", answer.status, 200)?;
@@ -372,21 +394,13 @@ impl Ledger {
     }
 }
 
-impl Counter {
-    /// The value after so many increments, if that many fit.
-    fn advanced(&self, count: u64) -> Option<u64> {
-        let value = u128::from(self.value) + u128::from(self.shape.step) * u128::from(count);
-        u64::try_from(value).ok().filter(|value| *value <= self.shape.max)
-    }
-
-    fn resource(&self, name: &str) -> Value {
-        let Shape { start, step, min, max, rewindable } = self.shape;
-        let attributes = json!({
-            "value": self.value, "start": start, "step": step, "min": min, "max": max, "rewindable": rewindable,
-            "created_at": self.created_at,
-        });
-        json!({ "id": name, "type": "counter", "attributes": attributes })
-    }
+fn resource(name: &str, entry: &Entry<Value>) -> Value {
+    let Shape { start, step, min, max, rewindable } = entry.counter.shape;
+    let attributes = json!({
+        "value": entry.counter.value, "start": start, "step": step, "min": min, "max": max, "rewindable": rewindable,
+        "created_at": entry.data,
+    });
+    json!({ "id": name, "type": "counter", "attributes": attributes })
 }
 
 /// Status, body and tag of the first answer, and that it is said.

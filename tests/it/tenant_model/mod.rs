@@ -1,6 +1,6 @@
 //! Many tenants at once, each with a ledger of its own: every answer is exactly what the ledger says, and nobody reaches what is another's.
 //!
-//! Job: `ledger` the model of a tenant, written from the contract; `draw` what it does next; `request` how that is sent; `expect` how an answer is
+//! Job: `ledger` a tenant, whose counters are those of `tests/model`; `draw` what it does next; `request` how that is sent; `expect` how an answer is
 //! compared. Here: tenants side by side on several connections each, a restart in the middle, every pair of a key and somebody else's things.
 //! Invariant: what can be under way at once is about different counters, so each answer is the only right one.
 //! Must never: take a number, a status or a code from the server as the expected one.
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::support::client::{Answer, Client, Endpoint, Protocol};
+use crate::support::model::DEFAULT;
 use crate::support::server::{Builder, Keep, TestServer};
 use crate::support::workload::{PASSWORD, runtime};
 use crate::support::{Random, number_setting, say};
@@ -23,7 +24,7 @@ use draw::{batch, counter_name};
 use expect::check_refusal;
 use futures_util::future::join_all;
 use ledger::{COUNTER_LIMIT, Ledger};
-use request::{COUNTERS, DEFAULT, INTEGER, JSON, KEYS, Op, Request, Way, ask, send};
+use request::{COUNTERS, INTEGER, JSON, KEYS, Op, Request, Way, ask, send};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -249,11 +250,11 @@ async fn reach_for_others(endpoint: &Endpoint, all: &[Tenant]) -> u64 {
 
 /// A counter that is there, unless the tenant has none but `default`.
 fn target(ledger: &Ledger) -> Target {
-    let named = ledger.counters.iter().find(|(name, _)| *name != DEFAULT);
+    let named = ledger.counters.iter().map(|(name, _)| name).find(|name| *name != DEFAULT);
     Target {
         number: ledger.number,
-        counter: named.map_or_else(|| counter_name(ledger.number, 1), |(name, _)| name.clone()),
-        tag: named.map_or_else(|| "*".to_owned(), |(_, counter)| counter.tag.clone()),
+        counter: named.map_or_else(|| counter_name(ledger.number, 1), Clone::clone),
+        tag: named.and_then(|name| ledger.tag(name)).unwrap_or("*").to_owned(),
         key_id: ledger.keys.keys().next_back().expect("each has a key").clone(),
         api_key: ledger.api_key(&ledger.first_key).to_owned(),
         once: ledger.told_keys.last().cloned(),

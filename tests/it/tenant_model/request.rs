@@ -6,16 +6,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::support::client::{Answer, Client, Failure};
+use crate::support::model::{DEFAULT_MAX, Shape};
 
 pub(crate) const COUNTERS: &str = "/api/v1/counters";
 pub(crate) const KEYS: &str = "/api/v1/keys";
 pub(crate) const TENANT: &str = "/api/v1/tenant";
 pub(crate) const INTEGER: &str = "/api/v1/integer";
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
-/// The counter that is always there.
-pub(crate) const DEFAULT: &str = "default";
-/// The largest value, unless a counter was created otherwise.
-pub(crate) const DEFAULT_MAX: u64 = (1 << 53) - 1;
 
 /// Which of the two ways to the counter `default`, or the only one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,22 +31,6 @@ pub(crate) struct Bounds {
     pub(crate) min: Option<u64>,
     pub(crate) max: Option<u64>,
     pub(crate) rewindable: Option<bool>,
-}
-
-/// The bounds that a counter has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    pub(crate) start: u64,
-    pub(crate) step: u64,
-    pub(crate) min: u64,
-    pub(crate) max: u64,
-    pub(crate) rewindable: bool,
-}
-
-impl Shape {
-    pub(crate) fn is_sound(&self) -> bool {
-        self.min <= self.start && self.start <= self.max
-    }
 }
 
 impl Bounds {

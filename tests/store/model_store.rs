@@ -1,0 +1,386 @@
+//! The model as a store, so that the contract suite can ask both the same questions.
+//!
+//! Job: put [`Counters`] and [`IdempotencyTable`] of `tests/model` behind `trait Store`, with tenants
+//! and keys in maps beside them. Invariant: what is decided about a counter is decided by the model;
+//! types of the program are only what is asked and answered with.
+//! Must never: call the program's counter rule or its preconditions; be used outside tests.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use odometer::domain::api_key::{KeyId, KeyLabel, Scopes};
+use odometer::domain::counter::{self, CounterName, CounterRefusal, Step, Value};
+use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
+use odometer::store::{
+    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
+    NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture, TenantRecord, TenantUpdate,
+    TenantUsage, Unavailable, Version,
+};
+
+use crate::support::model::{self, Condition, Counters, IdempotencyTable, Lookup, RuleRefusal};
+
+/// See the module's text.
+#[derive(Clone, Default)]
+pub(crate) struct ModelStore(Arc<Mutex<Model>>);
+
+#[derive(Default)]
+struct Model {
+    registered: u64,
+    tenants: HashMap<TenantId, Arc<TenantRecord>>,
+    keys: BTreeMap<KeyId, Arc<KeyRecord>>,
+    /// With the time of each counter's creation.
+    counters: HashMap<TenantId, Counters<u64>>,
+    results: IdempotencyTable<(TenantId, [u8; 16]), (Kind, [u8; 16]), Given>,
+    closed: bool,
+}
+
+/// Requests of different kinds are different requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Increment,
+    State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Given {
+    Issued(Issued),
+    State(CounterState),
+}
+
+impl From<Given> for Issued {
+    fn from(given: Given) -> Self {
+        let Given::Issued(issued) = given else { panic!("{given:?} was given to an increment") };
+        issued
+    }
+}
+
+impl From<Given> for CounterState {
+    fn from(given: Given) -> Self {
+        let Given::State(state) = given else { panic!("{given:?} was given to a set or a creation") };
+        state
+    }
+}
+
+fn value(raw: u64) -> Value {
+    Value::new(raw).unwrap()
+}
+
+fn shape_of(shape: counter::CounterConfig) -> model::Shape {
+    model::Shape {
+        start: shape.start().get(),
+        step: shape.step().get(),
+        min: shape.min().get(),
+        max: shape.max().get(),
+        rewindable: shape.rewindable(),
+    }
+}
+
+fn version_of(version: model::Version) -> Version {
+    Version { generation: version.generation, revision: version.revision }
+}
+
+fn state_of(entry: &model::Entry<u64>) -> CounterState {
+    let model::Shape { start, step, min, max, rewindable } = entry.counter.shape;
+    let (step, start) = (Step::new(step).unwrap(), value(start));
+    let shape = counter::CounterConfig::new(start, step, value(min), value(max), rewindable).unwrap();
+    let counter = counter::Counter::from_parts(value(entry.counter.value), shape).unwrap();
+    CounterState { counter, version: version_of(entry.version), created_unix_s: entry.data }
+}
+
+fn condition_of(expected: &Precondition) -> Condition {
+    match expected {
+        Precondition::Any => Condition::Exists,
+        Precondition::OneOf(versions) => {
+            let version = |one: &Version| model::Version { generation: one.generation, revision: one.revision };
+            Condition::OneOf(versions.iter().map(version).collect())
+        }
+    }
+}
+
+fn refusal_of(refusal: model::Refusal<u64>) -> Refusal {
+    match refusal {
+        model::Refusal::NotFound => Refusal::NoSuchCounter,
+        model::Refusal::AlreadyExists => Refusal::CounterExists,
+        model::Refusal::DefaultCounter => Refusal::DefaultCounter,
+        model::Refusal::Quota(quota) => Refusal::Quota(quota),
+        model::Refusal::ConditionFailed(entry) => Refusal::PreconditionFailed(state_of(&entry)),
+        model::Refusal::Rule(refusal) => Refusal::Counter(rule_refusal_of(refusal)),
+    }
+}
+
+/// As the program words what the model's rule refuses.
+pub(crate) fn rule_refusal_of(refusal: RuleRefusal) -> CounterRefusal {
+    match refusal {
+        RuleRefusal::Exhausted { value: at, max, count } => {
+            CounterRefusal::Exhausted { value: value(at), max: value(max), count: count.try_into().unwrap() }
+        }
+        RuleRefusal::OutOfRange { requested, min, max } => {
+            CounterRefusal::OutOfRange { requested: value(requested), min: value(min), max: value(max) }
+        }
+        RuleRefusal::RewindRequired { value: at, requested } => {
+            CounterRefusal::RewindRequired { value: value(at), requested: value(requested) }
+        }
+    }
+}
+
+/// As the program words what the model's rule issues.
+pub(crate) fn range_of(range: model::Range) -> counter::Range {
+    counter::Range { first: value(range.first), last: value(range.last), count: range.count.try_into().unwrap() }
+}
+
+impl ModelStore {
+    fn with<'a, T: Send + 'a>(&self, verb: impl FnOnce(&mut Model) -> Result<T, StoreError>) -> StoreFuture<'a, T> {
+        let mut model = self.0.lock().unwrap();
+        let outcome = if model.closed { Err(Unavailable::Closing.into()) } else { verb(&mut model) };
+        Box::pin(std::future::ready(outcome))
+    }
+}
+
+impl Model {
+    fn tenant(&mut self, tenant: TenantId) -> Result<&mut TenantRecord, Refusal> {
+        self.tenants.get_mut(&tenant).map(Arc::make_mut).ok_or(Refusal::NoSuchTenant)
+    }
+
+    fn counters(&mut self, tenant: TenantId) -> &mut Counters<u64> {
+        self.counters.entry(tenant).or_default()
+    }
+
+    fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = ListedKey> {
+        self.keys.iter().filter(move |(_, key)| key.tenant == tenant).map(|(id, key)| (*id, Arc::clone(key)))
+    }
+
+    /// Changes a counter once.
+    fn once<T: From<Given>>(
+        &mut self,
+        tenant: TenantId,
+        kind: Kind,
+        once: Option<IdempotencyToken>,
+        change: impl FnOnce(&mut Self) -> Result<Given, Refusal>,
+    ) -> Result<Applied<T>, StoreError> {
+        let entry = once.map(|once| ((tenant, once.key_hash), (kind, once.request_fingerprint)));
+        if let Some((key, request)) = &entry {
+            match self.results.lookup(key, request) {
+                Lookup::New => {}
+                Lookup::Replay(given) => return Ok(Applied { result: (*given).into(), replayed: true }),
+                Lookup::Reused => return Err(Refusal::IdempotencyKeyReused.into()),
+            }
+        }
+        let given = change(self)?;
+        if let Some((key, request)) = entry {
+            self.results.record(key, request, given);
+        }
+        Ok(Applied { result: given.into(), replayed: false })
+    }
+}
+
+fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    Page { items, more }
+}
+
+impl Store for ModelStore {
+    fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
+        self.with(|model| {
+            if model.tenants.values().any(|other| other.name.normalized() == tenant.name.normalized()) {
+                return Err(Refusal::NameTaken.into());
+            }
+            model.registered += 1;
+            let id = TenantId(model.registered);
+            let NewTenant { name, password, key, secret, created_unix_s } = tenant;
+            let (limit, label) = (TenantLimit::Default, KeyLabel::default());
+            let record = TenantRecord { name, password, created_unix_s, suspended: false, limit, deleting: false };
+            model.tenants.insert(id, Arc::new(record));
+            let (scopes, expires_unix_s, last_used_day) = (Scopes::ALL, None, None);
+            let first = KeyRecord { tenant: id, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day };
+            model.keys.insert(key, Arc::new(first));
+            Ok(id)
+        })
+    }
+
+    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
+        self.with(|model| Ok(model.keys.get(&key).cloned()))
+    }
+
+    fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>> {
+        self.with(|model| Ok(model.tenants.get(&tenant).cloned()))
+    }
+
+    fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
+        let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| tenant.name.normalized() == name.normalized();
+        self.with(|model| Ok(model.tenants.iter().find(is_it).map(|(id, _)| *id)))
+    }
+
+    fn last_tenant_id(&self) -> StoreFuture<'_, TenantId> {
+        self.with(|model| Ok(TenantId(model.registered)))
+    }
+
+    fn usage(&self, tenant: TenantId) -> StoreFuture<'_, TenantUsage> {
+        self.with(|model| {
+            let count = |count: usize| u32::try_from(count).unwrap();
+            let keys = count(model.keys_of(tenant).count());
+            let counters = model.counters(tenant);
+            Ok(TenantUsage { counters: count(counters.named()), keys, counters_created: counters.created })
+        })
+    }
+
+    fn change_tenant(&self, tenant: TenantId, change: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
+        self.with(|model| {
+            let record = model.tenant(tenant)?;
+            match change {
+                TenantUpdate::Suspended(suspended) => record.suspended = suspended,
+                TenantUpdate::Limit(limit) => record.limit = limit,
+            }
+            Ok(Arc::clone(&model.tenants[&tenant]))
+        })
+    }
+
+    fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32> {
+        self.with(|model| {
+            model.tenant(tenant)?.password = password;
+            let before = model.keys.len();
+            model.keys.retain(|_, key| !revoke_keys || key.tenant != tenant);
+            Ok(u32::try_from(before - model.keys.len()).unwrap())
+        })
+    }
+
+    fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            model.tenants.remove(&tenant).ok_or(Refusal::NoSuchTenant)?;
+            model.keys.retain(|_, key| key.tenant != tenant);
+            model.counters.remove(&tenant);
+            Ok(())
+        })
+    }
+
+    fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            model.tenant(key.tenant)?;
+            if model.keys_of(key.tenant).count() >= quota as usize {
+                return Err(Refusal::Quota(quota).into());
+            }
+            model.keys.insert(id, Arc::new(key));
+            Ok(())
+        })
+    }
+
+    fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
+        let behind = |(id, _): &ListedKey| after.is_none_or(|after| *id > after);
+        self.with(|model| Ok(page(model.keys_of(tenant).filter(behind).collect(), limit)))
+    }
+
+    fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            model.tenant(tenant)?;
+            model.keys.get(&key).filter(|record| record.tenant == tenant).ok_or(Refusal::NoSuchKey)?;
+            model.keys.remove(&key);
+            Ok(())
+        })
+    }
+
+    fn touch_api_key(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            if let Some(key) = model.keys.get_mut(&key).map(Arc::make_mut) {
+                key.last_used_day = key.last_used_day.max(Some(day));
+            }
+            Ok(())
+        })
+    }
+
+    fn get_counter(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
+        self.with(|model| {
+            let found = model.counters(tenant).get(name.as_str()).map(state_of);
+            Ok(found.ok_or(Refusal::NoSuchCounter)?)
+        })
+    }
+
+    fn list_counters(
+        &self,
+        tenant: TenantId,
+        after: Option<CounterName>,
+        limit: usize,
+    ) -> StoreFuture<'_, Page<ListedCounter>> {
+        self.with(|model| {
+            let behind = |name: &str| after.as_ref().is_none_or(|after| name > after.as_str());
+            let all = model.counters(tenant).iter().filter(|(name, _)| behind(name));
+            let listed = all.map(|(name, entry)| (CounterName::parse(name).unwrap(), state_of(entry)));
+            Ok(page(listed.collect(), limit))
+        })
+    }
+
+    fn create(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        new: NewCounter,
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>> {
+        self.with(|model| {
+            model.once(tenant, Kind::State, once, |model| {
+                model.tenant(tenant)?;
+                let NewCounter { shape, created_unix_s, quota } = new;
+                let created = model.counters(tenant).create(name.as_str(), shape_of(shape), quota, created_unix_s);
+                Ok(Given::State(state_of(&created.map_err(refusal_of)?)))
+            })
+        })
+    }
+
+    fn advance(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        count: u32,
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<Issued>> {
+        self.with(|model| {
+            model.once(tenant, Kind::Increment, once, |model| {
+                let issued = model.counters(tenant).increment(name.as_str(), count.into());
+                let (range, version) = issued.map_err(refusal_of)?;
+                Ok(Given::Issued(Issued { range: range_of(range), version: version_of(version) }))
+            })
+        })
+    }
+
+    fn set(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        to: SetCounter,
+        once: Option<IdempotencyToken>,
+    ) -> StoreFuture<'_, Applied<CounterState>> {
+        self.with(|model| {
+            model.once(tenant, Kind::State, once, |model| {
+                let SetCounter { value, rewind, expected } = to;
+                let condition = condition_of(&expected);
+                let set = model.counters(tenant).set(name.as_str(), value.get(), rewind, &condition);
+                Ok(Given::State(state_of(&set.map_err(refusal_of)?)))
+            })
+        })
+    }
+
+    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Precondition) -> StoreFuture<'_, ()> {
+        self.with(|model| {
+            let deleted = model.counters(tenant).delete(name.as_str(), &condition_of(&expected));
+            Ok(deleted.map_err(refusal_of)?)
+        })
+    }
+
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+
+    fn wait_poisoned(&self) -> StoreFuture<'_, Arc<str>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn for_worker(&self) -> Arc<dyn Store> {
+        Arc::new(self.clone())
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        self.0.lock().unwrap().closed = true;
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
