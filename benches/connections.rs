@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::Endpoint;
-use support::load_client::{Mode, answer_bytes, request};
+use support::load_client::{Mode, request};
 use support::machine::{bench_folder, is_short, show, show_surroundings};
 use support::number_setting;
+use support::raw_client::RawConnection;
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
@@ -201,31 +201,17 @@ async fn open(endpoint: &Endpoint, count: usize, writes: &[(Vec<u8>, usize)]) ->
     streams.into_iter().collect::<Result<_, _>>().expect("every request is answered with 200")
 }
 
-async fn talk(mut stream: Stream, writes: Vec<(Vec<u8>, usize)>) -> Stream {
-    let mut buffer = Vec::new();
+async fn talk(stream: Stream, writes: Vec<(Vec<u8>, usize)>) -> Stream {
+    let mut connection = RawConnection::new(stream);
     for (bytes, answers) in writes {
-        stream.write_all(&bytes).await.expect("the connection stays open");
-        stream.flush().await.expect("the connection stays open");
+        connection.send(&bytes).await.expect("the connection stays open");
         for _ in 0..answers {
-            read_answer(&mut stream, &mut buffer).await;
+            let answer = connection.message().await.expect("the connection stays open");
+            let status = &answer[..answer.len().min(64)];
+            assert!(status.starts_with(b"HTTP/1.1 200 "), "not a 200: {}", String::from_utf8_lossy(status));
         }
     }
-    stream
-}
-
-async fn read_answer(stream: &mut Stream, buffer: &mut Vec<u8>) {
-    let whole = loop {
-        match answer_bytes(buffer) {
-            Some(whole) if whole <= buffer.len() => break whole,
-            _ => {
-                let read = stream.read_buf(buffer).await.expect("the connection stays open");
-                assert!(read > 0, "the server closed the connection: {}", String::from_utf8_lossy(buffer));
-            }
-        }
-    };
-    let status = &buffer[..whole.min(64)];
-    assert!(status.starts_with(b"HTTP/1.1 200 "), "not a 200: {}", String::from_utf8_lossy(status));
-    buffer.drain(..whole);
+    connection.stream
 }
 
 /// Resident memory of the server, once it does not shrink any more.

@@ -8,6 +8,7 @@
 //! `ODOMETER_RETRY_INCREMENTS` (200; the long form is 10,000), `ODOMETER_RETRY_KILLS` (3; 100), `ODOMETER_SEED` (printed).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Answer, Client, Endpoint, Failure, Protocol};
-use crate::support::interrupted_client::{Change, Moment, Seen};
+use crate::support::raw_client::{Interruption, Progress, RawConnection, interrupt};
 use crate::support::server::{Builder, Keep, TestServer};
 use crate::support::workload::{register, runtime};
 use crate::support::{Random, number_setting, say};
@@ -39,6 +40,58 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Far above any honest start.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// The longest that a client waits before it goes away; an answer takes about as long.
+const LONGEST_WAIT_US: u64 = 3000;
+/// A status line of success, and some of what follows it.
+const BEGINNING: (u64, u64) = (12, 212);
+
+/// An increment of one counter, with an idempotency key and perhaps a count.
+#[derive(Clone, Debug)]
+struct Change {
+    method: &'static str,
+    path: String,
+    bearer: String,
+    once: String,
+    body: String,
+}
+
+/// How a client goes away before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// From a connection of HTTP/1.1.
+    Connection(Interruption),
+    /// From a stream of HTTP/2, this long after it was sent: it is reset, and then its connection.
+    Stream(Duration),
+}
+
+impl Change {
+    /// The headers that it is sent with, whichever way.
+    fn headers(&self) -> [(&str, &str); 3] {
+        [("authorization", &self.bearer), ("idempotency-key", &self.once), ("content-type", "application/json")]
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("{} {} HTTP/1.1\r\nhost: localhost\r\n", self.method, self.path);
+        for (name, value) in self.headers() {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str(&format!("content-length: {}\r\n\r\n{}", self.body.len(), self.body));
+        text.into_bytes()
+    }
+
+    /// One of the moments at which a client of this change may go away.
+    fn moment(&self, random: &mut Random) -> Moment {
+        let wait = Duration::from_micros(random.between(0, LONGEST_WAIT_US));
+        Moment::Connection(match random.between(0, 5) {
+            0 => Interruption::Partly(random.index(self.bytes().len())),
+            1 => Interruption::Sent,
+            2 => Interruption::Begun(random.between(BEGINNING.0, BEGINNING.1 - 1) as usize),
+            3 => return Moment::Stream(wait),
+            _ => Interruption::After(wait),
+        })
+    }
+}
+
 /// An increment as it was answered at last.
 #[derive(Clone, Debug)]
 struct Given {
@@ -47,7 +100,7 @@ struct Given {
     first: u64,
     last: u64,
     /// How far the furthest try came whose answer was not read; nothing when the first one was answered.
-    seen: Option<Seen>,
+    seen: Option<Progress>,
     replayed: bool,
 }
 
@@ -122,10 +175,7 @@ fn one_key_on_several_connections_at_once_takes_one_number() {
             let (counter, change) = draw(&plan, &format!("once-{number}"), &mut random);
             // Some of them go away; the others are enough to tell.
             let cut = (random.between(0, 2) == 0).then(|| change.moment(&mut random));
-            let cutting = async {
-                let moment = cut?;
-                change.cut(&plan.endpoint, &plan.connector, moment, number % 2 == 0).await.ok()
-            };
+            let cutting = async { plan.send_and_leave(&change, cut?, number % 2 == 0).await.ok() };
             let asking = clients.iter_mut().enumerate().map(|(at, client)| plan.until_answered(client, &change, at));
             let (seen, answers) = tokio::join!(cutting, join_all(asking));
             given.push(the_one(&answers, &change, counter, seen));
@@ -137,10 +187,13 @@ fn one_key_on_several_connections_at_once_takes_one_number() {
 }
 
 /// All answers to one key are the same number, and one at most says that it is the first.
-fn the_one(answers: &[(Answer, bool)], change: &Change, counter: usize, seen: Option<Seen>) -> Given {
+fn the_one(answers: &[(Answer, bool)], change: &Change, counter: usize, seen: Option<Progress>) -> Given {
     let all: Vec<Given> = answers.iter().map(|(answer, _)| Given::of(answer, change, counter, seen)).collect();
     let first = all.iter().filter(|given| !given.replayed).count();
-    assert!(first == 1 || (first == 0 && seen > Some(Seen::Partly)), "{first} of {AT_ONCE} were the first: {all:#?}");
+    assert!(
+        first == 1 || (first == 0 && seen > Some(Progress::Partly)),
+        "{first} of {AT_ONCE} were the first: {all:#?}"
+    );
     assert!(all.iter().all(|given| (given.first, given.last) == (all[0].first, all[0].last)), "two numbers: {all:#?}");
     Given { replayed: first == 0, ..all[0].clone() }
 }
@@ -212,7 +265,7 @@ async fn run_client(plan: Plan, number: u64, mut random: Random) -> Vec<Given> {
             seen = seen.max(cut);
         }
         let (answer, unanswered) = plan.until_answered(&mut client, &change, random.index(4)).await;
-        let seen = seen.max(unanswered.then_some(Seen::Sent));
+        let seen = seen.max(unanswered.then_some(Progress::Sent));
         given.push(Given::of(&answer, &change, counter, seen).follows());
     }
     given
@@ -234,7 +287,7 @@ fn draw(plan: &Plan, once: &str, random: &mut Random) -> (usize, Change) {
 
 impl Given {
     /// What a whole answer says; it must be a success.
-    fn of(answer: &Answer, change: &Change, counter: usize, seen: Option<Seen>) -> Self {
+    fn of(answer: &Answer, change: &Change, counter: usize, seen: Option<Progress>) -> Self {
         assert_eq!(answer.status, 200, "{change:?}: {}", answer.text());
         let document = answer.json();
         let number = |name: &str| document["data"]["attributes"][name].as_u64();
@@ -250,21 +303,42 @@ impl Given {
 
     /// Of tries one after another: a beginning that was read was done before; what was never sent whole was not.
     fn follows(self) -> Self {
-        assert!(self.replayed || self.seen != Some(Seen::Begun), "done twice: {self:?}");
-        assert!(!self.replayed || self.seen > Some(Seen::Partly), "done without being asked: {self:?}");
+        assert!(self.replayed || self.seen != Some(Progress::Begun), "done twice: {self:?}");
+        assert!(!self.replayed || self.seen > Some(Progress::Partly), "done without being asked: {self:?}");
         self
     }
 }
 
 impl Plan {
     /// Sends it and goes away, to any server that there is.
-    async fn cut(&self, change: &Change, moment: Moment, reset: bool) -> Option<Seen> {
-        let cutting = change.cut(&self.endpoint, &self.connector, moment, reset);
+    async fn cut(&self, change: &Change, moment: Moment, reset: bool) -> Option<Progress> {
+        let cutting = self.send_and_leave(change, moment, reset);
         match tokio::time::timeout(DEADLINE, cutting).await.expect("an answer begins or its connection ends") {
             Ok(seen) => Some(seen),
             Err(_) => {
                 self.pause().await;
                 None
+            }
+        }
+    }
+
+    /// The same once; `reset` leaves a connection with RST instead of FIN. An error means that nothing was sent.
+    async fn send_and_leave(&self, change: &Change, moment: Moment, reset: bool) -> io::Result<Progress> {
+        match moment {
+            Moment::Connection(at) => {
+                let connection = RawConnection::over_tls(&self.endpoint, &self.connector).await?;
+                if reset {
+                    connection.reset_at_end()?;
+                }
+                Ok(interrupt(connection, &change.bytes(), at).await)
+            }
+            Moment::Stream(wait) => {
+                let mut client = self.endpoint.connect(Protocol::Http2).await?;
+                let headers = change.headers();
+                let asking = client.request(change.method, &change.path, &headers, change.body.clone());
+                let is_done = |answer: &Answer| answer.status == 200;
+                let answer = tokio::time::timeout(wait, asking).await.ok().and_then(Result::ok);
+                Ok(if answer.as_ref().is_some_and(is_done) { Progress::Begun } else { Progress::Sent })
             }
         }
     }
@@ -314,7 +388,7 @@ fn assert_complete(name: &str, plan: &Plan, given: &[Given]) -> (usize, usize) {
         for one in given {
             let change = &one.change;
             let answer = client.request(change.method, &change.path, &change.headers(), change.body.clone()).await;
-            let again = Given::of(&answer.expect("an answer"), change, one.counter, Some(Seen::Begun)).follows();
+            let again = Given::of(&answer.expect("an answer"), change, one.counter, Some(Progress::Begun)).follows();
             assert_eq!((again.first, again.last), (one.first, one.last), "another number for {one:?}");
         }
         let mut values = Vec::new();
@@ -339,10 +413,11 @@ fn assert_complete(name: &str, plan: &Plan, given: &[Given]) -> (usize, usize) {
         });
         assert_eq!(values[counter], end, "{name}: {} went further than it was answered", COUNTERS[counter]);
     }
-    let count = |replayed: bool, least: Seen| {
+    let count = |replayed: bool, least: Progress| {
         given.iter().filter(|one| one.replayed == replayed && one.seen >= Some(least)).count()
     };
-    let (replayed, sent, partly) = (count(true, Seen::Sent), count(false, Seen::Sent), count(false, Seen::Partly));
+    let (replayed, sent, partly) =
+        (count(true, Progress::Sent), count(false, Progress::Sent), count(false, Progress::Partly));
     let (keys, numbers) = (given.len(), values.iter().sum::<u64>() - values.len() as u64);
     say(&format!(
         "{name}: {keys} keys, {numbers} numbers, no hole, no duplicate; of those that were tried again {replayed} had been done, {partly} not, \

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Endpoint, Protocol};
-use crate::support::raw::over_tcp;
+use crate::support::raw_client::over_tcp;
 use crate::support::server::{Builder, TestServer};
 use crate::support::workload::{PASSWORD, runtime};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SignatureAlgorithm};

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 use super::Random;
 use super::client::Endpoint;
+use super::raw_client::{RawConnection, find, number};
 
 /// What each connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,16 +101,17 @@ fn run_thread(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
     runtime.block_on(async {
         let connector = endpoint.tls(&[b"http/1.1"]);
-        let mut streams = Vec::with_capacity(own.len());
+        let mut connections = Vec::with_capacity(own.len());
         for number in own {
-            streams.push((*number, endpoint.open(&connector).await.expect("the server accepts a connection")));
+            let connection = RawConnection::over_tls(endpoint, &connector).await;
+            connections.push((*number, connection.expect("the server accepts a connection")));
         }
         // Blocks the thread: nothing else runs on it before all threads are connected.
         start.wait();
         let until = Instant::now() + period;
         let mut tasks = JoinSet::new();
-        for (number, stream) in streams {
-            tasks.spawn(run_connection(stream, Arc::clone(requests), number, until));
+        for (number, connection) in connections {
+            tasks.spawn(run_connection(connection, Arc::clone(requests), number, until));
         }
         tasks.join_all().await.concat()
     })
@@ -118,13 +119,13 @@ fn run_thread(
 
 /// Latencies of one connection in nanoseconds. An answer that comes after the end does not count.
 async fn run_connection(
-    mut stream: TlsStream<TcpStream>,
+    mut connection: RawConnection<TlsStream<TcpStream>>,
     requests: Arc<[Vec<u8>]>,
     first: usize,
     until: Instant,
 ) -> Vec<u32> {
     let mut latencies = Vec::with_capacity(16 * 1024);
-    let mut buffer = vec![0; 16 * 1024];
+    connection.read.reserve(16 * 1024);
     let mut sent = Instant::now();
     let mut own = Vec::new();
     // In the same place of each, before what differs.
@@ -138,15 +139,8 @@ async fn run_connection(
             }
             None => request,
         };
-        stream.write_all(request).await.expect("the connection stays open");
-        stream.flush().await.expect("the connection stays open");
-        let mut filled = 0;
-        while answer_bytes(&buffer[..filled]).is_none_or(|wanted| filled < wanted) {
-            let read = stream.read(&mut buffer[filled..]).await.expect("the connection stays open");
-            assert!(read > 0, "the server closed the connection: {}", String::from_utf8_lossy(&buffer[..filled]));
-            filled += read;
-        }
-        assert_is_value(&buffer[..filled]);
+        connection.send(request).await.expect("the connection stays open");
+        assert_is_value(connection.message().await.expect("the connection stays open"));
         let now = Instant::now();
         if now >= until {
             break;
@@ -166,37 +160,10 @@ fn write_key(bytes: &mut [u8]) {
     bytes[..key.len()].copy_from_slice(key.as_bytes());
 }
 
-/// The length of the whole answer, once its head is complete.
-pub(crate) fn answer_bytes(bytes: &[u8]) -> Option<usize> {
-    const LENGTH: &[u8] = b"\r\ncontent-length:";
-    let head = find(bytes, b"\r\n\r\n")?;
-    let at = bytes[..head].windows(LENGTH.len()).position(|window| window.eq_ignore_ascii_case(LENGTH));
-    let digits = bytes[at.expect("an answer with a length") + LENGTH.len()..head].trim_ascii_start();
-    Some(head + 4 + number(digits).expect("a length is a number"))
-}
-
 fn assert_is_value(answer: &[u8]) {
     let value = find(answer, b"\"value\":").and_then(|at| number(answer[at + 8..].trim_ascii_start()));
     let good = answer.starts_with(b"HTTP/1.1 200 ") && value.is_some_and(|value| value > 0);
     assert!(good, "not a value: {}", String::from_utf8_lossy(answer));
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    let first = wanted[0];
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|byte| *byte == first) {
-        if bytes[from + at..].starts_with(wanted) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
-}
-
-/// The digits at the beginning.
-fn number(bytes: &[u8]) -> Option<usize> {
-    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
-    digits.fold(None, |sum: Option<usize>, digit| Some(sum.unwrap_or(0) * 10 + usize::from(digit - b'0')))
 }
 
 fn summarize(latencies: &mut [u32], connections: usize, period: Duration) -> Measured {

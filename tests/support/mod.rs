@@ -12,7 +12,6 @@ pub(crate) mod contract;
 pub(crate) mod ecs;
 pub(crate) mod folder;
 pub(crate) mod history;
-pub(crate) mod interrupted_client;
 pub(crate) mod load_client;
 pub(crate) mod machine;
 #[path = "../model/mod.rs"]
@@ -20,7 +19,7 @@ pub(crate) mod model;
 pub(crate) mod paced_load;
 pub(crate) mod power;
 pub(crate) mod process;
-pub(crate) mod raw;
+pub(crate) mod raw_client;
 pub(crate) mod scratch_fs;
 pub(crate) mod segment;
 pub(crate) mod server;

@@ -10,50 +10,37 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::client::TlsStream;
 
 use super::client::Endpoint;
-use super::load_client::{Mode, answer_bytes, request};
+use super::load_client::{Mode, request};
+use super::raw_client::RawConnection;
 use super::workload::runtime;
 
-const ANSWER_BYTES: usize = 64 * 1024;
 const LEAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One connection that increments one tenant's counter.
 struct Asker {
-    stream: TlsStream<TcpStream>,
+    connection: RawConnection<TlsStream<TcpStream>>,
     request: Vec<u8>,
-    buffer: Vec<u8>,
 }
 
 impl Asker {
     async fn connect(endpoint: &Endpoint, key: &str) -> Self {
-        let stream = endpoint.open(&endpoint.tls(&[b"http/1.1"])).await.expect("the server accepts a connection");
-        Self { stream, request: request(key, Mode::Hot), buffer: vec![0; ANSWER_BYTES] }
+        let connection = RawConnection::over_tls(endpoint, &endpoint.tls(&[b"http/1.1"])).await;
+        Self { connection: connection.expect("the server accepts a connection"), request: request(key, Mode::Hot) }
     }
 
     /// Sends so many requests at once; how many were accepted. The others were refused for being too many.
     async fn ask(&mut self, at_once: usize) -> usize {
-        self.stream.write_all(&self.request.repeat(at_once)).await.expect("the connection stays open");
-        self.stream.flush().await.expect("the connection stays open");
-        let (mut filled, mut answered, mut accepted) = (0, 0, 0);
-        while answered < at_once {
-            let read = self.stream.read(&mut self.buffer[filled..]).await.expect("the connection stays open");
-            assert!(read > 0, "the server closed the connection");
-            filled += read;
-            let mut taken = 0;
-            while let Some(length) = answer_bytes(&self.buffer[taken..filled]).filter(|length| taken + length <= filled)
-            {
-                accepted += usize::from(is_accepted(&self.buffer[taken..taken + length]));
-                answered += 1;
-                taken += length;
-            }
-            self.buffer.copy_within(taken..filled, 0);
-            filled -= taken;
+        self.connection.send(&self.request.repeat(at_once)).await.expect("the connection stays open");
+        let mut accepted = 0;
+        for _ in 0..at_once {
+            let answer = self.connection.message().await.expect("the connection stays open");
+            accepted += usize::from(is_accepted(answer));
         }
         accepted
     }

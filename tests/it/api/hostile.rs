@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Api, BOTH, INCREMENT, INTEGER, Tenant, answer_of, answers_of, assert_error_document, assert_refusal};
 use crate::support::client::{Endpoint, Protocol};
-use crate::support::raw::{Reply, over_tcp, over_tls};
+use crate::support::raw_client::{Reply, over_tcp, over_tls};
 
 /// Far above what an answer takes, and above the 5 s that a body may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(9);

@@ -27,14 +27,13 @@ mod values;
 
 use crate::support::client::{Answer, Endpoint, Failure, Protocol};
 use crate::support::contract;
-use crate::support::raw::Reply;
+use crate::support::raw_client::Reply;
 use crate::support::server::{Builder, TestServer, Written};
+use crate::support::strict_http1::{Asked, next_answer};
 use crate::support::workload::{PASSWORD, runtime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hyper::HeaderMap;
-use hyper::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -272,24 +271,16 @@ fn assert_common_headers(answer: &Answer, case: &str) {
 #[track_caller]
 fn answers_of(reply: &Reply) -> Vec<Answer> {
     let (mut rest, mut answers) = (&reply.bytes[..], Vec::new());
-    while let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
-        let head = String::from_utf8_lossy(&rest[..end]).into_owned();
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status line");
-        let pairs = lines.filter_map(|line| line.split_once(':')).filter_map(|(name, value)| {
-            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-            Some((name, HeaderValue::from_str(value.trim()).ok()?))
-        });
-        let headers = HeaderMap::from_iter(pairs);
-        let length: usize = headers.get("content-length").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0);
-        let body = &rest[end + 4..];
-        assert!(body.len() >= length, "a cut answer: {head}");
-        if status >= 200 {
-            answers.push(Answer { status, headers, body: Bytes::copy_from_slice(&body[..length]) });
+    let asked = Asked { maybe_head: false, ended: true };
+    while !rest.is_empty() {
+        let next =
+            next_answer(rest, asked).unwrap_or_else(|what| panic!("{what}: {:?}", String::from_utf8_lossy(rest)));
+        let (answer, length) = next.unwrap_or_else(|| panic!("a cut answer: {:?}", String::from_utf8_lossy(rest)));
+        if answer.status >= 200 {
+            answers.push(answer);
         }
-        rest = &body[length..];
+        rest = &rest[length..];
     }
-    assert!(rest.is_empty(), "bytes that are no answer: {:?}", String::from_utf8_lossy(rest));
     answers
 }
 

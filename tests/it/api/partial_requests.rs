@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::{Api, CREATE, FORM, INCREMENT, INTEGER, JSON, assert_refusal};
 use crate::support::client::Protocol;
-use crate::support::raw::Reply;
+use crate::support::raw_client::{RawConnection, Reply};
 use crate::support::server::TestServer;
 
 /// Sends `first`, makes sure that the server has read it, then sends `rest` and hands over what came back.
@@ -19,23 +19,18 @@ use crate::support::server::TestServer;
 /// pieces were sent, they had been read.
 pub(super) fn in_two(api: &Api, first: &[&[u8]], rest: &[u8], check: impl Fn(&Reply)) {
     let reply = api.runtime.block_on(async {
-        let mut stream = api.endpoint.open(&api.endpoint.tls(&[])).await.expect("the handshake succeeds");
+        let connection = RawConnection::over_tls(&api.endpoint, &api.endpoint.tls(&[])).await;
+        let mut connection = connection.expect("the handshake succeeds");
         for piece in first {
-            stream.write_all(piece).await.expect("the server reads");
-            stream.flush().await.expect("the server reads");
+            connection.send(piece).await.expect("the server reads");
             let mut witness = api.endpoint.connect(Protocol::Http1).await.expect("a connection");
             for _ in 0..8 {
                 witness.request("GET", "/livez", &[], "").await.expect("an answer");
             }
         }
-        let mut reply = Reply { bytes: Vec::new(), closed: false };
-        if stream.write_all(rest).await.is_ok() {
-            // A refusal may be sent before everything is.
-            let _ = stream.flush().await;
-        }
-        let reading = tokio::time::timeout(super::hostile::DEADLINE, stream.read_to_end(&mut reply.bytes));
-        reply.closed = reading.await.is_ok();
-        reply
+        // A refusal may be sent before everything is.
+        let _ = connection.send(rest).await;
+        connection.read_until(Instant::now() + super::hostile::DEADLINE).await
     });
     check(&reply);
 }
@@ -142,15 +137,13 @@ fn expect_continue_is_answered() {
     };
     let auth = format!("Authorization: {}\r\n", tenant.bearer);
     let told = api.runtime.block_on(async {
-        let mut stream = api.endpoint.open(&api.endpoint.tls(&[])).await.unwrap();
-        stream.write_all(head(&auth, 12).as_bytes()).await.unwrap();
-        let mut interim = [0; 25];
-        tokio::time::timeout(Duration::from_secs(4), stream.read_exact(&mut interim)).await.unwrap().unwrap();
-        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
-        stream.write_all(b"{\"value\":17}").await.unwrap();
-        let mut reply = Reply { bytes: Vec::new(), closed: true };
-        stream.read_to_end(&mut reply.bytes).await.unwrap();
-        reply
+        let connector = api.endpoint.tls(&[]);
+        let mut connection = RawConnection::over_tls(&api.endpoint, &connector).await.unwrap();
+        connection.send(head(&auth, 12).as_bytes()).await.unwrap();
+        let interim = tokio::time::timeout(Duration::from_secs(4), connection.message()).await.unwrap().unwrap();
+        assert_eq!(interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        connection.send(b"{\"value\":17}").await.unwrap();
+        connection.read_until(Instant::now() + super::hostile::DEADLINE).await
     });
     assert_eq!(super::value_of(&super::answer_of(&told, "continued")), 17);
     for (request, status, code) in [(head("", 12), 401, "unauthorized"), (head(&auth, 5000), 413, "body_too_large")] {

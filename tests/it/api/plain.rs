@@ -5,7 +5,7 @@
 
 use super::hostile::DEADLINE;
 use super::{Answer, Api, CREATE, INCREMENT, INTEGER, answer_of, assert_error_document};
-use crate::support::raw::over_tcp;
+use crate::support::raw_client::over_tcp;
 use crate::support::server::TestServer;
 
 fn start() -> Api {

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::client::Endpoint;
+use crate::support::raw_client::RawConnection;
 use crate::support::server::TestServer;
 use crate::support::workload::runtime;
 
@@ -133,53 +133,30 @@ impl Between {
 
     /// One connection; returning ends it without a farewell, as a cable that is pulled out does not say one.
     async fn carry(&self, stream: TcpStream) -> io::Result<()> {
-        let mut client = self.acceptor.accept(stream).await?;
-        let mut server = self.server.open(&self.server.tls(&[])).await?;
+        let mut client = RawConnection::new(self.acceptor.accept(stream).await?);
+        let mut server = RawConnection::over_tls(&self.server, &self.server.tls(&[])).await?;
         loop {
-            let request = read_message(&mut client).await?;
+            let request = client.message().await?.to_vec();
             lock(&self.noted).requests.push(parsed(&request));
             let fate = lock(&self.fates).pop_front().unwrap_or(Fate::Passed);
             if let Fate::Refused(status, seconds) = fate {
-                send(&mut client, refusal(status, seconds).as_bytes()).await?;
+                client.send(refusal(status, seconds).as_bytes()).await?;
                 continue;
             }
             if fate == Fate::RequestLost {
                 return Ok(());
             }
-            send(&mut server, &request).await?;
-            let answer = read_message(&mut server).await?;
+            server.send(&request).await?;
+            let answer = server.message().await?;
             match fate {
                 Fate::AnswerLost => return Ok(()),
-                Fate::AnswerCut => return send(&mut client, &answer[..answer.len() - 10]).await,
+                Fate::AnswerCut => return client.send(&answer[..answer.len() - 10]).await,
                 // Until the client has enough of it.
-                Fate::AnswerHeld => return client.read(&mut [0]).await.map(drop),
-                _ => send(&mut client, &answer).await?,
+                Fate::AnswerHeld => return client.read_more().await.map(drop),
+                _ => client.send(answer).await?,
             }
         }
     }
-}
-
-async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes).await?;
-    stream.flush().await
-}
-
-/// One whole request or answer; an error when the peer ends before.
-async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    let mut message = Vec::new();
-    while whole_length(&message).is_none_or(|wanted| message.len() < wanted) {
-        if stream.read_buf(&mut message).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(message)
-}
-
-/// Its length, once the head is complete.
-fn whole_length(message: &[u8]) -> Option<usize> {
-    let head = message.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let length = header(&message[..head], "content-length");
-    Some(head + length.map_or(0, |length| length.parse().expect("a length is a number")))
 }
 
 fn header(head: &[u8], wanted: &str) -> Option<String> {

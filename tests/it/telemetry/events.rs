@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
 use crate::support::client::Protocol;
-use crate::support::raw::{over_tcp, over_tls};
+use crate::support::raw_client::{over_tcp, over_tls};
 use crate::support::server::TestServer;
 use crate::support::workload::{register, runtime};
 

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::causes::Causes;
 use crate::support::client::{Endpoint, Protocol};
-use crate::support::raw::connect_from;
+use crate::support::raw_client::connect_from;
 use crate::support::workload::runtime;
 
 /// Between two requests of a client that is gentle.

@@ -16,7 +16,7 @@ use super::draft::Draft;
 use super::peer::{self, DEADLINE, PATIENCE, source};
 use super::{Campaign, bodies, templates};
 use crate::support::Random;
-use crate::support::raw::connect_from;
+use crate::support::raw_client::connect_from;
 
 const KIND: &str = "HTTP/2";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

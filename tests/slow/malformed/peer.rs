@@ -10,14 +10,14 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::checker::{End, Sent};
 use super::draft::Draft;
 use super::{Campaign, bodies, heads, templates};
 use crate::support::Random;
-use crate::support::raw::connect_from;
+use crate::support::raw_client::{RawConnection, connect_from};
 
 /// Silence after which a peer takes it that the server waits for more. Nothing is asserted of it.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(40);
@@ -31,10 +31,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
 /// A connection, and what was read and not yet understood.
-pub(crate) struct Link {
-    stream: Box<dyn Stream>,
-    read: Vec<u8>,
-}
+type Link = RawConnection<Box<dyn Stream>>;
 
 /// What a peer is about to send.
 struct Bundle {
@@ -90,7 +87,7 @@ impl Peer {
             let stream = connect_from(source(random), self.campaign.endpoint.address).await?;
             Box::new(self.campaign.endpoint.shake_hands(&self.campaign.http1, stream).await?)
         };
-        Ok(Link { stream, read: Vec::new() })
+        Ok(RawConnection::new(stream))
     }
 
     fn bundle(&self, number: u64, in_clear: bool, random: &mut Random) -> Bundle {
@@ -134,7 +131,7 @@ impl Peer {
         let mut silent_at = Instant::now() + patience;
         let (mut answered, choice) = (false, random.index(8));
         let end = loop {
-            let read = match timeout_at(silent_at, link.stream.read_buf(&mut link.read)).await {
+            let read = match timeout_at(silent_at, link.read_more()).await {
                 // What the peer could not send any more, the server had refused.
                 Err(_) if is_open => return self.leave(kind, link, bundle, choice, answered),
                 Err(_) => 0,
@@ -193,15 +190,13 @@ async fn ending(
         let _ = timeout_at(deadline, link.stream.shutdown()).await;
     } else if !bundle.probe.is_empty() {
         // The first probe may have ended exactly what was pending.
-        let _ = timeout_at(deadline, link.stream.write_all(probe_request(&bundle.probe).as_bytes())).await;
-        let _ = timeout_at(deadline, link.stream.flush()).await;
+        let _ = timeout_at(deadline, link.send(probe_request(&bundle.probe).as_bytes())).await;
     }
     loop {
         let wait = if trickles { deadline.min(Instant::now() + TRICKLE) } else { deadline };
-        let read = match timeout_at(wait, link.stream.read_buf(&mut link.read)).await {
+        let read = match timeout_at(wait, link.read_more()).await {
             Err(_) if Instant::now() < deadline => {
-                let _ = timeout_at(deadline, link.stream.write_all(b"a")).await;
-                let _ = timeout_at(deadline, link.stream.flush()).await;
+                let _ = timeout_at(deadline, link.send(b"a")).await;
                 continue;
             }
             Err(_) => {
@@ -247,11 +242,7 @@ async fn send(link: &mut Link, bytes: &[u8], random: &mut Random) -> bool {
     let size = bytes.len().div_ceil(usize::try_from(pieces).expect("a few")).max(1);
     let deadline = Instant::now() + DEADLINE;
     for piece in bytes.chunks(size) {
-        let sending = async {
-            link.stream.write_all(piece).await?;
-            link.stream.flush().await
-        };
-        if !matches!(timeout_at(deadline, sending).await, Ok(Ok(()))) {
+        if !matches!(timeout_at(deadline, link.send(piece)).await, Ok(Ok(()))) {
             return false;
         }
     }

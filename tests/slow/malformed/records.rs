@@ -13,7 +13,7 @@ use super::checker::{End, Sent};
 use super::peer::{DEADLINE, PATIENCE, source};
 use super::{Campaign, bodies, templates};
 use crate::support::Random;
-use crate::support::raw::connect_from;
+use crate::support::raw_client::connect_from;
 
 const KIND: &str = "no TLS";
 const BROKEN: &str = "broken TLS";

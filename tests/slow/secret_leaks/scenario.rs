@@ -18,7 +18,7 @@ use serde_json::json;
 use super::secret::Secrets;
 use crate::support::Random;
 use crate::support::client::{Answer, Client, Endpoint, Protocol};
-use crate::support::raw::{over_tcp, over_tls};
+use crate::support::raw_client::{over_tcp, over_tls};
 use crate::support::server::TestServer;
 use crate::support::workload::runtime;
 use tokio::runtime::Runtime;
