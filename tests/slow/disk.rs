@@ -152,6 +152,20 @@ fn a_full_disk_stops_changes_until_there_is_room_again() {
     story.conclude();
 }
 
+/// With a reserve that no disk has, no disk has to be filled.
+#[test]
+fn a_disk_that_is_almost_full_stops_changes_and_not_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::builder().data_dir(folder.path()).start();
+    let key = runtime().block_on(register(&server.endpoint(), "t", 1)).remove(0);
+    server.stop();
+    let server = TestServer::builder().data_dir(folder.path()).flag("--min-free-disk", "1000000GiB").start();
+    assert_reads_only(&server, &key);
+    assert_eq!(runtime().block_on(async { connect(&server).await.read(&key).await.unwrap() }), 1);
+    assert!(says(&server, 503, "disk_low"));
+    server.stop();
+}
+
 /// The disk is full to the last byte, and no reserve was kept: the next segment can not be made.
 #[test]
 fn a_segment_that_does_not_fit_stops_changes_until_it_does() {

@@ -60,6 +60,17 @@ impl Fault {
     }
 }
 
+/// The words before a command line whose calls of these names are written to `trace`; what is done to
+/// them is named as strace takes it, such as `fdatasync:error=EIO:when=12+`.
+pub(crate) fn traced(trace: &Path, calls: &str, injected: Option<&str>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = ["strace", "-f", "-y", "-s", "24", "-o"].map(OsString::from).to_vec();
+    words.extend([trace.into(), "-e".into(), format!("trace={calls}").into()]);
+    if let Some(injected) = injected {
+        words.extend(["-e".into(), format!("inject={injected}").into()]);
+    }
+    words
+}
+
 /// A strace beside the server; it ends with it.
 #[derive(Debug)]
 pub(crate) struct Attached {

@@ -2,7 +2,7 @@
 //! of it.
 //!
 //! Job: a campaign. `seeds` makes store folders of different shape and notes what each counter must be; `mutate` damages
-//! a copy of one; `round` runs the binary on it; `report` counts. A round depends on the seed folders and its own seed
+//! a copy of one; `round` runs the binary on it, as `state_rebuild` does with damages by name; `report` counts. A round depends on the seed folders and its own seed
 //! alone, not on other rounds.
 //! Invariant: a damaged folder is refused in one line, or served with exactly the values of before. The one exception is
 //! one damaged stretch that reaches the last frame of the journal, which looks like a write that a crash cut short: then
@@ -30,8 +30,8 @@
 mod folder;
 mod mutate;
 mod report;
-mod round;
-mod seeds;
+pub(crate) mod round;
+pub(crate) mod seeds;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

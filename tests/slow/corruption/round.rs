@@ -1,4 +1,6 @@
-//! One round: copy, damage, look, start, read everything, change something, end, start again.
+//! What is made of a damaged folder: look, start, read everything, change something, end, start again.
+//!
+//! Job: [`examine`] for a folder that somebody damaged; [`run`] damages one as its generator says.
 //!
 //! Invariant: every counter is read over TLS in every life that serves, and the outcome is the worst of all that was
 //! seen. Must never: wait without a limit; take a connection that broke for a refusal.
@@ -73,26 +75,42 @@ pub(crate) struct RoundResult {
     pub(crate) panicked: bool,
 }
 
+/// What [`examine`] found.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) detail: String,
+    panicked: bool,
+    /// How the look ended, and what it said.
+    pub(crate) code: Option<i32>,
+    pub(crate) words: String,
+    /// The events of the first start, and of the second, that tell of a state that was rebuilt.
+    pub(crate) rebuilt: [Vec<Value>; 2],
+}
+
 /// How one life of the server went.
 struct Life {
     outcome: Outcome,
     detail: String,
     panicked: bool,
+    rebuilt: [Vec<Value>; 2],
 }
 
 impl Life {
     fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), panicked: false }
+        Self { outcome, detail: detail.into(), panicked: false, rebuilt: Default::default() }
     }
 }
 
-/// What is done to the first life.
+/// How a folder is examined.
 #[derive(Clone, Copy)]
-struct Plan {
-    /// The counter that is incremented.
-    changed: usize,
-    /// Ended by SIGKILL and not in order.
-    kill: bool,
+pub(crate) struct Plan {
+    /// The look has a copy of its own.
+    pub(crate) apart: bool,
+    /// The counter that the first life increments.
+    pub(crate) changed: usize,
+    /// The first life is ended by SIGKILL and not in order.
+    pub(crate) kill: bool,
 }
 
 /// What the counters may be.
@@ -108,24 +126,31 @@ pub(crate) fn run(seed: &Seed, place: &Path, random: &mut Random) -> RoundResult
     folder::copy(&seed.store(), &data);
     let mutation = mutate(seed, &data, random);
     let apart = below(random, 2) == 0;
-    let looked_at = if apart { place.join("looked-at") } else { data.clone() };
-    if apart {
-        folder::copy(&data, &looked_at);
-    }
-    let (code, words) = look(&looked_at, place);
     let before = mutation.end_like_a_crash(seed).and_then(|stretch| {
         seeds::values_of(&seed.store(), &place.join("shorter"), &seed.keys, Some((&mutation.file.path, stretch)))
     });
-    let plan = Plan { changed: below(random, seed.keys.len()), kill: below(random, 2) == 0 };
-    let life = lives(seed, &data, &Expected { values: &seed.values, before: before.as_deref() }, plan);
+    let plan = Plan { apart, changed: below(random, seed.keys.len()), kill: below(random, 2) == 0 };
+    let Verdict { outcome, detail, panicked, .. } = examine(seed, place, before.as_deref(), plan);
+    RoundResult { seed: seed.name.clone(), mutation, outcome, detail, panicked }
+}
+
+/// Looks at the copy of `seed` that was damaged in `place`, at `data`, and uses it. `before` are other values that are right as well.
+pub(crate) fn examine(seed: &Seed, place: &Path, before: Option<&[u64]>, plan: Plan) -> Verdict {
+    let data = place.join("data");
+    let looked_at = if plan.apart { place.join("looked-at") } else { data.clone() };
+    if plan.apart {
+        folder::copy(&data, &looked_at);
+    }
+    let (code, words) = look(&looked_at, place);
+    let life = lives(seed, &data, &Expected { values: &seed.values, before }, plan);
     let mut outcome = judge(code, &words, life.outcome);
     if matches!(code, None | Some(101)) {
         outcome = outcome.max(if code.is_none() && words == "hang" { Outcome::Hang } else { Outcome::Crash });
     }
-    let apart = if apart { " on a copy" } else { "" };
+    let apart = if plan.apart { " on a copy" } else { "" };
     let detail = format!("verify{apart} {code:?} {words:?}; {}", life.detail);
     let panicked = life.panicked || words.contains("panicked");
-    RoundResult { seed: seed.name.clone(), mutation, outcome, detail, panicked }
+    Verdict { outcome, detail, panicked, code, words, rebuilt: life.rebuilt }
 }
 
 /// The outcome of the lives and the code of the look together.
@@ -152,7 +177,7 @@ pub(crate) fn assert_sound(seed: &Seed, place: &Path) {
         let copy = place.join(format!("copy-{kill}"));
         folder::copy(&seed.store(), &copy);
         let expected = Expected { values: &seed.values, before: None };
-        let life = lives(seed, &copy, &expected, Plan { changed: 0, kill });
+        let life = lives(seed, &copy, &expected, Plan { apart: false, changed: 0, kill });
         assert_eq!(life.outcome, Outcome::Right, "{}: {}", seed.name, life.detail);
     }
 }
@@ -181,7 +206,7 @@ fn look(data: &Path, place: &Path) -> (Option<i32>, String) {
 
 /// Two lives: read, change, end; then read again.
 fn lives(seed: &Seed, data: &Path, expected: &Expected<'_>, plan: Plan) -> Life {
-    let Plan { changed, kill } = plan;
+    let Plan { changed, kill, .. } = plan;
     let mut server = match begin(data) {
         Ok(server) => server,
         Err(life) => return life,
@@ -200,21 +225,27 @@ fn lives(seed: &Seed, data: &Path, expected: &Expected<'_>, plan: Plan) -> Life 
     if !matches!(life.outcome, Outcome::Right | Outcome::Inherent) {
         return mended(server, life, seed, data, expected, changed);
     }
-    if kill {
-        server.kill();
+    let counted = server.metric("odometer_state_rebuilds_total");
+    let written = if kill {
+        server.kill()
     } else {
         server.signal(Signal::TERM);
         let status = server.wait_exit(STOP_DEADLINE);
         if !status.is_some_and(|status| status.success()) {
             return after_all(ended_badly(server, status));
         }
+        server.written()
+    };
+    life.rebuilt[0] = written.actions("state-rebuilt");
+    if counted != Some(life.rebuilt[0].len() as f64) {
+        return Life::new(Outcome::Inconsistent, format!("{counted:?} rebuilds are counted: {:?}", life.rebuilt[0]));
     }
     let server = match begin(data) {
         Ok(server) => server,
         Err(again) => return after_all(again),
     };
     let again = read_all(&server, seed, &Expected { values: &values, before: None });
-    server.kill();
+    life.rebuilt[1] = server.kill().actions("state-rebuilt");
     if again.outcome == Outcome::Right {
         return life;
     }
@@ -294,7 +325,7 @@ fn ended_badly(mut server: TestServer, status: Option<ExitStatus>) -> Life {
         (Some(1), [line]) if names(line) => Outcome::Refused,
         _ => Outcome::Mute,
     };
-    Life { outcome, detail: format!("{status}: {}", written.stderr.trim().replace('\n', " | ")), panicked }
+    Life { panicked, ..Life::new(outcome, format!("{status}: {}", written.stderr.trim().replace('\n', " | "))) }
 }
 
 /// Reads every counter over one connection.

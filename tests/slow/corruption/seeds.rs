@@ -81,16 +81,41 @@ pub(crate) fn all(place: &Path) -> Vec<Seed> {
         ("many-stopped", many_stopped),
         ("many-killed", many_killed),
     ];
-    let make = |(name, make): &(&str, Maker)| {
-        let home = place.join(name);
-        if !home.join("expected.json").exists() {
-            fs::create_dir_all(&home).unwrap();
-            let keys = make(&home);
-            note(&home, &keys);
-        }
-        load(name, &home)
-    };
-    makers.iter().map(make).collect()
+    makers.iter().map(|(name, make)| made(place, name, *make)).collect()
+}
+
+/// A folder whose journal no longer has its first commit, so that a damaged state needs the backup.
+pub(crate) fn backed_up(place: &Path) -> Seed {
+    made(place, "backed-up", in_need_of_its_backup)
+}
+
+fn made(place: &Path, name: &str, make: Maker) -> Seed {
+    let home = place.join(name);
+    if !home.join("expected.json").exists() {
+        fs::create_dir_all(&home).unwrap();
+        let keys = make(&home);
+        note(&home, &keys);
+    }
+    load(name, &home)
+}
+
+fn in_need_of_its_backup(home: &Path) -> Vec<String> {
+    let serve = || serve(home).flag("--backup-interval", "1s");
+    let server = serve().start();
+    let keys = runtime().block_on(register(&server.endpoint(), NAME, FEW));
+    server.stop();
+    folder::copy(&home.join("store"), &home.join("older"));
+    // The second start begins a second segment, so the first can go when a backup has it.
+    let server = serve().start();
+    let first = home.join("store/journal/00000000000000000001.journal");
+    let until = Instant::now() + DEADLINE;
+    while first.exists() {
+        count(&server, &keys, 1);
+        assert!(Instant::now() < until, "the first segment stays");
+    }
+    count(&server, &keys[1..2], 1);
+    server.stop();
+    keys
 }
 
 /// Only a journal: the state covers nothing.

@@ -12,6 +12,7 @@
 mod plan;
 mod round;
 mod scenario;
+mod syncs;
 
 use std::collections::BTreeMap;
 
