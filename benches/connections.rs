@@ -13,6 +13,7 @@
 //! a number there makes the bench fail when a connection that did these requests takes more.
 //! Without `--bench` (`cargo test --benches`) or with `--test` it opens 50 connections and sends 20 requests on each.
 
+mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -20,10 +21,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use common::load_client::{Mode, request};
+use common::machine::{bench_folder, is_short, show, show_surroundings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::Endpoint;
-use support::load_client::{Mode, request};
-use support::machine::{bench_folder, is_short, show, show_surroundings};
 use support::number_setting;
 use support::raw_client::RawConnection;
 use support::server::{Keep, TestServer};

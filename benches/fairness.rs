@@ -12,15 +12,16 @@
 //! offers where it is paced), `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp).
 //! Without `--bench` (`cargo test --benches`) or with `--test` it makes one very short round.
 
+mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
 
+use common::machine::{bench_folder, is_short, median, show, show_surroundings};
+use common::paced_load::{Manner, Noise, quiet};
 use support::client::Endpoint;
-use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::number_setting;
-use support::paced_load::{Manner, Noise, quiet};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
 

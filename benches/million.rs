@@ -5,6 +5,7 @@
 //! backup after another is taken. References: the same binary on an empty folder; the same server a moment before, without a backup.
 //! Must never: assert a time. `ODOMETER_BENCH_TENANTS` says how many (1,000,000; 2,000 without `--bench`).
 
+mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use common::load_client::{Mode, drive};
+use common::machine::median;
 use odometer::auth::key::ApiKey;
 use odometer::domain::counter::CounterName;
 use odometer::domain::tenant::{PasswordHash, TenantName};
@@ -22,8 +25,6 @@ use odometer::store::{NewTenant, Store};
 use odometer::telemetry::StoreMetrics;
 use support::client::Protocol;
 use support::command::odometer;
-use support::load_client::{Mode, drive};
-use support::machine::median;
 use support::say;
 use support::server::TestServer;
 

@@ -9,15 +9,16 @@
 //! `ODOMETER_BENCH_TENANTS` (100), `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp).
 //! Without `--bench` (`cargo test --benches`) or with `--test` it makes one very short round.
 
+mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::load_client::{Measured, Mode, drive};
+use common::machine::{bench_folder, is_short, median, show, show_surroundings};
 use odometer::telemetry::{LogFormat, LogOptions, install};
-use support::load_client::{Measured, Mode, drive};
-use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::number_setting;
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};

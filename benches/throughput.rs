@@ -11,15 +11,16 @@
 //! `file` (access log to `--log-dir`), `stdout` (access log to a pipe that the bench reads and throws away).
 //! Without `--bench` (`cargo test --benches`) or with `--test` it makes one very short round.
 
+mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::path::Path;
 use std::time::Duration;
 
+use common::load_client::{Measured, Mode, NAMED, drive};
+use common::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::client::Protocol;
-use support::load_client::{Measured, Mode, NAMED, drive};
-use support::machine::{bench_folder, is_short, median, show, show_surroundings};
 use support::server::{Keep, TestServer};
 use support::workload::{register, runtime};
 use support::{number_setting, setting};

@@ -8,6 +8,7 @@ mod api;
 mod backup;
 mod cli;
 mod clock;
+mod contract;
 mod examples;
 mod load;
 mod openapi;

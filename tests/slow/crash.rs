@@ -14,9 +14,9 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use crate::faults::power::PowerDisk;
 use crate::support::command::odometer;
 use crate::support::history::{Operation, Rules, Verdict, check};
-use crate::support::power::PowerDisk;
 use crate::support::server::{Keep, TestServer};
 use crate::support::workload::{Clock, Load, observe, register, runtime};
 use crate::support::{Random, number_setting, say};

@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::faults::scratch_fs::Mounted;
 use crate::support::client::{Client, Failure, Protocol};
 use crate::support::history::{Operation, Rules, check};
-use crate::support::scratch_fs::Mounted;
 use crate::support::server::{Builder, Keep, TestServer};
 use crate::support::workload::{Clock, Load, PASSWORD, observe, register, runtime};
 use crate::support::{Random, say};

@@ -7,6 +7,7 @@ mod corruption;
 mod crash;
 mod dashboards;
 mod disk;
+mod faults;
 mod malformed;
 mod secret_leaks;
 mod state_rebuild;

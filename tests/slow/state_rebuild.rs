@@ -21,10 +21,10 @@ use tempfile::TempDir;
 
 use super::corruption::round::{Outcome, Plan, Verdict, examine};
 use super::corruption::seeds::{self, Seed};
+use crate::faults::strace::traced;
 use crate::support::client::Protocol;
 use crate::support::command::{Ended, ended, odometer};
 use crate::support::server::{TestServer, Written};
-use crate::support::strace::traced;
 use crate::support::workload::runtime;
 use crate::support::{Random, folder, has_program, require, say, setting};
 

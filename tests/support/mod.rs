@@ -1,29 +1,21 @@
-//! What the tests and benches share: the running server, its clients, the workload, faults, and the history checker.
+//! What the tests and benches share: the running server, its clients, the workload, and the history checker.
 //!
 //! Invariant: every server has its own folder and ports that the kernel chose, so tests run side by side; everything
 //! that a test started is ended with it. It must never wait for a while instead of for an event, signal a process that it
 //! did not start, or skip a test silently (`require`).
-#![allow(dead_code, reason = "every test crate and the bench use their own part of the support code")]
+#![allow(dead_code, reason = "every test crate and every bench uses its own part of the support code")]
 
-pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod command;
-pub(crate) mod contract;
 pub(crate) mod ecs;
 pub(crate) mod folder;
 pub(crate) mod history;
-pub(crate) mod load_client;
-pub(crate) mod machine;
 #[path = "../model/mod.rs"]
 pub(crate) mod model;
-pub(crate) mod paced_load;
-pub(crate) mod power;
 pub(crate) mod process;
 pub(crate) mod raw_client;
-pub(crate) mod scratch_fs;
 pub(crate) mod segment;
 pub(crate) mod server;
-pub(crate) mod strace;
 pub(crate) mod strict_http1;
 pub(crate) mod workload;
 

@@ -25,8 +25,8 @@ mod scopes;
 mod tenants;
 mod values;
 
+use crate::contract;
 use crate::support::client::{Answer, Endpoint, Failure, Protocol};
-use crate::support::contract;
 use crate::support::raw_client::Reply;
 use crate::support::server::{Builder, TestServer, Written};
 use crate::support::strict_http1::{Asked, next_answer};

@@ -45,7 +45,7 @@ fn no_route_is_left_out() {
         .collect();
     let asked: BTreeSet<_> = asked.into_iter().map(|(path, method, scope)| (path, method.to_owned(), scope)).collect();
     // The document says of each operation which scope it needs; that this is true is the next test.
-    let paths = crate::support::contract::document()["paths"].as_object().unwrap();
+    let paths = crate::contract::document()["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, item)| {
         item.as_object().unwrap().iter().map(move |(method, operation)| (path, method, operation))
     });

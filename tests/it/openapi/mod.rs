@@ -4,11 +4,12 @@
 //! Invariant: operations come from the document and routes from the table, so neither can be forgotten here.
 //! Must never: repeat a path.
 
+mod browser;
 mod described;
 mod examples;
 mod page;
 
-use crate::support::contract::document;
+use crate::contract::document;
 use hyper::Method;
 
 /// An operation of the document.

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use super::browser::Browser;
 use super::operations;
-use crate::support::browser::Browser;
 use crate::support::client::Protocol;
 use crate::support::server::TestServer;
 use crate::support::workload::{PASSWORD, runtime};

@@ -13,11 +13,11 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
+use crate::faults::scratch_fs::Mounted;
+use crate::faults::strace::Fault;
 use crate::support::client::Protocol;
 use crate::support::process::Keep;
-use crate::support::scratch_fs::Mounted;
 use crate::support::server::{Builder, TestServer};
-use crate::support::strace::Fault;
 use crate::support::workload::{register, runtime};
 
 const ENDED: Duration = Duration::from_secs(10);

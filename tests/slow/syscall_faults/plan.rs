@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::strace::Fault;
+use crate::faults::strace::Fault;
 
 /// What the server is doing when the call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

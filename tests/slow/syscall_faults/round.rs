@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use super::plan::{Phase, STAT, Target};
 use super::scenario::Story;
+use crate::faults::strace::Trace;
 use crate::support::server::{Builder, Keep, TestServer};
-use crate::support::strace::Trace;
 use crate::support::workload::{register, runtime};
 
 /// Nothing may take longer.

@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
+use crate::faults::strace::traced;
 use crate::support::client::Protocol;
 use crate::support::server::TestServer;
-use crate::support::strace::traced;
 use crate::support::workload::{register, runtime};
 use crate::support::{has_program, require};
 

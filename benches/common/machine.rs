@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::setting;
+use crate::support::setting;
 
 /// Whether one very short round is wanted, as of a test: without `--bench`, or with `--test`.
 pub(crate) fn is_short() -> bool {

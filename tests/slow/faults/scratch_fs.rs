@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{has_loop_devices, has_program, is_root, require};
+use crate::support::{has_loop_devices, has_program, is_root, require};
 
 /// Sparse: costs what is written.
 const IMAGE_BYTES: u64 = 256 << 20;

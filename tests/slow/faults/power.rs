@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{has_loop_devices, has_program, is_root, require, setting};
+use crate::support::{has_loop_devices, has_program, is_root, require, setting};
 
 /// Sparse, so it costs what is written; large enough for xfs and for the server's low-disk limit.
 const IMAGE_BYTES: u64 = 640 << 20;

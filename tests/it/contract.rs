@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::client::Answer;
+use crate::support::client::Answer;
 
 /// The document as it is served.
 pub(crate) fn document() -> &'static Value {

@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::client::TlsStream;
 
-use super::client::Endpoint;
 use super::load_client::{Mode, request};
-use super::raw_client::RawConnection;
-use super::workload::runtime;
+use crate::support::client::Endpoint;
+use crate::support::raw_client::RawConnection;
+use crate::support::workload::runtime;
 
 const LEAD_DEADLINE: Duration = Duration::from_secs(30);
 

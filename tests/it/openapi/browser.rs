@@ -49,7 +49,7 @@ impl Browser {
         ]);
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
-        if super::is_root() {
+        if crate::support::is_root() {
             command.arg("--no-sandbox");
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

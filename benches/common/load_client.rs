@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
-use super::Random;
-use super::client::Endpoint;
-use super::raw_client::{RawConnection, find, number};
+use crate::support::Random;
+use crate::support::client::Endpoint;
+use crate::support::raw_client::{RawConnection, find, number};
 
 /// What each connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
