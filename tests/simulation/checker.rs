@@ -1,4 +1,4 @@
-//! The judge: what the store says, held against the ledger of everything that was written.
+//! The checker: what the store says, held against the ledger of everything that was written.
 //!
 //! Job: after each start, commit, read and backup, compare with the truth as of that frame; at the end, hand the clients' history to the checker
 //! that all fault tests share. Invariant: the truth comes from the bytes on their way to the disk, never from the store's memory.
@@ -34,7 +34,7 @@ pub(crate) enum Start {
 
 /// See the module's text.
 #[derive(Default)]
-pub(crate) struct Judge {
+pub(crate) struct Checker {
     pub(crate) ledger: Ledger,
     /// Every record as of `last`.
     truth: Truth,
@@ -44,7 +44,7 @@ pub(crate) struct Judge {
     pub(crate) answered: Vec<(What, Reply)>,
 }
 
-impl Judge {
+impl Checker {
     /// A process is up.
     pub(crate) fn started(&mut self, report: &Report, site: &Site, rot: &Rot, cause: bool) -> Result<Start, String> {
         if let Some((problem, _)) = report.healed.as_ref().filter(|_| !cause) {

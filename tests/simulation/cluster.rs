@@ -8,7 +8,7 @@ use std::sync::Arc;
 use odometer::store::embedded::journal::frame::LogPosition;
 
 use crate::bugs::Bug;
-use crate::checker::{self, Judge, Start as Found};
+use crate::checker::{self, Checker, Start as Found};
 use crate::clients::{Clients, Now, Reply, What};
 use crate::corruption::Rot;
 use crate::machine::{Power, Tally, coin};
@@ -41,7 +41,7 @@ struct World {
     random: Random,
     site: Site,
     clients: Clients,
-    judge: Judge,
+    checker: Checker,
     rot: Rot,
     clock: u64,
     /// How long the store ran in all its lives, in seconds of its clock.
@@ -57,7 +57,7 @@ pub(crate) fn run(plan: Plan) -> Result<Tally, Failure> {
         random: Random::seeded(plan.seed),
         site: Site::new(&power, &plan),
         clients: Clients::new(plan.bug),
-        judge: Judge::default(),
+        checker: Checker::default(),
         rot: Rot::default(),
         clock: 0,
         age_s: 0,
@@ -93,7 +93,7 @@ impl World {
             Err(end) => return Ok(end),
         };
         if self.random.between(0, 7) == 0 && !self.rot.state {
-            self.judge.look(&self.site, &self.plan)?;
+            self.checker.look(&self.site, &self.plan)?;
         }
         self.site.power.set_phase("serve");
         self.serve(process)?;
@@ -111,12 +111,12 @@ impl World {
         };
         if self.plan.strict {
             let cause = cause || self.cause_to_heal();
-            if let Found::InherentLoss = self.judge.started(&report, &self.site, &self.rot, cause)? {
+            if let Found::InherentLoss = self.checker.started(&report, &self.site, &self.rot, cause)? {
                 self.site.power.tally("last frame rotted", "", "");
                 return Ok(Err(End::Over));
             }
         } else {
-            self.judge.resume(report.last)?;
+            self.checker.resume(report.last)?;
         }
         self.rot.accepted();
         self.rot.state &= report.healed.is_none();
@@ -191,10 +191,10 @@ impl World {
         match random.between(0, 99) {
             0..45 => {
                 let now = Now { step: self.clock, age_s: self.age_s };
-                let known = |tenant| self.judge.counters_of_tenant(tenant);
+                let known = |tenant| self.checker.counters_of_tenant(tenant);
                 let read = self.clients.act(random, now, &process.window, &process.queue, known);
                 if let Some((place, value)) = read.filter(|_| self.plan.strict) {
-                    self.judge.read(place, value)?;
+                    self.checker.read(place, value)?;
                 }
                 return Ok(());
             }
@@ -219,7 +219,7 @@ impl World {
         let written = self.hear_frames();
         if self.plan.bug == Some(Bug::UndurableRead) {
             for mark in written {
-                for (place, value) in self.judge.counters_of(mark) {
+                for (place, value) in self.checker.counters_of(mark) {
                     self.clients.note_read(place, value, self.clock);
                 }
             }
@@ -239,9 +239,9 @@ impl World {
             return Err(format!("poisoned without a cause: {problem}"));
         }
         let answered = self.clients.collect(self.clock);
-        self.judge.committed(process.last(), answered, self.plan.strict)?;
+        self.checker.committed(process.last(), answered, self.plan.strict)?;
         for (name, mark) in process.finished.drain(..) {
-            self.judge.backup(&self.site, &name, mark)?;
+            self.checker.backup(&self.site, &name, mark)?;
         }
         Ok(())
     }
@@ -249,7 +249,7 @@ impl World {
     fn hear_frames(&mut self) -> Vec<LogPosition> {
         let written = self.site.journal.take_written();
         self.site.backups.take_written();
-        written.iter().filter_map(|written| self.judge.ledger.hear(written)).collect()
+        written.iter().filter_map(|written| self.checker.ledger.hear(written)).collect()
     }
 
     /// With nothing failing any more, everything that was asked is answered, and a change is taken.
@@ -267,12 +267,12 @@ impl World {
         let now = Now { step: self.clock, age_s: self.age_s };
         self.clients.ask(1, What::Advance((0, 0), 1, None), now, &process.queue);
         self.settle(process)?;
-        let taken = self.judge.answered.last().is_some_and(|(_, reply)| matches!(reply, Reply::Value(_)));
+        let taken = self.checker.answered.last().is_some_and(|(_, reply)| matches!(reply, Reply::Value(_)));
         if self.site.power.is_dead() || process.poisoned.is_some() || taken || !self.plan.strict {
             self.site.power.tally("rests", "", "");
             return Ok(());
         }
-        Err(format!("a store that nothing disturbs took no change: {:?}", self.judge.answered.last()))
+        Err(format!("a store that nothing disturbs took no change: {:?}", self.checker.answered.last()))
     }
 
     fn settle(&mut self, process: &mut Process) -> Result<(), String> {
@@ -303,7 +303,7 @@ impl World {
         self.site.power.tally(if power_cut { "power cuts" } else { "kills" }, "", "");
         self.site.crash(&mut self.random, power_cut);
         if self.plan.bug == Some(Bug::IssuedTwice) {
-            self.judge.forget_the_last_frame(&self.site);
+            self.checker.forget_the_last_frame(&self.site);
         }
         if self.plan.bug == Some(Bug::SealsDeceived) {
             self.site.sled.iter().for_each(SimState::deceive);
@@ -325,7 +325,7 @@ impl World {
             };
             // What is hidden in a rotten state may come up at any load, and then the store stops.
             if !self.rot.state {
-                for (place, value) in self.judge.look(&self.site, &self.plan)? {
+                for (place, value) in self.checker.look(&self.site, &self.plan)? {
                     self.clock += 1;
                     self.clients.note_read(place, value, self.clock);
                 }

@@ -25,7 +25,7 @@ const NOTICED: Duration = Duration::from_secs(5);
 const GONE: Duration = Duration::from_secs(4);
 
 /// A folder through several servers, and what their clients were told.
-struct Story {
+struct Scenario {
     data_dir: PathBuf,
     clock: Clock,
     keys: Vec<String>,
@@ -34,7 +34,7 @@ struct Story {
     seed: u64,
 }
 
-impl Story {
+impl Scenario {
     fn begin(data_dir: PathBuf) -> Self {
         let (seed, clock) = (Random::run_seed(), Clock::start());
         say(&format!("disk: ODOMETER_SEED={seed}"));
@@ -125,16 +125,16 @@ fn a_full_disk_stops_changes_until_there_is_room_again() {
         return;
     }
     let disk = Mounted::memory(32);
-    let mut story = Story::begin(disk.point().join("data"));
-    let mut server = story.server().flag("--min-free-disk", RESERVE.to_string()).start();
+    let mut scenario = Scenario::begin(disk.point().join("data"));
+    let mut server = scenario.server().flag("--min-free-disk", RESERVE.to_string()).start();
     for make_room in [true, false] {
-        story.some_load(&mut server);
-        let load = story.load(&server);
+        scenario.some_load(&mut server);
+        let load = scenario.load(&server);
         let filler = disk.fill(RESERVE / 2);
         wait_for("the full disk is noticed", &mut server, |server| says(server, 503, "disk_low"));
-        story.history.extend(load.finish());
-        assert_reads_only(&server, &story.keys[0]);
-        story.look(&server);
+        scenario.history.extend(load.finish());
+        assert_reads_only(&server, &scenario.keys[0]);
+        scenario.look(&server);
         if make_room {
             fs::remove_file(filler).unwrap();
         } else {
@@ -142,14 +142,14 @@ fn a_full_disk_stops_changes_until_there_is_room_again() {
         }
         wait_for("the room is noticed", &mut server, |server| says(server, 200, "ready"));
     }
-    story.some_load(&mut server);
+    scenario.some_load(&mut server);
     // A stop while the disk is full still brings everything to rest: that is what the reserve is for.
     disk.fill(RESERVE / 2);
     wait_for("the full disk is noticed", &mut server, |server| says(server, 503, "disk_low"));
     server.stop();
-    story.end_of_process();
+    scenario.end_of_process();
     fs::remove_file(disk.point().join("filler")).unwrap();
-    story.conclude();
+    scenario.conclude();
 }
 
 /// With a reserve that no disk has, no disk has to be filled.
@@ -173,31 +173,31 @@ fn a_segment_that_does_not_fit_stops_changes_until_it_does() {
         return;
     }
     let disk = Mounted::memory(32);
-    let mut story = Story::begin(disk.point().join("data"));
-    let server = |story: &Story, segment| {
-        story
+    let mut scenario = Scenario::begin(disk.point().join("data"));
+    let server = |scenario: &Scenario, segment| {
+        scenario
             .server()
             .flag("--min-free-disk", "0")
             .flag("--journal-segment-size", segment)
             .flag("--journal-cap", "64MiB")
     };
-    let mut running = server(&story, "1MiB").start();
-    story.some_load(&mut running);
+    let mut running = server(&scenario, "1MiB").start();
+    scenario.some_load(&mut running);
     running.stop();
-    story.end_of_process();
+    scenario.end_of_process();
     let filler = disk.fill((5 << 20) + (1 << 18));
     // There is room for the segment that it goes on in and for sled, but not for the next spare one.
-    let mut running = server(&story, "4MiB").start();
+    let mut running = server(&scenario, "4MiB").start();
     wait_for("the missing room is noticed", &mut running, |server| says(server, 503, "disk_low"));
-    assert_reads_only(&running, &story.keys[0]);
+    assert_reads_only(&running, &scenario.keys[0]);
     fs::remove_file(filler).unwrap();
     wait_for("the room is noticed", &mut running, |server| says(server, 200, "ready"));
     let warnings = running.log().iter().filter(|line| line.contains("journal-segment-failed")).count();
     assert!(warnings < 50, "it tried again and again: {warnings} warnings");
-    story.some_load(&mut running);
+    scenario.some_load(&mut running);
     running.stop();
-    story.end_of_process();
-    story.conclude();
+    scenario.end_of_process();
+    scenario.conclude();
 }
 
 /// Without a reserve a write can fail for real. That is a failed write like any other: it may end the process, and costs no acknowledgement.
@@ -207,13 +207,13 @@ fn a_write_that_finds_no_room_costs_no_acknowledgement() {
         return;
     }
     let disk = Mounted::memory(32);
-    let mut story = Story::begin(disk.point().join("data"));
-    let mut server = story.server().flag("--min-free-disk", "0").start();
-    story.some_load(&mut server);
-    let load = story.load(&server);
+    let mut scenario = Scenario::begin(disk.point().join("data"));
+    let mut server = scenario.server().flag("--min-free-disk", "0").start();
+    scenario.some_load(&mut server);
+    let load = scenario.load(&server);
     disk.fill(0);
     let ended = server.wait_exit(GONE);
-    story.history.extend(load.finish());
+    scenario.history.extend(load.finish());
     let ended = ended.or_else(|| {
         // A commit that changes no size needs no room, so the server may well live; but then it stops like any other.
         server.signal(rustix::process::Signal::TERM);
@@ -223,17 +223,17 @@ fn a_write_that_finds_no_room_costs_no_acknowledgement() {
     let poisoned = !server.written().actions("poison").is_empty();
     say(&format!("disk: full to the last byte, poisoned: {poisoned}, exit code {code:?}"));
     assert_eq!(code, Some(i32::from(poisoned)), "{}", server.transcript());
-    story.end_of_process();
+    scenario.end_of_process();
     // A start without room works or says why.
-    let mut server = story.server().flag("--min-free-disk", "0").spawn();
+    let mut server = scenario.server().flag("--min-free-disk", "0").spawn();
     if server.wait_ready(Duration::from_secs(10)).is_ok() {
         server.kill();
     } else {
-        assert_refused(&mut server, &story.data_dir, "No space left on device");
+        assert_refused(&mut server, &scenario.data_dir, "No space left on device");
     }
-    story.end_of_process();
+    scenario.end_of_process();
     fs::remove_file(disk.point().join("filler")).unwrap();
-    story.conclude();
+    scenario.conclude();
 }
 
 #[test]
@@ -242,27 +242,27 @@ fn a_disk_that_turns_read_only_is_a_failed_write() {
         return;
     }
     let disk = Mounted::ext4();
-    let mut story = Story::begin(disk.point().join("data"));
-    let mut server = story.server().start();
-    story.some_load(&mut server);
-    let load = story.load(&server);
+    let mut scenario = Scenario::begin(disk.point().join("data"));
+    let mut server = scenario.server().start();
+    scenario.some_load(&mut server);
+    let load = scenario.load(&server);
     disk.remount("abort");
     let status = server.wait_exit(GONE);
-    story.history.extend(load.finish());
+    scenario.history.extend(load.finish());
     assert_eq!(status.and_then(|status| status.code()), Some(1), "{status:?}\n{}", server.transcript());
     assert_eq!(server.written().actions("poison").len(), 1, "the log says why\n{}", server.transcript());
-    story.end_of_process();
-    assert_refused(&mut story.server().spawn(), &story.data_dir, "Read-only file system");
+    scenario.end_of_process();
+    assert_refused(&mut scenario.server().spawn(), &scenario.data_dir, "Read-only file system");
     disk.mount_again();
-    let mut server = story.server().start();
-    story.look(&server);
-    story.some_load(&mut server);
+    let mut server = scenario.server().start();
+    scenario.look(&server);
+    scenario.some_load(&mut server);
     server.stop();
-    story.end_of_process();
+    scenario.end_of_process();
     disk.remount("ro");
-    assert_refused(&mut story.server().spawn(), &story.data_dir, "Read-only file system");
+    assert_refused(&mut scenario.server().spawn(), &scenario.data_dir, "Read-only file system");
     disk.remount("rw");
-    story.conclude();
+    scenario.conclude();
 }
 
 /// It does not start, and says in one line where and why.

@@ -22,7 +22,7 @@ use crate::support::{Random, number_setting, say};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
-use scenario::Story;
+use scenario::Scenario;
 use secret::{Hit, Secrets};
 use tempfile::TempDir;
 
@@ -36,14 +36,14 @@ fn secrets_are_found_nowhere() {
     say(&format!("secret leaks: {rounds} rounds, ODOMETER_SEED={seed}"));
     let folder = TempDir::new().expect("a temporary folder");
     let mut searched = Searched::default();
-    let mut story = run_server(&folder, seed, rounds, &mut searched);
+    let mut scenario = run_server(&folder, seed, rounds, &mut searched);
     let key_lines = tls_key(&folder.path().join("data/tls/key.pem"));
-    key_lines.iter().for_each(|line| story.secrets.add("the TLS key", line.as_bytes()));
+    key_lines.iter().for_each(|line| scenario.secrets.add("the TLS key", line.as_bytes()));
 
-    commands(&mut story, &folder, &mut searched);
-    let secrets = &story.secrets;
+    commands(&mut scenario, &folder, &mut searched);
+    let secrets = &scenario.secrets;
     let mut hits = Vec::new();
-    for (place, bytes) in story.told.iter().chain(&searched.texts) {
+    for (place, bytes) in scenario.told.iter().chain(&searched.texts) {
         searched.bytes += bytes.len();
         hits.extend(secrets.search(place, bytes));
     }
@@ -56,7 +56,7 @@ fn secrets_are_found_nowhere() {
         "secret leaks: {} secrets in {} forms, {} answers and outputs, {files} files, {} hits, {} of what was planted",
         secrets.count(),
         secrets.forms().len(),
-        story.told.len() + searched.texts.len(),
+        scenario.told.len() + searched.texts.len(),
         hits.len(),
         planted.len(),
     ));
@@ -109,15 +109,15 @@ fn builder(folder: &TempDir) -> Builder {
     builder.flag("--journal-cap", "2MiB").flag("--backup-interval", "1s")
 }
 
-/// The story on a running server, a backup meanwhile, and its end.
-fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched) -> Story {
+/// The scenario on a running server, a backup meanwhile, and its end.
+fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched) -> Scenario {
     let http = free_ports().0;
     let server = builder(folder).flag("--http-listen", http.to_string()).start();
-    let mut story = Story::of(&server, http, Random::seeded(seed));
-    let key = plant(&mut story);
+    let mut scenario = Scenario::of(&server, http, Random::seeded(seed));
+    let key = plant(&mut scenario);
     for round in 0..usize::try_from(rounds).expect("a small number") {
-        story.tell(Protocol::Http1, round * 2);
-        story.tell(Protocol::Http2, round * 2 + 1);
+        scenario.tell(Protocol::Http1, round * 2);
+        scenario.tell(Protocol::Http2, round * 2 + 1);
         server.signal(Signal::HUP);
     }
     let (_, metrics) = server.ops_get("/metrics");
@@ -130,31 +130,31 @@ fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched)
         &ended(odometer(["backup", "--data-dir"]).arg(server.data_dir()).arg("--to").arg(&to)),
     );
     assert!(to.exists(), "the backup was not made: {:?}", searched.texts.last());
-    wait_for_backup(&server, &mut story, &key);
-    story.hang_up();
+    wait_for_backup(&server, &mut scenario, &key);
+    scenario.hang_up();
     let written = server.stop();
     searched.add("stdout", written.log.join("\n"));
     searched.add("stderr", written.stderr);
-    story
+    scenario
 }
 
-/// An automatic backup that was begun after the story has to be there. One is made only of what is new, so something is.
-fn wait_for_backup(server: &TestServer, story: &mut Story, key: &str) {
+/// An automatic backup that was begun after the scenario has to be there. One is made only of what is new, so something is.
+fn wait_for_backup(server: &TestServer, scenario: &mut Scenario, key: &str) {
     let last = || server.metric("odometer_backup_last_success_timestamp_seconds");
     let (before, until) = (last(), Instant::now() + BACKUP_DEADLINE);
     while last() == before || last().is_none() {
         assert!(Instant::now() < until, "no automatic backup within {BACKUP_DEADLINE:?}");
         let bearer = format!("Bearer {key}");
-        story.ask(Protocol::Http2, ("PUT", "/api/v1/integer/increment"), &[("authorization", &bearer)], "");
+        scenario.ask(Protocol::Http2, ("PUT", "/api/v1/integer/increment"), &[("authorization", &bearer)], "");
     }
 }
 
 /// Words that the contract shows, to see that the search sees. Returns the key of who sent them.
-fn plant(story: &mut Story) -> String {
-    let id = story.secrets.word("planted as a request's id", &mut story.random);
-    let name = story.secrets.word("planted as a counter's name", &mut story.random);
+fn plant(scenario: &mut Scenario) -> String {
+    let id = scenario.secrets.word("planted as a request's id", &mut scenario.random);
+    let name = scenario.secrets.word("planted as a counter's name", &mut scenario.random);
     let body = "username=planter&password=correct-horse-battery-staple-7";
-    let answer = story.ask(
+    let answer = scenario.ask(
         Protocol::Http2,
         ("POST", "/users/create"),
         &[("content-type", scenario::FORM), ("x-request-id", &id)],
@@ -163,25 +163,25 @@ fn plant(story: &mut Story) -> String {
     let key = answer.json()["data"]["attributes"]["api_key"].as_str().expect("a key").to_owned();
     let bearer = format!("Bearer {key}");
     let path = format!("/api/v1/counters?name={name}");
-    let made = story.ask(Protocol::Http1, ("POST", &path), &[("authorization", &bearer)], "");
+    let made = scenario.ask(Protocol::Http1, ("POST", &path), &[("authorization", &bearer)], "");
     assert_eq!(made.status, 201, "{}", made.text());
     key
 }
 
 /// Commands beside the server and after it, with secrets where somebody may have put them.
-fn commands(story: &mut Story, folder: &TempDir, searched: &mut Searched) {
+fn commands(scenario: &mut Scenario, folder: &TempDir, searched: &mut Searched) {
     let data = folder.path().join("data");
-    let odd = story.secrets.word("planted as a log file", &mut story.random);
+    let odd = scenario.secrets.word("planted as a log file", &mut scenario.random);
     let shown = folder.path().join(&odd);
     std::fs::create_dir(&shown).expect("a new folder");
     let print = ended(odometer(["config", "print", "--log-dir"]).arg(&shown));
     assert_eq!(print.code, Some(0), "{}", print.stderr);
     searched.output("the output of config print", &print);
-    let word = story.secrets.word("planted as a store", &mut story.random);
+    let word = scenario.secrets.word("planted as a store", &mut scenario.random);
     let refused = ended(odometer(["serve", "--log-level", &word, "--data-dir"]).arg(&data));
     assert_eq!(refused.code, Some(64), "{refused:?}");
     searched.output("the output of serve", &refused);
-    let password = story.secrets.password("the password of a database", &mut story.random);
+    let password = scenario.secrets.password("the password of a database", &mut scenario.random);
     let url = format!(
         "postgres://odometer:{}@localhost/odometer",
         form_urlencoded::byte_serialize(password.as_bytes()).collect::<String>()

@@ -6,10 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::scenario::{JSON, Story, Tenant};
+use super::scenario::{JSON, Scenario, Tenant};
 use crate::support::client::Protocol;
 
-impl Story {
+impl Scenario {
     pub(crate) fn keys_in_right_places(&mut self, protocol: Protocol, tenant: &Tenant) {
         let (bearer, basic) = (tenant.bearer(), tenant.basic());
         let json = ("content-type", JSON);

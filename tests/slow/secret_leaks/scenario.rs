@@ -31,7 +31,7 @@ const DEADLINE: Duration = Duration::from_millis(600);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The running server, its secrets, and what it said.
-pub(crate) struct Story {
+pub(crate) struct Scenario {
     pub(crate) secrets: Secrets,
     pub(crate) random: Random,
     pub(crate) told: Vec<(String, Vec<u8>)>,
@@ -69,7 +69,7 @@ fn quoted(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect()
 }
 
-impl Story {
+impl Scenario {
     pub(crate) fn of(server: &TestServer, http: SocketAddr, random: Random) -> Self {
         Self {
             secrets: Secrets::none(),

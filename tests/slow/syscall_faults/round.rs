@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::plan::{Phase, STAT, Target};
-use super::scenario::Story;
+use super::scenario::Scenario;
 use crate::faults::strace::Trace;
 use crate::support::server::{Builder, Keep, TestServer};
 use crate::support::workload::{register, runtime};
@@ -50,7 +50,7 @@ pub(crate) struct Round {
 #[derive(Debug)]
 pub(crate) struct Template {
     folder: TempDir,
-    story: Story,
+    scenario: Scenario,
 }
 
 fn server_on(data_dir: &Path) -> Builder {
@@ -66,19 +66,19 @@ impl Template {
         let folder = TempDir::new().expect("a temporary folder");
         let server = server_on(&folder.path().join("data")).start();
         let keys = runtime().block_on(register(&server.endpoint(), "calls", TENANTS));
-        let mut story = Story::with_keys(keys);
-        story.load(&server, 8, 1, &|told| told >= 200);
+        let mut scenario = Scenario::with_keys(keys);
+        scenario.load(&server, 8, 1, &|told| told >= 200);
         server.kill();
-        story.end_of_process();
-        Self { folder, story }
+        scenario.end_of_process();
+        Self { folder, scenario }
     }
 
-    fn copy(&self, phase: Phase, to: &Path) -> Story {
+    fn copy(&self, phase: Phase, to: &Path) -> Scenario {
         if phase == Phase::FirstStart {
-            return Story::with_keys(Vec::new());
+            return Scenario::with_keys(Vec::new());
         }
         crate::support::folder::copy(&self.folder.path().join("data"), to);
-        self.story.clone()
+        self.scenario.clone()
     }
 }
 
@@ -86,14 +86,14 @@ impl Template {
 pub(crate) fn run(template: &Template, target: &Target, how: &'static str, nth: u64, seed: u64) -> Round {
     let folder = TempDir::new().expect("a temporary folder");
     let data_dir = folder.path().join("data");
-    let mut story = template.copy(target.phase, &data_dir);
+    let mut scenario = template.copy(target.phase, &data_dir);
     let mut faulty = Faulty { trace: folder.path().join("trace"), data_dir, violations: Vec::new(), seconds: None };
-    let end = faulty.run(&mut story, target, how, nth, seed);
-    story.end_of_process();
+    let end = faulty.run(&mut scenario, target, how, nth, seed);
+    scenario.end_of_process();
     let mut violations = faulty.violations;
     if end.is_some() {
-        violations.extend(afterwards(&faulty.data_dir, &mut story).err());
-        violations.extend(story.judge().violations.iter().map(|violation| format!("history: {violation:?}")));
+        violations.extend(afterwards(&faulty.data_dir, &mut scenario).err());
+        violations.extend(scenario.judge().violations.iter().map(|violation| format!("history: {violation:?}")));
     }
     Round { end, seconds: faulty.seconds, violations }
 }
@@ -107,7 +107,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn run(&mut self, story: &mut Story, target: &Target, how: &'static str, nth: u64, seed: u64) -> Option<End> {
+    fn run(&mut self, scenario: &mut Scenario, target: &Target, how: &'static str, nth: u64, seed: u64) -> Option<End> {
         let fault = target.fault(how, nth, &self.data_dir);
         let attaches = matches!(target.phase, Phase::Running | Phase::Rolling);
         let builder = server_on(&self.data_dir);
@@ -118,12 +118,12 @@ impl Faulty {
         if ready.is_ok() {
             if target.phase == Phase::Rolling {
                 // Without strace, which would take a minute for it.
-                story.load_within(FILL_LIMIT, &server, 8, seed, &|_| is_almost_full(&self.data_dir));
+                scenario.load_within(FILL_LIMIT, &server, 8, seed, &|_| is_almost_full(&self.data_dir));
             }
             let pid = server.pid();
             attached = attaches.then(|| fault.attach(pid.expect("a ready server runs"), &self.trace));
-            self.use_it(story, &server, target.phase, seed);
-            self.settle(&mut server, story);
+            self.use_it(scenario, &server, target.phase, seed);
+            self.settle(&mut server, scenario);
         }
         let status = server.wait_exit(HANG);
         let transcript = told(&server);
@@ -172,32 +172,32 @@ impl Faulty {
     }
 
     /// Load, until enough was done or nothing can be done any more.
-    fn use_it(&mut self, story: &mut Story, server: &TestServer, phase: Phase, seed: u64) {
-        if story.keys.is_empty() {
-            story.register(&server.endpoint(), "first");
+    fn use_it(&mut self, scenario: &mut Scenario, server: &TestServer, phase: Phase, seed: u64) {
+        if scenario.keys.is_empty() {
+            scenario.register(&server.endpoint(), "first");
         }
         let segment = newest_segment(&self.data_dir);
         match phase {
-            Phase::FirstStart | Phase::LaterStart => story.load(server, 2, seed, &|told| told >= LITTLE),
-            Phase::Running => story.load(server, 8, seed, &|told| told >= MUCH),
+            Phase::FirstStart | Phase::LaterStart => scenario.load(server, 2, seed, &|told| told >= LITTLE),
+            Phase::Running => scenario.load(server, 8, seed, &|told| told >= MUCH),
             Phase::Rolling => {
-                story.load(server, 8, seed, &|_| newest_segment(&self.data_dir) > segment);
-                story.load(server, 4, seed, &|told| told >= 4 * LITTLE);
+                scenario.load(server, 8, seed, &|_| newest_segment(&self.data_dir) > segment);
+                scenario.load(server, 4, seed, &|told| told >= 4 * LITTLE);
             }
         }
     }
 
     /// After the load the server is ready, changes go on, and it stops when told to; or it ends by itself.
-    fn settle(&mut self, server: &mut TestServer, story: &mut Story) {
+    fn settle(&mut self, server: &mut TestServer, scenario: &mut Scenario) {
         let until = Instant::now() + HANG;
         let mut last = None;
         while server.wait_exit(Duration::from_millis(5)).is_none() {
             last = server.try_ops("/readyz").or(last);
             if last.as_ref().is_some_and(|(status, _)| *status == 200) {
-                let before = story.acknowledged();
-                story.load(server, 1, 0, &|told| told >= 2);
+                let before = scenario.acknowledged();
+                scenario.load(server, 1, 0, &|told| told >= 2);
                 let still_ready = server.try_ops("/readyz").is_some_and(|(status, _)| status == 200);
-                if story.acknowledged() == before && still_ready && story.keys.len() > 1 {
+                if scenario.acknowledged() == before && still_ready && scenario.keys.len() > 1 {
                     self.violations.push(format!("ready, but it changes nothing\n{}", told(server)));
                 }
                 break;
@@ -247,7 +247,7 @@ fn is_almost_full(data_dir: &Path) -> bool {
 }
 
 /// The next start has no fault: it works, and its values are part of the history.
-fn afterwards(data_dir: &Path, story: &mut Story) -> Result<(), String> {
+fn afterwards(data_dir: &Path, scenario: &mut Scenario) -> Result<(), String> {
     let mut server = server_on(data_dir).spawn();
     let failed = |what: &str, server: &TestServer| Err(format!("the next start: {what}\n{}", told(server)));
     if let Err(reason) = server.wait_ready(HANG) {
@@ -257,16 +257,16 @@ fn afterwards(data_dir: &Path, story: &mut Story) -> Result<(), String> {
         }
         return failed(&reason, &server);
     }
-    if story.keys.len() < 2 {
-        story.register(&server.endpoint(), "again");
+    if scenario.keys.len() < 2 {
+        scenario.register(&server.endpoint(), "again");
     }
-    let failure = runtime().block_on(story.read_all(&server.endpoint()));
+    let failure = runtime().block_on(scenario.read_all(&server.endpoint()));
     if let Some(failure) = failure {
         return failed(&format!("an acknowledged key or value is not there: {failure:?}"), &server);
     }
-    let before = story.acknowledged();
-    story.load(&server, 2, 0, &|told| told >= LITTLE);
-    if story.acknowledged() == before {
+    let before = scenario.acknowledged();
+    scenario.load(&server, 2, 0, &|told| told >= LITTLE);
+    if scenario.acknowledged() == before {
         return failed("it changes nothing", &server);
     }
     server.signal(Signal::TERM);
@@ -274,6 +274,6 @@ fn afterwards(data_dir: &Path, story: &mut Story) -> Result<(), String> {
         Some(status) if status.success() => {}
         status => return failed(&format!("it does not stop cleanly: {status:?}"), &server),
     }
-    story.end_of_process();
+    scenario.end_of_process();
     Ok(())
 }

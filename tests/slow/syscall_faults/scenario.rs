@@ -18,14 +18,14 @@ const LOAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything that clients know about a folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Story {
+pub(crate) struct Scenario {
     pub(crate) clock: Clock,
     pub(crate) keys: Vec<String>,
     history: Vec<Operation>,
     restarts: Vec<u64>,
 }
 
-impl Story {
+impl Scenario {
     pub(crate) fn with_keys(keys: Vec<String>) -> Self {
         Self { clock: Clock::start(), keys, history: Vec::new(), restarts: Vec::new() }
     }
