@@ -1,9 +1,17 @@
-//! What can be typed: the commands, and one flag for each row of the table of settings.
+//! The command line: what can be typed, and what the commands do.
 //!
-//! Job: clap types only. [`Flags`] becomes clap arguments here, generated from [`SETTINGS`], so no setting is listed
-//! twice; values stay texts, because they are checked together with the other layers in [`crate::config`].
+//! ```text
+//! mod.rs  the commands and their arguments: clap types, one flag for each setting
+//!   commands.rs  one function for each command        terminal.rs  errors, exit codes, banner
+//! ```
+//! Job: clap types. [`Flags`] becomes clap arguments here, generated from [`SETTINGS`], so that no
+//! setting is listed twice; values stay strings, which [`crate::config`] checks together with the
+//! other layers.
 //! Invariant: every row of the table is a flag of every command that reads the configuration.
-//! Must never: check a value, read the environment or a file, print or exit.
+//! Must never: check a setting, or read the environment or a file.
+
+pub mod commands;
+pub mod terminal;
 
 use std::path::PathBuf;
 
