@@ -4,7 +4,7 @@
 //! Invariant: nothing is served before the store is recovered, and the folder is given back after the last answer.
 //! Must never: read a flag, an environment variable or a signal; these are main's.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,21 +17,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::SOCKET;
-use crate::auth::password::{HashingPool, PasswordPolicy};
+use crate::auth::password::HashingPool;
 use crate::auth::rate_limiter::RateLimiters;
 use crate::config::Config;
 use crate::http::admin_socket;
-use crate::http::middleware::access_log::AccessLogSampler;
+use crate::http::listeners::{Addresses, Listeners};
 use crate::http::rlimit::raise_nofile_limit;
 use crate::http::server::{
     ConnectionLimiter, ConnectionLimits, ConnectionTarget, Endpoint, Protocol, ServerParts, WorkerParts, Workers,
-    accept, bind,
+    accept,
 };
 use crate::http::state::Shared;
 use crate::http::tls::{ServerCertificate, TlsSource};
+use crate::store::embedded::EmbeddedStore;
 use crate::store::embedded::recovery::open::RecoveryReport;
 use crate::store::embedded::shutdown_record::PreviousShutdown;
-use crate::store::embedded::{EmbeddedStore, Options};
 use crate::store::{Health, Store};
 use crate::telemetry::{ConnectionMetrics, Metrics};
 
@@ -41,26 +41,16 @@ const DRAIN_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 const OPS_CONNECTIONS: usize = 64;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the process listens.
-#[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    /// HTTPS.
-    pub public: SocketAddr,
-    /// Plain HTTP that points to HTTPS.
-    pub http: Option<SocketAddr>,
-    /// Metrics and health.
-    pub ops: Option<SocketAddr>,
-}
-
-/// Everything, opened and bound, not yet serving.
+/// Everything opened and bound, not yet serving.
 pub struct App {
     core: Core,
     listeners: Listeners,
     admin: Admin,
 }
 
-/// What is there from the start to the end.
+/// What lives from the start to the end.
 struct Core {
+    /// For the parts that start with [`App::run_until`].
     config: Config,
     addresses: Addresses,
     tls: Arc<ServerCertificate>,
@@ -69,25 +59,10 @@ struct Core {
     metrics: Metrics,
 }
 
-/// The admin socket, and the store that it speaks for.
+/// The admin socket, and the store that its requests go to.
 struct Admin {
     listener: UnixListener,
     store: EmbeddedStore,
-}
-
-struct Listeners {
-    public: TcpListener,
-    http: Option<TcpListener>,
-    ops: Option<TcpListener>,
-}
-
-/// Where the certificate comes from, by configuration.
-#[must_use]
-pub fn tls_source(config: &Config) -> TlsSource {
-    match &config.tls_files {
-        Some((cert, key)) => TlsSource::Files { cert: cert.clone(), key: key.clone() },
-        None => TlsSource::SelfSigned { folder: config.data_dir.join("tls"), address: config.listen.ip() },
-    }
 }
 
 impl App {
@@ -96,71 +71,42 @@ impl App {
     /// # Errors
     /// One line: what could not be opened, and why.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self> {
-        raise_nofile_limit(config.max_connections);
-        let listener = |flag: &str, address: SocketAddr| {
-            bind(address).with_context(|| format!("--{flag} {address} can not be listened on"))
-        };
-        let optional = |flag: &str, address: Option<SocketAddr>| address.map(|a| listener(flag, a)).transpose();
-        let listeners = Listeners {
-            public: listener("listen", config.listen)?,
-            http: optional("http-listen", config.http_listen)?,
-            ops: optional("ops-listen", config.ops_listen)?,
-        };
-        let local = |listener: &TcpListener| listener.local_addr().context("a listener has no address");
-        let addresses = Addresses {
-            public: local(&listeners.public)?,
-            http: listeners.http.as_ref().map(local).transpose()?,
-            ops: listeners.ops.as_ref().map(local).transpose()?,
-        };
-        // Files that were named are read first: a typing mistake must not leave a new data folder behind.
-        let named = config.tls_files.is_some().then(|| ServerCertificate::load(tls_source(&config))).transpose()?;
-        let options = Options {
-            data_dir: config.data_dir.clone(),
-            journal_segment_bytes: config.journal_segment_bytes,
-            checkpoint_interval: config.checkpoint_interval,
-            cache_records: config.cache_records,
-            idempotency_keys: config.idempotency_keys,
-            min_free_disk_bytes: config.min_free_disk_bytes,
-            backups: config.backups,
-        };
-        let (store, recovery) = EmbeddedStore::open(&options, metrics.store())
-            .with_context(|| format!("--data-dir {} can not be opened", config.data_dir.display()))?;
+        raise_nofile_limit(config.limits.connections);
+        let listeners = Listeners::bind(&config.listen)?;
+        let load_tls = || ServerCertificate::load(config.tls.clone());
+        // Files that were named are read before the store is opened: a typing mistake must not
+        // leave a new data directory behind.
+        let from_files = matches!(config.tls, TlsSource::Files { .. }).then(load_tls).transpose()?;
+        let data_dir = config.store.data_dir.display();
+        let (store, recovery) = EmbeddedStore::open(&config.store, metrics.store())
+            .with_context(|| format!("--data-dir {data_dir} cannot be opened"))?;
         log_recovery(&recovery);
-        let listener = admin_socket::bind(&config.data_dir)
-            .with_context(|| format!("the admin socket in {} can not be made", config.data_dir.display()))?;
+        let listener = admin_socket::bind(&config.store.data_dir)
+            .with_context(|| format!("the admin socket in {data_dir} cannot be created"))?;
         let admin = Admin { listener, store: store.clone() };
-        let tls = named.map_or_else(|| ServerCertificate::load(tls_source(&config)), Ok)?;
+        // A self-signed certificate is created in the data directory, which exists now.
+        let tls = from_files.map_or_else(load_tls, Ok)?;
+        record_certificate_expiry(&tls, &metrics);
         let shared = Arc::new(Shared {
-            throttle: RateLimiters::new(config.tenant_rate_limit, config.client_rate_limit),
+            throttle: RateLimiters::new(config.rate_limits),
             hashing: HashingPool::start().context("the hashing threads could not be started")?,
-            passwords: PasswordPolicy {
-                min_bytes: config.password_min_length,
-                allow_common: config.allow_common_passwords,
-            },
+            passwords: config.passwords,
             counters_per_tenant: config.counters_per_tenant,
             key_touches_in_flight: papaya::HashSet::new(),
             metrics: metrics.clone(),
             draining: AtomicBool::new(false),
         });
-        record_certificate_expiry(&tls, &metrics);
+        let addresses = listeners.addresses;
         let core = Core { config, addresses, tls, store: Arc::new(store), shared, metrics };
         Ok(Self { core, listeners, admin })
     }
 
     /// Where it listens.
-    #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.core.addresses
     }
 
-    /// The port at which clients reach HTTPS.
-    #[must_use]
-    pub fn public_port(&self) -> u16 {
-        self.core.public_port()
-    }
-
     /// The certificate in use.
-    #[must_use]
     pub fn tls(&self) -> &Arc<ServerCertificate> {
         &self.core.tls
     }
@@ -211,37 +157,21 @@ struct ServingAdmin {
 }
 
 impl Core {
-    fn public_port(&self) -> u16 {
-        self.config.public_port.unwrap_or(self.addresses.public.port())
-    }
-
-    /// Starts the workers, and takes connections.
+    /// Starts the workers and accepts connections.
     async fn serve(&self, listeners: Listeners, admin: Admin) -> Result<Serving> {
         let (drain, draining) = watch::channel(false);
-        let server = ServerParts {
-            store: Arc::clone(&self.store),
-            shared: Arc::clone(&self.shared),
-            metrics: self.metrics.clone(),
-            trusted_proxies: self.config.trusted_proxies.clone().into(),
-            sampler: Arc::new(AccessLogSampler::new(self.config.access_log_sample)),
-        };
-        let parts = WorkerParts {
-            server: server.clone(),
-            tls: TlsAcceptor::from(self.tls.server_config()?),
-            drain: draining.clone(),
-            drain_timeout: self.config.drain_timeout,
-        };
-        let workers =
-            Arc::new(Workers::start(self.config.workers, &parts).context("the workers could not be started")?);
-        let limits = ConnectionLimits {
-            connections: self.config.max_connections,
-            connections_per_address: self.config.max_connections_per_address,
-        };
-        let limiter = ConnectionLimiter::new(limits, self.metrics.connections(self.config.max_connections));
+        let options = &self.config.server;
+        let server = ServerParts::new(options, Arc::clone(&self.store), Arc::clone(&self.shared));
+        let tls = TlsAcceptor::from(self.tls.server_config()?);
+        let parts = WorkerParts { server: server.clone(), tls, drain: draining.clone() };
+        let workers = Arc::new(Workers::start(options, &parts).context("the workers could not be started")?);
+        let limits = self.config.limits;
+        let metrics = self.metrics.connections(limits.connections);
+        let limiter = ConnectionLimiter::new(limits, metrics);
         let target = ConnectionTarget::Workers(Arc::clone(&workers));
         let mut acceptors = vec![spawn_acceptor(listeners.public, &limiter, target)?];
         if let Some(listener) = listeners.http {
-            let endpoint = server.redirect(self.public_port()).await;
+            let endpoint = server.redirect(self.addresses.public_port).await;
             let target = ConnectionTarget::Inline(Protocol::Plain(endpoint), draining);
             acceptors.push(spawn_acceptor(listener, &limiter, target)?);
         }
@@ -250,9 +180,10 @@ impl Core {
             None => None,
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
-        let deletions = tokio::spawn(finish_deletions(admin.store.clone()));
+        let deletions = tokio::spawn(resume_deletions(admin.store.clone()));
         let changes = TaskTracker::new();
-        let admin = begin_admin(admin.listener, server.admin(admin.store, changes.clone()).await, changes)?;
+        let endpoint = server.admin(admin.store, changes.clone()).await;
+        let admin = spawn_admin_listener(admin.listener, endpoint, changes)?;
         Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })
     }
 
@@ -278,7 +209,7 @@ impl Core {
         admin.acceptor.abort();
         let _ = admin.drain.send(true);
         deletions.abort();
-        let _ = std::fs::remove_file(self.config.data_dir.join(SOCKET));
+        let _ = std::fs::remove_file(self.config.store.data_dir.join(SOCKET));
         if failure.is_none() {
             let _ = self.store.close().await;
             if self.store.health() == Health::Poisoned {
@@ -318,7 +249,7 @@ fn spawn_ops_listener(listener: TcpListener, protocol: Protocol) -> Result<(Join
     Ok((spawn_acceptor(listener, &limiter, ConnectionTarget::Inline(protocol, not_draining))?, never))
 }
 
-fn begin_admin(listener: UnixListener, endpoint: Endpoint, changes: TaskTracker) -> Result<ServingAdmin> {
+fn spawn_admin_listener(listener: UnixListener, endpoint: Endpoint, changes: TaskTracker) -> Result<ServingAdmin> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let (drain, draining) = watch::channel(false);
     let acceptor = spawn_local(admin_socket::accept(listener, endpoint, draining));
@@ -334,7 +265,7 @@ async fn upkeep(metrics: Metrics) {
 }
 
 /// Goes on with deletions of tenants that an earlier process began; nobody waits for it.
-async fn finish_deletions(store: EmbeddedStore) {
+async fn resume_deletions(store: EmbeddedStore) {
     if let Err(error) = store.resume_deletions().await {
         tracing::warn!(event.action = "purge-incomplete", error.message = %error,
             "what deleted tenants had is still on the disk; the next start goes on with it");

@@ -15,9 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
-use crate::app::tls_source;
 use crate::config::Config;
-use crate::http::tls::TlsSource;
 
 /// The longest that connecting, or one wait for bytes, may take.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
@@ -27,10 +25,10 @@ pub const TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// The server is not ready, not there, or not the one that the configuration describes.
 pub fn run(config: &Config) -> Result<String> {
-    let answer = match config.ops_listen {
+    let answer = match config.listen.ops {
         Some(address) => send_request(connect(address)?)?,
         None => {
-            let stream = connect(config.listen)?;
+            let stream = connect(config.listen.public)?;
             let client = ClientConnection::new(Arc::new(pinned(config)?), ServerName::try_from("localhost")?)?;
             send_request(StreamOwned::new(client, stream))?
         }
@@ -63,10 +61,7 @@ fn send_request(mut stream: impl Read + Write) -> Result<String> {
 }
 
 fn pinned(config: &Config) -> Result<ClientConfig> {
-    let file = match tls_source(config) {
-        TlsSource::Files { cert, .. } => cert,
-        TlsSource::SelfSigned { folder, .. } => folder.join("cert.pem"),
-    };
+    let file = config.tls.cert_file();
     let Some(leaf) = CertificateDer::pem_file_iter(&file).with_context(|| file.display().to_string())?.next() else {
         bail!("{}: there is no certificate in it", file.display());
     };

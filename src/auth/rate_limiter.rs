@@ -60,6 +60,15 @@ struct TenantBucket {
     bucket: Bucket,
 }
 
+/// The limits by configuration; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RateLimits {
+    /// Of each tenant that has no limit of its own.
+    pub tenant: Option<RateLimit>,
+    /// Of each address, for unauthenticated requests.
+    pub client: Option<RateLimit>,
+}
+
 /// All buckets.
 pub struct RateLimiters {
     default: Option<RateLimit>,
@@ -70,9 +79,10 @@ pub struct RateLimiters {
 }
 
 impl RateLimiters {
-    /// Limits for tenants and for addresses; `None` is no limit.
+    /// Full buckets.
     #[must_use]
-    pub fn new(tenant: Option<RateLimit>, client: Option<RateLimit>) -> Self {
+    pub fn new(limits: RateLimits) -> Self {
+        let RateLimits { tenant, client } = limits;
         Self {
             default: tenant,
             tenants: papaya::HashMap::new(),
@@ -171,9 +181,14 @@ fn rate_limit_prefix(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn limits(tenant: Option<&str>, client: Option<&str>) -> RateLimits {
+        let limit = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        RateLimits { tenant: limit(tenant), client: limit(client) }
+    }
+
     #[test]
     fn a_burst_is_allowed_and_the_next_is_told_when_to_come_back() {
-        let throttle = RateLimiters::new(Some("1/h:3".parse().unwrap()), Some("1/h:2".parse().unwrap()));
+        let throttle = RateLimiters::new(limits(Some("1/h:3"), Some("1/h:2")));
         for remaining in [2, 1, 0] {
             let decision = throttle.check_tenant(TenantId(1), TenantLimit::Default).unwrap();
             assert_eq!((decision.remaining, decision.retry_after), (remaining, None));
@@ -193,14 +208,14 @@ mod tests {
 
     #[test]
     fn off_is_no_limit() {
-        let throttle = RateLimiters::new(None, None);
+        let throttle = RateLimiters::new(RateLimits::default());
         assert_eq!(throttle.check_tenant(TenantId(1), TenantLimit::Default), None);
         assert_eq!(throttle.check_client(IpAddr::from([127, 0, 0, 1])), None);
     }
 
     #[test]
     fn a_tenants_own_limit_beats_the_default_from_the_next_request_on() {
-        let throttle = RateLimiters::new(Some("1/h:2".parse().unwrap()), None);
+        let throttle = RateLimiters::new(limits(Some("1/h:2"), None));
         let ask = |own: &str| {
             throttle
                 .check_tenant(TenantId(1), own.parse().unwrap())
@@ -210,7 +225,7 @@ mod tests {
         assert!(throttle.check_tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some());
         assert_eq!((ask("1/h:5"), ask("1/h:5"), ask("off")), (Some((5, 4)), Some((5, 3)), None));
         assert_eq!(ask("default"), Some((2, 1)));
-        let unlimited = RateLimiters::new(None, None);
+        let unlimited = RateLimiters::new(RateLimits::default());
         assert_eq!(
             unlimited.check_tenant(TenantId(1), TenantLimit::Rate("1/h:1".parse().unwrap())).unwrap().remaining,
             0

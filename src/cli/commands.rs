@@ -54,7 +54,7 @@ fn healthcheck(flags: &Flags) -> Result<ExitCode> {
 
 fn verify(flags: &Flags) -> Result<ExitCode> {
     let config = Config::load(flags)?;
-    Ok(match verify::verify(&config.data_dir)? {
+    Ok(match verify::verify(&config.store.data_dir)? {
         VerifyResult::Clean(report) => print_line(&format!("clean: {report}"), ExitCode::SUCCESS),
         VerifyResult::Repairable(problem, source) => {
             let text = format!("healable: {problem}; a start rebuilds the state from {source}");
@@ -67,7 +67,7 @@ fn verify(flags: &Flags) -> Result<ExitCode> {
 fn backup(to: &Path, flags: &Flags) -> Result<ExitCode> {
     let config = Config::load(flags)?;
     let now = now_unix_s();
-    let summary = with_progress(|progress| admin::backup::backup(&config.data_dir, to, now, progress))?;
+    let summary = with_progress(|progress| admin::backup::backup(&config.store.data_dir, to, now, progress))?;
     Ok(print_line(&format!("{}: {summary}", to.display()), ExitCode::SUCCESS))
 }
 
@@ -85,7 +85,7 @@ fn verify_backup(from: &Path) -> Result<ExitCode> {
 
 fn restore(from: &Path, flags: &Flags) -> Result<ExitCode> {
     let config = Config::load(flags)?;
-    let (data_dir, segment_bytes) = (&config.data_dir, config.journal_segment_bytes);
+    let (data_dir, segment_bytes) = (&config.store.data_dir, config.store.journal_segment_bytes);
     let new_store_id = random_id()?;
     let summary = with_progress(|progress| {
         let progress = &mut |count| progress(&format!("{count} records"));
@@ -100,7 +100,7 @@ fn restore(from: &Path, flags: &Flags) -> Result<ExitCode> {
 
 fn top(flags: &Flags, options: TopOptions) -> Result<ExitCode> {
     let config = Config::load(flags)?;
-    top::run(&config.data_dir, options)?;
+    top::run(&config.store.data_dir, options)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -134,7 +134,7 @@ fn key(command: KeyCommand) -> Result<ExitCode> {
 fn ask_server(args: &AdminArgs, question: &Question) -> Result<ExitCode> {
     let config = Config::load(&args.flags)?;
     let json = args.json || !std::io::stdout().is_terminal();
-    let text = show(&ask(&config.data_dir, question)?, json)?;
+    let text = show(&ask(&config.store.data_dir, question)?, json)?;
     // A deletion has no rows; like `rm` it prints nothing.
     Ok(if text.is_empty() { ExitCode::SUCCESS } else { print_line(text.trim_end(), ExitCode::SUCCESS) })
 }

@@ -118,7 +118,7 @@ pub(super) fn with_progress<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T
 /// Prints addresses, certificate and two commands to try to stderr.
 pub fn print_banner(app: &App) {
     let (addresses, tls) = (app.addresses(), app.tls());
-    let url = base_url(addresses.public, app.public_port());
+    let url = base_url(addresses.public, addresses.public_port);
     let certificate = tls.cert_file().display().to_string();
     let (kind, trust) = if tls.is_self_signed() {
         (" (self-signed)", format!("--cacert {} ", shell_word(&certificate)))

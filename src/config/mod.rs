@@ -9,18 +9,19 @@
 mod error;
 mod file;
 mod layers;
+mod parts;
 mod settings;
 mod values;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use ipnet::IpNet;
-
-use crate::domain::rate_limit::RateLimit;
-use crate::store::embedded::BackupPolicy;
+use crate::auth::password::PasswordPolicy;
+use crate::auth::rate_limiter::RateLimits;
+use crate::http::listeners::ListenOptions;
+use crate::http::server::{ConnectionLimits, ServerOptions};
+use crate::http::tls::TlsSource;
+use crate::store::embedded::Options;
 use crate::telemetry::LogOptions;
 
 pub use self::error::{ConfigError, Origin};
@@ -29,59 +30,28 @@ pub use self::settings::{Flags, SETTINGS, Setting};
 
 use self::layers::Layers;
 use self::settings::FILE_ENV_NAME;
-use self::values::ByteSize;
 
-/// Every setting, typed and checked. The help of `odometer serve` explains each.
+/// Every setting, typed and checked, in the parts that [`App`](crate::app::App) hands out whole.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the store.
-    pub data_dir: PathBuf,
-    /// The public HTTPS listener.
-    pub listen: SocketAddr,
-    /// The port at which clients reach it, if that is another.
-    pub public_port: Option<u16>,
-    /// The listener that sends plain HTTP on to HTTPS, unless off.
-    pub http_listen: Option<SocketAddr>,
-    /// The listener of metrics and health, unless off.
-    pub ops_listen: Option<SocketAddr>,
-    /// Certificate chain and private key in PEM, in this order; none for a self-signed certificate.
-    pub tls_files: Option<(PathBuf, PathBuf)>,
-    /// Format, level and place of the logs.
-    pub log: LogOptions,
-    /// Of so many successful requests one is logged; none of them if off.
-    pub access_log_sample: Option<u64>,
-    /// What one tenant may request, unless off.
-    pub tenant_rate_limit: Option<RateLimit>,
-    /// What one address may request without a key, unless off.
-    pub client_rate_limit: Option<RateLimit>,
-    /// The shortest password accepted, in bytes.
-    pub password_min_length: usize,
-    /// Whether the most common passwords are accepted.
-    pub allow_common_passwords: bool,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Threads that serve connections.
-    pub workers: usize,
-    /// Connections open at once.
-    pub max_connections: usize,
-    /// Connections open at once from one address.
-    pub max_connections_per_address: usize,
-    /// Writes stop while the disk has less than this free.
-    pub min_free_disk_bytes: u64,
-    /// The size of one journal file.
-    pub journal_segment_bytes: u64,
-    /// The time between two checkpoints.
-    pub checkpoint_interval: Duration,
-    /// How many cold records stay in memory.
-    pub cache_records: usize,
-    /// Idempotency keys remembered at most.
-    pub idempotency_keys: usize,
+    /// The addresses of the listeners.
+    pub listen: ListenOptions,
+    /// The certificate and its key.
+    pub tls: TlsSource,
+    /// How requests are served.
+    pub server: ServerOptions,
+    /// How many connections may be open.
+    pub limits: ConnectionLimits,
+    /// How many requests a tenant and an unauthenticated address may make.
+    pub rate_limits: RateLimits,
+    /// Which passwords are accepted.
+    pub passwords: PasswordPolicy,
     /// Named counters that a tenant may have.
     pub counters_per_tenant: u32,
-    /// When automatic backups are made, unless off.
-    pub backups: Option<BackupPolicy>,
-    /// How long a stop waits for requests under way.
-    pub drain_timeout: Duration,
+    /// The data directory, and the limits of journal, cache and backups.
+    pub store: Options,
+    /// Format, level and destination of the logs.
+    pub log: LogOptions,
     layers: Layers,
 }
 
@@ -112,67 +82,25 @@ impl Config {
     }
 
     /// Every setting and its origin, as a valid `odometer.toml`.
-    #[must_use]
     pub fn print(&self) -> String {
         self.layers.to_string()
     }
 
     fn check(layers: Layers) -> Result<Self, ConfigError> {
-        layers.parse_secret("store", validate_store)?;
-        let min_free_disk_bytes: u64 = layers.parse("min-free-disk", values::bytes)?;
-        let at_most_an_hour = Duration::from_millis(100)..=Duration::from_secs(3600);
-        let config = Self {
-            data_dir: layers.parse("data-dir", values::path)?,
-            listen: layers.parse("listen", values::address)?,
-            public_port: layers.parse("public-port", values::or_auto(values::integer_in(1..=u16::MAX)))?,
-            http_listen: layers.parse("http-listen", values::or_off(values::address))?,
-            ops_listen: layers.parse("ops-listen", values::or_off(values::address))?,
-            tls_files: tls_files(&layers)?,
-            log: LogOptions {
-                format: layers.parse("log-format", values::log_format)?,
-                level: layers.parse("log-level", values::log_level)?,
-                dir: layers.parse("log-dir", values::optional_path)?,
-                keep: layers.parse("log-keep", values::integer_in(1..=3650))?,
-                reserve_bytes: min_free_disk_bytes.saturating_mul(2),
-            },
-            access_log_sample: layers.parse("access-log-sample", values::or_off(values::integer_in(1..=1_000_000)))?,
-            tenant_rate_limit: layers.parse("tenant-rate-limit", values::or_off(values::rate))?,
-            client_rate_limit: layers.parse("client-rate-limit", values::or_off(values::rate))?,
-            password_min_length: layers.parse("password-min-length", values::integer_in(1..=256))?,
-            allow_common_passwords: layers.parse("allow-common-passwords", values::boolean)?,
-            trusted_proxies: layers.parse("trusted-proxies", values::networks)?,
-            workers: layers.parse("workers", values::workers)?,
-            max_connections: layers.parse("max-connections", values::integer_in(1..=1_000_000))?,
-            max_connections_per_address: layers
-                .parse("max-connections-per-address", values::integer_in(1..=1_000_000))?,
-            min_free_disk_bytes,
-            journal_segment_bytes: layers
-                .parse("journal-segment-size", values::bytes_within(ByteSize::MIB..=ByteSize::GIB))?,
-            checkpoint_interval: layers.parse("checkpoint-interval", values::duration(at_most_an_hour))?,
-            cache_records: layers.parse("cache-records", values::integer_in(1000..=100_000_000))?,
-            idempotency_keys: layers.parse("idempotency-keys", values::integer_in(1000..=100_000_000))?,
-            counters_per_tenant: layers.parse("counters-per-tenant", values::integer_in(0..=1_000_000))?,
-            backups: backups(&layers)?,
-            drain_timeout: layers.parse("drain-timeout", values::duration(Duration::ZERO..=Duration::from_secs(60)))?,
+        let store = parts::store(&layers)?;
+        let listen = parts::listen(&layers)?;
+        Ok(Self {
+            tls: parts::tls(&layers, &store.data_dir, &listen)?,
+            listen,
+            server: parts::server(&layers)?,
+            limits: parts::limits(&layers)?,
+            rate_limits: parts::rate_limits(&layers)?,
+            passwords: parts::passwords(&layers)?,
+            counters_per_tenant: parts::counters_per_tenant(&layers)?,
+            log: parts::log(&layers, store.min_free_disk_bytes)?,
+            store,
             layers,
-        };
-        config.check_listeners_differ()?;
-        Ok(config)
-    }
-
-    /// Two listeners on one port would fail only at the second bind, with a text that names neither setting.
-    fn check_listeners_differ(&self) -> Result<(), ConfigError> {
-        let listeners =
-            [("listen", Some(self.listen)), ("http-listen", self.http_listen), ("ops-listen", self.ops_listen)];
-        for (i, (name, address)) in listeners.into_iter().enumerate() {
-            let Some(address) = address.filter(|address| address.port() != 0) else { continue };
-            if let Some((earlier, _)) = listeners[..i].iter().find(|(_, other)| *other == Some(address)) {
-                let earlier_origin = self.layers.origin(earlier);
-                let why = format!("{address} is taken by {earlier} ({earlier_origin}); give each its own port");
-                return Err(ConfigError::Setting { name, origin: self.layers.origin(name), why });
-            }
-        }
-        Ok(())
+        })
     }
 }
 
@@ -188,45 +116,10 @@ fn environment() -> Result<BTreeMap<String, String>, ConfigError> {
         .collect()
 }
 
-fn validate_store(text: &str) -> Result<(), String> {
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    match scheme.as_deref() {
-        Some("postgres" | "postgresql") => Err("the PostgreSQL store is not in this build yet; use sled".to_owned()),
-        _ if text == "sled" => Ok(()),
-        _ => Err("this is not a store of this build; expected sled".to_owned()),
-    }
-}
-
-fn backups(layers: &Layers) -> Result<Option<BackupPolicy>, ConfigError> {
-    let at_most_a_year = Duration::from_secs(1)..=Duration::from_secs(8760 * 3600);
-    let interval = layers.parse("backup-interval", values::or_off(values::duration(at_most_a_year)))?;
-    let keep = layers.parse("backup-keep", values::integer_in(1..=1000))?;
-    let journal_cap_bytes = layers.parse("journal-cap", values::bytes)?;
-    let segment = layers.parse("journal-segment-size", values::bytes)?;
-    if journal_cap_bytes < segment.saturating_mul(2) {
-        let why = format!("{journal_cap_bytes} bytes are less than two journal segments of {segment} bytes");
-        return Err(ConfigError::Setting { name: "journal-cap", origin: layers.origin("journal-cap"), why });
-    }
-    Ok(interval.map(|interval| BackupPolicy { interval, journal_cap_bytes, keep }))
-}
-
-fn tls_files(layers: &Layers) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
-    let alone = |name, missing| {
-        let why = format!("{missing} is missing; give both or neither");
-        Err(ConfigError::Setting { name, origin: layers.origin(name), why })
-    };
-    let certificate = layers.parse("tls-cert", values::optional_path)?;
-    let key = layers.parse("tls-key", values::optional_path)?;
-    match (certificate, key) {
-        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
-        (None, None) => Ok(None),
-        (Some(_), None) => alone("tls-cert", "tls-key"),
-        (None, Some(_)) => alone("tls-key", "tls-cert"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -259,12 +152,13 @@ mod tests {
     #[test]
     fn defaults_pass_their_own_checks() {
         let config = resolve([]).unwrap();
-        assert_eq!(config.listen, "127.0.0.1:8443".parse().unwrap());
-        assert_eq!(config.tls_files, None);
-        assert_eq!(config.min_free_disk_bytes, 64 << 20);
-        assert_eq!(config.checkpoint_interval, Duration::from_secs(30));
-        assert_eq!(config.client_rate_limit.unwrap().to_string(), "10/s:20");
-        assert!(config.trusted_proxies.is_empty() && !config.allow_common_passwords);
+        assert_eq!(config.listen.public, "127.0.0.1:8443".parse().unwrap());
+        let self_signed = TlsSource::SelfSigned { folder: "./data/tls".into(), address: config.listen.public.ip() };
+        assert_eq!(config.tls, self_signed);
+        assert_eq!(config.store.min_free_disk_bytes, 64 << 20);
+        assert_eq!(config.store.checkpoint_interval, Duration::from_secs(30));
+        assert_eq!(config.rate_limits.client.unwrap().to_string(), "10/s:20");
+        assert!(config.server.trusted_proxies.is_empty() && !config.passwords.allow_common);
     }
 
     #[test]
@@ -370,7 +264,7 @@ mod tests {
         );
         assert!(refusal([("tls-key", "k")]).contains("tls-cert is missing"));
         let both = resolve([("tls-cert", "c"), ("tls-key", "k")]).unwrap();
-        assert_eq!(both.tls_files, Some(("c".into(), "k".into())));
+        assert_eq!(both.tls, TlsSource::Files { cert: "c".into(), key: "k".into() });
     }
 
     #[test]

@@ -33,19 +33,16 @@ pub struct Setting {
 
 impl Setting {
     /// Its name in the environment, such as `ODOMETER_DATA_DIR`.
-    #[must_use]
     pub fn env_name(&self) -> String {
         format!("ODOMETER_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
     /// Its key in `odometer.toml`, such as `data_dir`.
-    #[must_use]
     pub fn toml_key(&self) -> String {
         self.name.replace('-', "_")
     }
 
     /// Whether the flag alone, without a value, means `true`.
-    #[must_use]
     pub fn is_switch(&self) -> bool {
         self.value_name == SWITCH
     }

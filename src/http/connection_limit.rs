@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::telemetry::{ConnectionMetrics, LogThrottle};
 
 /// What peers may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// Connections in all.
     pub connections: usize,

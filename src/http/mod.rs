@@ -1,7 +1,7 @@
 //! The HTTP server: connections are hyper's, the application on them is actix-web's.
 //!
 //! ```text
-//! server.rs listeners, workers     connection.rs one connection      bridge.rs, header_names.rs  hyper's request → the App → hyper's response
+//! listeners.rs  server.rs workers   connection.rs one connection      bridge.rs, header_names.rs  hyper's request → the App → hyper's response
 //! admin_socket.rs  tls.rs          deadlines.rs head_scan.rs idle.rs   rlimit.rs  open files     connection_limit.rs
 //!                                          │
 //! routes.rs  the Apps: public, redirect, operators', admin socket    openapi/  the document, finished
@@ -29,6 +29,7 @@ mod head_scan;
 mod header_names;
 mod idle;
 pub mod jsonapi;
+pub mod listeners;
 pub mod middleware;
 pub mod openapi;
 pub mod redirect;

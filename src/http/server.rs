@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +40,19 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 type AcceptedConnection = (std::net::TcpStream, SocketAddr, ConnectionPermit);
 
+/// How requests are served.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Worker threads.
+    pub workers: usize,
+    /// How long connections may take to end when the server stops.
+    pub drain_timeout: Duration,
+    /// Proxies whose `X-Forwarded-For` is used as the client address.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// One in this many successful requests is logged; `None`: none of them.
+    pub access_log_sample: Option<u64>,
+}
+
 /// What the Apps of all listeners are made of.
 #[derive(Clone)]
 pub struct ServerParts {
@@ -56,6 +69,18 @@ pub struct ServerParts {
 }
 
 impl ServerParts {
+    /// Puts them together.
+    #[must_use]
+    pub fn new(options: &ServerOptions, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+        Self {
+            store,
+            metrics: shared.metrics.clone(),
+            shared,
+            trusted_proxies: Arc::clone(&options.trusted_proxies),
+            sampler: Arc::new(AccessLogSampler::new(options.access_log_sample)),
+        }
+    }
+
     fn observer(&self, listener: Listener) -> Rc<Observer> {
         Rc::new(Observer {
             metrics: self.metrics.clone(),
@@ -108,8 +133,6 @@ pub struct WorkerParts {
     pub tls: TlsAcceptor,
     /// Turns true when connections are to end.
     pub drain: watch::Receiver<bool>,
-    /// How long they may take to.
-    pub drain_timeout: Duration,
 }
 
 /// A worker thread, as the acceptor sees it.
@@ -127,13 +150,14 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads.
+    /// Starts the threads.
     ///
     /// # Errors
     /// Any error of the system.
-    pub fn start(count: usize, parts: &WorkerParts) -> io::Result<Self> {
-        let mut workers = Vec::with_capacity(count);
-        for number in 0..count {
+    pub fn start(options: &ServerOptions, parts: &WorkerParts) -> io::Result<Self> {
+        let drain_timeout = options.drain_timeout;
+        let mut workers = Vec::with_capacity(options.workers);
+        for number in 0..options.workers {
             let (accepted, inbox) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
             let (parts, counted) = (parts.clone(), Arc::clone(&connections));
@@ -143,7 +167,7 @@ impl Workers {
                 match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                     Ok(runtime) => {
                         let _ = started.send(Ok(()));
-                        runtime.block_on(run_worker(inbox, parts, counted));
+                        runtime.block_on(run_worker(inbox, parts, counted, drain_timeout));
                     }
                     Err(error) => drop(started.send(Err(error))),
                 }
@@ -177,6 +201,7 @@ async fn run_worker(
     mut inbox: mpsc::UnboundedReceiver<AcceptedConnection>,
     parts: WorkerParts,
     counted: Arc<AtomicUsize>,
+    drain_timeout: Duration,
 ) {
     // Connections, and the requests that outlive theirs.
     let tasks = TaskTracker::new();
@@ -194,7 +219,7 @@ async fn run_worker(
         });
     }
     tasks.close();
-    let _ = tokio::time::timeout(parts.drain_timeout, tasks.wait()).await;
+    let _ = tokio::time::timeout(drain_timeout, tasks.wait()).await;
 }
 
 /// Where accepted connections go.
@@ -203,16 +228,6 @@ pub enum ConnectionTarget {
     Workers(Arc<Workers>),
     /// Served on the accepting thread, which has little else to do.
     Inline(Protocol, watch::Receiver<bool>),
-}
-
-/// Binds a listener.
-///
-/// # Errors
-/// Any error of the system, a port in use among them.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// Accepts connections until the task is aborted.

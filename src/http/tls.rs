@@ -29,7 +29,7 @@ const SELF_SIGNED_VALIDITY: Duration = Duration::days(397);
 const RENEW_BEFORE: Duration = Duration::days(30);
 
 /// Where certificate and key come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsSource {
     /// Files that the operator named.
     Files {
@@ -48,6 +48,12 @@ pub enum TlsSource {
 }
 
 impl TlsSource {
+    /// The certificate's file.
+    #[must_use]
+    pub fn cert_file(&self) -> PathBuf {
+        self.files().0
+    }
+
     fn files(&self) -> (PathBuf, PathBuf) {
         match self {
             Self::Files { cert, key } => (cert.clone(), key.clone()),
@@ -113,7 +119,7 @@ impl ServerCertificate {
     /// The certificate's file.
     #[must_use]
     pub fn cert_file(&self) -> PathBuf {
-        self.source.files().0
+        self.source.cert_file()
     }
 
     /// Whether the certificate is this process's own.
