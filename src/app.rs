@@ -1,7 +1,11 @@
-//! The one file that knows everything: open, bind, run, drain.
+//! Composition root: wires configuration, store, listeners and telemetry together, and decides the
+//! order in which they start and stop.
 //!
-//! Job: [`App::open`] makes the parts from a checked [`Config`]; [`App::run_until`] serves until it is told to stop, then drains in a numbered order.
-//! Invariant: nothing is served before the store is recovered, and the folder is given back after the last answer.
+//! Job: [`App::open`] opens every part with its options from a checked [`Config`];
+//! [`App::run_until`] serves until it is told to stop or the store fails, then drains in a numbered
+//! order.
+//! Invariant: nothing is served before the store is recovered, and the data directory is unlocked
+//! after the last response.
 //! Must never: read a flag, an environment variable or a signal; these are main's.
 
 use std::net::TcpListener;
@@ -23,10 +27,8 @@ use crate::config::Config;
 use crate::http::admin_socket;
 use crate::http::listeners::{Addresses, Listeners};
 use crate::http::rlimit::raise_nofile_limit;
-use crate::http::server::{
-    ConnectionLimiter, ConnectionLimits, ConnectionTarget, Endpoint, Protocol, ServerParts, WorkerParts, Workers,
-    accept,
-};
+use crate::http::server::{ConnectionLimiter, ConnectionLimits, ConnectionTarget, Endpoint};
+use crate::http::server::{Protocol, ServerParts, WorkerParts, Workers, accept};
 use crate::http::state::Shared;
 use crate::http::tls::{ServerCertificate, TlsSource};
 use crate::store::embedded::EmbeddedStore;
@@ -35,10 +37,12 @@ use crate::store::embedded::shutdown_record::PreviousShutdown;
 use crate::store::{Health, Store};
 use crate::telemetry::{ConnectionMetrics, Metrics};
 
-/// A process whose store failed is to be gone, and started again, within two seconds.
+/// After the store failed, requests have this long to get their error: a supervisor should be able
+/// to start the next process, which recovers, within two seconds.
 const DRAIN_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Connections to the ops listener at once.
 const OPS_CONNECTIONS: usize = 64;
+/// How often the samples of the histograms are moved into their buckets, which bounds their memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything opened and bound, not yet serving.
@@ -111,11 +115,15 @@ impl App {
         &self.core.tls
     }
 
-    /// Serves until `stop` is ready or the store fails, and drains. `reload` yields whenever the certificate is to be loaded again.
+    /// Serves until `stop` is ready or the store fails, and drains. The certificate is reloaded
+    /// whenever `reload` changes.
     ///
     /// # Errors
-    /// What made the store stop, or a listener unusable.
-    pub async fn run_until(self, stop: impl Future<Output = ()>, mut reload: watch::Receiver<u64>) -> Result<()> {
+    /// The store failed, or the workers or a listener could not be started.
+    pub async fn run_until<S>(self, stop: S, mut reload: watch::Receiver<u64>) -> Result<()>
+    where
+        S: Future<Output = ()>,
+    {
         let Self { core, listeners, admin } = self;
         let store = admin.store.clone();
         let serving = core.serve(listeners, admin).await?;
@@ -139,20 +147,28 @@ impl App {
 /// Everything that runs while the process serves.
 struct Serving {
     workers: Arc<Workers>,
-    /// Tells the connections that they are to end.
+    /// Turns true when connections are to end after their last response.
     drain: watch::Sender<bool>,
     acceptors: Vec<JoinHandle<()>>,
-    /// The operators' acceptor, and what keeps its connections from draining.
-    ops: Option<(JoinHandle<()>, watch::Sender<bool>)>,
+    ops: Option<ServingOps>,
     admin: ServingAdmin,
     deletions: JoinHandle<()>,
     upkeep: JoinHandle<()>,
 }
 
-/// The admin socket's acceptor, what ends its connections, and the changes that are being made.
+/// The ops listener while the process serves.
+struct ServingOps {
+    acceptor: JoinHandle<()>,
+    /// Kept, so that its connections do not drain.
+    _drain: watch::Sender<bool>,
+}
+
+/// The admin socket while the process serves.
 struct ServingAdmin {
     acceptor: JoinHandle<()>,
+    /// Turns true when its connections are to end.
     drain: watch::Sender<bool>,
+    /// The changes in progress; they outlive a client that disconnects.
     changes: TaskTracker,
 }
 
@@ -164,7 +180,8 @@ impl Core {
         let server = ServerParts::new(options, Arc::clone(&self.store), Arc::clone(&self.shared));
         let tls = TlsAcceptor::from(self.tls.server_config()?);
         let parts = WorkerParts { server: server.clone(), tls, drain: draining.clone() };
-        let workers = Arc::new(Workers::start(options, &parts).context("the workers could not be started")?);
+        let workers = Workers::start(options, &parts).context("the workers could not be started")?;
+        let workers = Arc::new(workers);
         let limits = self.config.limits;
         let metrics = self.metrics.connections(limits.connections);
         let limiter = ConnectionLimiter::new(limits, metrics);
@@ -176,18 +193,16 @@ impl Core {
             acceptors.push(spawn_acceptor(listener, &limiter, target)?);
         }
         let ops = match listeners.ops {
-            Some(listener) => Some(spawn_ops_listener(listener, Protocol::Plain(server.ops().await))?),
+            Some(listener) => Some(spawn_ops_listener(listener, server.ops().await)?),
             None => None,
         };
         let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
         let deletions = tokio::spawn(resume_deletions(admin.store.clone()));
-        let changes = TaskTracker::new();
-        let endpoint = server.admin(admin.store, changes.clone()).await;
-        let admin = spawn_admin_listener(admin.listener, endpoint, changes)?;
+        let admin = spawn_admin_listener(admin, &server).await?;
         Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })
     }
 
-    /// Ends everything, in order.
+    /// Stops everything, in order. `failure` is why, if the store failed.
     async fn drain(&self, serving: Serving, mut failure: Option<anyhow::Error>) -> Result<()> {
         let Serving { workers, drain, acceptors, ops, admin, deletions, upkeep } = serving;
         // 1. Unready: load balancers stop sending.
@@ -198,14 +213,16 @@ impl Core {
         for acceptor in acceptors {
             let _ = acceptor.await;
         }
-        // 3. Finish requests; after a failure only as long as it takes to say so.
+        // 3. Finish requests; after a failure there is nothing to finish, only errors to send.
         let _ = drain.send(true);
         if let Some(workers) = Arc::into_inner(workers) {
-            let limit = if failure.is_some() { DRAIN_TIMEOUT_AFTER_FAILURE } else { Duration::MAX };
-            let _ = tokio::time::timeout(limit, tokio::task::spawn_blocking(move || workers.join())).await;
+            let timeout = failure.as_ref().map_or(Duration::MAX, |_| DRAIN_TIMEOUT_AFTER_FAILURE);
+            let joined = tokio::task::spawn_blocking(move || workers.join());
+            let _ = tokio::time::timeout(timeout, joined).await;
         }
-        // 4. The committer empties its queue, the keeper checkpoints, the folder is given back.
-        // The socket goes first: once the folder is given back, another process may have made its own.
+        // 4. Close the store: the committer empties its queue, the checkpointer writes a last
+        // checkpoint, the data directory is unlocked. The socket is removed before that, since
+        // afterwards it may be another process's.
         admin.acceptor.abort();
         let _ = admin.drain.send(true);
         deletions.abort();
@@ -215,20 +232,19 @@ impl Core {
             if self.store.health() == Health::Poisoned {
                 failure = Some(anyhow!("the store failed while it was closed; see the log"));
             }
-            // What operators asked for has ended with the store; it is to be told, too.
+            // The store has finished the operators' changes; their responses are still to be sent.
             admin.changes.close();
             let _ = tokio::time::timeout(DRAIN_TIMEOUT_AFTER_FAILURE, admin.changes.wait()).await;
         }
-        // 5. Last of all the ops listener, whose readiness load balancers ask meanwhile; main flushes the logs.
-        drop(ops.inspect(|(acceptor, _)| acceptor.abort()));
+        // 5. The ops listener is last, because load balancers poll its readiness meanwhile. Main
+        // flushes the logs.
+        drop(ops.inspect(|ops| ops.acceptor.abort()));
         upkeep.abort();
-        match failure {
-            Some(error) => Err(error),
-            None => {
-                tracing::info!(event.action = "stopped", "stopped: everything that was answered is on disk");
-                Ok(())
-            }
+        if let Some(error) = failure {
+            return Err(error);
         }
+        tracing::info!(event.action = "stopped", "stopped: all acknowledged commits are on disk");
+        Ok(())
     }
 }
 
@@ -241,16 +257,21 @@ fn spawn_acceptor(
     Ok(spawn_local(accept(listener, Arc::clone(limiter), target)))
 }
 
-/// The ops listener has places of its own: whoever looks after the server must get in when everybody else does not.
-fn spawn_ops_listener(listener: TcpListener, protocol: Protocol) -> Result<(JoinHandle<()>, watch::Sender<bool>)> {
-    let limits = ConnectionLimits { connections: OPS_CONNECTIONS, connections_per_address: OPS_CONNECTIONS };
+/// The ops listener has connection limits of its own, outside `--max-connections`, so that
+/// operators can connect to a saturated server.
+fn spawn_ops_listener(listener: TcpListener, endpoint: Endpoint) -> Result<ServingOps> {
+    let connections = OPS_CONNECTIONS;
+    let limits = ConnectionLimits { connections, connections_per_address: connections };
     let limiter = ConnectionLimiter::new(limits, ConnectionMetrics::noop());
-    let (never, not_draining) = watch::channel(false);
-    Ok((spawn_acceptor(listener, &limiter, ConnectionTarget::Inline(protocol, not_draining))?, never))
+    let (drain, draining) = watch::channel(false);
+    let target = ConnectionTarget::Inline(Protocol::Plain(endpoint), draining);
+    Ok(ServingOps { acceptor: spawn_acceptor(listener, &limiter, target)?, _drain: drain })
 }
 
-fn spawn_admin_listener(listener: UnixListener, endpoint: Endpoint, changes: TaskTracker) -> Result<ServingAdmin> {
-    let listener = tokio::net::UnixListener::from_std(listener)?;
+async fn spawn_admin_listener(admin: Admin, server: &ServerParts) -> Result<ServingAdmin> {
+    let listener = tokio::net::UnixListener::from_std(admin.listener)?;
+    let changes = TaskTracker::new();
+    let endpoint = server.admin(admin.store, changes.clone()).await;
     let (drain, draining) = watch::channel(false);
     let acceptor = spawn_local(admin_socket::accept(listener, endpoint, draining));
     Ok(ServingAdmin { acceptor, drain, changes })
@@ -264,11 +285,15 @@ async fn upkeep(metrics: Metrics) {
     }
 }
 
-/// Goes on with deletions of tenants that an earlier process began; nobody waits for it.
+/// Purges the data of tenants whose deletion an earlier process did not finish; runs in the
+/// background.
 async fn resume_deletions(store: EmbeddedStore) {
     if let Err(error) = store.resume_deletions().await {
-        tracing::warn!(event.action = "purge-incomplete", error.message = %error,
-            "what deleted tenants had is still on the disk; the next start goes on with it");
+        tracing::warn!(
+            event.action = "purge-incomplete",
+            error.message = %error,
+            "the data of deleted tenants is still on the disk; the next start resumes the purge"
+        );
     }
 }
 
@@ -280,11 +305,15 @@ fn reload_certificate(tls: &ServerCertificate, metrics: &Metrics) {
                 event.action = "certificate-reload",
                 event.outcome = "success",
                 tls.server.hash.sha256 = tls.fingerprint(),
-                "the certificate was loaded again"
+                "the certificate was reloaded"
             );
         }
-        Err(error) => tracing::error!(event.action = "certificate-reload", event.outcome = "failure",
-            error.message = %format!("{error:#}"), "the certificate could not be loaded again; the old one stays in use"),
+        Err(error) => tracing::error!(
+            event.action = "certificate-reload",
+            event.outcome = "failure",
+            error.message = %format!("{error:#}"),
+            "the certificate could not be reloaded; the old one stays in use"
+        ),
     }
 }
 
@@ -296,22 +325,24 @@ fn record_certificate_expiry(tls: &ServerCertificate, metrics: &Metrics) {
 }
 
 fn log_recovery(recovery: &RecoveryReport) {
-    if let Some(healed) = &recovery.rebuilt {
+    if let Some(rebuilt) = &recovery.rebuilt {
         tracing::error!(
             event.action = "state-rebuilt",
-            error.message = %healed.problem,
+            error.message = %rebuilt.problem,
             odometer.commit_seq = recovery.last.0,
-            file.directory = %healed.quarantine,
-            "the state was damaged and was rebuilt from {}; nothing is lost; the damaged files are in {}, see to the disk",
-            healed.rebuild_source,
-            healed.quarantine
+            file.directory = %rebuilt.quarantine,
+            "the damaged state was rebuilt from {}; nothing is lost; the damaged files are in {}; \
+             check the disk",
+            rebuilt.rebuild_source,
+            rebuilt.quarantine
         );
     }
     if let PreviousShutdown::Poisoned(why) = &recovery.previous_shutdown {
         tracing::warn!(
             event.action = "previous-run-poisoned",
             error.message = %why,
-            "the process before this one gave up because a write failed; everything that it answered is there, see to the disk"
+            "previous process stopped after a failed write; all acknowledged commits are present; \
+             check the disk"
         );
     }
     tracing::info!(
@@ -323,12 +354,17 @@ fn log_recovery(recovery: &RecoveryReport) {
 }
 
 fn log_ready(addresses: Addresses) {
-    let listeners = [("public", Some(addresses.public)), ("http", addresses.http), ("ops", addresses.ops)];
+    let public = Some(addresses.public);
+    let listeners = [("public", public), ("http", addresses.http), ("ops", addresses.ops)];
     for (name, address) in listeners {
-        if let Some(address) = address {
-            tracing::info!(event.action = "listening", odometer.listener = name, server.ip = %address.ip(),
-                server.port = address.port(), "listening");
-        }
+        let Some(address) = address else { continue };
+        tracing::info!(
+            event.action = "listening",
+            odometer.listener = name,
+            server.ip = %address.ip(),
+            server.port = address.port(),
+            "listening"
+        );
     }
     tracing::info!(event.action = "ready", "ready");
 }

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 fn serve(flags: &Flags) -> Result<()> {
     let config = Config::load(flags)?;
     let logs = install(&config.log)?;
-    // The Apps of the plain listeners are served on this thread.
+    // This thread serves the listeners without TLS; the workers have runtimes of their own.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     // On a terminal the same error is printed to stderr at the end.
     let log_failure = config.log.dir.is_some() || !std::io::stdout().is_terminal();
@@ -52,7 +52,8 @@ fn serve(flags: &Flags) -> Result<()> {
             "the server stops because of a failure"
         );
     }
-    // A thread that hangs in the kernel must not hold up the exit: what was acknowledged is on disk.
+    // A thread that hangs in the kernel must not hold up the exit: acknowledged commits are on
+    // disk.
     runtime.shutdown_background();
     logs.flush();
     result

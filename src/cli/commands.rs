@@ -13,9 +13,8 @@ use anyhow::{Result, bail};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::terminal::{
-    EXIT_CORRUPT, EXIT_REPAIRABLE, confirm_delete, exit_code, exit_with_error, print_line, with_progress,
-};
+use super::terminal::{EXIT_CORRUPT, EXIT_REPAIRABLE};
+use super::terminal::{confirm_delete, exit_code, exit_with_error, print_line, with_progress};
 use super::{AdminArgs, Cli, Command, ConfigCommand, KeyCommand, TenantCommand};
 use crate::admin::commands::{Question, TenantAction, ask};
 use crate::admin::table::show;
@@ -37,7 +36,10 @@ pub fn run(command: Command, serve: impl FnOnce(&Flags) -> Result<()>) -> ExitCo
         Command::Backup { to, flags } => backup(&to, &flags),
         Command::Restore { from, verify: true, .. } => verify_backup(&from),
         Command::Restore { from, flags, .. } => restore(&from, &flags),
-        Command::Top { once, interval, args } => top(&args.flags, TopOptions { once, json: args.json, interval }),
+        Command::Top { once, interval, args } => {
+            let options = TopOptions { once, json: args.json, interval };
+            top(&args.flags, options)
+        }
         Command::Tenant(command) => tenant(command),
         Command::Key(command) => key(command),
         Command::Config(ConfigCommand::Print(flags)) => print_config(&flags),
@@ -54,26 +56,30 @@ fn healthcheck(flags: &Flags) -> Result<ExitCode> {
 
 fn verify(flags: &Flags) -> Result<ExitCode> {
     let config = Config::load(flags)?;
-    Ok(match verify::verify(&config.store.data_dir)? {
-        VerifyResult::Clean(report) => print_line(&format!("clean: {report}"), ExitCode::SUCCESS),
+    let (text, code) = match verify::verify(&config.store.data_dir)? {
+        VerifyResult::Clean(report) => (format!("clean: {report}"), ExitCode::SUCCESS),
         VerifyResult::Repairable(problem, source) => {
-            let text = format!("healable: {problem}; a start rebuilds the state from {source}");
-            print_line(&text, ExitCode::from(EXIT_REPAIRABLE))
+            let text = format!("repairable: {problem}; a start rebuilds the state from {source}");
+            (text, ExitCode::from(EXIT_REPAIRABLE))
         }
-        VerifyResult::Corrupt(problem) => print_line(&format!("damaged: {problem}"), ExitCode::from(EXIT_CORRUPT)),
-    })
+        VerifyResult::Corrupt(problem) => (format!("corrupt: {problem}"), ExitCode::from(EXIT_CORRUPT)),
+    };
+    Ok(print_line(&text, code))
 }
 
 fn backup(to: &Path, flags: &Flags) -> Result<ExitCode> {
     let config = Config::load(flags)?;
-    let now = now_unix_s();
-    let summary = with_progress(|progress| admin::backup::backup(&config.store.data_dir, to, now, progress))?;
+    let data_dir = &config.store.data_dir;
+    let now_s = now_unix_s();
+    let summary = with_progress(|progress| admin::backup::backup(data_dir, to, now_s, progress))?;
     Ok(print_line(&format!("{}: {summary}", to.display()), ExitCode::SUCCESS))
 }
 
 fn verify_backup(from: &Path) -> Result<ExitCode> {
-    let result =
-        with_progress(|progress| restore::verify_backup(from, &mut |count| progress(&format!("{count} records"))));
+    let result = with_progress(|progress| {
+        let progress = &mut |count| progress(&format!("{count} records"));
+        restore::verify_backup(from, progress)
+    });
     match result {
         Ok(summary) => Ok(print_line(&format!("whole: {summary}"), ExitCode::SUCCESS)),
         Err(error @ RestoreError::Backup(_, BackupError::Bad { .. })) => {
@@ -135,8 +141,11 @@ fn ask_server(args: &AdminArgs, question: &Question) -> Result<ExitCode> {
     let config = Config::load(&args.flags)?;
     let json = args.json || !std::io::stdout().is_terminal();
     let text = show(&ask(&config.store.data_dir, question)?, json)?;
-    // A deletion has no rows; like `rm` it prints nothing.
-    Ok(if text.is_empty() { ExitCode::SUCCESS } else { print_line(text.trim_end(), ExitCode::SUCCESS) })
+    if text.is_empty() {
+        // A deletion has no rows; like `rm` it prints nothing.
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(print_line(text.trim_end(), ExitCode::SUCCESS))
 }
 
 fn print_config(flags: &Flags) -> Result<ExitCode> {

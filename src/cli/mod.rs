@@ -14,6 +14,7 @@ pub mod commands;
 pub mod terminal;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::Error;
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
@@ -36,41 +37,44 @@ pub struct Cli {
 /// The commands of `odometer`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the API until SIGTERM
+    /// Serve the API until SIGTERM or SIGINT
     Serve(Flags),
-    /// Ask the running server whether it is ready: /readyz on the ops listener, or on the public one if that is off
+    /// Check whether the running server is ready; exits 0 if it is, 1 if not
     ///
-    /// Takes the same settings as `serve`, so that it finds the server in the same place. Exits 0 if ready, 1 if not.
+    /// Requests /readyz from the ops listener, or from the public listener if ops is off. Takes the
+    /// settings of `serve`, so that it finds the server at the same address.
     Healthcheck(Flags),
-    /// Check the store of a stopped server: exits 0 if clean, 3 if a start rebuilds it, 4 if not
+    /// Check the store of a stopped server; exits 0 if clean, 3 if repairable, 4 if corrupt
     ///
-    /// Only the data folder matters; the other settings of `serve` are accepted so that both take the same file,
-    /// environment and flags.
+    /// Reads every record in the data directory. Repairable means that the next start rebuilds the
+    /// state from a backup and the journal. The other settings of `serve` are accepted, so that
+    /// both commands can share flags, environment and file.
     #[command(mut_args(hide_other_settings))]
     Verify(Flags),
-    /// Write a backup of everything, as of one commit, to a file
+    /// Write a backup of the whole store, as of one commit, to a file
     ///
-    /// Asks the running server, which goes on meanwhile, through the admin socket in its data folder; where none runs, reads the folder
-    /// itself. The file is verified before it gets its name.
+    /// Asks the running server through the admin socket in its data directory; the server keeps
+    /// serving. If no server runs, reads the data directory. The file is verified before it gets
+    /// its name.
     #[command(mut_args(hide_other_settings))]
     Backup {
-        /// The file to write; one that is there is replaced when the new one is complete
+        /// File to write; an existing one is replaced when the new one is complete
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
         /// The settings
         #[command(flatten)]
         flags: Flags,
     },
-    /// Make a new data folder from a backup
+    /// Create a new data directory from a backup
     ///
-    /// The folder must be new or empty. It becomes a store of its own: numbers that were issued after the backup are issued again by it, so
-    /// restore only what is lost.
+    /// The data directory must be missing or empty. It becomes a store of its own, which issues the
+    /// numbers after the backup again: restore only what is lost.
     #[command(mut_args(hide_other_settings))]
     Restore {
-        /// The backup
+        /// Backup to read
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
-        /// Only check that the backup is whole: exits 0 if it is, 4 if not
+        /// Only check the backup; exits 0 if it is complete, 4 if it is corrupt
         #[arg(long)]
         verify: bool,
         /// The settings
@@ -79,42 +83,42 @@ pub enum Command {
     },
     /// Show what the running server does: rates, latencies, commits, limits
     ///
-    /// Asks through the admin socket, so it needs no ops listener. On a terminal it refreshes until it is interrupted; elsewhere, or with --json, it prints one
-    /// JSON object a line.
+    /// Asks through the admin socket, so it needs no ops listener. On a terminal it refreshes until
+    /// it is interrupted; elsewhere, or with --json, it prints one JSON object per line.
     #[command(mut_args(hide_other_settings))]
     Top {
-        /// One look, over one interval
+        /// Print one sample and exit
         #[arg(long)]
         once: bool,
-        /// Seconds between two looks, 0.1 to 3600
+        /// Seconds between two samples, 0.1 to 3600
         #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
-        interval: std::time::Duration,
-        /// How and where
+        interval: Duration,
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
-    /// Look after the tenants of the running server
+    /// Manage tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Look after a tenant's API keys
+    /// Manage a tenant's API keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Write a completion script to stdout
+    /// Print a shell completion script
     Completions {
-        /// The shell that it is for
+        /// Shell to print it for
         shell: Shell,
     },
-    /// Write the manual page to stdout
+    /// Print the manual page
     Man,
 }
 
-/// How rows are shown, and which server is asked.
+/// Output format and data directory.
 #[derive(Debug, clap::Args)]
 pub struct AdminArgs {
-    /// JSON, one object a line, also on a terminal; where stdout is no terminal it is always JSON
+    /// Print JSON, one object per line; the default where stdout is not a terminal
     #[arg(long)]
     pub json: bool,
     /// The settings
@@ -128,53 +132,53 @@ pub enum TenantCommand {
     /// List all tenants
     #[command(mut_args(hide_other_settings))]
     List(AdminArgs),
-    /// Show one
+    /// Show a tenant
     #[command(mut_args(hide_other_settings))]
     Show {
-        /// Its name
+        /// Tenant name
         name: String,
-        /// How and where
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
-    /// Refuse everything that it asks, with 403 tenant_suspended, until it is resumed
+    /// Suspend a tenant: all requests get 403 tenant_suspended
     #[command(mut_args(hide_other_settings))]
     Suspend {
-        /// Its name
+        /// Tenant name
         name: String,
-        /// How and where
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
-    /// Take its requests again
+    /// Resume a suspended tenant
     #[command(mut_args(hide_other_settings))]
     Resume {
-        /// Its name
+        /// Tenant name
         name: String,
-        /// How and where
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
-    /// Delete it with its keys and counters, for good; its name is free again
+    /// Delete a tenant with its keys and counters, permanently; the name becomes free
     #[command(mut_args(hide_other_settings))]
     Delete {
-        /// Its name
+        /// Tenant name
         name: String,
-        /// Do not ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
-        /// How and where
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
-    /// Set how many requests it may make, from the next one on
+    /// Set a tenant's rate limit, from the next request on
     #[command(mut_args(hide_other_settings))]
     Limit {
-        /// Its name
+        /// Tenant name
         name: String,
-        /// Such as 100/s:200, or off, or default for --tenant-rate-limit
+        /// Rate such as 100/s:200, off for no limit, or default for --tenant-rate-limit
         rate: String,
-        /// How and where
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
@@ -186,20 +190,20 @@ pub enum KeyCommand {
     /// List a tenant's keys, without their secrets
     #[command(mut_args(hide_other_settings))]
     List {
-        /// The tenant's name
+        /// Tenant name
         name: String,
-        /// How and where
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
     /// Revoke a key: it is refused from the next request on
     #[command(mut_args(hide_other_settings))]
     Revoke {
-        /// The tenant's name
+        /// Tenant name
         name: String,
-        /// The key's id, the 16 digits behind odo_, or the whole key
+        /// Key id, the 16 hexadecimal digits after odo_, or the whole key
         id: String,
-        /// How and where
+        /// Output format and data directory
         #[command(flatten)]
         args: AdminArgs,
     },
@@ -208,21 +212,26 @@ pub enum KeyCommand {
 /// The commands of `odometer config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print every setting and where it comes from, as a valid odometer.toml
+    /// Print every setting and its origin, as a valid odometer.toml
     Print(Flags),
 }
 
 const CONFIG_FLAG: &str = "config";
 
+/// Of the settings, the help of most commands shows only the one that matters to them. The others
+/// are still accepted, so that all commands can share flags and file.
 fn hide_other_settings(argument: Arg) -> Arg {
     let is_setting = SETTINGS.iter().any(|setting| setting.name == argument.get_id().as_str());
     let shown = !is_setting || argument.get_id() == "data-dir";
     argument.hide(!shown)
 }
 
-fn interval(text: &str) -> Result<std::time::Duration, String> {
-    let seconds: Option<f64> = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected seconds, from 0.1 to 3600".to_owned())
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: Option<f64> = text.parse().ok();
+    match seconds.filter(|seconds| (0.1..=3600.0).contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs_f64(seconds)),
+        None => Err("expected seconds, from 0.1 to 3600".to_owned()),
+    }
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -233,7 +242,10 @@ fn argument(setting: &'static Setting) -> Arg {
         .value_name(setting.value_name)
         .help_heading(setting.heading)
         .help(help);
-    if setting.is_switch() { argument.num_args(0..=1).default_missing_value("true") } else { argument }
+    match setting.is_switch() {
+        true => argument.num_args(0..=1).default_missing_value("true"),
+        false => argument,
+    }
 }
 
 impl Args for Flags {
@@ -242,7 +254,7 @@ impl Args for Flags {
             .long(CONFIG_FLAG)
             .value_name("FILE")
             .value_parser(value_parser!(PathBuf))
-            .help("File of settings [default: ./odometer.toml if it exists] [env: ODOMETER_CONFIG]");
+            .help("Settings file [default: ./odometer.toml if it exists] [env: ODOMETER_CONFIG]");
         command.arg(file).args(SETTINGS.iter().map(argument))
     }
 
@@ -310,7 +322,8 @@ mod tests {
             (&["--allow-common-passwords=false", "--workers", "2"], "false"),
             (&["--allow-common-passwords", "--workers", "2"], "true"),
         ] {
-            assert_eq!(flags(arguments).values["allow-common-passwords"], expected, "{arguments:?}");
+            let flags = flags(arguments);
+            assert_eq!(flags.values["allow-common-passwords"], expected, "{arguments:?}");
         }
     }
 
@@ -318,7 +331,8 @@ mod tests {
     fn the_help_shows_every_setting_under_its_heading() {
         let serve = help("serve");
         for setting in SETTINGS {
-            assert!(serve.contains(&format!("--{} ", setting.name)) || setting.is_switch(), "{}", setting.name);
+            let shown = serve.contains(&format!("--{} ", setting.name));
+            assert!(shown || setting.is_switch(), "{}", setting.name);
             assert!(serve.contains(&format!("{}:\n", setting.heading)), "{}", setting.heading);
         }
         let verify = help("verify");

@@ -10,7 +10,7 @@
 //!
 //! Job: usage errors, error lines, confirmation, progress line and banner.
 //! Invariant: an error is one line on stderr that starts with `odometer: `.
-//! Must never: end the process, or fail because nobody reads stdout any more.
+//! Must never: end the process, or panic because stdout is closed.
 
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -91,13 +91,13 @@ pub(super) fn confirm_delete(name: &str) -> bool {
     if !std::io::stdin().is_terminal() {
         return false;
     }
-    let question = format!("This deletes {name} with all its counters and keys. Type the name to go on: ");
+    let question = format!("This deletes {name} with all its counters and keys. Type the name to confirm: ");
     let mut typed = String::new();
     let asked = std::io::stderr().write_all(question.as_bytes());
     asked.is_ok() && std::io::stdin().read_line(&mut typed).is_ok() && typed.trim_end() == name
 }
 
-/// Runs a long task; what it reports is shown on stderr as one changing line, if that is a terminal.
+/// Runs a long task, and shows its progress as one changing line on stderr, if that is a terminal.
 pub(super) fn with_progress<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {
     const CLEAR_LINE: &str = "\r\x1b[K";
     let mut stderr = std::io::stderr();
@@ -125,9 +125,12 @@ pub fn print_banner(app: &App) {
     } else {
         ("", String::new())
     };
-    let metrics = addresses.ops.map_or_else(|| "off".to_owned(), |ops| format!("http://{ops}/metrics"));
+    let metrics = match addresses.ops {
+        Some(ops) => format!("http://{ops}/metrics"),
+        None => "off".to_owned(),
+    };
     let fingerprint = tls.fingerprint();
-    let register = format!("{trust}-d username=me-$RANDOM -d password=correct-horse-battery {url}/users/create");
+    let account = "-d username=me-$RANDOM -d password=correct-horse-battery";
     let text = format!(
         r#"
   odometer {VERSION}
@@ -139,7 +142,7 @@ pub fn print_banner(app: &App) {
 
   Try it: register, then ask for the next integer.
 
-  KEY=$(curl -sS {register} | grep -o 'odo_[0-9a-f_]*')
+  KEY=$(curl -sS {trust}{account} {url}/users/create | grep -o 'odo_[0-9a-f_]*')
   curl -sS {trust}-X PUT -H "Authorization: Bearer $KEY" {url}/api/v1/integer/increment
 
 "#
@@ -155,7 +158,8 @@ fn base_url(address: SocketAddr, port: u16) -> String {
     let ip = address.ip();
     // The self-signed certificate names localhost, whichever address of these two it listens on.
     if ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST {
-        return if port == 443 { "https://localhost".to_owned() } else { format!("https://localhost:{port}") };
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        return format!("https://localhost{port}");
     }
     format!("https://{}", SocketAddr::new(ip.to_canonical(), port))
 }
@@ -163,7 +167,10 @@ fn base_url(address: SocketAddr, port: u16) -> String {
 /// Quotes what a shell would split or expand.
 fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=@%:,".contains(c);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn verify_tells_clean_from_damaged() {
     let damaged = place.verify(&data_dir);
     assert_eq!((damaged.code, damaged.stderr.as_str()), (Some(4), ""), "{damaged:?}");
     let name = segment.file_name().unwrap().to_string_lossy().into_owned();
-    assert!(damaged.stdout.starts_with("damaged: ") && damaged.stdout.contains(&name), "{}", damaged.stdout);
+    assert!(damaged.stdout.starts_with("corrupt: ") && damaged.stdout.contains(&name), "{}", damaged.stdout);
     assert!(damaged.stdout.contains("offset"), "{}", damaged.stdout);
     refused(serve()).complained(1, &[&name, "offset"]);
     assert_eq!(place.verify(&data_dir).code, Some(4), "a start that was refused changed something");
