@@ -1,7 +1,9 @@
 //! `odometer healthcheck`: ask a running server of the same configuration whether it is ready.
 //!
-//! Job: one `GET /readyz`, on the ops listener or, where that is off, on the public one. Invariant: the answer comes within [`TIMEOUT`].
-//! Must never: send a credential. On the public listener it trusts exactly the certificate in the configured file.
+//! Job: one `GET /readyz`, to the ops listener or, if that is off, to the public one.
+//! Invariant: every wait ends after [`TIMEOUT`].
+//! Must never: send a credential. On the public listener it trusts exactly the certificate in the
+//! configured file.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -20,7 +22,7 @@ use crate::config::Config;
 /// The longest that connecting, or one wait for bytes, may take.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks; returns the server's word.
+/// Asks; returns the body of the response: the word that `/readyz` says.
 ///
 /// # Errors
 /// The server is not ready, not there, or not the one that the configuration describes.

@@ -1,46 +1,66 @@
-//! Odometer hands out integers that go up by one: durable, unique, consecutive, over HTTPS, for many tenants.
+//! Odometer issues integers that go up by one, as a service: durable, unique, consecutive, over
+//! HTTPS, for many tenants. It is one process with one data directory.
 //!
-//! **The promise:** every integer that was answered is on disk, unique, consecutive, and safe to ask for again.
+//! **The promise:** every integer that was returned is on disk, unique, consecutive, and safe to ask
+//! for again.
 //!
-//! # The way of a request
+//! # Life of a request
 //!
 //! ```text
-//! socket ─ http (TLS, limits, hyper's HTTP/1.1 and HTTP/2) ─ bridge ─ actix-web's App (middleware → route → extractors) ─ auth (key → Caller) ─┐
-//!                                                                                                                                             ▼
-//!    response ◄─ http (document, status) ◄──────── published durable value ◄── store: queue → committer → journal → one fdatasync
-//!                                                                                          └─(later, off the path)→ sled checkpoint
+//!  client
+//!    │ HTTPS                                                                         ▲ response
+//!    ▼                                                                               │
+//!  http: TLS, connection limits, timeouts, HTTP/1.1 and HTTP/2 (hyper)               │
+//!    ▼                                                                               │
+//!  http: the App of one worker thread (actix-web)                                    │
+//!    │    middleware ─► route ─► extractors ─────────────────────────► handler ──────┤
+//!    │                           auth: API key ─► authorized Caller       │          │
+//!    ▼                                                                    ▼          │
+//!  store: queue ─► committer: decide ─► append one frame to the journal ─► fdatasync ┘
+//!                                                        │
+//!                                                        └─(later)─► checkpoint into sled, backup
 //! ```
 //!
-//! 1. `http` accepts a connection and shakes hands. One worker thread serves a connection from begin to end, with an App of its own; a bridge
-//!    hands each request to the App and its response back. The App's middleware gives every request an id.
-//! 2. actix-web finds the route ([`http::routes`]); the handler's extractors run in their order. The first turns the key into a [`auth::Caller`] for
-//!    what the route needs, which nothing else can make, and asks the tenant's rate limit.
-//! 3. [`store::Store::advance`] puts the request into a bounded queue. The committer takes all that wait, decides each by [`counter::Counter::advance`],
-//!    appends one frame to the journal and syncs it once; meanwhile the next requests gather.
-//! 4. After the sync, and never before, the new values are published to readers and the answers travel back: one wake for each worker.
-//! 5. Later and elsewhere the keeper writes the changes to sled, syncs, and says so in the journal; then journal segments go that a verified
-//!    backup has too. Digests kept beside sled prove what it returns; a start rebuilds it from backup and journal if they do not.
+//! 1. [`http`] accepts a connection and gives it to one worker thread, which serves it to its end.
+//!    A bridge converts each request for the worker's App, and the response back. Middleware gives
+//!    the request an id, and logs and counts it when it is answered.
+//! 2. actix-web finds the route ([`http::routes`]). The handler's extractors run in their order.
+//!    The first authenticates the API key, asks the tenant's rate limiter, and authorizes: its
+//!    result, a [`Caller`](http::extract::caller::Caller), is the only way to a tenant's data.
+//! 3. The handler calls [`Store::advance`](store::Store::advance), which puts a command into a
+//!    bounded queue. The committer takes all commands that wait, applies each by the one rule in
+//!    [`Counter::advance`](domain::counter::Counter::advance), appends one frame to the journal (a
+//!    write-ahead log) and syncs it once. Meanwhile the next commands gather: group commit.
+//! 4. After the sync, and never before, the new values become visible to readers, and the replies
+//!    go back to the workers, one wake-up for each.
+//! 5. In the background the checkpointer writes committed records to the state (sled) and syncs it;
+//!    a journal segment is deleted once a checkpoint and a verified backup cover it. Digests detect
+//!    a corrupt state; the next start rebuilds it from backup and journal.
 //!
-//! # The rooms
+//! # Modules
 //!
-//! Imports point down only: `app` > `top`, `healthcheck` > `config`, `http` > `admin` > `auth` > `store` > `telemetry`, `tenant` > `rate`, `counter`, `moment`.
+//! A module imports only modules below it in this table.
 //!
-//! | room | job |
+//! | module | job |
 //! |---|---|
-//! | [`cli`], [`config`] | what was typed; what is true after checking |
-//! | [`app`] | opens, binds, runs, drains: the only file that knows everything |
-//! | [`http`] | connections, TLS, limits; the application: routes, extractors, middleware, handlers, the one table of errors |
+//! | `main.rs` | the binary: parse arguments, install telemetry, run, exit code |
+//! | [`cli`] | the command line: arguments, commands, terminal |
+//! | [`app`] | composition root: opens, serves and stops every part in order |
 //! | [`top`], [`healthcheck`] | commands that look at a running server |
-//! | [`admin`] | commands that ask the running server through its socket in the data folder: HTTP's client, and the rows both ends send |
-//! | [`auth`] | keys, passwords, rate limits; knows no HTTP |
-//! | [`store`] | what *committed* means; the embedded store below it |
+//! | [`config`] | settings from flags, environment and file, checked once |
+//! | [`http`] | the server: connections, limits, TLS; routes, extractors, middleware, handlers |
+//! | [`admin`] | commands for the running server, over the socket in its data directory |
+//! | [`auth`] | API keys, passwords, rate limits; knows no HTTP |
+//! | [`store`] | the contract of a store, and the embedded store that keeps it |
 //! | [`telemetry`] | logs and metrics, each declared once |
-//! | [`tenant`], [`rate`], [`counter`], [`moment`] | pure types, the rule that makes the next value, and times as text |
+//! | [`domain`] | counters, tenants, API keys and rate limits: valid values and the counter rule |
 //!
-//! # Why it is built so
+//! # Decisions
 //!
-//! `docs/decisions/` has what was decided and why: hyper's connections under actix-web's application, a log buffer of our own, the ops listener's own
-//! connection limit, and sled, which is kept and distrusted. `docs/architecture.md` has the glossary.
+//! Each decision that a reader may question has a dated record in `docs/decisions/`, with reasons
+//! and figures: hyper's connections under actix-web's application, a log buffer of our own, the
+//! ops listener's own connection limit, and sled, which is used and verified.
+//! `docs/architecture.md` has the glossary.
 
 pub mod admin;
 pub mod app;

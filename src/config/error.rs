@@ -1,7 +1,7 @@
 //! Everything that can be wrong with a configuration, and the one line that says so.
 //!
 //! Job: [`ConfigError`] and [`Origin`].
-//! Invariant: an error is one line of text and names the setting (or file) and where its value came from.
+//! Invariant: an error is one line; it names the setting (or the file) and the origin of its value.
 //! Must never: repeat a value that may hold a password; such settings use [`ConfigError::Setting`].
 
 use std::fmt;
@@ -15,9 +15,9 @@ pub enum Origin {
     Flag(&'static str),
     /// The environment variable of this name.
     Env(String),
-    /// The file at this path, as it was named.
+    /// The file at this path, as it was given.
     File(String),
-    /// Nobody said anything.
+    /// No other layer set it.
     Default,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why there is no `Config`: one line for a person, and the process ends with 64.
+/// Why there is no `Config`: one line for a person. The process exits with 64.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// A value is not what its setting takes.
@@ -40,19 +40,19 @@ pub enum ConfigError {
     Value {
         /// The setting.
         name: &'static str,
-        /// What it was given.
+        /// Its value.
         value: String,
-        /// By whom.
+        /// Where the value comes from.
         origin: Origin,
         /// What is expected.
         why: String,
     },
-    /// A setting is refused for a reason that its value alone does not show, or whose value must not be shown.
+    /// A setting contradicts another one, or its value must not be shown.
     #[error("{name} ({origin}): {why}")]
     Setting {
         /// The setting.
         name: &'static str,
-        /// Who gave it.
+        /// Where its value comes from.
         origin: Origin,
         /// What is wrong and what would be right.
         why: String,
@@ -77,7 +77,7 @@ pub enum ConfigError {
     },
     /// An environment variable is not UTF-8.
     #[error("env {name}: the value is not UTF-8")]
-    NotText {
+    NotUtf8 {
         /// The variable.
         name: String,
     },

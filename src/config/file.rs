@@ -1,7 +1,7 @@
 //! `odometer.toml`: flat keys, each a string, an integer or a boolean.
 //!
-//! Job: [`ConfigFile`], found, read and reduced to texts.
-//! Invariant: every key is a setting; a misspelt key is an error that suggests the right one, never ignored.
+//! Job: [`ConfigFile`]: find the file, read it, and reduce its values to strings.
+//! Invariant: every key is a setting; a misspelt key is an error that suggests the right one.
 //! Must never: quote a line of the file in an error (it may hold a password); line numbers do.
 
 use std::collections::BTreeMap;
@@ -14,11 +14,11 @@ use toml::{Spanned, Value};
 use super::error::ConfigError;
 use super::settings::{DEFAULT_FILE, SETTINGS, Setting};
 
-/// A file of settings that was read; the values are still texts.
+/// A settings file that was read; the values are unchecked strings.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     shown_path: String,
-    texts: BTreeMap<String, String>,
+    values: BTreeMap<String, String>,
 }
 
 impl ConfigFile {
@@ -41,10 +41,11 @@ impl ConfigFile {
         }
     }
 
-    /// Takes `text` as the content of the file at `path`, which is only named in errors and origins.
+    /// Parses `text`, the content of the file at `path`. The path is only for errors and origins.
     ///
     /// # Errors
-    /// [`ConfigError`] on a syntax error, an unknown key or a value that is no string, integer or boolean.
+    /// [`ConfigError`] on a syntax error, an unknown key, or a value that is not a string, an
+    /// integer or a boolean.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let shown_path = shown(path);
         let place = |offset: Option<usize>| match offset.and_then(|offset| text.as_bytes().get(..offset)) {
@@ -56,7 +57,7 @@ impl ConfigFile {
             why: error.message().replace('\n', ", "),
         };
         let entries: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(text).map_err(bad_toml)?;
-        let mut texts = BTreeMap::new();
+        let mut values = BTreeMap::new();
         for (key, value) in entries {
             let place = place(Some(key.span().start));
             let key = key.into_inner();
@@ -72,13 +73,13 @@ impl ConfigFile {
                     return Err(ConfigError::File { place, why });
                 }
             };
-            texts.insert(key, text);
+            values.insert(key, text);
         }
-        Ok(Self { shown_path, texts })
+        Ok(Self { shown_path, values })
     }
 
     pub(super) fn get(&self, setting: &Setting) -> Option<&str> {
-        self.texts.get(&setting.toml_key()).map(String::as_str)
+        self.values.get(&setting.toml_key()).map(String::as_str)
     }
 
     pub(super) fn shown_path(&self) -> &str {
@@ -86,7 +87,8 @@ impl ConfigFile {
     }
 }
 
-/// The path for errors and for the comments of `config print`: a line break in it must not break the line.
+/// The path for errors and for the comments of `config print`, which are one line even if the path
+/// has a line break.
 fn shown(path: &Path) -> String {
     let escape = |c: char| if c.is_control() { c.escape_debug().collect() } else { String::from(c) };
     path.display().to_string().chars().map(escape).collect()
@@ -138,7 +140,8 @@ mod tests {
         assert!(twice.starts_with("file o.toml, line 3: duplicate key"), "{twice}");
         assert_eq!(
             refusal("listen = \"x\"\n\ntrusted_proxies = [\"::1\"]"),
-            "file o.toml, line 3: trusted_proxies takes a string, an integer or a boolean, but this is an array"
+            "file o.toml, line 3: trusted_proxies takes a string, an integer or a boolean, \
+             but this is an array"
         );
         assert!(refusal("workers = 1.5").ends_with("but this is a float"));
     }

@@ -1,8 +1,9 @@
-//! The four layers and who wins: flag over environment over file over default.
+//! The four layers and their precedence: flag > environment > file > default.
 //!
-//! Job: [`Layers`] holds for every setting the text that won and where it came from, writes itself as a valid
-//! `odometer.toml`, and hands a text to its parser so that a refusal names setting and origin.
-//! Invariant: exactly one text for each row of [`SETTINGS`], in the table's order.
+//! Job: [`Layers`] holds the winning string of every setting and its origin, prints itself as a
+//! valid `odometer.toml`, and hands a string to its parser so that an error names setting and
+//! origin.
+//! Invariant: exactly one string for each row of [`SETTINGS`], in the table's order.
 //! Must never: know what a setting means, or read the process environment.
 
 use std::collections::BTreeMap;
@@ -20,13 +21,13 @@ struct ResolvedSetting {
     origin: Origin,
 }
 
-/// Every setting as text, with its origin.
+/// Every setting as a string, with its origin.
 #[derive(Clone, Debug)]
 pub(super) struct Layers(Vec<ResolvedSetting>);
 
 impl Layers {
-    /// Chooses the uppermost text of each setting. An environment variable that is empty counts as not set, because
-    /// `${NAME:-}` in a compose file means that.
+    /// Takes each setting from the first layer that has it. An empty environment variable counts
+    /// as not set, because that is what `${NAME:-}` in a compose file means.
     pub(super) fn choose(flags: &Flags, env: &BTreeMap<String, String>, file: Option<&ConfigFile>) -> Self {
         let choose = |setting: &'static Setting| {
             let from_flag = || Some((flags.values.get(setting.name)?.clone(), Origin::Flag(setting.name)));
@@ -54,14 +55,14 @@ impl Layers {
         self.chosen(name).origin.clone()
     }
 
-    /// Reads the setting `name` with `parse`; a refusal shows the text.
+    /// Parses the setting `name`; an error shows its value.
     pub(super) fn parse<T>(&self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Result<T, ConfigError> {
         let ResolvedSetting { text, origin, .. } = self.chosen(name);
         let refused = |why| ConfigError::Value { name, value: text.clone(), origin: origin.clone(), why };
         parse(text).map_err(refused)
     }
 
-    /// As [`Layers::parse`], but a refusal does not show the text, which may hold a password.
+    /// As [`Layers::parse`], but an error does not show the value, which may hold a password.
     pub(super) fn parse_secret<T>(
         &self,
         name: &'static str,
@@ -87,7 +88,7 @@ impl fmt::Display for Layers {
     }
 }
 
-/// Numbers and truth values stand bare; they read back as the same text.
+/// A TOML value that reads back as the same string: integers and booleans are not quoted.
 fn toml_value(text: &str) -> String {
     let is_integer = text.parse::<i64>().is_ok_and(|number| number.to_string() == text);
     if is_integer || matches!(text, "true" | "false") {

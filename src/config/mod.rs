@@ -1,10 +1,17 @@
-//! What was typed, exported or written in a file, becomes one checked [`Config`].
+//! What was typed, exported or written to a file becomes one checked [`Config`].
 //!
-//! Job: [`Config::load`] reads the environment and the file, [`Config::resolve`] layers them (flag over environment
-//! over file over default) and checks every value once. After that nobody looks at an option or a text again.
-//! The settings themselves are one table, `settings.rs`; flags, environment names, keys and help all come from it.
+//! ```text
+//! flags (cli) ─┐
+//! environment ─┼─► layers.rs: the winning string ─► parts.rs: rules between ─► Config, made of
+//! file.rs ─────┤   of every setting                 settings                   checked parts
+//! settings.rs ─┘   (precedence in this order)       values.rs: one setting
+//! ```
+//! Job: [`Config::load`] reads the environment and the file; [`Config::resolve`] layers them and
+//! checks every value once. After that the program works with types, never with the strings.
+//! The settings are one table, [`SETTINGS`]: flags, environment names, keys and help come from it.
 //! Invariant: a `Config` exists only if every setting and every rule between settings holds.
-//! Must never: open, create or check a file other than `odometer.toml`, bind a port, or repeat a password.
+//! Must never: open, create or check a file other than `odometer.toml`, bind a port, or repeat a
+//! password.
 
 mod error;
 mod file;
@@ -56,10 +63,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the process environment and the file that it or `--config` names, and resolves them with `flags`.
+    /// Reads the environment and the file that it or `--config` names, and resolves them with
+    /// `flags`.
     ///
     /// # Errors
-    /// [`ConfigError`], one line for a person; the process should end with 64.
+    /// [`ConfigError`], one line for a person; the process should exit with 64.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let env = environment()?;
         let named_by_env = env.get(FILE_ENV_NAME).filter(|path| !path.is_empty()).map(Path::new);
@@ -67,11 +75,12 @@ impl Config {
         Self::resolve(flags, env, file.as_ref())
     }
 
-    /// Resolves the layers: a flag beats the environment, which beats the file, which beats the default. Variables
-    /// that are no setting are ignored, and so are empty ones.
+    /// Resolves the layers: flag > environment > file > default. Environment variables that are
+    /// empty or not a setting are ignored.
     ///
     /// # Errors
-    /// [`ConfigError`] if a value is not what its setting takes, or two settings contradict each other.
+    /// [`ConfigError`] if a value is not what its setting takes, or two settings contradict each
+    /// other.
     pub fn resolve(
         flags: &Flags,
         env: impl IntoIterator<Item = (String, String)>,
@@ -104,14 +113,15 @@ impl Config {
     }
 }
 
-/// The variables that are ours. A value that is not UTF-8 is refused, because a path must not be changed silently.
+/// The environment variables that are settings. A value that is not UTF-8 is refused: converting it
+/// would silently change a path.
 fn environment() -> Result<BTreeMap<String, String>, ConfigError> {
     let ours = |name: &String| name == FILE_ENV_NAME || SETTINGS.iter().any(|setting| setting.env_name() == *name);
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok().filter(ours)?, value)))
         .map(|(name, value)| match value.into_string() {
             Ok(value) => Ok((name, value)),
-            Err(_) => Err(ConfigError::NotText { name }),
+            Err(_) => Err(ConfigError::NotUtf8 { name }),
         })
         .collect()
 }
@@ -271,7 +281,8 @@ mod tests {
     fn listeners_differ_unless_the_port_is_free_to_choose() {
         assert_eq!(
             refusal([("ops-listen", "127.0.0.1:8443")]),
-            "ops-listen (flag --ops-listen): 127.0.0.1:8443 is taken by listen (default); give each its own port"
+            "ops-listen (flag --ops-listen): 127.0.0.1:8443 is taken by listen (default); \
+             give each its own port"
         );
         resolve([("listen", "127.0.0.1:0"), ("ops-listen", "127.0.0.1:0"), ("http-listen", "off")]).unwrap();
     }

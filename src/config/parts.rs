@@ -1,5 +1,5 @@
-//! The parts of [`Config`](super::Config), each checked and handed whole to the module that needs
-//! it.
+//! The parts of [`Config`](super::Config): each is checked, and handed whole to the module that
+//! needs it.
 //!
 //! Job: one function for each part; it names the parser of every setting, and checks the rules
 //! between settings. Invariant: a part exists only if all its settings hold.

@@ -1,9 +1,9 @@
-//! One text to one value: a parser for each kind of setting.
+//! A parser for each kind of setting.
 //!
-//! Job: the functions that `Config` names when it checks a setting.
-//! Invariant: a parser takes exactly what its refusal says is expected, and the refusal is half a sentence that
-//! follows the setting and the text ("expected …").
-//! Must never: know which setting it reads, touch the disk or the network.
+//! Job: the functions that `parts.rs` names for the settings.
+//! Invariant: a parser accepts exactly what its error says is expected; the error is half a
+//! sentence that follows setting and value ("expected …").
+//! Must never: know which setting it parses, or touch the disk or the network.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -18,21 +18,22 @@ use tracing_subscriber::EnvFilter;
 use crate::domain::rate_limit::RateLimit;
 use crate::telemetry::LogFormat;
 
-/// What a parser answers: the value or why not.
+/// The value, or what was expected.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// The word that switches a setting off.
+/// Switches a setting off.
 const OFF: &str = "off";
+/// Lets the program choose.
 const AUTO: &str = "auto";
 
-/// `off` is none; anything else goes to `parse`, whose refusal is told that `off` is possible too.
+/// `off` is `None`; anything else goes to `parse`, whose error then mentions `off`, too.
 pub(super) fn or_off<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
     move |text| {
         if text == OFF { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, or {OFF}")) }
     }
 }
 
-/// `auto` leaves it to the program.
+/// `auto` is `None`: the program chooses; anything else goes to `parse`.
 pub(super) fn or_auto<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
     move |text| if text == AUTO { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, or {AUTO}")) }
 }
@@ -45,7 +46,7 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(text.into()) }
 }
 
-/// An empty text is none.
+/// An empty string is `None`.
 pub(super) fn optional_path(text: &str) -> Parsed<Option<PathBuf>> {
     Ok((!text.is_empty()).then(|| text.into()))
 }
@@ -54,13 +55,13 @@ pub(super) fn rate(text: &str) -> Parsed<RateLimit> {
     text.parse().map_err(|why| format!("{why}"))
 }
 
-/// Networks separated by commas; an empty text is no network.
+/// Networks separated by commas; an empty string is no network.
 pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let expected = "a network is an address with an optional prefix length, such as 10.0.0.0/8 or ::1; \
-                    several are separated by commas";
+    let expected = "a network is an address with an optional prefix length, \
+                    such as 10.0.0.0/8 or ::1; several are separated by commas";
     text.split(',').map(|part| network(part.trim()).ok_or_else(|| expected.to_owned())).collect()
 }
 
@@ -94,8 +95,8 @@ pub(super) fn log_format(text: &str) -> Parsed<LogFormat> {
     }
 }
 
-/// A level or a filter. The filter library takes any bare word for the name of a module, so that `inof` would
-/// silence everything; here a bare word has to be a level.
+/// A level or a filter. To the filter library any bare word is the name of a module, so that `inof`
+/// would silence everything; here a bare word has to be a level.
 pub(super) fn log_level(text: &str) -> Parsed<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
@@ -118,12 +119,12 @@ pub(super) fn integer_in<N: FromStr + PartialOrd + Display>(range: RangeInclusiv
 
 /// `auto` is one thread per CPU; anything else is a number of threads.
 pub(super) fn workers(text: &str) -> Parsed<usize> {
-    const MOST: usize = 1024;
-    let all = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
-    or_auto(integer_in(1..=MOST))(text).map(|count| count.unwrap_or_else(all))
+    const MAX_WORKERS: usize = 1024;
+    let all = || std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+    or_auto(integer_in(1..=MAX_WORKERS))(text).map(|count| count.unwrap_or_else(all))
 }
 
-/// A number of bytes, shown in the unit that people would use.
+/// A number of bytes, displayed in the largest binary unit that divides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ByteSize(pub(super) u64);
 
