@@ -1,8 +1,9 @@
-//! The load generator of the benches: prebuilt requests over TLS and the least reading of answers that still notices a wrong one.
+//! The load generator of the benches: prebuilt requests over TLS and the least reading of answers
+//! that still notices a wrong one.
 //!
-//! Invariant: one request is under way per connection, and only answers with status 200 and a value count; anything else
-//! ends the bench. It shares the cores with the server, so it must never use an HTTP library, allocate much per request,
-//! or record more than one number for each.
+//! Invariant: one request is under way per connection, and only answers with status 200 and a value
+//! count; anything else ends the bench. It shares the cores with the server, so it must never use
+//! an HTTP library, allocate much per request, or record more than one number for each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
@@ -41,7 +42,8 @@ const KEY_GOES_HERE: &str = "KKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKK";
 pub(crate) struct Measured {
     /// Answered within the period; rates and latencies are of these.
     pub(crate) requests: u64,
-    /// Answered at all: each connection's last answer comes after the end, but the server did its work.
+    /// Answered at all: each connection's last answer comes after the end, but the server did its
+    /// work.
     pub(crate) answered: u64,
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,

@@ -1,6 +1,7 @@
 //! What a bench says besides its own figures: the machine, the disk, and medians.
 //!
-//! Invariant: the price of durability is measured in the folder that the server will use. It must never compare runs.
+//! Invariant: the price of durability is measured in the folder that the server will use. It must
+//! never compare runs.
 
 use std::fs::File;
 use std::io::Write;
@@ -40,7 +41,8 @@ fn machine() -> String {
     format!("machine: {model}, {cores} cores, Linux {}{build}", kernel.trim())
 }
 
-/// The type of the filesystem that holds the folder: of all mounts above it the deepest, and of those the last.
+/// The type of the filesystem that holds the folder: of all mounts above it the deepest, and of
+/// those the last.
 fn filesystem(folder: &Path) -> String {
     let folder = folder.canonicalize().expect("the folder exists");
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();

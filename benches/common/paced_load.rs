@@ -1,8 +1,11 @@
-//! Load on a schedule: tenants who ask a few times in a second whatever happens, and one who asks far too often.
+//! Load on a schedule: tenants who ask a few times in a second whatever happens, and one who asks
+//! far too often.
 //!
-//! Invariant: a quiet tenant's time is counted from when the request was due, if an earlier answer was late, and otherwise from when it was sent; so a
-//! server that stalls can not hide the requests that it kept from being sent, and the generator's own lateness is not the server's.
-//! Only 200 and 429 are answers; anything else ends the bench. It must never put the quiet and the noisy tenants on one thread.
+//! Invariant: a quiet tenant's time is counted from when the request was due, if an earlier answer
+//! was late, and otherwise from when it was sent; so a server that stalls can not hide the requests
+//! that it kept from being sent, and the generator's own lateness is not the server's. Only 200 and
+//! 429 are answers; anything else ends the bench. It must never put the quiet and the noisy tenants
+//! on one thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,7 +37,8 @@ impl Asker {
         Self { connection: connection.expect("the server accepts a connection"), request: request(key, Mode::Hot) }
     }
 
-    /// Sends so many requests at once; how many were accepted. The others were refused for being too many.
+    /// Sends so many requests at once; how many were accepted. The others were refused for being
+    /// too many.
     async fn ask(&mut self, at_once: usize) -> usize {
         self.connection.send(&self.request.repeat(at_once)).await.expect("the connection stays open");
         let mut accepted = 0;
@@ -53,7 +57,8 @@ fn is_accepted(answer: &[u8]) -> bool {
     is_accepted
 }
 
-/// Latencies in µs, in order, of tenants who each ask `per_second` times, for `period`. None of them may be refused.
+/// Latencies in µs, in order, of tenants who each ask `per_second` times, for `period`. None of
+/// them may be refused.
 pub(crate) fn quiet(endpoint: &Endpoint, keys: &[String], per_second: f64, period: Duration) -> Vec<f64> {
     let every = Duration::from_secs_f64(1.0 / per_second);
     let run = async {
@@ -111,7 +116,8 @@ pub(crate) struct Manner {
 }
 
 impl Noise {
-    /// Begins to flood, and returns once the burst of the tenant's limit is used up and the first request was refused. Only from there on it is paced.
+    /// Begins to flood, and returns once the burst of the tenant's limit is used up and the first
+    /// request was refused. Only from there on it is paced.
     pub(crate) fn start(endpoint: &Endpoint, key: &str, manner: Manner) -> Self {
         let shared = Arc::new(Shared::default());
         let (tell, told) = channel();

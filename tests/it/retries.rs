@@ -1,11 +1,15 @@
-//! Increments whose answer never arrived, asked for again with their `Idempotency-Key`: each has exactly one number, and no number is missing.
+//! Increments whose answer never arrived, asked for again with their `Idempotency-Key`: each has
+//! exactly one number, and no number is missing.
 //!
-//! Clients cut their connections at drawn moments and try again until they are answered; the server is killed under the same load, and one key is
-//! sent by several connections at once. At the end every counter was handed out without a hole, and every key answers the same again.
-//! Invariant: nothing is excused. What `history.rs` explains by an unknown outcome would be a fault here, since the key tells what became of it.
-//! Must never: count an answer that was cut off as one; a client knows a number only from a whole answer.
+//! Clients cut their connections at drawn moments and try again until they are answered; the server
+//! is killed under the same load, and one key is sent by several connections at once. At the end
+//! every counter was handed out without a hole, and every key answers the same again. Invariant:
+//! nothing is excused. What `history.rs` explains by an unknown outcome would be a fault here,
+//! since the key tells what became of it. Must never: count an answer that was cut off as one; a
+//! client knows a number only from a whole answer.
 //!
-//! `ODOMETER_RETRY_INCREMENTS` (200; the long form is 10,000), `ODOMETER_RETRY_KILLS` (3; 100), `ODOMETER_SEED` (printed).
+//! `ODOMETER_RETRY_INCREMENTS` (200; the long form is 10,000), `ODOMETER_RETRY_KILLS` (3; 100),
+//! `ODOMETER_SEED` (printed).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +39,8 @@ const MOST_CUTS: usize = 2;
 /// How many connections send the same key at once.
 const AT_ONCE: usize = 4;
 const KILL_AFTER_MS: (u64, u64) = (50, 500);
-/// How long a client looks away from a server that does not answer, unless it is told that there is one again.
+/// How long a client looks away from a server that does not answer, unless it is told that there is
+/// one again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Far above any honest start.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -99,7 +104,8 @@ struct Given {
     counter: usize,
     first: u64,
     last: u64,
-    /// How far the furthest try came whose answer was not read; nothing when the first one was answered.
+    /// How far the furthest try came whose answer was not read; nothing when the first one was
+    /// answered.
     seen: Option<Progress>,
     replayed: bool,
 }
@@ -201,7 +207,8 @@ fn the_one(answers: &[(Answer, bool)], change: &Change, counter: usize, seen: Op
 fn server_on(folder: &TempDir, address: SocketAddr, random: &mut Random) -> Builder {
     let builder = TestServer::builder().data_dir(folder.path().join("data")).keep(Keep::Problems);
     let builder = builder.flag("--listen", address.to_string()).flag("--idempotency-keys", "4000000");
-    // Half of the processes checkpoint, roll and back up so often that the end falls into one of these.
+    // Half of the processes checkpoint, roll and back up so often that the end falls into one of
+    // these.
     if random.between(0, 1) == 0 {
         let builder = builder.flag("--checkpoint-interval", "100ms").flag("--journal-segment-size", "1MiB");
         return builder.flag("--journal-cap", "2MiB").flag("--backup-interval", "1s").flag("--backup-keep", "2");
@@ -209,7 +216,8 @@ fn server_on(folder: &TempDir, address: SocketAddr, random: &mut Random) -> Buil
     builder
 }
 
-/// An address of this machine that no client is given as its own, so nobody takes the port while the server is down.
+/// An address of this machine that no client is given as its own, so nobody takes the port while
+/// the server is down.
 fn own_address() -> Ipv4Addr {
     let [a, b, c, d] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 64 | (a ^ b) & 63, c, d | 1)
@@ -250,7 +258,8 @@ async fn run_clients(plan: &Plan, seed: u64) -> Vec<Given> {
     tasks.join_all().await.concat()
 }
 
-/// Increments until it did its part and the load is stopped; what it has begun it brings to its end.
+/// Increments until it did its part and the load is stopped; what it has begun it brings to its
+/// end.
 async fn run_client(plan: Plan, number: u64, mut random: Random) -> Vec<Given> {
     let (mut given, mut client) = (Vec::new(), None);
     while (given.len() as u64) < plan.least || !plan.stopped.load(Ordering::Relaxed) {
@@ -301,7 +310,8 @@ impl Given {
         Self { change: change.clone(), counter, first, last, seen, replayed }
     }
 
-    /// Of tries one after another: a beginning that was read was done before; what was never sent whole was not.
+    /// Of tries one after another: a beginning that was read was done before; what was never sent
+    /// whole was not.
     fn follows(self) -> Self {
         assert!(self.replayed || self.seen != Some(Progress::Begun), "done twice: {self:?}");
         assert!(!self.replayed || self.seen > Some(Progress::Partly), "done without being asked: {self:?}");
@@ -322,7 +332,8 @@ impl Plan {
         }
     }
 
-    /// The same once; `reset` leaves a connection with RST instead of FIN. An error means that nothing was sent.
+    /// The same once; `reset` leaves a connection with RST instead of FIN. An error means that
+    /// nothing was sent.
     async fn send_and_leave(&self, change: &Change, moment: Moment, reset: bool) -> io::Result<Progress> {
         match moment {
             Moment::Connection(at) => {
@@ -343,7 +354,8 @@ impl Plan {
         }
     }
 
-    /// Asks until there is an answer, by HTTP/2 for one kind in four. The second: whether a try was sent and not answered.
+    /// Asks until there is an answer, by HTTP/2 for one kind in four. The second: whether a try was
+    /// sent and not answered.
     async fn until_answered(&self, client: &mut Option<Client>, change: &Change, kind: usize) -> (Answer, bool) {
         let (until, mut unanswered) = (Instant::now() + DEADLINE, false);
         let protocol = if kind == 3 { Protocol::Http2 } else { Protocol::Http1 };
@@ -378,8 +390,9 @@ impl Plan {
     }
 }
 
-/// Every number once, none missing, each counter where its last number says, and every key answered again as before. Returns how many of those that
-/// were tried again had been done before, and how many had not.
+/// Every number once, none missing, each counter where its last number says, and every key answered
+/// again as before. Returns how many of those that were tried again had been done before, and how
+/// many had not.
 fn assert_complete(name: &str, plan: &Plan, given: &[Given]) -> (usize, usize) {
     let mut counters: BTreeMap<usize, Vec<&Given>> = BTreeMap::new();
     given.iter().for_each(|one| counters.entry(one.counter).or_default().push(one));

@@ -64,7 +64,7 @@ impl Default for Counter {
 }
 
 impl Counter {
-    /// A counter that nobody has changed.
+    /// A counter before its first change.
     pub(crate) fn new(shape: Shape) -> Self {
         Self { value: shape.start, shape }
     }

@@ -1,9 +1,9 @@
 //! The counters of one tenant, by name.
 //!
-//! Job: creation, increments, sets and deletions with their refusals, in the order in which they are
-//! looked for. Invariant: `default` is always there and cannot be created or deleted; no two states
-//! of a tenant's counters of one name have the same version, not even after a deletion.
-//! Must never: know a request's route, its credentials or a status.
+//! Job: creation, increments, sets and deletions with their refusals, in the order in which they
+//! are looked for. Invariant: `default` is always there and cannot be created or deleted; no two
+//! states of a tenant's counters of one name have the same version, not even after a deletion. Must
+//! never: know a request's route, its credentials or a status.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ pub(crate) enum Refusal<D> {
     NotFound,
     AlreadyExists,
     DefaultCounter,
-    /// As many counters as this tenant may have, which is so many.
+    /// The tenant has as many counters as it may have: this number.
     Quota(u32),
     /// The counter is in another state than the condition says: in this one.
     ConditionFailed(Entry<D>),

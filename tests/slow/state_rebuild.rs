@@ -1,12 +1,13 @@
-//! A damaged state is rebuilt by a start, from a backup and the journal, whatever interrupts it; without a backup it is refused.
+//! A damaged state is rebuilt by a start, from a backup and the journal, whatever interrupts it;
+//! without a backup it is refused.
 //!
-//! Job: a table of damages by name, each examined as the campaign of `corruption` does with those that
-//! it draws, and kills at the system calls of a rebuild and of a restore. Invariant: the values are
-//! known before the damage and must be there after it, all of them. Must never: accept a start that
-//! serves less.
+//! Job: a table of damages by name, each examined as the campaign of `corruption` does with those
+//! that it draws, and kills at the system calls of a rebuild and of a restore. Invariant: the
+//! values are known before the damage and must be there after it, all of them. Must never: accept a
+//! start that serves less.
 //!
-//! `ODOMETER_STATE_REBUILD_KILLS` (6): at how many system calls of a rebuild and of a restore the process is killed; `all` for each of them.
-//! `ODOMETER_SEED` (printed). The kills need strace.
+//! `ODOMETER_STATE_REBUILD_KILLS` (6): at how many system calls of a rebuild and of a restore the
+//! process is killed; `all` for each of them. `ODOMETER_SEED` (printed). The kills need strace.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -29,16 +30,19 @@ use crate::support::workload::runtime;
 use crate::support::{Random, folder, has_program, require, say, setting};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Whatever changes the disk or opens something: a kill at each of these is a kill at each state that the disk can be in.
+/// Whatever changes the disk or opens something: a kill at each of these is a kill at each state
+/// that the disk can be in.
 const CALLS: &str = "openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,fsync,fdatasync,sync_file_range,pwrite64,write,ftruncate";
 
-/// How the damaged folders are examined: the look is at the folder itself, which is stopped in order.
+/// How the damaged folders are examined: the look is at the folder itself, which is stopped in
+/// order.
 const PLAN: Plan = Plan { apart: false, changed: 0, kill: false };
 
 /// What a start has to make of a damage.
 #[derive(Clone, Copy, Debug)]
 enum Promise {
-    /// A rebuilt state. A lost snapshot or a torn log may be nothing that matters to sled; then it is sound, and served as it is.
+    /// A rebuilt state. A lost snapshot or a torn log may be nothing that matters to sled; then it
+    /// is sound, and served as it is.
     Served,
     /// A refusal with all of these words.
     Refused(&'static [&'static str]),
@@ -193,7 +197,8 @@ fn a_rebuild_that_is_killed_anywhere_is_done_by_the_next_start() {
         data_dir
     };
     let data_dir = damaged("counted");
-    // With small segments most calls are those of the rebuild, and not of the segment that is made beside it.
+    // With small segments most calls are those of the rebuild, and not of the segment that is made
+    // beside it.
     let serve = |data_dir: &Path, call: Option<u64>| {
         let server = TestServer::builder().data_dir(data_dir).wrapper(killed_at(&trace, call));
         server.flag("--journal-segment-size", "1MiB")

@@ -1,9 +1,9 @@
 //! The program's counter rule beside the model's, over all that their arguments may be.
 //!
 //! Job: two counters of one shape, one of the program and one of the model, take the same random
-//! changes. Invariant: each answer and each value after it are the same, at the ends of the range of
-//! integers too, which the contract suite rarely comes near.
-//! Must never: let one of the two decide for the other.
+//! changes. Invariant: each answer and each value after it are the same, at the ends of the range
+//! of integers too, which the contract suite rarely comes near. Must never: let one of the two
+//! decide for the other.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

@@ -1,9 +1,9 @@
 //! The model as a store, so that the contract suite can ask both the same questions.
 //!
-//! Job: put [`Counters`] and [`IdempotencyTable`] of `tests/model` behind `trait Store`, with tenants
-//! and keys in maps beside them. Invariant: what is decided about a counter is decided by the model;
-//! types of the program are only what is asked and answered with.
-//! Must never: call the program's counter rule or its preconditions; be used outside tests.
+//! Job: put [`Counters`] and [`IdempotencyTable`] of `tests/model` behind `trait Store`, with
+//! tenants and keys in maps beside them. Invariant: what is decided about a counter is decided by
+//! the model; types of the program are only what is asked and answered with. Must never: call the
+//! program's counter rule or its preconditions; be used outside tests.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

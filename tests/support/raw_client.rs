@@ -1,10 +1,10 @@
-//! A client of bytes, past any HTTP library: for load that has to be cheap, and for malformed, slow,
-//! half and interrupted requests.
+//! A client of bytes, past any HTTP library: for load that has to be cheap, and for malformed,
+//! slow, half and interrupted requests.
 //!
-//! Job: [`RawConnection`] sends what it is given and reads what comes, by pieces or by whole messages;
-//! [`interrupt`] leaves at a chosen time. Invariant: exactly the given bytes are sent, and `Progress`
-//! says only what is certain of them. Must never: add or repeat a byte, or take a reset for a failed
-//! test; to cut such a connection is a correct answer, and the caller decides.
+//! Job: [`RawConnection`] sends what it is given and reads what comes, by pieces or by whole
+//! messages; [`interrupt`] leaves at a chosen time. Invariant: exactly the given bytes are sent,
+//! and `Progress` says only what is certain of them. Must never: add or repeat a byte, or take a
+//! reset for a failed test; to cut such a connection is a correct answer, and the caller decides.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -173,8 +173,8 @@ async fn talk(
     connection.read_until(until).await
 }
 
-/// A connection from one of the loopback's own addresses, `127.0.0.0/8`: a million short connections
-/// from a single one would run out of ports.
+/// A connection from one of the loopback's own addresses, `127.0.0.0/8`: a million short
+/// connections from a single one would run out of ports.
 pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     assert!(source.is_loopback() && address.ip().is_loopback(), "only loopback is ever a target");
     let socket = TcpSocket::new_v4()?;
@@ -187,18 +187,18 @@ pub(crate) async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::R
 /// When a client leaves its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
-    /// After so many bytes of the request, not all of them.
+    /// After this number of bytes of the request, which is not all of them.
     Partly(usize),
     /// After the last byte.
     Sent,
-    /// After the answer began: so many bytes are read at most.
+    /// After the answer began, of which this number of bytes is read at most.
     Begun(usize),
     /// This long after the last byte, unless the answer comes first.
     After(Duration),
 }
 
-/// How far the request is known to have come: after `Partly` it cannot have been done, after `Sent` it
-/// may have been, now or a little later, and after `Begun` it was, since a success was read.
+/// How far the request is known to have come: after `Partly` it cannot have been done, after `Sent`
+/// it may have been, now or a little later, and after `Begun` it was, since a success was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Progress {
     Partly,

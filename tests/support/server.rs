@@ -1,15 +1,18 @@
-//! The real binary, started with its own folder and ports that the kernel chose, and ended with the test.
+//! The real binary, started with its own folder and ports that the kernel chose, and ended with the
+//! test.
 //!
-//! Invariant: `start` returns when the server has logged `ready`, by reading its output, or fails with everything that it
-//! wrote; signals go through a pidfd of a process that this file started, so never to a stranger that reuses the number.
-//! It must never let `ODOMETER_…` settings of the test run reach the server.
+//! Invariant: `start` returns when the server has logged `ready`, by reading its output, or fails
+//! with everything that it wrote; signals go through a pidfd of a process that this file started,
+//! so never to a stranger that reuses the number. It must never let `ODOMETER_…` settings of the
+//! test run reach the server.
 
-use std::ffi::OsString;
+mod builder;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,167 +22,20 @@ use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use self::builder::Builder;
 use super::client::Endpoint;
 pub(crate) use super::process::Keep;
-use super::process::{Output, find_process, free_ports, is_frozen, open_pidfd};
+use super::process::{Output, find_process, is_frozen, open_pidfd};
 
 /// How long a drain may take [fixed].
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(8);
 /// The kernel counts CPU time for /proc in units of 10 ms, on every Linux that we support.
 const TICKS_PER_SECOND: f64 = 100.0;
-const READY_DEADLINE: Duration = Duration::from_secs(30);
 const OPS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The binary under test: the one that cargo built, or `ODOMETER_TEST_BINARY`.
 pub(crate) fn binary() -> PathBuf {
     super::setting("ODOMETER_TEST_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_odometer")), PathBuf::from)
-}
-
-/// How to start a server.
-#[derive(Clone, Debug)]
-pub(crate) struct Builder {
-    flags: Vec<(String, Option<OsString>)>,
-    env: Vec<(OsString, OsString)>,
-    data_dir: Option<PathBuf>,
-    wrapper: Vec<OsString>,
-    keep: Keep,
-    chosen_ports: bool,
-    ready_deadline: Duration,
-}
-
-impl Builder {
-    fn new() -> Self {
-        let builder = Self {
-            flags: Vec::new(),
-            env: Vec::new(),
-            data_dir: None,
-            wrapper: Vec::new(),
-            keep: Keep::All,
-            chosen_ports: false,
-            ready_deadline: READY_DEADLINE,
-        };
-        let builder = builder.flag("--listen", "127.0.0.1:0").flag("--http-listen", "off");
-        let builder = builder.flag("--ops-listen", "127.0.0.1:0").flag("--log-format", "json");
-        builder.flag("--tenant-rate-limit", "off").flag("--client-rate-limit", "off")
-    }
-
-    /// Adds a flag with a value, in place of an earlier one of the same name.
-    pub(crate) fn flag(mut self, name: &str, value: impl Into<OsString>) -> Self {
-        self.flags.retain(|(known, _)| known != name);
-        self.flags.push((name.to_owned(), Some(value.into())));
-        self
-    }
-
-    pub(crate) fn switch(mut self, name: &str) -> Self {
-        self.flags.push((name.to_owned(), None));
-        self
-    }
-
-    /// Removes a flag that is given by default, for tests of defaults and of precedence.
-    pub(crate) fn without(mut self, name: &str) -> Self {
-        self.flags.retain(|(known, _)| known != name);
-        self
-    }
-
-    pub(crate) fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
-        self
-    }
-
-    /// Uses this folder, which outlives the server; otherwise it gets one of its own.
-    pub(crate) fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.data_dir = Some(path.into());
-        self
-    }
-
-    /// Starts the server through another command, for example `["strace", "-f", "-o", …]`.
-    pub(crate) fn wrapper<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
-        self.wrapper = command.into_iter().map(Into::into).collect();
-        self
-    }
-
-    pub(crate) fn keep(mut self, keep: Keep) -> Self {
-        self.keep = keep;
-        self
-    }
-
-    /// Names free ports instead of reading them from the log, and asks `/readyz`: only for log settings that hide `ready`.
-    pub(crate) fn chosen_ports(mut self) -> Self {
-        self.chosen_ports = true;
-        self
-    }
-
-    pub(crate) fn ready_deadline(mut self, deadline: Duration) -> Self {
-        self.ready_deadline = deadline;
-        self
-    }
-
-    /// Starts the server and waits until it is ready.
-    #[track_caller]
-    pub(crate) fn start(self) -> TestServer {
-        let deadline = self.ready_deadline;
-        let mut server = self.spawn();
-        if let Err(reason) = server.wait_ready(deadline) {
-            panic!("the server did not become ready: {reason}\n{}", server.transcript());
-        }
-        server
-    }
-
-    /// Starts the process only; `wait_ready` or `wait_exit` follow.
-    #[track_caller]
-    pub(crate) fn spawn(mut self) -> TestServer {
-        let own_dir = self.data_dir.is_none().then(|| TempDir::new().expect("a temporary folder"));
-        let fallback = || own_dir.as_ref().expect("made when no folder was given").path().join("data");
-        let data_dir = self.data_dir.clone().unwrap_or_else(fallback);
-        let ports = self.chosen_ports.then(free_ports);
-        if let Some((public, ops)) = ports {
-            self = self.flag("--listen", public.to_string()).flag("--ops-listen", ops.to_string());
-        }
-        let started = Instant::now();
-        let mut child = self.command(&data_dir).spawn().expect("the server binary starts");
-        let pidfd = open_pidfd(child.id()).expect("a child that was not waited for has a pidfd");
-        let output = Arc::new(Output::default());
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let readers = [output.collect_log(stdout, self.keep), output.collect_stderr(stderr)];
-        TestServer {
-            child,
-            pidfd,
-            output,
-            readers: readers.into(),
-            status: None,
-            started,
-            ready_after: Duration::ZERO,
-            public: ports.map(|ports| ports.0),
-            http: None,
-            ops: ports.map(|ports| ports.1),
-            chosen_ports: self.chosen_ports,
-            logs_json: self
-                .flags
-                .iter()
-                .any(|(name, value)| name == "--log-format" && value.as_deref() == Some("json".as_ref())),
-            data_dir,
-            _own_dir: own_dir,
-        }
-    }
-
-    fn command(&self, data_dir: &Path) -> Command {
-        let binary = binary();
-        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([binary.as_os_str()]);
-        let mut command = Command::new(words.next().expect("the binary is always there"));
-        command.args(words).arg("serve").arg("--data-dir").arg(data_dir);
-        for (name, value) in &self.flags {
-            command.arg(name).args(value);
-        }
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"ODOMETER_") {
-                command.env_remove(name);
-            }
-        }
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
 }
 
 /// A running server. Dropping it kills what still runs.
@@ -257,7 +113,8 @@ impl TestServer {
         self.ready_after
     }
 
-    /// Where and how clients connect: the address, and trust in exactly the server's own certificate.
+    /// Where and how clients connect: the address, and trust in exactly the server's own
+    /// certificate.
     pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::trusting(self.public(), &self.data_dir.join("tls/cert.pem"))
     }
@@ -347,7 +204,8 @@ impl TestServer {
         self.output.lock().log.clone()
     }
 
-    /// From now on every log line is searched for these, also those that are not kept; see `Written::told`.
+    /// From now on every log line is searched for these, also those that are not kept; see
+    /// `Written::told`.
     pub(crate) fn keep_secret(&self, secrets: impl IntoIterator<Item = String>) {
         self.output.lock().secrets.extend(secrets);
     }
@@ -377,13 +235,15 @@ impl TestServer {
         if self.status.is_some() {
             return;
         }
-        // A child of a wrapper could end between the look-up and the pidfd; its number is not reused that fast.
+        // A child of a wrapper could end between the look-up and the pidfd; its number is not
+        // reused that fast.
         let below = self.pid().filter(|pid| *pid != self.child.id()).and_then(open_pidfd);
         // An error means that it has just ended, which the caller sees when it waits.
         let _ = pidfd_send_signal(below.as_ref().unwrap_or(&self.pidfd), signal);
     }
 
-    /// SIGSTOP, and wait until no thread can run on. Tells whether one of them was waiting for the disk.
+    /// SIGSTOP, and wait until no thread can run on. Tells whether one of them was waiting for the
+    /// disk.
     #[track_caller]
     pub(crate) fn freeze(&self) -> bool {
         const FREEZE_DEADLINE: Duration = Duration::from_secs(10);

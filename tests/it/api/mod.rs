@@ -1,10 +1,13 @@
 //! Every route and every refusal, asked of the running server over TLS, HTTP/1.1 and HTTP/2.
 //!
-//! Job: the HTTP contract. `routes` what is answered on the old routes, `refusals` and `values` what is not, `hostile` and `partial_requests` requests that no
-//! library sends, `limits` the rate limits, `plain` the port without TLS, `observability` and `audit` what logs and metrics say of it all.
-//! The new routes: `counters`, `lists`, `preconditions` (entity tags), `idempotency` (idempotency keys), `keys`, `scopes`, `tenants`, `passwords`, `isolation`.
-//! Invariant: after each refusal the counter is read, and it has not moved; every refusal is a JSON:API document whose id is the request's.
-//! Must never: depend on speed, share a server between two tests, or take a number from anything but an answer.
+//! Job: the HTTP contract. `routes` what is answered on the old routes, `refusals` and `values`
+//! what is not, `hostile` and `partial_requests` requests that no library sends, `limits` the rate
+//! limits, `plain` the port without TLS, `observability` and `audit` what logs and metrics say of
+//! it all. The new routes: `counters`, `lists`, `preconditions` (entity tags), `idempotency`
+//! (idempotency keys), `keys`, `scopes`, `tenants`, `passwords`, `isolation`. Invariant: after each
+//! refusal the counter is read, and it has not moved; every refusal is a JSON:API document whose id
+//! is the request's. Must never: depend on speed, share a server between two tests, or take a
+//! number from anything but an answer.
 
 mod audit;
 mod counters;
@@ -123,7 +126,8 @@ impl Api {
         assert_eq!(value_of(&answer), value);
     }
 
-    /// One request of this tenant with JSON parameters, or none where they are null, and these headers besides.
+    /// One request of this tenant with JSON parameters, or none where they are null, and these
+    /// headers besides.
     #[track_caller]
     fn call(
         &self,
@@ -169,7 +173,8 @@ impl Api {
     /// SIGTERM; what the server had written when it ended, well.
     #[track_caller]
     fn stop(self) -> Written {
-        // Its connections end with the runtime; whether peers that stay can hold up the end is asked in tests/it/cli.
+        // Its connections end with the runtime; whether peers that stay can hold up the end is
+        // asked in tests/it/cli.
         drop(self.runtime);
         self.server.stop()
     }

@@ -1,8 +1,10 @@
 //! The ledger: what one tenant has, and the judgement of every answer against it.
 //!
-//! Job: let the model of `tests/model` do what was asked for, word its outcome as the contract says HTTP does, and compare. Keys, pages and
-//! documents are its own. Invariant: it takes from an answer only what nobody else can know: tags, times, ids and secrets. Those have to be new
-//! where the contract says so, and stay what they were. Must never: be mended by an answer that it did not expect.
+//! Job: let the model of `tests/model` do what was asked for, word its outcome as the contract says
+//! HTTP does, and compare. Keys, pages and documents are its own. Invariant: it takes from an
+//! answer only what nobody else can know: tags, times, ids and secrets. Those have to be new where
+//! the contract says so, and stay what they were. Must never: be mended by an answer that it did
+//! not expect.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -58,7 +60,8 @@ pub(crate) struct Ledger {
     told: IdempotencyTable<String, String, Told>,
     /// The keys of `told`, to draw from.
     pub(crate) told_keys: Vec<String>,
-    /// By counter and state its tag, and by counter and tag the state: no two states have one tag, and none has two.
+    /// By counter and state its tag, and by counter and tag the state: no two states have one tag,
+    /// and none has two.
     tags: HashMap<(String, Version), String>,
     states: HashMap<(String, String), Version>,
     /// How often each status and code was answered, replays apart.
@@ -66,7 +69,8 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A tenant that has just registered; `created_at` is known only by the new route. The tag of `default` is not known until it is read.
+    /// A tenant that has just registered; `created_at` is known only by the new route. The tag of
+    /// `default` is not known until it is read.
     pub(crate) fn new(number: usize, id: String, username: String, created_at: Option<Value>, api_key: &str) -> Self {
         let first_key = api_key[4..20].to_owned();
         let key = Key {
@@ -157,8 +161,8 @@ impl Ledger {
         }
     }
 
-    /// Lets the model do it. Returns the integers that it issues, or the refusal as it has to be worded and, after a failed condition, how
-    /// the counter stands.
+    /// Lets the model do it. Returns the integers that it issues, or the refusal as it has to be
+    /// worded and, after a failed condition, how the counter stands.
     fn apply(&mut self, op: &Op, answer: &Answer) -> Result<Option<Range>, Refused> {
         let parameter = |name: &str| json!({ "parameter": name });
         let condition = self.condition(op);

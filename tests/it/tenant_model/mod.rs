@@ -1,11 +1,15 @@
-//! Many tenants at once, each with a ledger of its own: every answer is exactly what the ledger says, and nobody reaches what is another's.
+//! Many tenants at once, each with a ledger of its own: every answer is exactly what the ledger
+//! says, and nobody reaches what is another's.
 //!
-//! Job: `ledger` a tenant, whose counters are those of `tests/model`; `draw` what it does next; `request` how that is sent; `expect` how an answer is
-//! compared. Here: tenants side by side on several connections each, a restart in the middle, every pair of a key and somebody else's things.
-//! Invariant: what can be under way at once is about different counters, so each answer is the only right one.
-//! Must never: take a number, a status or a code from the server as the expected one.
+//! Job: `ledger` a tenant, whose counters are those of `tests/model`; `draw` what it does next;
+//! `request` how that is sent; `expect` how an answer is compared. Here: tenants side by side on
+//! several connections each, a restart in the middle, every pair of a key and somebody else's
+//! things. Invariant: what can be under way at once is about different counters, so each answer is
+//! the only right one. Must never: take a number, a status or a code from the server as the
+//! expected one.
 //!
-//! `ODOMETER_TENANT_MODEL_TENANTS` (5; the long form is 100), `ODOMETER_TENANT_MODEL_REQUESTS` (200 of each; 10,000), `ODOMETER_SEED` (printed).
+//! `ODOMETER_TENANT_MODEL_TENANTS` (5; the long form is 100), `ODOMETER_TENANT_MODEL_REQUESTS` (200
+//! of each; 10,000), `ODOMETER_SEED` (printed).
 
 mod draw;
 mod expect;
@@ -103,7 +107,8 @@ fn server_on(folder: &TempDir) -> Builder {
         .data_dir(folder.path().join("data"))
         .keep(Keep::Problems)
         .flag("--counters-per-tenant", limit)
-        // So often that replays, reads and deletions meet records that are no longer in memory or not yet.
+        // So often that replays, reads and deletions meet records that are no longer in memory or
+        // not yet.
         .flag("--checkpoint-interval", "100ms")
         .flag("--cache-records", "1000")
 }
@@ -230,7 +235,8 @@ struct Target {
     once: Option<String>,
 }
 
-/// Each tenant's key on each other tenant's things, all at once. Returns how often there was no such thing.
+/// Each tenant's key on each other tenant's things, all at once. Returns how often there was no
+/// such thing.
 async fn reach_for_others(endpoint: &Endpoint, all: &[Tenant]) -> u64 {
     let targets: Arc<[Target]> = all.iter().map(|tenant| target(&tenant.ledger)).collect();
     let mut tasks = JoinSet::new();

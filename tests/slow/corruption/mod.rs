@@ -1,15 +1,15 @@
-//! Bit rot: one damage to one file of a stopped store, and what a look (`verify`) and a start of the real binary make
-//! of it.
+//! Bit rot: one damage to one file of a stopped store, and what a look (`verify`) and a start of
+//! the real binary make of it.
 //!
-//! Job: a campaign. `seeds` makes store folders of different shape and notes what each counter must be; `mutate` damages
-//! a copy of one; `round` runs the binary on it, as `state_rebuild` does with damages by name; `report` counts. A round depends on the seed folders and its own seed
-//! alone, not on other rounds.
-//! Invariant: a damaged folder is refused in one line, or served with exactly the values of before. The one exception is
-//! one damaged stretch that reaches the last frame of the journal, which looks like a write that a crash cut short: then
-//! the frames from its beginning on may be gone, and it is counted by itself (`Inherent`). A truncation is no such damage,
-//! since segments are written ahead and no crash makes them shorter.
-//! Must never: call a round good whose values were not all read; damage a seed folder; wait for a while instead of for
-//! an event.
+//! Job: a campaign. `seeds` makes store folders of different shape and notes what each counter must
+//! be; `mutate` damages a copy of one; `round` runs the binary on it, as `state_rebuild` does with
+//! damages by name; `report` counts. A round depends on the seed folders and its own seed alone,
+//! not on other rounds. Invariant: a damaged folder is refused in one line, or served with exactly
+//! the values of before. The one exception is one damaged stretch that reaches the last frame of
+//! the journal, which looks like a write that a crash cut short: then the frames from its beginning
+//! on may be gone, and it is counted by itself (`Inherent`). A truncation is no such damage, since
+//! segments are written ahead and no crash makes them shorter. Must never: call a round good whose
+//! values were not all read; damage a seed folder; wait for a while instead of for an event.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
@@ -19,11 +19,11 @@
 //! | `ODOMETER_CORRUPTION_CHURN` | 200 | Changes of each of hundreds of counters before a folder counts as used. |
 //! | `ODOMETER_CORRUPTION_SEEDS` | | Where the seed folders are kept; they are made if they are not there. |
 //!
-//! Keys, ids and times in the seed folders are random. To repeat a round exactly, name the same `ODOMETER_CORRUPTION_SEEDS` in
-//! both runs, the seed that was printed, and one round.
+//! Keys, ids and times in the seed folders are random. To repeat a round exactly, name the same
+//! `ODOMETER_CORRUPTION_SEEDS` in both runs, the seed that was printed, and one round.
 //!
-//! Rounds work in `/dev/shm` if it is there: what is tested is what is read back, not whether it was durable, and memory
-//! is quicker.
+//! Rounds work in `/dev/shm` if it is there: what is tested is what is read back, not whether it
+//! was durable, and memory is quicker.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

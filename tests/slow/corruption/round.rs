@@ -1,12 +1,14 @@
-//! What is made of a damaged folder: look, start, read everything, change something, end, start again.
+//! What is made of a damaged folder: look, start, read everything, change something, end, start
+//! again.
 //!
 //! Job: [`examine`] for a folder that somebody damaged; [`run`] damages one as its generator says.
 //!
-//! Invariant: every counter is read over TLS in every life that serves, and the outcome is the worst of all that was
-//! seen. Must never: wait without a limit; take a connection that broke for a refusal.
+//! Invariant: every counter is read over TLS in every life that serves, and the outcome is the
+//! worst of all that was seen. Must never: wait without a limit; take a connection that broke for a
+//! refusal.
 //!
-//! `verify` opens sled as a start does, and sled changes its files when it opens them. So in half of the rounds it
-//! looks at a copy of its own.
+//! `verify` opens sled as a start does, and sled changes its files when it opens them. So in half
+//! of the rounds it looks at a copy of its own.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -35,7 +37,8 @@ pub(crate) enum Outcome {
     Right,
     /// Right, and the look or the start said that something was mended or torn.
     Healed,
-    /// Met only while it served: an error or none, never a wrong value, then an end with one line, and the next start mended it.
+    /// Met only while it served: an error or none, never a wrong value, then an end with one line,
+    /// and the next start mended it.
     HealedLater,
     Refused,
     /// Served right, changed, and refused or stopped with one line after that.
@@ -134,7 +137,8 @@ pub(crate) fn run(seed: &Seed, place: &Path, random: &mut Random) -> RoundResult
     RoundResult { seed: seed.name.clone(), mutation, outcome, detail, panicked }
 }
 
-/// Looks at the copy of `seed` that was damaged in `place`, at `data`, and uses it. `before` are other values that are right as well.
+/// Looks at the copy of `seed` that was damaged in `place`, at `data`, and uses it. `before` are
+/// other values that are right as well.
 pub(crate) fn examine(seed: &Seed, place: &Path, before: Option<&[u64]>, plan: Plan) -> Verdict {
     let data = place.join("data");
     let looked_at = if plan.apart { place.join("looked-at") } else { data.clone() };
@@ -167,7 +171,8 @@ fn judge(code: Option<i32>, words: &str, outcome: Outcome) -> Outcome {
     }
 }
 
-/// Fails unless an undamaged copy is found sound and served as it is, through a kill and through a stop.
+/// Fails unless an undamaged copy is found sound and served as it is, through a kill and through a
+/// stop.
 pub(crate) fn assert_sound(seed: &Seed, place: &Path) {
     let data = place.join("data");
     folder::copy(&seed.store(), &data);
@@ -255,7 +260,8 @@ fn lives(seed: &Seed, data: &Path, expected: &Expected<'_>, plan: Plan) -> Life 
     }
 }
 
-/// A life that met damage: if it answered nothing wrong and ended by itself with 1, the next one decides.
+/// A life that met damage: if it answered nothing wrong and ended by itself with 1, the next one
+/// decides.
 fn mended(
     mut server: TestServer,
     life: Life,

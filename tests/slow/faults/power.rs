@@ -1,15 +1,18 @@
 //! A disk whose power can be cut: a filesystem in an image file, mounted through a loop device.
 //!
-//! Invariant: `cut` drops everything that was not synced (FS_IOC_SHUTDOWN without log flush), `restore` mounts what is left
-//! and lets the filesystem replay its own journal. The mount goes with the value, also when a test fails. It must never
-//! touch another mount, and does not model a drive that lies about its cache.
+//! Invariant: `cut` drops everything that was not synced (FS_IOC_SHUTDOWN without log flush),
+//! `restore` mounts what is left and lets the filesystem replay its own journal. The mount goes
+//! with the value, also when a test fails. It must never touch another mount, and does not model a
+//! drive that lies about its cache.
 //!
-//! Freeze the server before the cut. A sync that is under way during the ioctl can return success although its record is
-//! gone. Seen without any server: a bare writer that acknowledges after `fdatasync` lost its last record in 18 of 190 cuts
-//! when the file grew, each time one acknowledged after the ioctl had begun, and in 0 of 190 when it was preallocated.
-//! Where power fails the processor stops too, so nobody is told of such a record. The price: freezing may let the sync end
-//! first, so cuts in the middle of one are rare or absent (`crash.rs` prints how many), and what a running server does when
-//! its syncs fail is left to another test (EIO by strace).
+//! Freeze the server before the cut. A sync that is under way during the ioctl can return success
+//! although its record is gone. Seen without any server: a bare writer that acknowledges after
+//! `fdatasync` lost its last record in 18 of 190 cuts when the file grew, each time one
+//! acknowledged after the ioctl had begun, and in 0 of 190 when it was preallocated. Where power
+//! fails the processor stops too, so nobody is told of such a record. The price: freezing may let
+//! the sync end first, so cuts in the middle of one are rare or absent (`crash.rs` prints how
+//! many), and what a running server does when its syncs fail is left to another test (EIO by
+//! strace).
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,8 +25,9 @@ use crate::support::{has_loop_devices, has_program, is_root, require, setting};
 /// Sparse, so it costs what is written; large enough for xfs and for the server's low-disk limit.
 const IMAGE_BYTES: u64 = 640 << 20;
 
-/// Opens the mount point, waits for a byte, and shuts its filesystem down. The crate forbids unsafe code, and an ioctl is; perl is in every
-/// Debian. 0x8004587d is FS_IOC_SHUTDOWN (the same for ext4 and xfs), 2 is NOLOGFLUSH.
+/// Opens the mount point, waits for a byte, and shuts its filesystem down. The crate forbids unsafe
+/// code, and an ioctl is; perl is in every Debian. 0x8004587d is FS_IOC_SHUTDOWN (the same for ext4
+/// and xfs), 2 is NOLOGFLUSH.
 const SHUTDOWN_PERL: &str = r#"
 sysopen(my $mount, $ARGV[0], 0) or die "open: $!";
 my $flags = pack("L", 2);
@@ -124,7 +128,8 @@ impl Drop for PowerDisk {
         if self.mounted {
             let unmounted = Command::new("umount").arg(self.mount_point()).output();
             if !unmounted.is_ok_and(|output| output.status.success()) {
-                // Something still has a file open; the lazy way takes it out of the tree at least. Nobody is left to tell.
+                // Something still has a file open; the lazy way takes it out of the tree at least.
+                // Nobody is left to tell.
                 let _ = Command::new("umount").arg("-l").arg(self.mount_point()).output();
             }
         }

@@ -1,6 +1,8 @@
-//! A file system of the test's own: a small one in memory that can be full, or one in an image that can turn read-only under load.
+//! A file system of the test's own: a small one in memory that can be full, or one in an image that
+//! can turn read-only under load.
 //!
-//! Invariant: the mount goes with the value, also when a test fails. Must never: touch a mount that it did not make.
+//! Invariant: the mount goes with the value, also when a test fails. Must never: touch a mount that
+//! it did not make.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -71,7 +73,8 @@ impl Mounted {
         self.home.path().join("disk")
     }
 
-    /// Changes it while it is in use: `size=64m`, `ro`, `rw`; `abort` makes ext4 fail all writes from now on, as after an error of the disk.
+    /// Changes it while it is in use: `size=64m`, `ro`, `rw`; `abort` makes ext4 fail all writes
+    /// from now on, as after an error of the disk.
     pub(crate) fn remount(&self, option: &str) {
         run(Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.point()));
     }

@@ -1,9 +1,11 @@
-//! One system call of the server fails: strace lies to it, from its first instruction on or from the moment of attaching.
+//! One system call of the server fails: strace lies to it, from its first instruction on or from
+//! the moment of attaching.
 //!
-//! Job: build the command lines ([`Fault`]), attach to a running server ([`Attached`]), and read what was done to it ([`Trace`]).
-//! Invariant: the times come from the trace itself, so a slow test does not count as a slow server. strace counts the calls of each thread
-//! by itself, so one fault may hit several threads, each at its own n-th call.
-//! Must never: let a call seem to have done more than it did. `retval=0` is a write of no byte; a larger faked number would be a lie that no
+//! Job: build the command lines ([`Fault`]), attach to a running server ([`Attached`]), and read
+//! what was done to it ([`Trace`]). Invariant: the times come from the trace itself, so a slow test
+//! does not count as a slow server. strace counts the calls of each thread by itself, so one fault
+//! may hit several threads, each at its own n-th call. Must never: let a call seem to have done
+//! more than it did. `retval=0` is a write of no byte; a larger faked number would be a lie that no
 //! disk tells.
 
 use std::ffi::OsString;
@@ -60,8 +62,8 @@ impl Fault {
     }
 }
 
-/// The words before a command line whose calls of these names are written to `trace`; what is done to
-/// them is named as strace takes it, such as `fdatasync:error=EIO:when=12+`.
+/// The words before a command line whose calls of these names are written to `trace`; what is done
+/// to them is named as strace takes it, such as `fdatasync:error=EIO:when=12+`.
 pub(crate) fn traced(trace: &Path, calls: &str, injected: Option<&str>) -> Vec<OsString> {
     let mut words: Vec<OsString> = ["strace", "-f", "-y", "-s", "24", "-o"].map(OsString::from).to_vec();
     words.extend([trace.into(), "-e".into(), format!("trace={calls}").into()]);
@@ -88,7 +90,8 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // After `finish` both do nothing; before it a test has failed, and the server goes on alone.
+        // After `finish` both do nothing; before it a test has failed, and the server goes on
+        // alone.
         let _ = self.strace.kill();
         let _ = self.strace.wait();
     }

@@ -1,4 +1,5 @@
-//! When the journal is synced: once for each commit, before its answers, and never again after a failure.
+//! When the journal is synced: once for each commit, before its answers, and never again after a
+//! failure.
 //!
 //! Job: two cases by name beside the campaign, which draws its faults. The first reads the order of
 //! writes and syncs from a trace; the second lets every sync from the twelfth on fail.
@@ -51,8 +52,8 @@ fn one_sync_of_the_journal_for_each_commit_and_before_its_answers() {
     check_order(&std::fs::read_to_string(&trace).unwrap(), commits);
 }
 
-/// In the committer's own calls a write of the journal and a sync of it must alternate; there is one pair for each commit, and one more for
-/// each checkpoint frame or segment.
+/// In the committer's own calls a write of the journal and a sync of it must alternate; there is
+/// one pair for each commit, and one more for each checkpoint frame or segment.
 fn check_order(trace: &str, commits: f64) {
     let journal: Vec<(&str, &str)> = trace
         .lines()
@@ -98,7 +99,8 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
     runtime().block_on(async {
         let mut client = server.endpoint().connect(Protocol::Http1).await.unwrap();
         let value = client.read(&key).await.unwrap();
-        // The increment that failed may have reached the disk; none that was acknowledged may be missing.
+        // The increment that failed may have reached the disk; none that was acknowledged may be
+        // missing.
         assert!((acknowledged..=acknowledged + 1).contains(&value), "{value} after {acknowledged}");
     });
     assert!(server.ops_get("/metrics").1.contains("odometer_previous_shutdown_info{how=\"poisoned\"} 1\n"));
