@@ -37,22 +37,24 @@ impl Ledger {
         let chain = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
         let epoch = u64::from_be_bytes(bytes.get(16..24)?.try_into().ok()?);
         let seq = CommitSeq(u64::from_be_bytes(bytes.get(24..32)?.try_into().ok()?));
-        let expected = NextFrame { epoch, seq, chain };
-        let FrameRead::Frame { body, crc, .. } = next_frame(bytes, 0, expected, CommitSeq(0)) else { return None };
+        let expected = NextFrame { epoch, seq, prev_crc: chain };
+        let FrameRead::Frame { payload: body, crc, .. } = next_frame(bytes, 0, expected, CommitSeq(0)) else {
+            return None;
+        };
         let changes = match body {
             FramePayload::Commit(changes) => changes,
             FramePayload::Checkpoint(_) | FramePayload::SkippedCommit => Vec::new(),
         };
         let place = (*inode, offset, offset + bytes.len());
         self.frames.insert((seq.0, crc), Frame { parent: expected.previous(), changes, place });
-        Some(LogPosition { seq, chain: crc })
+        Some(LogPosition { seq, crc })
     }
 
     /// The frames behind `after` up to `mark`, oldest first; nothing if `mark` does not follow `after`.
     fn path(&self, after: LogPosition, mark: LogPosition) -> Option<Vec<&Frame>> {
         let (mut path, mut at) = (Vec::new(), mark);
         while at != after {
-            let frame = self.frames.get(&(at.seq.0, at.chain))?;
+            let frame = self.frames.get(&(at.seq.0, at.crc))?;
             path.push(frame);
             at = frame.parent;
         }
@@ -87,7 +89,7 @@ impl Ledger {
     /// The newest frame at or before `mark` that changed something.
     pub(crate) fn last_change(&self, mark: LogPosition) -> LogPosition {
         let mut at = mark;
-        while let Some(frame) = self.frames.get(&(at.seq.0, at.chain)).filter(|frame| frame.changes.is_empty()) {
+        while let Some(frame) = self.frames.get(&(at.seq.0, at.crc)).filter(|frame| frame.changes.is_empty()) {
             at = frame.parent;
         }
         at
@@ -95,7 +97,7 @@ impl Ledger {
 
     /// Where the bytes of the frame at `mark` are: file, offset, end.
     pub(crate) fn place(&self, mark: LogPosition) -> Option<(usize, usize, usize)> {
-        self.frames.get(&(mark.seq.0, mark.chain)).map(|frame| frame.place)
+        self.frames.get(&(mark.seq.0, mark.crc)).map(|frame| frame.place)
     }
 
     /// Where the bytes of the frames behind `after` up to `mark` are.
@@ -105,7 +107,7 @@ impl Ledger {
 
     /// The counters that a frame changes.
     pub(crate) fn changes(&self, mark: LogPosition) -> &[RecordWrite] {
-        self.frames.get(&(mark.seq.0, mark.chain)).map_or(&[], |frame| &frame.changes)
+        self.frames.get(&(mark.seq.0, mark.crc)).map_or(&[], |frame| &frame.changes)
     }
 }
 

@@ -71,7 +71,7 @@ fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<NextFrame>) {
     }
     if let Some(before) = before.filter(|_| flags & FOLLOW != 0) {
         put(bytes, 32, &before.seq.0.to_be_bytes());
-        put(bytes, 40, &before.chain.to_be_bytes());
+        put(bytes, 40, &before.prev_crc.to_be_bytes());
     }
     mend_header::<SEGMENT_HEADER_BYTES>(bytes, MAGIC);
     let Some(header) = SegmentHeader::decode(bytes) else { return };
@@ -80,13 +80,13 @@ fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<NextFrame>) {
         let Some(frame) = bytes.get_mut(offset..offset + length) else { break };
         mend_entries(frame);
         if flags & FOLLOW != 0 {
-            put(frame, 8, &expected.chain.to_be_bytes());
+            put(frame, 8, &expected.prev_crc.to_be_bytes());
             put(frame, 16, &expected.epoch.to_be_bytes());
             put(frame, 24, &expected.seq.0.to_be_bytes());
         }
         let crc = crc32c::crc32c(&frame[8..]);
         put(frame, 4, &crc.to_be_bytes());
-        expected = NextFrame { seq: CommitSeq(expected.seq.0.wrapping_add(1)), chain: crc, ..expected };
+        expected = NextFrame { seq: CommitSeq(expected.seq.0.wrapping_add(1)), prev_crc: crc, ..expected };
         offset += align_up(length);
     }
     *before = Some(expected);
@@ -110,7 +110,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 fn first(header: &SegmentHeader) -> NextFrame {
-    NextFrame { epoch: header.epoch, seq: header.first_seq, chain: header.chain }
+    NextFrame { epoch: header.epoch, seq: header.first_seq, prev_crc: header.prev_crc }
 }
 
 /// The length that stands at the start of a frame, without its padding, if it can be one.
@@ -128,23 +128,23 @@ fn walk(bytes: &[u8]) -> usize {
     let (mut expected, mut offset) =
         header.map_or((claimed(bytes), 0), |header| (first(&header), SEGMENT_HEADER_BYTES));
     let mut frames = 0;
-    while let FrameRead::Frame { body, crc, bytes: length } = next_frame(bytes, offset, expected, CommitSeq(0)) {
+    while let FrameRead::Frame { payload, crc, bytes: length } = next_frame(bytes, offset, expected, CommitSeq(0)) {
         let exact = exact_length(bytes, offset).expect("an accepted frame has a length");
         assert_eq!(length, align_up(exact));
         let mut again = Vec::new();
-        let crc_again = match &body {
+        let crc_again = match &payload {
             FramePayload::Commit(changes) => {
                 encode_commit(&mut again, expected, changes.iter().map(|(key, record)| (key, record.as_ref())))
             }
             FramePayload::Checkpoint(covered) => encode_checkpoint(&mut again, expected, *covered),
             FramePayload::SkippedCommit => panic!("nothing is covered"),
         };
-        assert_eq!(crc, crc_again, "{body:?}");
-        assert_eq!(again.get(..exact), bytes.get(offset..offset + exact), "{body:?}");
-        let body = if matches!(body, FramePayload::Commit(_)) { FramePayload::SkippedCommit } else { body };
-        assert_eq!(next_frame(bytes, offset, expected, expected.seq), FrameRead::Frame { body, crc, bytes: length });
+        assert_eq!(crc, crc_again, "{payload:?}");
+        assert_eq!(again.get(..exact), bytes.get(offset..offset + exact), "{payload:?}");
+        let payload = if matches!(payload, FramePayload::Commit(_)) { FramePayload::SkippedCommit } else { payload };
+        assert_eq!(next_frame(bytes, offset, expected, expected.seq), FrameRead::Frame { payload, crc, bytes: length });
         offset += length;
-        expected = NextFrame { seq: expected.seq.next(), chain: crc, ..expected };
+        expected = NextFrame { seq: expected.seq.next(), prev_crc: crc, ..expected };
         frames += 1;
     }
     for from in [0, offset] {
@@ -158,7 +158,7 @@ fn walk(bytes: &[u8]) -> usize {
 /// What the frame at the start says of itself, so that one without a segment is read too.
 fn claimed(bytes: &[u8]) -> NextFrame {
     let Some(head) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
-        return NextFrame { epoch: 1, seq: CommitSeq(1), chain: 0 };
+        return NextFrame { epoch: 1, seq: CommitSeq(1), prev_crc: 0 };
     };
     let number = |at: usize| u64::from_be_bytes(*head[at..].first_chunk().expect("the head is longer"));
     // The largest number is never reached, and what is read alone has no header that would be refused for it.
@@ -166,7 +166,7 @@ fn claimed(bytes: &[u8]) -> NextFrame {
     NextFrame {
         epoch: number(16),
         seq,
-        chain: u32::from_be_bytes(*head[8..].first_chunk().expect("the head is longer")),
+        prev_crc: u32::from_be_bytes(*head[8..].first_chunk().expect("the head is longer")),
     }
 }
 

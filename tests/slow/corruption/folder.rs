@@ -72,11 +72,11 @@ pub(crate) fn last_frames(folder: &Path) -> Option<(String, Vec<Range<usize>>)> 
     let last = store_files(folder).into_iter().find(|file| file.class == Class::JournalLast)?;
     let bytes = fs::read(folder.join(&last.path)).unwrap();
     let header = SegmentHeader::decode(&bytes)?;
-    let mut expected = NextFrame { epoch: header.epoch, seq: header.first_seq, chain: header.chain };
+    let mut expected = NextFrame { epoch: header.epoch, seq: header.first_seq, prev_crc: header.prev_crc };
     let (mut offset, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
     while let FrameRead::Frame { crc, bytes: length, .. } = next_frame(&bytes, offset, expected, CommitSeq(u64::MAX)) {
         found.push(offset..offset + length);
-        expected = NextFrame { seq: expected.seq.next(), chain: crc, ..expected };
+        expected = NextFrame { seq: expected.seq.next(), prev_crc: crc, ..expected };
         offset += length;
     }
     Some((last.path, found))

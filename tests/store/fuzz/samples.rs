@@ -105,7 +105,7 @@ fn record_samples(at: usize, (key, record): &(RecordKey, Record)) -> Vec<Sample>
 /// Two commits and a checkpoint from `seq` on, and the CRC of the last.
 fn frames(seq: u64, chain: u32) -> (Vec<u8>, u32) {
     let (mut bytes, records) = (Vec::new(), records());
-    let expected = |at: u64, chain| NextFrame { epoch: seq, seq: CommitSeq(seq + at), chain };
+    let expected = |at: u64, chain| NextFrame { epoch: seq, seq: CommitSeq(seq + at), prev_crc: chain };
     let some = records.iter().skip(2).map(|(key, record)| (key, Some(record)));
     let chain = encode_commit(&mut bytes, expected(0, chain), some);
     let chain = encode_commit(&mut bytes, expected(1, chain), records.iter().take(1).map(|(key, _)| (key, None)));
@@ -114,8 +114,13 @@ fn frames(seq: u64, chain: u32) -> (Vec<u8>, u32) {
 }
 
 fn segment(seq: u64, chain: u32) -> (Vec<u8>, u32) {
-    let header =
-        SegmentHeader { store: SYSTEM_TENANT, epoch: seq, first_seq: CommitSeq(seq), chain, bytes: SEGMENT_BYTES };
+    let header = SegmentHeader {
+        store: SYSTEM_TENANT,
+        epoch: seq,
+        first_seq: CommitSeq(seq),
+        prev_crc: chain,
+        allocated_bytes: SEGMENT_BYTES,
+    };
     let mut bytes = header.encode().to_vec();
     let (frames, chain) = frames(seq, chain);
     bytes.extend(frames);
@@ -137,7 +142,7 @@ fn folder() -> Vec<u8> {
 }
 
 fn backup() -> Vec<u8> {
-    let mark = LogPosition { seq: CommitSeq(9), chain: 0xAB };
+    let mark = LogPosition { seq: CommitSeq(9), crc: 0xAB };
     let mut encoder =
         BackupEncoder::new(&Header { store: SYSTEM_TENANT, position: mark, created_unix_s: 1_700_000_000 });
     let mut entries: Vec<_> =
@@ -149,7 +154,7 @@ fn backup() -> Vec<u8> {
 
 /// The start of the file; the target fills it up.
 fn seals() -> Vec<u8> {
-    let mark = |seq, chain| LogPosition { seq: CommitSeq(seq), chain };
+    let mark = |seq, chain| LogPosition { seq: CommitSeq(seq), crc: chain };
     let mut bytes = BucketDigests::encode(mark(5, 6), mark(7, 8), &(0..16).map(|bucket| bucket * 77).collect());
     bytes.truncate(bytes.len() - 4);
     bytes

@@ -87,7 +87,7 @@ impl Header {
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..24].copy_from_slice(&self.store);
         bytes[24..32].copy_from_slice(&self.position.seq.0.to_be_bytes());
-        bytes[32..36].copy_from_slice(&self.position.chain.to_be_bytes());
+        bytes[32..36].copy_from_slice(&self.position.crc.to_be_bytes());
         bytes[36..44].copy_from_slice(&self.created_unix_s.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[0..60]);
         bytes[60..64].copy_from_slice(&crc.to_be_bytes());
@@ -102,7 +102,7 @@ impl Header {
             store: bytes[8..24].try_into().ok()?,
             position: LogPosition {
                 seq: CommitSeq(u64::from_be_bytes(bytes[24..32].try_into().ok()?)),
-                chain: u32::from_be_bytes(bytes[32..36].try_into().ok()?),
+                crc: u32::from_be_bytes(bytes[32..36].try_into().ok()?),
             },
             created_unix_s: u64::from_be_bytes(bytes[36..44].try_into().ok()?),
         };
@@ -253,7 +253,7 @@ mod tests {
 
     const HEADER: Header = Header {
         store: [7; 16],
-        position: LogPosition { seq: CommitSeq(9), chain: 0xAB },
+        position: LogPosition { seq: CommitSeq(9), crc: 0xAB },
         created_unix_s: 1_700_000_000,
     };
 

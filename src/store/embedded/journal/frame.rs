@@ -1,38 +1,42 @@
 //! The bytes of a journal segment: its header and its frames.
 //!
-//! Job: encode and decode them; [`next_frame`] tells a frame from the end of a segment and from damage.
+//! Job: encode and decode them; [`next_frame`] tells a valid frame from zeros and from a torn or
+//! corrupt frame.
 //!
 //! ```text
 //! segment header, 64 bytes                     frame, a multiple of 8 bytes
-//!  0 magic "ODOJRNL1"                           0 length  u32  header and payload, without the padding
-//!  8 store id  16 bytes                         4 crc     u32  CRC32C over bytes 8 .. length
-//! 24 epoch     u64  +1 at every start           8 chain   u32  crc of the frame before it
-//! 32 first     u64  CommitSeq of first frame   12 kind    u32  1 commit, 2 checkpoint
-//! 40 chain     u32  crc of the frame before    16 epoch   u64  of its segment
-//! 44 bytes     u64  of the whole segment       24 seq     u64  CommitSeq, +1 with every frame
+//!  0 magic "ODOJRNL1"                           0 length   u32  header and payload, no padding
+//!  8 store id  16 bytes                         4 crc      u32  CRC32C over bytes 8 .. length
+//! 24 epoch     u64  +1 at every start           8 prev crc u32  crc of the previous frame
+//! 32 first     u64  CommitSeq of first frame   12 kind     u32  1 commit, 2 checkpoint
+//! 40 prev crc  u32  crc of the frame before    16 epoch    u64  of its segment
+//! 44 bytes     u64  of the whole segment       24 seq      u64  CommitSeq, +1 with every frame
 //! 52 zeros                                     32 payload
 //! 60 crc       u32  CRC32C over bytes 0 .. 60
 //!
-//! payload of a commit: entries, one after another     payload of a checkpoint
-//!   key length u16, record length u16 (FFFF = removed)   covered u64  every commit up to it is in sled, durably
-//!   key, record (see record.rs)
+//! payload of a commit: entries in sequence            payload of a checkpoint
+//!   key length u16, record length u16 (FFFF = removed)  seq u64  every commit up to it is
+//!   key, record (see codec/record.rs)                            durable in sled
 //! ```
-//! All integers are big-endian. Since a frame's CRC covers the CRC of the frame before it, a frame is valid only behind the one
-//! it was written behind: a lost, swapped or older frame breaks the chain.
-//! Must never: accept bytes whose CRC, chain, epoch or CommitSeq is not exactly the expected one.
+//! All integers are big-endian.
+//! Invariant: the CRC of a frame covers the CRC of the previous frame, so a frame is valid only
+//! directly after the frame that it was written after; a lost, swapped or stale frame breaks this
+//! chain.
+//! Must never: accept a frame whose CRC, previous CRC, epoch or CommitSeq is not the next one.
 
 use std::fmt;
 
 use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 
-/// The number of a frame: 1 for a store's first, +1 for every other.
+/// The sequence number of a frame: 1 for the first frame of a store, +1 for every later one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitSeq(pub u64);
 
 impl CommitSeq {
-    /// The largest that is read from a file; epochs and segments have the same. A start goes on from half of it at most, which no store
-    /// reaches, so that what it writes can be read again.
+    /// The largest sequence number that is accepted from a file; epochs and segment numbers have
+    /// the same limit. A start accepts only half of it, which no store reaches, so that the frames
+    /// it writes can be read again.
     pub const MAX: Self = Self(u64::MAX / 2);
 
     /// The number after this one.
@@ -49,64 +53,65 @@ impl fmt::Display for CommitSeq {
     }
 }
 
-/// A place in the chain of frames: a frame's number and its CRC, which covers every frame before it. Two histories that parted have
-/// different marks, also where their numbers are the same.
+/// A position in the log: the sequence number of a frame and its CRC. The CRC covers every earlier
+/// frame, so two histories that diverged have different positions even at equal sequence numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
-    /// The frame's number; 0 before the first.
+    /// The frame's sequence number; 0 before the first frame.
     pub seq: CommitSeq,
-    /// Its CRC; 0 before the first.
-    pub chain: u32,
+    /// The frame's CRC; 0 before the first frame.
+    pub crc: u32,
 }
 
-/// Tells a store's files from another store's.
+/// Identifies a store: files of another store are rejected.
 pub type StoreId = [u8; 16];
 
-/// One changed record: absolute, so that applying it twice is the same as once. `None`: removed.
+/// One changed record. It is the whole new record, so applying it twice has the effect of applying
+/// it once. `None`: the record is removed.
 pub type RecordWrite = (RecordKey, Option<Record>);
 
-/// Bytes of a segment header.
+/// Size of a segment header in bytes.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"ODOJRNL1";
 const FRAME_HEADER_BYTES: usize = 32;
-/// The smallest piece that a device writes.
+/// The smallest unit that a device writes, in bytes.
 const SECTOR: usize = 512;
 const KIND_COMMIT: u32 = 1;
 const KIND_CHECKPOINT: u32 = 2;
 const REMOVED: u16 = u16::MAX;
 
-/// What stands at the start of a segment.
+/// The header at the start of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// The store that it belongs to.
+    /// The store that the segment belongs to.
     pub store: StoreId,
-    /// The start of the process that wrote it, counted from 1.
+    /// The process start that wrote the segment, counted from 1.
     pub epoch: u64,
-    /// The number of its first frame.
+    /// The sequence number of the segment's first frame.
     pub first_seq: CommitSeq,
-    /// The CRC of the frame before its first; 0 if there is none.
-    pub chain: u32,
-    /// Bytes of the file when it came into use: as long as no other segment follows, it is not shorter.
-    pub bytes: u64,
+    /// The CRC of the frame before the first one; 0 if there is none.
+    pub prev_crc: u32,
+    /// The file's size in bytes when it became the active segment. The file is never shorter while
+    /// it is the last segment.
+    pub allocated_bytes: u64,
 }
 
 impl SegmentHeader {
-    /// The header's bytes.
-    #[must_use]
+    /// The encoded header.
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..24].copy_from_slice(&self.store);
         bytes[24..32].copy_from_slice(&self.epoch.to_be_bytes());
         bytes[32..40].copy_from_slice(&self.first_seq.0.to_be_bytes());
-        bytes[40..44].copy_from_slice(&self.chain.to_be_bytes());
-        bytes[44..52].copy_from_slice(&self.bytes.to_be_bytes());
+        bytes[40..44].copy_from_slice(&self.prev_crc.to_be_bytes());
+        bytes[44..52].copy_from_slice(&self.allocated_bytes.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[0..60]);
         bytes[60..64].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
 
-    /// Reads a header; `None` if the bytes are not one.
+    /// Decodes a header; `None` if the bytes are not a valid one.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; SEGMENT_HEADER_BYTES] = bytes.first_chunk()?;
@@ -114,64 +119,65 @@ impl SegmentHeader {
             store: bytes[8..24].try_into().ok()?,
             epoch: be_u64(bytes, 24)?,
             first_seq: CommitSeq(be_u64(bytes, 32)?),
-            chain: be_u32(bytes, 40)?,
-            bytes: be_u64(bytes, 44)?,
+            prev_crc: be_u32(bytes, 40)?,
+            allocated_bytes: be_u64(bytes, 44)?,
         };
-        let counts = |number| number <= CommitSeq::MAX.0;
-        let possible = header.first_seq.0 > 0 && counts(header.first_seq.0) && counts(header.epoch);
-        (possible && header.encode() == *bytes).then_some(header)
+        let in_range = |number| number <= CommitSeq::MAX.0;
+        let first_seq = header.first_seq.0;
+        let plausible = first_seq > 0 && in_range(first_seq) && in_range(header.epoch);
+        (plausible && header.encode() == *bytes).then_some(header)
     }
 }
 
-/// What a frame says.
+/// The payload of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FramePayload {
-    /// These records changed, together.
+    /// These records changed, atomically.
     Commit(Vec<RecordWrite>),
-    /// A commit that sled covers: proved to be there, not decoded.
+    /// A commit that is already in sled: its checksum was verified, its records were not decoded.
     SkippedCommit,
-    /// Every commit up to this number is in sled, durably.
+    /// Every commit up to this number is durable in sled.
     Checkpoint(CommitSeq),
 }
 
-/// Where the next frame goes and what it must say to follow.
+/// The header fields that the next frame must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextFrame {
     /// The segment's epoch.
     pub epoch: u64,
-    /// The next number.
+    /// The next sequence number.
     pub seq: CommitSeq,
-    /// The CRC of the frame before.
-    pub chain: u32,
+    /// The CRC of the previous frame.
+    pub prev_crc: u32,
 }
 
 impl NextFrame {
-    /// The frame that the next one follows.
-    #[must_use]
+    /// The position of the previous frame.
     pub fn previous(self) -> LogPosition {
-        LogPosition { seq: CommitSeq(self.seq.0.saturating_sub(1)), chain: self.chain }
+        LogPosition { seq: CommitSeq(self.seq.0.saturating_sub(1)), crc: self.prev_crc }
     }
 }
 
-/// Appends a frame to `out`, padded to a multiple of 8 bytes, and returns its CRC. `changes` are encoded without a copy.
+/// Appends a commit frame to `out`, padded to a multiple of 8 bytes, and returns its CRC. The
+/// records are encoded directly into `out`, without an intermediate copy.
 pub fn encode_commit<'a>(
     out: &mut Vec<u8>,
-    expected: NextFrame,
-    changes: impl Iterator<Item = (&'a RecordKey, Option<&'a Record>)>,
+    next: NextFrame,
+    writes: impl Iterator<Item = (&'a RecordKey, Option<&'a Record>)>,
 ) -> u32 {
-    let start = begin(out, KIND_COMMIT, expected);
-    for (key, record) in changes {
+    let start = begin(out, KIND_COMMIT, next);
+    for (key, record) in writes {
         let entry = out.len();
         out.extend_from_slice(&[0; 4]);
         key.encode(out);
         let key_end = out.len();
-        let key_bytes = u16::try_from(key_end - entry - 4).unwrap_or_else(|_| unreachable!("keys are under 200 bytes"));
+        let key_bytes = as_u16(key_end - entry - 4);
         let record_bytes = match record {
             None => REMOVED,
             Some(record) => {
                 let key_crc = crc32c::crc32c(&out[entry + 4..key_end]);
                 record.encode(key_crc, out);
-                u16::try_from(out.len() - key_end).unwrap_or_else(|_| unreachable!("records are under 400 bytes"))
+                as_u16(out.len() - key_end)
             }
         };
         out[entry..entry + 2].copy_from_slice(&key_bytes.to_be_bytes());
@@ -180,25 +186,31 @@ pub fn encode_commit<'a>(
     finish(out, start)
 }
 
+fn as_u16(length: usize) -> u16 {
+    u16::try_from(length).unwrap_or_else(|_| unreachable!("keys and records are under 64 KiB"))
+}
+
 /// Appends a checkpoint frame to `out` and returns its CRC.
-pub fn encode_checkpoint(out: &mut Vec<u8>, expected: NextFrame, skip_through: CommitSeq) -> u32 {
-    let start = begin(out, KIND_CHECKPOINT, expected);
-    out.extend_from_slice(&skip_through.0.to_be_bytes());
+pub fn encode_checkpoint(out: &mut Vec<u8>, next: NextFrame, through: CommitSeq) -> u32 {
+    let start = begin(out, KIND_CHECKPOINT, next);
+    out.extend_from_slice(&through.0.to_be_bytes());
     finish(out, start)
 }
 
-fn begin(out: &mut Vec<u8>, kind: u32, expected: NextFrame) -> usize {
+fn begin(out: &mut Vec<u8>, kind: u32, next: NextFrame) -> usize {
     let start = out.len();
+    // Length and CRC; `finish` fills them in.
     out.extend_from_slice(&[0; 8]);
-    out.extend_from_slice(&expected.chain.to_be_bytes());
+    out.extend_from_slice(&next.prev_crc.to_be_bytes());
     out.extend_from_slice(&kind.to_be_bytes());
-    out.extend_from_slice(&expected.epoch.to_be_bytes());
-    out.extend_from_slice(&expected.seq.0.to_be_bytes());
+    out.extend_from_slice(&next.epoch.to_be_bytes());
+    out.extend_from_slice(&next.seq.0.to_be_bytes());
     start
 }
 
 fn finish(out: &mut Vec<u8>, start: usize) -> u32 {
-    let length = u32::try_from(out.len() - start).unwrap_or_else(|_| unreachable!("a batch is bounded"));
+    let length = u32::try_from(out.len() - start);
+    let length = length.unwrap_or_else(|_| unreachable!("the size of a batch is limited"));
     let crc = crc32c::crc32c(&out[start + 8..]);
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
@@ -206,97 +218,108 @@ fn finish(out: &mut Vec<u8>, start: usize) -> u32 {
     crc
 }
 
-/// A frame's length on the disk.
-#[must_use]
+/// The size of a frame on the disk, in bytes: its length rounded up to a multiple of 8.
 pub fn align_up(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
 
-/// What stands at an offset of a segment.
+/// Result of reading a segment at an offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameRead {
-    /// The expected frame.
+    /// The next frame.
     Frame {
-        /// What it says.
-        body: FramePayload,
-        /// Its CRC, which the next frame's chain repeats.
+        /// Its payload.
+        payload: FramePayload,
+        /// Its CRC, which the next frame repeats.
         crc: u32,
-        /// Its length on the disk.
+        /// Its size on the disk in bytes, padding included.
         bytes: usize,
     },
     /// Zeros: nothing was written here.
     Zeros,
-    /// Something else: a torn frame or damage. [`find_data_after`] tells which.
+    /// Anything else: a torn frame or corruption. [`find_data_after`] tells the two apart.
     Invalid,
 }
 
-/// Reads what stands at `offset` of `segment`; commits up to `skip_through` are not decoded.
+/// Reads the frame at `offset` of `segment`; the records of commits up to `skip_through` are not
+/// decoded.
 #[must_use]
-pub fn next_frame(segment: &[u8], offset: usize, expected: NextFrame, skip_through: CommitSeq) -> FrameRead {
+pub fn next_frame(segment: &[u8], offset: usize, next: NextFrame, skip_through: CommitSeq) -> FrameRead {
     let Some(rest) = segment.get(offset..) else { return FrameRead::Zeros };
     if rest.iter().take(FRAME_HEADER_BYTES).all(|&byte| byte == 0) {
         return FrameRead::Zeros;
     }
-    decode(rest, expected, skip_through).unwrap_or(FrameRead::Invalid)
+    decode(rest, next, skip_through).unwrap_or(FrameRead::Invalid)
 }
 
-fn decode(rest: &[u8], expected: NextFrame, skip_through: CommitSeq) -> Option<FrameRead> {
+fn decode(rest: &[u8], next: NextFrame, skip_through: CommitSeq) -> Option<FrameRead> {
     let (length, seq) = check_frame(rest)?;
-    let follows = be_u32(rest, 8)? == expected.chain && be_u64(rest, 16)? == expected.epoch && seq == expected.seq;
-    let frame = rest.get(..length).filter(|_| follows)?;
+    let is_same_chain = be_u32(rest, 8)? == next.prev_crc && be_u64(rest, 16)? == next.epoch;
+    let frame = rest.get(..length).filter(|_| is_same_chain && seq == next.seq)?;
     let payload = frame.get(FRAME_HEADER_BYTES..)?;
-    let body = match be_u32(frame, 12)? {
-        KIND_COMMIT if expected.seq <= skip_through => FramePayload::SkippedCommit,
-        KIND_COMMIT => FramePayload::Commit(decode_changes(payload)?),
-        KIND_CHECKPOINT => FramePayload::Checkpoint(CommitSeq(u64::from_be_bytes(payload.try_into().ok()?))),
+    let payload = match be_u32(frame, 12)? {
+        KIND_COMMIT if next.seq <= skip_through => FramePayload::SkippedCommit,
+        KIND_COMMIT => FramePayload::Commit(decode_writes(payload)?),
+        KIND_CHECKPOINT => {
+            let through = u64::from_be_bytes(payload.try_into().ok()?);
+            FramePayload::Checkpoint(CommitSeq(through))
+        }
         _ => return None,
     };
-    Some(FrameRead::Frame { body, crc: be_u32(frame, 4)?, bytes: align_up(length) })
+    Some(FrameRead::Frame { payload, crc: be_u32(frame, 4)?, bytes: align_up(length) })
 }
 
-/// Length and number of the frame at the start of `rest` if its CRC is right.
+/// Length and sequence number of the frame at the start of `rest`, if its CRC matches.
 fn check_frame(rest: &[u8]) -> Option<(usize, CommitSeq)> {
-    let length = usize::try_from(be_u32(rest, 0)?).ok().filter(|&length| length >= FRAME_HEADER_BYTES)?;
-    let frame = rest.get(..length)?;
-    (crc32c::crc32c(frame.get(8..)?) == be_u32(frame, 4)?).then_some((length, CommitSeq(be_u64(frame, 24)?)))
+    let length = usize::try_from(be_u32(rest, 0)?).ok()?;
+    let frame = rest.get(..length).filter(|_| length >= FRAME_HEADER_BYTES)?;
+    let is_intact = crc32c::crc32c(frame.get(8..)?) == be_u32(frame, 4)?;
+    is_intact.then_some((length, CommitSeq(be_u64(frame, 24)?)))
 }
 
-fn decode_changes(mut payload: &[u8]) -> Option<Vec<RecordWrite>> {
-    let mut changes = Vec::new();
+fn decode_writes(mut payload: &[u8]) -> Option<Vec<RecordWrite>> {
+    let mut writes = Vec::new();
     while !payload.is_empty() {
         let (key_length, record_length) = (be_u16(payload, 0)?, be_u16(payload, 2)?);
         let (key_bytes, rest) = payload.get(4..)?.split_at_checked(key_length.into())?;
         let key = RecordKey::decode(key_bytes).ok()?;
         if record_length == REMOVED {
-            changes.push((key, None));
+            writes.push((key, None));
             payload = rest;
         } else {
             let (record_bytes, rest) = rest.split_at_checked(record_length.into())?;
             let record = Record::decode(&key, key_bytes, record_bytes).ok()?;
-            changes.push((key, Some(record)));
+            writes.push((key, Some(record)));
             payload = rest;
         }
     }
-    Some(changes)
+    Some(writes)
 }
 
-/// The offset of something behind `offset` that a crash does not leave there. Only one frame is ever in flight, and a segment is zeros before
-/// it is used, so behind a torn frame there is no whole frame, whatever its number; and behind one whose head is readable there is nothing.
+/// The offset of data after an invalid frame at `offset` that a crash cannot have left there;
+/// `None` if the invalid frame is a torn tail.
+///
+/// Only one frame is ever being written, and a segment is filled with zeros before it is used. So
+/// after a torn frame there is no valid frame, whatever its number; and if the header of the torn
+/// frame is readable, there are only zeros after its end.
 #[must_use]
-pub fn find_data_after(segment: &[u8], offset: usize, expected: NextFrame) -> Option<usize> {
-    let whole_frame = (offset.next_multiple_of(8)..segment.len()).step_by(8).find(|&at| {
+pub fn find_data_after(segment: &[u8], offset: usize, next: NextFrame) -> Option<usize> {
+    let valid_frame = (offset.next_multiple_of(8)..segment.len()).step_by(8).find(|&at| {
         let Some(rest) = segment.get(at..) else { return false };
-        matches!(be_u32(rest, 12), Some(KIND_COMMIT | KIND_CHECKPOINT)) && check_frame(rest).is_some()
+        let is_kind = matches!(be_u32(rest, 12), Some(KIND_COMMIT | KIND_CHECKPOINT));
+        is_kind && check_frame(rest).is_some()
     });
-    whole_frame.or_else(|| {
+    valid_frame.or_else(|| {
         let torn = segment.get(offset..)?;
-        // A device writes a sector from its beginning: where the number of a head in one sector is readable, so is the length before it.
+        // A device writes a sector from its start. If the header lies in one sector and its
+        // sequence number is readable, the length before it was written too and can be trusted.
         let in_one_sector = offset / SECTOR == (offset + FRAME_HEADER_BYTES - 1) / SECTOR;
-        let follows = in_one_sector
-            && be_u32(torn, 8)? == expected.chain
-            && be_u64(torn, 16)? == expected.epoch
-            && be_u64(torn, 24)? == expected.seq.0;
-        let end = offset.checked_add(align_up(usize::try_from(be_u32(torn, 0)?).ok()?)).filter(|_| follows)?;
+        let is_next = in_one_sector
+            && be_u32(torn, 8)? == next.prev_crc
+            && be_u64(torn, 16)? == next.epoch
+            && be_u64(torn, 24)? == next.seq.0;
+        let length = usize::try_from(be_u32(torn, 0)?).ok()?;
+        let end = offset.checked_add(align_up(length)).filter(|_| is_next)?;
         segment.get(end..)?.iter().position(|&byte| byte != 0).map(|at| end + at)
     })
 }
@@ -320,50 +343,55 @@ mod tests {
     use crate::domain::tenant::TenantId;
     use crate::store::CounterState;
 
-    const EXPECTED: NextFrame = NextFrame { epoch: 3, seq: CommitSeq(7), chain: 0xABCD };
+    const NEXT: NextFrame = NextFrame { epoch: 3, seq: CommitSeq(7), prev_crc: 0xABCD };
+    const STORE: StoreId = [4; 16];
+
+    fn header() -> SegmentHeader {
+        let (first_seq, allocated_bytes) = (CommitSeq(7), 4096);
+        SegmentHeader { store: STORE, epoch: 3, first_seq, prev_crc: 9, allocated_bytes }
+    }
 
     fn frame() -> (Vec<u8>, u32, Vec<RecordWrite>) {
         let name = CounterName::default_counter();
-        let changes = vec![
-            (RecordKey::Counter(TenantId(1), name.clone()), Some(Record::Counter(CounterState::default()))),
+        let counter = Record::Counter(CounterState::default());
+        let writes = vec![
+            (RecordKey::Counter(TenantId(1), name.clone()), Some(counter)),
             (RecordKey::Counter(TenantId(2), name), None),
         ];
         let mut bytes = Vec::new();
-        let crc = encode_commit(&mut bytes, EXPECTED, changes.iter().map(|(k, r)| (k, r.as_ref())));
-        (bytes, crc, changes)
+        let crc = encode_commit(&mut bytes, NEXT, writes.iter().map(|(k, r)| (k, r.as_ref())));
+        (bytes, crc, writes)
     }
 
     #[test]
     fn what_was_encoded_decodes() {
-        let (mut bytes, crc, changes) = frame();
-        let length = bytes.len();
-        bytes.resize(length + 64, 0);
-        assert_eq!(
-            next_frame(&bytes, 0, EXPECTED, CommitSeq(0)),
-            FrameRead::Frame { body: FramePayload::Commit(changes), crc, bytes: length }
-        );
-        let skip_through = FrameRead::Frame { body: FramePayload::SkippedCommit, crc, bytes: length };
-        assert_eq!(next_frame(&bytes, 0, EXPECTED, EXPECTED.seq), skip_through);
-        assert_eq!(next_frame(&bytes, length, EXPECTED, CommitSeq(0)), FrameRead::Zeros);
-        let header = SegmentHeader { store: [4; 16], epoch: 3, first_seq: CommitSeq(7), chain: 9, bytes: 4096 };
-        assert_eq!(SegmentHeader::decode(&header.encode()), Some(header));
+        let (mut segment, crc, writes) = frame();
+        let bytes = segment.len();
+        segment.resize(bytes + 64, 0);
+        let commit = FrameRead::Frame { payload: FramePayload::Commit(writes), crc, bytes };
+        assert_eq!(next_frame(&segment, 0, NEXT, CommitSeq(0)), commit);
+        let skipped = FrameRead::Frame { payload: FramePayload::SkippedCommit, crc, bytes };
+        assert_eq!(next_frame(&segment, 0, NEXT, NEXT.seq), skipped);
+        assert_eq!(next_frame(&segment, bytes, NEXT, CommitSeq(0)), FrameRead::Zeros);
+        assert_eq!(SegmentHeader::decode(&header().encode()), Some(header()));
     }
 
     #[test]
-    fn every_flipped_bit_is_bad_and_no_frame() {
-        let (bytes, _, changes) = frame();
+    fn every_flipped_bit_makes_a_frame_invalid() {
+        let (bytes, _, writes) = frame();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            match next_frame(&flipped, 0, EXPECTED, CommitSeq(0)) {
+            match next_frame(&flipped, 0, NEXT, CommitSeq(0)) {
                 FrameRead::Invalid => {}
-                // A flip in the padding changes nothing that was said.
-                FrameRead::Frame { body, .. } => assert_eq!(body, FramePayload::Commit(changes.clone())),
+                // A flip in the padding does not change the payload.
+                FrameRead::Frame { payload, .. } => {
+                    assert_eq!(payload, FramePayload::Commit(writes.clone()));
+                }
                 FrameRead::Zeros => panic!("a frame is not zeros"),
             }
         }
-        let header =
-            SegmentHeader { store: [4; 16], epoch: 3, first_seq: CommitSeq(7), chain: 9, bytes: 4096 }.encode();
+        let header = header().encode();
         for bit in 0..header.len() * 8 {
             let mut flipped = header;
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -372,39 +400,38 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_another_place_does_not_follow() {
+    fn a_frame_of_another_position_is_invalid() {
         let (bytes, ..) = frame();
-        for other in [
-            NextFrame { epoch: 4, ..EXPECTED },
-            NextFrame { seq: CommitSeq(8), ..EXPECTED },
-            NextFrame { chain: 1, ..EXPECTED },
-        ] {
+        for other in
+            [NextFrame { epoch: 4, ..NEXT }, NextFrame { seq: CommitSeq(8), ..NEXT }, NextFrame { prev_crc: 1, ..NEXT }]
+        {
             assert_eq!(next_frame(&bytes, 0, other, CommitSeq(0)), FrameRead::Invalid);
         }
     }
 
     #[test]
-    fn damage_is_told_from_a_torn_end_by_what_follows() {
-        let (first_seq, crc, _) = frame();
-        let mut segment = first_seq.clone();
-        encode_checkpoint(&mut segment, NextFrame { seq: EXPECTED.seq.next(), chain: crc, ..EXPECTED }, CommitSeq(1));
+    fn corruption_is_told_from_a_torn_tail_by_the_data_after_it() {
+        let (first, crc, _) = frame();
+        let mut segment = first.clone();
+        let second = NextFrame { seq: NEXT.seq.next(), prev_crc: crc, ..NEXT };
+        encode_checkpoint(&mut segment, second, CommitSeq(1));
         segment.resize(4096, 0);
         segment[20] ^= 1;
-        assert_eq!(find_data_after(&segment, 0, EXPECTED), Some(first_seq.len()));
-        segment.truncate(first_seq.len());
+        assert_eq!(find_data_after(&segment, 0, NEXT), Some(first.len()));
+        segment.truncate(first.len());
         segment.resize(4096, 0);
-        assert_eq!(find_data_after(&segment, 0, EXPECTED), None);
-        // An older frame, of another epoch even, does not come there by a crash; nor does anything else.
-        segment[2048..2048 + first_seq.len()].copy_from_slice(&first_seq);
-        assert_eq!(find_data_after(&segment, 0, EXPECTED), Some(2048));
-        segment[2048..2048 + first_seq.len()].fill(0);
-        // A head of two sectors of which the second alone was written says nothing of its length.
+        assert_eq!(find_data_after(&segment, 0, NEXT), None);
+        // No crash leaves an old frame there, even one of another epoch.
+        segment[2048..2048 + first.len()].copy_from_slice(&first);
+        assert_eq!(find_data_after(&segment, 0, NEXT), Some(2048));
+        segment[2048..2048 + first.len()].fill(0);
+        // A header in two sectors, of which only the second was written, has no usable length.
         let mut torn = vec![0; 4096];
-        torn[504..504 + first_seq.len()].copy_from_slice(&first_seq);
+        torn[504..504 + first.len()].copy_from_slice(&first);
         torn[504..512].fill(0);
-        assert_eq!(find_data_after(&torn, 504, EXPECTED), None);
-        // The head is readable again, and what it says is torn.
+        assert_eq!(find_data_after(&torn, 504, NEXT), None);
+        // The header is intact again, the payload is torn, and a byte follows its end.
         (segment[20], segment[40], segment[3000]) = (segment[20] ^ 1, segment[40] ^ 1, 1);
-        assert_eq!(find_data_after(&segment, 0, EXPECTED), Some(3000));
+        assert_eq!(find_data_after(&segment, 0, NEXT), Some(3000));
     }
 }

@@ -174,7 +174,7 @@ pub fn open_state_and_journal<S: State, D: Directory>(
     let [checkpointed, _, reached] = positions;
     let mut other_history = false;
     let tail = replay(journal, checkpointed.seq, &mut |position, body| {
-        other_history |= positions.iter().any(|known| known.seq == position.seq && known.chain != position.chain);
+        other_history |= positions.iter().any(|known| known.seq == position.seq && known.crc != position.crc);
         match body {
             FramePayload::Commit(changes) => checkpointer.stage(changes, position),
             FramePayload::SkippedCommit | FramePayload::Checkpoint(_) => {}
@@ -187,7 +187,7 @@ pub fn open_state_and_journal<S: State, D: Directory>(
         }
         None => return Err(RecoveryError::JournalTruncated("the journal folder holds no journal".to_owned())),
     };
-    other_history |= tail.base.seq == checkpointed.seq && tail.base.chain != checkpointed.chain;
+    other_history |= tail.base.seq == checkpointed.seq && tail.base.crc != checkpointed.crc;
     if tail.base.seq > checkpointed.seq {
         let (next, first) = (checkpointed.seq.next(), tail.base.seq.next());
         return Err(RecoveryError::State(format!("sled ends before commit {next}, the journal starts with {first}")));
@@ -353,7 +353,7 @@ pub fn read_or_create_store_id(
         let header = SegmentHeader::decode(&bytes);
         // A segment has its name only when its header is durable; a second one is made only by a second start.
         let used = header.is_none_or(|header| {
-            let expected = NextFrame { epoch: header.epoch, seq: header.first_seq, chain: header.chain };
+            let expected = NextFrame { epoch: header.epoch, seq: header.first_seq, prev_crc: header.prev_crc };
             header.first_seq != CommitSeq(1)
                 || next_frame(&bytes, SEGMENT_HEADER_BYTES, expected, CommitSeq(0)) != FrameRead::Zeros
                 || find_data_after(&bytes, SEGMENT_HEADER_BYTES, expected).is_some()

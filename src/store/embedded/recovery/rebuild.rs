@@ -58,11 +58,11 @@ pub fn choose_source<D: Directory>(journal: &JournalDir<D>, backups: &D) -> Resu
     let listed = newest_first(backups).unwrap_or_default();
     let mut chains: HashMap<CommitSeq, Option<u32>> = listed.iter().map(|(seq, _)| (*seq, None)).collect();
     let tail = replay(journal, CommitSeq(u64::MAX), &mut |position, _| {
-        chains.entry(position.seq).and_modify(|chain| *chain = Some(position.chain));
+        chains.entry(position.seq).and_modify(|chain| *chain = Some(position.crc));
     });
     let tail = tail.map_err(NoRebuildSource::Journal)?;
     let tail = tail.ok_or_else(|| NoRebuildSource::Missing("the journal folder holds no journal".to_owned()))?;
-    chains.entry(tail.base.seq).and_modify(|chain| *chain = Some(tail.base.chain));
+    chains.entry(tail.base.seq).and_modify(|chain| *chain = Some(tail.base.crc));
     let mut refused = Vec::new();
     for (seq, name) in listed {
         match check_backup(journal, backups, &tail, &name, chains.get(&seq).copied().flatten()) {
@@ -97,7 +97,7 @@ fn check_backup<D: Directory>(
     if header.position.seq < tail.base.seq {
         return Err(format!("it ends with commit {}, before the journal starts", header.position.seq));
     }
-    if chain != Some(header.position.chain) {
+    if chain != Some(header.position.crc) {
         return Err(format!("its last commit, {}, is not one of this journal", header.position.seq));
     }
     let summary = read_file(backups, name, &mut |_, _| Ok(())).map_err(|error| error.to_string())?;

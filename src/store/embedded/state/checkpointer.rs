@@ -439,7 +439,7 @@ mod tests {
     fn a_list_is_as_new_as_what_was_handed_over() {
         let temp = tempfile::tempdir().unwrap();
         let mut checkpointer = Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
-        let position = |seq| LogPosition { seq: CommitSeq(seq), chain: 1 };
+        let position = |seq| LogPosition { seq: CommitSeq(seq), crc: 1 };
         let doomed = |id| RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(TenantId(id)));
         let list = |checkpointer: &mut Checkpointer<_>, after: Option<u64>, limit| {
             let after = after.map(|id| IndexEntry::Deleting(TenantId(id)));

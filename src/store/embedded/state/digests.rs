@@ -113,7 +113,7 @@ impl BucketDigests {
         bytes.extend_from_slice(&MAGIC);
         for position in [checkpointed, target] {
             bytes.extend_from_slice(&position.seq.0.to_be_bytes());
-            bytes.extend_from_slice(&position.chain.to_be_bytes());
+            bytes.extend_from_slice(&position.crc.to_be_bytes());
         }
         table.iter().for_each(|digest| bytes.extend_from_slice(&digest.to_be_bytes()));
         let crc = crc32c::crc32c(&bytes);
@@ -137,7 +137,7 @@ impl BucketDigests {
 fn read_position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
     let (seq, rest) = bytes.split_first_chunk()?;
     let (chain, rest) = rest.split_first_chunk()?;
-    let position = LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(*chain) };
+    let position = LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), crc: u32::from_be_bytes(*chain) };
     (position.seq <= CommitSeq::MAX).then_some((position, rest))
 }
 
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_was_encoded_decodes_and_damage_does_not() {
-        let position = |seq, chain| LogPosition { seq: CommitSeq(seq), chain };
+        let position = |seq, chain| LogPosition { seq: CommitSeq(seq), crc: chain };
         let table: DigestTable = (0..u64::from(BUCKETS)).map(|n| n * 77).collect();
         let bytes = BucketDigests::encode(position(5, 6), position(7, 8), &table);
         let seals = BucketDigests::decode(&bytes).unwrap();

@@ -141,7 +141,7 @@ impl State for SledState {
         // Two steps, so that the number can not reach the disk before the records that it speaks of.
         self.flush_and_sync()?;
         let mut bytes = position.seq.0.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&position.chain.to_be_bytes());
+        bytes.extend_from_slice(&position.crc.to_be_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
         self.db.insert(SYNCED_THROUGH_KEY, bytes).map_err(|e| format!("sled: {e}"))?;
         self.flush_and_sync()?;
@@ -182,7 +182,7 @@ fn parse_position(bytes: &[u8]) -> Option<LogPosition> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (seq, chain) = body.split_first_chunk::<8>()?;
     let position =
-        LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), chain: u32::from_be_bytes(chain.try_into().ok()?) };
+        LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), crc: u32::from_be_bytes(chain.try_into().ok()?) };
     (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(position)
 }
 
@@ -219,7 +219,7 @@ mod tests {
     fn entries_seals_and_the_covered_mark_come_back() {
         let temp = tempfile::tempdir().unwrap();
         let (key, other) = (vec![0, 7, 1], vec![0, 8, 1]);
-        let position = LogPosition { seq: CommitSeq(9), chain: 4 };
+        let position = LogPosition { seq: CommitSeq(9), crc: 4 };
         let mut state = SledState::open(temp.path()).unwrap();
         assert_eq!((state.synced_through(), state.load_digests().unwrap()), (LogPosition::default(), None));
         state.write_batch(&[(key.clone(), Some(b"a".to_vec())), (other.clone(), Some(b"b".to_vec()))]).unwrap();
