@@ -1,19 +1,25 @@
-//! Seals: how the store knows that what sled returns is what was written, and the newest of it.
+//! Bucket digests: checksums kept beside sled that detect stale or corrupt records in it.
 //!
-//! Job: a digest for each bucket of records, kept beside sled and not in it. A flipped bit in sled's file can make sled return, without a
-//! word, the record that was there before: its checksum is right, and it is old. The bucket's digest is then wrong.
+//! Job: keep one digest for each bucket of records in a file of its own. A flipped bit in sled's
+//! file can make sled return an older version of a record without an error: its checksum matches,
+//! and it is stale. The digest of its bucket then does not match.
 //!
 //! ```text
-//! digest of a bucket = sum of SHA-256(stored key, record) over its records, 64 bits, wrapping; so a change costs two hashes:
-//! a checkpoint from c0 to c1    1  new = table - hash(each old record that will be replaced)     save (covered c0, target c1, new)
-//!                               2  sled: put, sync, covered = c1;  new += hash(each new record)
-//!                               3                                                                save (covered c1, target c1, new)
+//! digest of a bucket = sum over its records of SHA-256(storage key, record), 64 bits, wrapping.
+//! A checkpoint from c0 to c1 costs two hashes for each changed record:
+//!   1  new = table - hash(each record that will be replaced)
+//!      save (checkpointed c0, target c1, new)
+//!   2  sled: write the records, sync, record c1;  new += hash(each new record)
+//!   3  save (checkpointed c1, target c1, new)
 //! ```
-//! Between 1 and 3 a crash leaves sled with some of the new records. The table is then that of all *other* records, and the journal has
-//! the new ones from c0 on: they are *loose*, left out of the sum and laid over sled until the next checkpoint.
+//! A crash between 1 and 3 leaves sled with some of the new records. The saved table is then the
+//! digest of all *other* records, and the journal has the changed ones from c0 on: their keys are
+//! *in flight*, which means excluded from the sums and overlaid by the memtable until the next
+//! checkpoint.
 //!
-//! Invariant: a bucket whose digest was right at its first use holds, loose records aside, exactly what the last checkpoint wrote.
-//! Must never: be rebuilt from what sled holds.
+//! Invariant: a bucket whose digest matched at its first use holds exactly what the last checkpoint
+//! wrote, keys in flight excluded.
+//! Must never: be computed anew from what sled holds.
 
 use std::collections::HashSet;
 
@@ -29,57 +35,59 @@ const TABLE_BYTES: usize = BUCKETS as usize * 8;
 /// One digest for each bucket.
 pub type DigestTable = Vec<u64>;
 
-/// See the module's text.
+/// The digest table with the checkpoint that it belongs to.
 pub struct BucketDigests {
-    /// The checkpoint that the table is of.
+    /// The last complete checkpoint.
     pub checkpointed: LogPosition,
-    /// The checkpoint that was begun; the same one when none is under way.
+    /// The checkpoint that was started last; equal to `checkpointed` when none is in progress.
     pub target: LogPosition,
-    /// What each bucket's digest must be, loose records left out.
+    /// The digest that each bucket must have, keys in flight excluded.
     pub table: DigestTable,
-    /// Stored keys whose records in sled may be of `checkpointed` or of `target`.
+    /// Storage keys whose records in sled may be those of `checkpointed` or those of `target`.
     pub in_flight: HashSet<Vec<u8>>,
     verified: Vec<bool>,
 }
 
 /// The digest of one record.
 #[must_use]
-pub fn digest(stored_key: &[u8], record: &[u8]) -> u64 {
+pub fn digest(storage_key: &[u8], record: &[u8]) -> u64 {
     let mut context = Context::new(&SHA256);
-    context.update(&u64::try_from(stored_key.len()).unwrap_or(u64::MAX).to_be_bytes());
-    context.update(stored_key);
+    // The length separates key and record: ("ab", "c") and ("a", "bc") have different digests.
+    context.update(&u64::try_from(storage_key.len()).unwrap_or(u64::MAX).to_be_bytes());
+    context.update(storage_key);
     context.update(record);
     context.finish().as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes)
 }
 
-/// Counts a record into its bucket.
-pub fn add(table: &mut DigestTable, stored_key: &[u8], record: &[u8]) {
-    change(table, stored_key, |sum| sum.wrapping_add(digest(stored_key, record)));
+/// Adds a record to the digest of its bucket.
+pub fn add(table: &mut DigestTable, storage_key: &[u8], record: &[u8]) {
+    update(table, storage_key, |sum| sum.wrapping_add(digest(storage_key, record)));
 }
 
-/// Takes a record out of its bucket.
-pub fn subtract(table: &mut DigestTable, stored_key: &[u8], record: &[u8]) {
-    change(table, stored_key, |sum| sum.wrapping_sub(digest(stored_key, record)));
+/// Subtracts a record from the digest of its bucket.
+pub fn subtract(table: &mut DigestTable, storage_key: &[u8], record: &[u8]) {
+    update(table, storage_key, |sum| sum.wrapping_sub(digest(storage_key, record)));
 }
 
-fn change(table: &mut DigestTable, stored_key: &[u8], change: impl FnOnce(u64) -> u64) {
-    if let Some(sum) = table.get_mut(usize::from(bucket_of_storage_key(stored_key))) {
+fn update(table: &mut DigestTable, storage_key: &[u8], change: impl FnOnce(u64) -> u64) {
+    if let Some(sum) = table.get_mut(usize::from(bucket_of_storage_key(storage_key))) {
         *sum = change(*sum);
     }
 }
 
 impl BucketDigests {
-    /// The seals of a state that was never written.
+    /// The digests of an empty state.
     #[must_use]
     pub fn empty() -> Self {
         Self::new(LogPosition::default(), LogPosition::default(), vec![0; BUCKETS.into()])
     }
 
     fn new(checkpointed: LogPosition, target: LogPosition, table: DigestTable) -> Self {
-        Self { checkpointed, target, table, in_flight: HashSet::new(), verified: vec![false; BUCKETS.into()] }
+        let verified = vec![false; BUCKETS.into()];
+        Self { checkpointed, target, table, in_flight: HashSet::new(), verified }
     }
 
-    /// The checkpoint is complete: `table` is of everything.
+    /// Finishes a checkpoint: `table` counts every record, and no key is in flight any more.
     pub fn finish_checkpoint(&mut self, checkpointed: LogPosition, table: DigestTable) {
         self.checkpointed = checkpointed;
         self.target = checkpointed;
@@ -87,26 +95,27 @@ impl BucketDigests {
         self.in_flight.clear();
     }
 
-    /// Whether the bucket was proved by this process.
-    #[must_use]
+    /// Whether this process has verified the bucket.
     pub fn is_verified(&self, bucket: u16) -> bool {
         self.verified.get(usize::from(bucket)).copied().unwrap_or(false)
     }
 
-    /// Compares the sum of a bucket's records, loose ones left out, with the table.
+    /// Compares `sum`, the sum of the digests of a bucket's records without those in flight, with
+    /// the table.
     ///
     /// # Errors
     /// One sentence, if they differ.
     pub fn verify(&mut self, bucket: u16, sum: u64) -> Result<(), String> {
-        let at = usize::from(bucket);
-        if self.table.get(at) != Some(&sum) {
-            return Err(format!("sled holds other records than were written (bucket {bucket})"));
+        let index = usize::from(bucket);
+        if self.table.get(index) != Some(&sum) {
+            return Err(format!("sled returned other records than were written (bucket {bucket})"));
         }
-        self.verified[at] = true;
+        self.verified[index] = true;
         Ok(())
     }
 
-    /// The bytes of the seals' file: magic, covered and target as number and chain, the table, a CRC32C; all big-endian.
+    /// The bytes of the digest file: magic, `checkpointed` and `target` as sequence number and CRC,
+    /// the table, and a CRC32C over all of it; integers are big-endian.
     #[must_use]
     pub fn encode(checkpointed: LogPosition, target: LogPosition, table: &DigestTable) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + TABLE_BYTES + 4);
@@ -121,24 +130,27 @@ impl BucketDigests {
         bytes
     }
 
-    /// Reads a seals' file; `None` if the bytes are not one.
+    /// Decodes a digest file; `None` if the bytes are not a valid one.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
-        let whole = body.len() == HEADER_BYTES + TABLE_BYTES && crc32c::crc32c(body).to_be_bytes() == *crc;
-        let rest = body.strip_prefix(&MAGIC).filter(|_| whole)?;
+        let is_whole = body.len() == HEADER_BYTES + TABLE_BYTES;
+        let is_valid = is_whole && crc32c::crc32c(body).to_be_bytes() == *crc;
+        let rest = body.strip_prefix(&MAGIC).filter(|_| is_valid)?;
         let (checkpointed, rest) = read_position(rest)?;
         let (target, rest) = read_position(rest)?;
         let (digests, _) = rest.as_chunks::<8>();
-        Some(Self::new(checkpointed, target, digests.iter().map(|digest| u64::from_be_bytes(*digest)).collect()))
+        let table = digests.iter().map(|digest| u64::from_be_bytes(*digest)).collect();
+        Some(Self::new(checkpointed, target, table))
     }
 }
 
 fn read_position(bytes: &[u8]) -> Option<(LogPosition, &[u8])> {
     let (seq, rest) = bytes.split_first_chunk()?;
-    let (chain, rest) = rest.split_first_chunk()?;
-    let position = LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), crc: u32::from_be_bytes(*chain) };
-    (position.seq <= CommitSeq::MAX).then_some((position, rest))
+    let (crc, rest) = rest.split_first_chunk()?;
+    let seq = CommitSeq(u64::from_be_bytes(*seq));
+    let position = LogPosition { seq, crc: u32::from_be_bytes(*crc) };
+    (seq <= CommitSeq::MAX).then_some((position, rest))
 }
 
 #[cfg(test)]
@@ -146,12 +158,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_encoded_decodes_and_damage_does_not() {
-        let position = |seq, chain| LogPosition { seq: CommitSeq(seq), crc: chain };
+    fn what_was_encoded_decodes_and_corruption_does_not() {
+        let position = |seq, crc| LogPosition { seq: CommitSeq(seq), crc };
         let table: DigestTable = (0..u64::from(BUCKETS)).map(|n| n * 77).collect();
         let bytes = BucketDigests::encode(position(5, 6), position(7, 8), &table);
-        let seals = BucketDigests::decode(&bytes).unwrap();
-        assert_eq!((seals.checkpointed, seals.target, &seals.table), (position(5, 6), position(7, 8), &table));
+        let decoded = BucketDigests::decode(&bytes).unwrap();
+        assert_eq!((decoded.checkpointed, decoded.target), (position(5, 6), position(7, 8)));
+        assert_eq!(decoded.table, table);
         for bit in (0..bytes.len() * 8).step_by(997) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -161,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_proved_by_its_sum_alone() {
-        let mut seals = BucketDigests::empty();
-        seals.table[3] = digest(b"k", b"v").wrapping_add(digest(b"l", b"w"));
-        assert!(seals.verify(3, digest(b"k", b"v")).is_err());
-        assert!(!seals.is_verified(3));
-        seals.verify(3, digest(b"l", b"w").wrapping_add(digest(b"k", b"v"))).unwrap();
-        assert!(seals.is_verified(3));
+    fn a_bucket_is_verified_by_its_sum_alone() {
+        let mut digests = BucketDigests::empty();
+        digests.table[3] = digest(b"k", b"v").wrapping_add(digest(b"l", b"w"));
+        assert!(digests.verify(3, digest(b"k", b"v")).is_err());
+        assert!(!digests.is_verified(3));
+        digests.verify(3, digest(b"l", b"w").wrapping_add(digest(b"k", b"v"))).unwrap();
+        assert!(digests.is_verified(3));
         assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
     }
 }

@@ -1,6 +1,6 @@
-//! The checkpointed state: sled below, the memtable and the bucket digests above it.
+//! The checkpointed state: sled at the bottom, the memtable and the bucket digests above it.
 //!
-//! Job: hold every record as of the last checkpoint, and prove that what is read was written.
+//! Job: hold every record as of the last checkpoint, and verify that what is read was written.
 //! Invariant: the journal can bring any state since the last checkpoint up to date.
 //! Must never: return a record whose bucket failed verification.
 
@@ -12,73 +12,79 @@ use thiserror::Error;
 
 use crate::store::embedded::journal::frame::LogPosition;
 
-/// A key and what is to be there; `None`: nothing.
+/// A storage key and its new record; `None`: the key is removed.
 pub type WriteOp = (Vec<u8>, Option<Vec<u8>>);
 
-/// A key and what is there.
+/// A storage key and its record.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// Bytes by key, complete up to a commit. Every error is one sentence.
+/// A persistent, ordered key-value state, complete up to a commit. Every error is one sentence.
 pub trait State: Send {
-    /// What is under `key`.
+    /// The record of `key`; `None` if there is none.
     ///
     /// # Errors
-    /// If it can not be read.
+    /// If it cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String>;
 
-    /// Everything in a bucket, with its key, in the order of keys.
+    /// Every key of a bucket and its record, in ascending order of keys.
     ///
     /// # Errors
-    /// If it can not be read.
+    /// If they cannot be read.
     fn bucket(&self, bucket: u16) -> Result<Vec<KeyValue>, String>;
 
-    /// Keys that start with `prefix`, in order, from the first one behind `after` on, `limit` at most.
+    /// The keys that start with `prefix` and are greater than `after`, in ascending order, at most
+    /// `limit` of them.
     ///
     /// # Errors
-    /// If they can not be read.
+    /// If they cannot be read.
     fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String>;
 
-    /// Writes or removes entries. Durable after [`State::sync_through`].
+    /// Writes or removes the records of a batch. Durable after [`State::sync_through`].
     ///
     /// # Errors
-    /// Then any of them may have been written.
-    fn write_batch(&mut self, entries: &[WriteOp]) -> Result<(), String>;
+    /// On an error any part of the batch may have been written.
+    fn write_batch(&mut self, batch: &[WriteOp]) -> Result<(), String>;
 
-    /// Forces everything to the disk, then notes, durably, that every commit up to `position` is there.
+    /// Syncs every written record, then durably records that the state contains every commit up to
+    /// `position`.
     ///
     /// # Errors
-    /// Then nothing is known, and it must not be tried again by this process.
+    /// On an error it is unknown what is durable. This process must not try again, because a second
+    /// `fdatasync` may succeed although pages were lost.
     fn sync_through(&mut self, position: LogPosition) -> Result<(), String>;
 
-    /// What the last successful [`State::sync_through`] noted; the default for a new state.
+    /// The position of the last successful [`State::sync_through`]; the default for a new state.
     fn synced_through(&self) -> LogPosition;
 
-    /// The seals that were saved last; `None` if none ever were.
+    /// The digest file as it was saved last; `None` if it was never saved.
     ///
     /// # Errors
-    /// If they can not be read.
+    /// If it cannot be read.
     fn load_digests(&self) -> Result<Option<Vec<u8>>, String>;
 
-    /// Replaces the seals, durably and at once: after a crash the old or the new ones are there, whole.
+    /// Replaces the digest file durably and atomically: after a crash either the old or the new
+    /// file is there, complete.
     ///
     /// # Errors
-    /// Then either may be there.
+    /// On an error either file may be there.
     fn save_digests(&mut self, bytes: &[u8]) -> Result<(), String>;
 
-    /// Leaves a note, durably, that this state is not to be opened again, and why.
+    /// Durably marks this state as corrupt, so that it is not opened again; `why` is stored with
+    /// the mark.
     ///
     /// # Errors
-    /// If it could not be written.
+    /// If the mark could not be written.
     fn mark_corrupt(&mut self, why: &str) -> Result<(), String>;
 }
 
-/// Why a state can not be opened.
+/// Why a state cannot be opened.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum StateOpenError {
     /// It is not what was written: it can be rebuilt, and must not be used.
     #[error("{0}")]
     Corrupt(String),
-    /// The system refused, and might not another time: a missing right, a full disk, a lock.
+    /// The operating system returned an error that may be gone at the next attempt, for example a
+    /// missing permission, a full disk or a lock.
     #[error("{0}")]
     Io(String),
 }
