@@ -1,14 +1,16 @@
-//! Answers that are to be given again: what an idempotency key stands for.
+//! Idempotency pages: the stored results of requests with an idempotency key, up to 64 per page.
 //!
-//! Job: [`IdempotencyPage`], the page of one commit, encoded and decoded. A page is filed under its own number, so a commit of a thousand such requests
-//! writes a few records and not a thousand.
+//! Job: encode and decode [`IdempotencyPage`]. Pages instead of single entries: a commit of a
+//! thousand such requests writes a few records and not a thousand. Integers are big-endian.
 //!
 //! ```text
-//! age:u64  seconds that the store had run when it answered
-//! answer   tenant:u64 key:16 request:16 kind:u8 …       1 issued: first:u64 last:u64 count:u32 born:u64 changes:u64
-//!                                                       2 state: a counter as in its record
+//! uptime:u64  seconds that the store had run, in all its processes, when the page was written
+//! entry       tenant:u64 key_hash:16 request_fingerprint:16 kind:u8 …
+//!             kind 1, issued   first:u64 last:u64 count:u32 generation:u64 revision:u64
+//!             kind 2, state    a counter, see counter.rs
 //! ```
-//! Invariant: a page that decodes has 1 to [`PAGE_ENTRIES`] answers. Must never: hold an answer of a change that is not in the same commit.
+//! Invariant: a page that decodes has 1 to [`PAGE_ENTRIES`] entries.
+//! Must never: hold the result of a change that is not in the same commit.
 
 use crate::domain::counter::Range;
 use crate::domain::tenant::TenantId;
@@ -16,51 +18,54 @@ use crate::store::embedded::codec::counter::{decode_counter, encode_counter};
 use crate::store::embedded::codec::reader::{DecodeError, Reader};
 use crate::store::{CounterState, Digest128, Issued, Version};
 
-/// The most answers of one page: about 5 KiB.
+/// The largest number of entries in a page, which then has about 5 KiB.
 pub const PAGE_ENTRIES: usize = 64;
 
-/// A page of answers.
+const ISSUED: u8 = 1;
+const STATE: u8 = 2;
+
+/// A page of idempotency entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyPage {
-    /// How long the store had run, in all its processes, in seconds.
+    /// How long the store had run when the page was written, in all its processes, in seconds.
     pub store_uptime_s: u64,
-    /// The answers.
+    /// The entries.
     pub entries: Vec<IdempotencyEntry>,
 }
 
-/// One of them.
+/// One idempotency key with the result of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencyEntry {
-    /// Whose request it was.
+    /// The tenant that sent the request.
     pub tenant: TenantId,
-    /// Of its idempotency key.
+    /// The hash of the idempotency key.
     pub key_hash: Digest128,
-    /// Of what it asked for.
+    /// The hash of what was requested.
     pub request_fingerprint: Digest128,
-    /// What was answered.
+    /// The result that the tenant got.
     pub result: StoredResult,
 }
 
-/// What was answered.
+/// The result of a request, stored for retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredResult {
-    /// Integers.
+    /// The integers that were issued.
     Issued(Issued),
     /// The state of a counter that was set or created.
     State(CounterState),
 }
 
 impl IdempotencyPage {
-    /// Appends the page's bytes.
+    /// Appends the page's bytes to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.store_uptime_s.to_be_bytes());
-        for answered in &self.entries {
-            out.extend_from_slice(&answered.tenant.0.to_be_bytes());
-            out.extend_from_slice(&answered.key_hash);
-            out.extend_from_slice(&answered.request_fingerprint);
-            match &answered.result {
+        for entry in &self.entries {
+            out.extend_from_slice(&entry.tenant.0.to_be_bytes());
+            out.extend_from_slice(&entry.key_hash);
+            out.extend_from_slice(&entry.request_fingerprint);
+            match &entry.result {
                 StoredResult::Issued(Issued { range, version }) => {
-                    out.push(1);
+                    out.push(ISSUED);
                     out.extend_from_slice(&range.first.get().to_be_bytes());
                     out.extend_from_slice(&range.last.get().to_be_bytes());
                     out.extend_from_slice(&range.count.to_be_bytes());
@@ -68,38 +73,38 @@ impl IdempotencyPage {
                     out.extend_from_slice(&version.revision.to_be_bytes());
                 }
                 StoredResult::State(state) => {
-                    out.push(2);
+                    out.push(STATE);
                     encode_counter(state, out);
                 }
             }
         }
     }
 
-    /// Reads a page back.
+    /// Decodes a page.
     ///
     /// # Errors
-    /// [`DecodeError`].
-    pub(crate) fn decode(rest: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let store_uptime_s = rest.u64()?;
+    /// [`DecodeError`] if an entry is not valid, or if there are none or too many.
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let store_uptime_s = reader.u64()?;
         let mut entries = Vec::new();
-        while !rest.is_empty() {
-            let (tenant, key_hash, request_fingerprint) = (TenantId(rest.u64()?), rest.array()?, rest.array()?);
-            let [kind] = rest.array()?;
+        while !reader.is_empty() {
+            let tenant = TenantId(reader.u64()?);
+            let (key_hash, request_fingerprint) = (reader.array()?, reader.array()?);
+            let [kind] = reader.array()?;
             let result = match kind {
-                1 => {
-                    let range = Range { first: rest.value()?, last: rest.value()?, count: rest.u32()? };
-                    StoredResult::Issued(Issued {
-                        range,
-                        version: Version { generation: rest.u64()?, revision: rest.u64()? },
-                    })
+                ISSUED => {
+                    let (first, last) = (reader.value()?, reader.value()?);
+                    let range = Range { first, last, count: reader.u32()? };
+                    let version = Version { generation: reader.u64()?, revision: reader.u64()? };
+                    StoredResult::Issued(Issued { range, version })
                 }
-                2 => StoredResult::State(decode_counter(rest)?),
-                _ => return Err(rest.bad("unknown answer")),
+                STATE => StoredResult::State(decode_counter(reader)?),
+                _ => return Err(reader.bad("unknown kind of result")),
             };
             entries.push(IdempotencyEntry { tenant, key_hash, request_fingerprint, result });
         }
         if entries.is_empty() || entries.len() > PAGE_ENTRIES {
-            return Err(rest.bad("too few or too many answers"));
+            return Err(reader.bad("too few or too many entries"));
         }
         Ok(Self { store_uptime_s, entries })
     }
@@ -112,11 +117,11 @@ pub(crate) mod tests {
 
     pub(crate) fn sample() -> IdempotencyPage {
         let [first, last] = [8, 10].map(|raw| Value::new(raw).unwrap());
-        let issued = Issued { range: Range { first, last, count: 3 }, version: Version { generation: 4, revision: 5 } };
-        let answered =
-            |result| IdempotencyEntry { tenant: TenantId(3), key_hash: [1; 16], request_fingerprint: [2; 16], result };
-        let entries =
-            vec![answered(StoredResult::Issued(issued)), answered(StoredResult::State(CounterState::default()))];
-        IdempotencyPage { store_uptime_s: 99, entries }
+        let range = Range { first, last, count: 3 };
+        let issued = Issued { range, version: Version { generation: 4, revision: 5 } };
+        let (tenant, key_hash, request_fingerprint) = (TenantId(3), [1; 16], [2; 16]);
+        let results = [StoredResult::Issued(issued), StoredResult::State(CounterState::default())];
+        let entries = results.map(|result| IdempotencyEntry { tenant, key_hash, request_fingerprint, result });
+        IdempotencyPage { store_uptime_s: 99, entries: entries.to_vec() }
     }
 }

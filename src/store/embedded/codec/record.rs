@@ -1,21 +1,27 @@
-//! The records of the embedded store and their bytes: the same bytes in the journal and in sled.
+//! Records of the embedded store, as bytes; journal, sled and backups use the same bytes.
 //!
-//! Job: [`Record`], encoded and decoded. Integers are big-endian. Every record starts with a format version and
-//! ends with a CRC32C over key and record, so that a record under another key, a cut one or a flipped bit does not decode:
+//! Job: encode and decode [`Record`]. Integers are big-endian. A record starts with a format
+//! version and ends with a CRC32C over key and record, so that a record under another key, a
+//! truncated record or a flipped bit does not decode:
 //!
 //! ```text
-//! tenants   v=1 u64
-//! tenant    v=1 created:u64 m:u32 t:u32 p:u32 salt:16 hash:32 flags:u8 limit:u8 count:u32 per_s:u32 burst:u32 name
-//! name      v=1 tenant:u64                 flags 1 suspended, 2 doomed; limit 0 default, 1 off, 2 as the three numbers say (else 0)
-//! api key   v=1 tenant:u64 secret:32 scopes:u8 created:u64 expires:u64 used:u32 label        expires, used: 0 never; used is a day + 1
-//! counter   v=1 value:u64 start:u64 step:u64 min:u64 max:u64 flags:u8 born:u64 changes:u64 created:u64     flags 1 rewindable
-//! member    v=1
-//! holdings  v=1 counters:u32 keys:u32 born:u64
-//! answers   v=1 age:u64 answers, see answers.rs
+//! tenants           v=1 count:u64
+//! tenant            v=1 created:u64 memory_kib:u32 passes:u32 lanes:u32 salt:16 hash:32
+//!                   flags:u8 limit:u8 count:u32 per_s:u32 burst:u32 name
+//!                   flags: 1 suspended, 2 deleting
+//!                   limit: 0 default, 1 off, 2 the rate in the three numbers, which are else 0
+//! name              v=1 tenant:u64
+//! api key           v=1 tenant:u64 secret:32 scopes:u8 created:u64 expires:u64 used:u32 label
+//!                   expires: 0 never; used: 0 never, else the day + 1
+//! counter           v=1 a counter, see counter.rs
+//! index entry       v=1
+//! usage             v=1 counters:u32 keys:u32 counters_created:u64
+//! idempotency page  v=1 a page, see idempotency_page.rs
 //! each record is followed by crc:u32 over key and record
 //! ```
-//! Invariant: `decode(key, encode(key, record)) == record`, and records carry absolute values, never differences.
-//! Must never: guess. Bytes that do not fit are an error that names the key's kind, never a default.
+//! Invariant: `decode(key, encode(key, record)) == record`; a record holds absolute values, never
+//! differences.
+//! Must never: accept bytes that are not exactly a record; the error names the kind of the key.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -35,29 +41,30 @@ const CRC_BYTES: usize = 4;
 const SUSPENDED: u8 = 1;
 const DELETING: u8 = 2;
 
-/// What is stored under a [`RecordKey`] of the same name.
+/// The record of the [`RecordKey`] variant with the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// How many tenants were registered.
+    /// The number of tenants ever registered.
     Tenants(u64),
     /// A tenant.
     Tenant(Arc<TenantRecord>),
-    /// Whose name it is.
+    /// The tenant that has the name.
     Name(TenantId),
     /// An API key.
     ApiKey(Arc<KeyRecord>),
     /// A counter.
     Counter(CounterState),
-    /// It is there.
+    /// An index entry; its key says everything.
     IndexEntry,
-    /// How much a tenant has.
+    /// How many counters and API keys a tenant has.
     Usage(TenantUsage),
-    /// Answers that are to be given again.
+    /// A page of stored results.
     IdempotencyPage(Arc<IdempotencyPage>),
 }
 
 impl Record {
-    /// Appends the record's bytes and its CRC, bound to the key whose bytes have `key_crc` (CRC32C), to `out`.
+    /// Appends the record's bytes and its CRC to `out`. The CRC continues `key_crc`, which is the
+    /// CRC32C of the key's bytes.
     pub fn encode(&self, key_crc: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.push(VERSION);
@@ -71,26 +78,27 @@ impl Record {
                 out.push(key.scopes.bits());
                 out.extend_from_slice(&key.created_unix_s.to_be_bytes());
                 out.extend_from_slice(&key.expires_unix_s.unwrap_or(0).to_be_bytes());
-                out.extend_from_slice(&key.last_used_day.map_or(0, |day| day.saturating_add(1)).to_be_bytes());
+                let last_used = key.last_used_day.map_or(0, |day| day.saturating_add(1));
+                out.extend_from_slice(&last_used.to_be_bytes());
                 out.extend_from_slice(key.label.as_str().as_bytes());
             }
             Self::Counter(counter) => encode_counter(counter, out),
             Self::IndexEntry => {}
-            Self::Usage(holdings) => {
-                out.extend_from_slice(&holdings.counters.to_be_bytes());
-                out.extend_from_slice(&holdings.keys.to_be_bytes());
-                out.extend_from_slice(&holdings.counters_created.to_be_bytes());
+            Self::Usage(usage) => {
+                out.extend_from_slice(&usage.counters.to_be_bytes());
+                out.extend_from_slice(&usage.keys.to_be_bytes());
+                out.extend_from_slice(&usage.counters_created.to_be_bytes());
             }
-            Self::IdempotencyPage(answers) => answers.encode(out),
+            Self::IdempotencyPage(page) => page.encode(out),
         }
         let crc = crc32c::crc32c_append(key_crc, out.get(start..).unwrap_or_default());
         out.extend_from_slice(&crc.to_be_bytes());
     }
 
-    /// Reads the record of `key` back; `key_bytes` are the key's own bytes.
+    /// Decodes the record of `key`; `key_bytes` are the key's own bytes.
     ///
     /// # Errors
-    /// [`DecodeError`] if the CRC, the version or a field is not as it was written.
+    /// [`DecodeError`] if the CRC does not match, the version is unknown or a field is not valid.
     pub fn decode(key: &RecordKey, key_bytes: &[u8], bytes: &[u8]) -> Result<Self, DecodeError> {
         let kind = key.kind();
         let bad = |problem| DecodeError { kind, problem };
@@ -101,7 +109,7 @@ impl Record {
         }
         let (&version, rest) = body.split_first().ok_or(bad("empty"))?;
         if version != VERSION {
-            return Err(bad("written by a newer build"));
+            return Err(bad("written by a newer version of odometer"));
         }
         let mut rest = Reader::new(kind, rest);
         let record = match key {
@@ -112,7 +120,8 @@ impl Record {
             RecordKey::Counter(..) => Self::Counter(decode_counter(&mut rest)?),
             RecordKey::IndexEntry(..) => Self::IndexEntry,
             RecordKey::Usage(_) => {
-                Self::Usage(TenantUsage { counters: rest.u32()?, keys: rest.u32()?, counters_created: rest.u64()? })
+                let (counters, keys) = (rest.u32()?, rest.u32()?);
+                Self::Usage(TenantUsage { counters, keys, counters_created: rest.u64()? })
             }
             RecordKey::IdempotencyPage(_) => Self::IdempotencyPage(IdempotencyPage::decode(&mut rest)?.into()),
         };
@@ -129,12 +138,15 @@ fn encode_tenant(tenant: &TenantRecord, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&password.salt);
     out.extend_from_slice(&password.hash);
-    out.push(if tenant.suspended { SUSPENDED } else { 0 } | if tenant.deleting { DELETING } else { 0 });
+    let suspended = if tenant.suspended { SUSPENDED } else { 0 };
+    let deleting = if tenant.deleting { DELETING } else { 0 };
+    out.push(suspended | deleting);
     let (kind, numbers) = match tenant.limit {
         TenantLimit::Default => (0, [0; 3]),
         TenantLimit::Off => (1, [0; 3]),
         TenantLimit::Rate(rate) => {
-            let per_s = u32::try_from(rate.per.as_secs()).unwrap_or_else(|_| unreachable!("an hour at most"));
+            let per_s = u32::try_from(rate.per.as_secs());
+            let per_s = per_s.unwrap_or_else(|_| unreachable!("a rate is per hour at most"));
             (2, [rate.count.get(), per_s, rate.burst.get()])
         }
     };
@@ -158,18 +170,18 @@ fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, DecodeError> {
         (0, [0, 0, 0]) => TenantLimit::Default,
         (1, [0, 0, 0]) => TenantLimit::Off,
         (2, [count, per_s, burst]) => {
-            let number = |raw| NonZeroU32::new(raw).ok_or(rest.bad("a limit of nothing"));
+            let number = |raw| NonZeroU32::new(raw).ok_or(rest.bad("limit of zero"));
             let per = Duration::from_secs(u64::from(number(per_s)?.get()));
             TenantLimit::Rate(RateLimit { count: number(count)?, per, burst: number(burst)? })
         }
-        _ => return Err(rest.bad("not a limit")),
+        _ => return Err(rest.bad("invalid limit")),
     };
     if flags & !(SUSPENDED | DELETING) != 0 {
         return Err(rest.bad("unknown flags"));
     }
-    let name = TenantName::parse(rest.string()?).map_err(|_| rest.bad("not a tenant name"))?;
-    let (suspended, doomed) = (flags & SUSPENDED != 0, flags & DELETING != 0);
-    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, deleting: doomed })
+    let name = TenantName::parse(rest.string()?).map_err(|_| rest.bad("invalid tenant name"))?;
+    let (suspended, deleting) = (flags & SUSPENDED != 0, flags & DELETING != 0);
+    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, deleting })
 }
 
 fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, DecodeError> {
@@ -180,7 +192,7 @@ fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, DecodeError> {
     let created_unix_s = rest.u64()?;
     let expires_unix_s = Some(rest.u64()?).filter(|time| *time > 0);
     let last_used_day = rest.u32()?.checked_sub(1);
-    let label = KeyLabel::parse(rest.string()?).map_err(|_| rest.bad("not a label"))?;
+    let label = KeyLabel::parse(rest.string()?).map_err(|_| rest.bad("invalid label"))?;
     Ok(KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day })
 }
 
@@ -193,7 +205,8 @@ pub(crate) mod tests {
     use crate::store::embedded::codec::key::IndexEntry;
 
     pub(crate) fn samples() -> Vec<(RecordKey, Record)> {
-        let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
+        let (salt, hash) = ([7; 16], [9; 32]);
+        let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt, hash };
         let tenant = |limit: &str, suspended| TenantRecord {
             name: TenantName::parse("Alice").unwrap(),
             password,
@@ -212,19 +225,22 @@ pub(crate) mod tests {
             last_used_day: Some(0),
         };
         let name = CounterName::default_counter();
-        let holdings = TenantUsage { counters: 1, keys: 2, counters_created: 3 };
+        let usage = TenantUsage { counters: 1, keys: 2, counters_created: 3 };
+        let entry = |tenant, entry| RecordKey::IndexEntry(TenantId(tenant), entry);
+        let id = KeyId([2; 8]);
+        let page = idempotency_page::tests::sample();
         vec![
             (RecordKey::Tenants, Record::Tenants(4)),
             (RecordKey::Tenant(TenantId(3)), Record::Tenant(tenant("5/m:9", true).into())),
             (RecordKey::Tenant(TenantId(4)), Record::Tenant(tenant("off", false).into())),
             (RecordKey::Name("alice".into()), Record::Name(TenantId(3))),
-            (RecordKey::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
-            (RecordKey::Counter(TenantId(3), name.clone()), Record::Counter(CounterState::default())),
-            (RecordKey::IndexEntry(TenantId(3), IndexEntry::Counter(name)), Record::IndexEntry),
-            (RecordKey::IndexEntry(TenantId(3), IndexEntry::ApiKey(KeyId([2; 8]))), Record::IndexEntry),
-            (RecordKey::IndexEntry(TenantId(0), IndexEntry::Deleting(TenantId(3))), Record::IndexEntry),
-            (RecordKey::Usage(TenantId(3)), Record::Usage(holdings)),
-            (RecordKey::IdempotencyPage(7), Record::IdempotencyPage(idempotency_page::tests::sample().into())),
+            (RecordKey::ApiKey(id), Record::ApiKey(key.into())),
+            (RecordKey::Counter(TenantId(3), name.clone()), Record::Counter(Default::default())),
+            (entry(3, IndexEntry::Counter(name)), Record::IndexEntry),
+            (entry(3, IndexEntry::ApiKey(id)), Record::IndexEntry),
+            (entry(0, IndexEntry::Deleting(TenantId(3))), Record::IndexEntry),
+            (RecordKey::Usage(TenantId(3)), Record::Usage(usage)),
+            (RecordKey::IdempotencyPage(7), Record::IdempotencyPage(page.into())),
         ]
     }
 
@@ -245,7 +261,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_noticed() {
+    fn every_flipped_bit_and_every_truncation_is_detected() {
         for (key, record) in samples() {
             let (key_bytes, record_bytes) = bytes(&key, &record);
             for bit in 0..record_bytes.len() * 8 {
@@ -260,7 +276,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_record_under_another_key_is_noticed() {
+    fn a_record_under_another_key_is_detected() {
         let name = CounterName::default_counter();
         let counter = Record::Counter(CounterState::default());
         let (_, record_bytes) = bytes(&RecordKey::Counter(TenantId(1), name.clone()), &counter);
