@@ -1,19 +1,21 @@
-//! The data folder: who may use it, and whether its files are of this build's format.
+//! The data directory: its lock, its format version and its layout.
 //!
 //! ```text
 //! <data-dir>/            mode 0700
-//!   LOCK                 locked by the one process that uses the folder; the kernel frees it with the process. See last_stop.rs
-//!   FORMAT               what the files are: one line of text with a version and the store's id
-//!   journal/             see journal.rs
-//!   sled/                see state.rs
-//!   backups/             see archive.rs
-//!   quarantine-<time>/   a damaged sled/ that was replaced, see heal.rs
-//!   admin.sock           how commands talk to the running server
-//!   tls/                 the self-signed certificate of a first start
+//!   LOCK                 locked by the process that uses the directory; the kernel releases the
+//!                        lock when the process ends. Contents: see shutdown_record.rs
+//!   FORMAT               one line: the format version and the store's id
+//!   journal/             see journal/writer.rs
+//!   sled/                see state/sled.rs
+//!   backups/             see backup/directory.rs
+//!   quarantine-<time>/   a corrupt sled/ that was replaced, see recovery/rebuild.rs
+//!   admin.sock           the socket by which commands reach the running server
+//!   tls/                 the self-signed certificate of the first start
 //! ```
-//! Invariant: FORMAT appears, durably, after the first journal segment; so a folder that has FORMAT has a journal, and one without
-//! FORMAT has no number that was ever answered.
-//! Must never: open a folder of another format, or one that another process uses.
+//! Job: lock a data directory, check and upgrade its format, and name what is in it.
+//! Invariant: FORMAT becomes durable after the first journal segment. So a directory with FORMAT
+//! has a journal, and in a directory without FORMAT no number was ever issued.
+//! Must never: open a directory of another format, or one that another process uses.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -29,40 +31,43 @@ use crate::store::embedded::layout::{DIGESTS_FILE, RESTORING};
 use crate::store::embedded::shutdown_record::{self, PreviousShutdown, ShutdownRecord};
 use crate::store::embedded::upgrade::{self, SEALS_FILE};
 
-/// The format of this build: 4 renamed three files of 3, see upgrade.rs.
+/// The format that this build writes. Format 4 renamed three files of format 3, see upgrade.rs.
 const FORMAT_VERSION: u32 = 4;
 /// The oldest format that this build can upgrade.
 const OLDEST_FORMAT: u32 = 3;
 const FORMAT_NAME: &str = "odometer data format";
 
-/// Why a data folder can not be used.
+/// Why a data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DataDirError {
-    /// The system refused.
+    /// The operating system returned an error.
     #[error("{path}: {cause}")]
     Io {
-        /// Which file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error.
         cause: io::Error,
     },
-    /// There is something else at the path.
-    #[error("{0} is not a folder")]
-    NotAFolder(PathBuf),
-    /// Another process has it.
-    #[error("{0} is in use by another odometer process; stop that one first, or name another folder with --data-dir")]
+    /// The path is a file.
+    #[error("{0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// Another process uses it.
+    #[error(
+        "{0} is in use by another odometer process; stop that process first, or choose another \
+         directory with --data-dir"
+    )]
     Locked(PathBuf),
     /// The files are not of a format that this build reads.
     #[error("{path} is not of a format that this build reads: {problem}")]
     Format {
-        /// Which folder.
+        /// The data directory.
         path: PathBuf,
         /// What is wrong.
         problem: String,
     },
 }
 
-/// A data folder that belongs to this process until it is dropped.
+/// A data directory that this process has locked; dropping it releases the lock.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -71,17 +76,19 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the folder, making it if it is not there.
+    /// Locks the data directory and upgrades its format; creates it if it does not exist.
     ///
     /// # Errors
-    /// [`DataDirError`]; nothing is changed then, but that an empty folder may have been made.
+    /// [`DataDirError`]; then nothing was changed, except that empty directories may have been
+    /// created.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
         if path.join(RESTORING).exists() && !Self::is_initialized(path) {
-            let problem = "a restore began here and did not end; run `odometer restore` again".to_owned();
-            return Err(DataDirError::Format { path: path.to_owned(), problem });
+            let problem = "a restore into it was interrupted; run `odometer restore` again";
+            return Err(format_error(path, problem.to_owned()));
         }
         let dir = Self::lock_for_restore(path)?;
-        // A restore that was killed when all was done left its mark; later it would be taken for a folder that may be cleared.
+        // A restore that was killed at its very end left its marker. If FORMAT got lost, a later
+        // restore would take the marker as permission to clear the directory.
         let marker = path.join(RESTORING);
         if Self::is_initialized(path) && marker.exists() {
             let clear = || {
@@ -93,19 +100,19 @@ impl DataDir {
         Ok(dir)
     }
 
-    /// As [`DataDir::take`], also where a restore has begun.
+    /// As [`DataDir::lock`], but also for a directory with an unfinished restore.
     ///
     /// # Errors
-    /// As [`DataDir::take`].
+    /// As [`DataDir::lock`].
     pub fn lock_for_restore(path: &Path) -> Result<Self, DataDirError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |cause| DataDirError::Io { path, cause }
         };
         if path.exists() && !path.is_dir() {
-            return Err(DataDirError::NotAFolder(path.to_owned()));
+            return Err(DataDirError::NotADirectory(path.to_owned()));
         }
-        // Before anything is made in it: a folder of another format is left exactly as it is.
+        // Checked before anything is created: a directory of another format stays unchanged.
         read_format(path)?;
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
         let lock_path = path.join("LOCK");
@@ -120,10 +127,10 @@ impl DataDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
+            Err(TryLockError::Error(cause)) => return Err(at(&lock_path)(cause)),
         }
-        for inner in ["journal", "sled", "backups"].map(|name| path.join(name)) {
-            DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at(&inner))?;
+        for subdir in ["journal", "sled", "backups"].map(|name| path.join(name)) {
+            DirBuilder::new().recursive(true).mode(0o700).create(&subdir).map_err(at(&subdir))?;
         }
         File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))?;
         let previous_shutdown = PreviousShutdown::read(&lock, Self::is_initialized(path));
@@ -132,7 +139,7 @@ impl DataDir {
         Ok(data_dir)
     }
 
-    /// Brings an older format to this build's, or finishes an upgrade that was cut off.
+    /// Upgrades an older format, or finishes an interrupted upgrade.
     fn upgrade(&self) -> Result<(), DataDirError> {
         let Some(Format { version, store }) = read(&self.path)? else { return Ok(()) };
         if version < FORMAT_VERSION {
@@ -141,80 +148,76 @@ impl DataDir {
         upgrade::rename_files(&self.path).map_err(|cause| DataDirError::Io { path: self.path.clone(), cause })
     }
 
-    /// How the process before this one left the folder.
-    #[must_use]
+    /// How the previous process stopped.
     pub fn previous_shutdown(&self) -> &PreviousShutdown {
         &self.previous_shutdown
     }
 
-    /// Leaves a line for the next process, if that can be done.
+    /// Writes the shutdown record for the next process; best effort.
     pub(crate) fn record_shutdown(&self, record: ShutdownRecord<'_>) {
-        let _ = shutdown_record::write(&self.lock, &record.text());
+        let _ = shutdown_record::write(&self.lock, &record.line());
     }
 
-    /// The same on a thread of its own: a disk that has just failed may hang, and others wait for who tells of it.
+    /// Writes the shutdown record on a separate thread, because the disk that has just failed may
+    /// block and the caller must not wait.
     pub(crate) fn record_shutdown_detached(&self, record: ShutdownRecord<'_>) {
-        let text = record.text();
+        let line = record.line();
         if let Ok(lock) = self.lock.try_clone() {
-            let write = move || drop(shutdown_record::write(&lock, &text));
-            let _ = std::thread::Builder::new().name("odometer-last-stop".into()).spawn(write);
+            let write = move || drop(shutdown_record::write(&lock, &line));
+            let _ = std::thread::Builder::new().name("odometer-record".into()).spawn(write);
         }
     }
 
-    /// Whether a folder at `path` holds a store.
-    #[must_use]
+    /// Whether the directory `path` contains a store.
     pub fn is_initialized(path: &Path) -> bool {
         path.join("FORMAT").is_file()
     }
 
-    /// The folder of the journal.
-    #[must_use]
+    /// The directory of the journal.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")
     }
 
-    /// The folder of sled.
-    #[must_use]
+    /// The directory of sled.
     pub fn sled(&self) -> PathBuf {
         self.path.join("sled")
     }
 
-    /// The folder of automatic backups.
-    #[must_use]
+    /// The directory of automatic backups.
     pub fn backups(&self) -> PathBuf {
         self.path.join("backups")
     }
 
-    /// The data folder itself.
-    #[must_use]
+    /// The path of the data directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The name of a folder that is not there yet, to put damaged files into.
+    /// An unused name of a quarantine directory, for corrupt files.
     #[must_use]
     pub fn quarantine_name(&self, now_unix_s: u64) -> String {
         let free = |name: &String| !self.path.join(name).exists();
         let mut names = (now_unix_s..).map(|time| format!("quarantine-{time}"));
-        names.find(free).unwrap_or_else(|| unreachable!("there are more names than folders"))
+        names.find(free).unwrap_or_else(|| unreachable!("some name is unused"))
     }
 
-    /// The store's id; `None` if the folder holds no store yet.
+    /// The store's id; `None` if the directory contains no store yet.
     ///
     /// # Errors
-    /// [`DataDirError::Format`] if FORMAT is of another kind, or missing beside data.
+    /// [`DataDirError::Format`] if FORMAT is not valid, or missing although there is data.
     pub fn format(&self) -> Result<Option<StoreId>, DataDirError> {
         read_format(&self.path)
     }
-    /// Declares the folder a store of this build's format, durably.
+
+    /// Writes FORMAT durably: from now on the directory contains the store `store`.
     ///
     /// # Errors
     /// [`DataDirError::Io`].
     pub fn write_format(&self, store: StoreId) -> Result<(), DataDirError> {
-        let text = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", HEXLOWER.encode(&store));
+        let line = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", HEXLOWER.encode(&store));
         let write = || -> io::Result<()> {
-            write_atomic(&self.path, "FORMAT", text.as_bytes())?;
-            // The folder itself may be as new as what is in it.
+            write_atomic(&self.path, "FORMAT", line.as_bytes())?;
+            // The data directory may be new too, so its own name is synced in its parent.
             match self.path.canonicalize()?.parent() {
                 Some(parent) => File::open(parent)?.sync_all(),
                 None => Ok(()),
@@ -224,7 +227,7 @@ impl DataDir {
     }
 }
 
-/// The store's id by the folder's FORMAT, changing nothing.
+/// The store's id from the FORMAT file in `dir`; changes nothing.
 ///
 /// # Errors
 /// As [`DataDir::format`].
@@ -232,44 +235,55 @@ pub fn read_format(dir: &Path) -> Result<Option<StoreId>, DataDirError> {
     Ok(read(dir)?.map(|format| format.store))
 }
 
-/// What FORMAT says.
+/// The content of FORMAT.
 struct Format {
     version: u32,
     store: StoreId,
 }
 
+fn format_error(dir: &Path, problem: String) -> DataDirError {
+    DataDirError::Format { path: dir.to_owned(), problem }
+}
+
 fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
     let path = dir.join("FORMAT");
-    let problem = |problem: String| DataDirError::Format { path: dir.to_owned(), problem };
-    let text = match fs::read(&path) {
+    let problem = |problem: String| Err(format_error(dir, problem));
+    let content = match fs::read(&path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // The first checkpoint saves seals; before it nothing is in sled, and a first start may be begun again.
-            let has_digests = |name: &&str| dir.join("sled").join(name).exists();
-            let used = [DIGESTS_FILE, SEALS_FILE].iter().any(has_digests) && !dir.join(RESTORING).exists();
-            return if used { Err(problem("it has data, but the file FORMAT is missing".into())) } else { Ok(None) };
+            // The first checkpoint saves the digests. Before it sled is empty, and an interrupted
+            // first start can simply be repeated.
+            let has_digests = [DIGESTS_FILE, SEALS_FILE].iter().any(|name| dir.join("sled").join(name).exists());
+            if has_digests && !dir.join(RESTORING).exists() {
+                return problem("it has data, but the file FORMAT is missing".to_owned());
+            }
+            return Ok(None);
         }
         Err(cause) => return Err(DataDirError::Io { path, cause }),
     };
-    let record = text.strip_suffix('\n').unwrap_or(&text);
-    let words = record.strip_prefix(FORMAT_NAME).and_then(|rest| rest.trim_start().split_once(" store "));
-    let Some((version, id)) = words else {
-        return Err(problem("the file FORMAT does not say \"odometer data format\"".into()));
+    let line = content.strip_suffix('\n').unwrap_or(&content);
+    let rest = line.strip_prefix(FORMAT_NAME);
+    let fields = rest.and_then(|rest| rest.trim_start().split_once(" store "));
+    let Some((version, id)) = fields else {
+        return problem(format!("the file FORMAT does not say \"{FORMAT_NAME}\""));
     };
     let version = match version.parse::<u32>() {
         Ok(known @ OLDEST_FORMAT..=FORMAT_VERSION) => known,
         Ok(newer) if newer > FORMAT_VERSION => {
-            return Err(problem(format!("format {newer} is newer than {FORMAT_VERSION}; use the newer build")));
+            return problem(format!("format {newer} is newer than {FORMAT_VERSION}; use the newer build"));
         }
         _ => {
-            return Err(problem(format!(
-                "format {version:?} is unknown; this build reads {OLDEST_FORMAT} to {FORMAT_VERSION}"
-            )));
+            return problem(format!(
+                "format {version:?} is unknown; this build reads {OLDEST_FORMAT} to \
+                 {FORMAT_VERSION}"
+            ));
         }
     };
     let id = HEXLOWER_PERMISSIVE.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok());
-    id.map(|store| Some(Format { version, store }))
-        .ok_or_else(|| problem("the store id in FORMAT is not 32 hexadecimal digits".into()))
+    match id {
+        Some(store) => Ok(Some(Format { version, store })),
+        None => problem("the store id in FORMAT is not 32 hexadecimal digits".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -277,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_declared_folder_says_its_id_and_takes_one_owner() {
+    fn a_directory_with_a_format_has_an_id_and_one_owner() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::lock(temp.path()).unwrap();
         assert_eq!(dir.format().unwrap(), None);
@@ -287,11 +301,11 @@ mod tests {
     }
 
     #[test]
-    fn another_format_is_refused_by_name() {
+    fn another_format_is_refused_with_its_number() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::lock(temp.path()).unwrap();
         let id = "0".repeat(32);
-        for (text, says) in [
+        for (content, says) in [
             (format!("odometer data format 5 store {id}\n"), "newer"),
             (format!("odometer data format 2 store {id}\n"), "unknown"),
             ("odometer data format 4 store xyz\n".to_owned(), "store id"),
@@ -300,9 +314,9 @@ mod tests {
             ("something else\n".to_owned(), "does not say"),
             (String::new(), "does not say"),
         ] {
-            fs::write(temp.path().join("FORMAT"), &text).unwrap();
+            fs::write(temp.path().join("FORMAT"), &content).unwrap();
             let error = dir.format().unwrap_err().to_string();
-            assert!(error.contains(says), "{text:?}: {error}");
+            assert!(error.contains(says), "{content:?}: {error}");
         }
         let upper = format!("odometer data format 3 store {}", "A5".repeat(16));
         fs::write(temp.path().join("FORMAT"), upper).unwrap();

@@ -1,8 +1,9 @@
-//! What the journal and the backups need of a disk: one folder of flat files, and calls that say what is durable after them.
+//! File-system abstraction for the journal and for backups: one flat directory of files.
 //!
-//! Job: the traits [`Directory`] and [`VfsFile`], and [`OsDirectory`]. They are this narrow so that a test can stand in for the disk
-//! and forget, at any step, what was not synced.
-//! Invariant: nothing is durable but what the comment of a call says.
+//! Job: the traits [`Directory`] and [`VfsFile`], and [`OsDirectory`], which is the real one. The
+//! traits are narrow, so that the simulation can replace the disk and lose unsynced data at any
+//! step.
+//! Invariant: after a call, exactly that is durable which its comment says.
 //! Must never: retry a failed sync, or hide an error.
 
 use std::fs::{self, File, OpenOptions};
@@ -10,59 +11,61 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// A folder of files.
+/// A directory of files.
 pub trait Directory: Send + Sync + 'static {
     /// An open file.
     type File: VfsFile;
 
-    /// The names in the folder, in no order.
+    /// The file names in the directory, in no particular order.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Makes a file of `bytes` zeros, written and not only reserved, so that a later write of any part changes neither size nor
-    /// extents. An older file of that name is replaced. Its content is durable when this returns, its name is not.
+    /// Creates a file of `bytes` zeros, replacing a file of that name. The zeros are written and
+    /// not only reserved, so that a later write of any part changes neither size nor extents. The
+    /// content is durable when this returns; the name is not.
     ///
     /// # Errors
-    /// Any error of the system, a full disk among them; a part of the file may be left.
+    /// Any I/O error, for example a full disk; a part of the file may remain.
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
 
-    /// Makes an empty file, which grows with what is written. An older file of that name is replaced. Neither the file nor its name is
-    /// durable yet.
+    /// Creates an empty file that grows with what is written, replacing a file of that name.
+    /// Neither the file nor its name is durable when this returns.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn create(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Opens a file for reading and writing; where only reading is allowed, for that.
+    /// Opens a file for reading and writing, or for reading only if writing is not permitted.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Gives a file another name at once. Durable after [`Directory::sync_dir`].
+    /// Renames a file atomically, replacing a file named `to`. Durable after
+    /// [`Directory::sync_dir`].
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file. Durable after [`Directory::sync_dir`].
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes the names durable.
+    /// Makes the names in the directory durable (`fsync` of the directory).
     ///
     /// # Errors
-    /// Any error of the system; then no name that changed since the last call is known to be durable.
+    /// Any I/O error; then it is unknown which name changes since the last call are durable.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// Bytes that this process may still write.
+    /// Disk space in bytes that this process may still use.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn available_bytes(&self) -> io::Result<u64>;
 }
 
@@ -71,57 +74,58 @@ pub trait VfsFile: Send {
     /// The whole content.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn read_all(&self) -> io::Result<Vec<u8>>;
 
-    /// Reads into `buffer` from `offset`; fewer bytes than it holds only at the file's end.
+    /// Fills `buffer` from `offset` on and returns the number of bytes read, which is smaller than
+    /// the buffer only at the end of the file.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `offset`. Durable after [`VfsFile::sync`].
     ///
     /// # Errors
-    /// Any error of the system; then any part may have been written.
+    /// Any I/O error; then any part may have been written.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Cuts off what is behind `bytes`; durable at some later time.
+    /// Truncates the file to `bytes`. Durable at some later time.
     ///
     /// # Errors
-    /// Any error of the system; the file is then as it was.
+    /// Any I/O error; the file is then unchanged.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 
-    /// Makes everything that was written durable (`fdatasync`).
+    /// Makes every earlier write of this file durable (`fdatasync`).
     ///
     /// # Errors
-    /// Any error of the system. What was written is then unknown for good: a second call proves nothing, since the kernel may have
-    /// marked the lost pages clean.
+    /// Any I/O error. It is then unknown what is durable, for good: a second call may succeed
+    /// although data was lost, because the kernel may have marked the lost pages clean.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// A folder of the file system.
+/// A directory of the operating system.
 #[derive(Clone, Debug)]
 pub struct OsDirectory {
     dir: PathBuf,
 }
 
 impl OsDirectory {
-    /// The disk that is the folder of the file `path`.
+    /// The directory that contains the file `path`.
     #[must_use]
     pub fn parent_of(path: &Path) -> Self {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         Self::new(dir.unwrap_or(Path::new(".")).to_owned())
     }
 
-    /// The disk that is `dir`, which must exist.
+    /// The directory `dir`, which must exist.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 }
 
-/// A file of a [`OsDirectory`].
+/// An open file of an [`OsDirectory`].
 #[derive(Debug)]
 pub struct OsFile(File);
 
@@ -137,7 +141,8 @@ impl Directory for OsDirectory {
     type File = OsFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        let entries = fs::read_dir(&self.dir)?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<OsFile> {
@@ -153,23 +158,23 @@ impl Directory for OsDirectory {
     }
 
     fn create(&self, name: &str) -> io::Result<OsFile> {
-        // A file that is there is replaced and not opened: it might be a link, or have readers.
+        // An existing file is removed and not opened: it may be a link, or another process may be
+        // reading it.
         let path = self.dir.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(OsFile)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        options.open(path).map(OsFile)
     }
 
     fn open(&self, name: &str) -> io::Result<OsFile> {
+        const NOT_WRITABLE: [io::ErrorKind; 2] = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
         let path = self.dir.join(name);
         match OpenOptions::new().read(true).write(true).open(&path) {
-            Err(error)
-                if [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) =>
-            {
-                File::open(path).map(OsFile)
-            }
+            Err(error) if NOT_WRITABLE.contains(&error.kind()) => File::open(path).map(OsFile),
             other => other.map(OsFile),
         }
     }
@@ -226,13 +231,16 @@ impl VfsFile for OsFile {
     }
 }
 
-/// Writes a file whole and durably: the old one or the new one is there after a crash.
+/// Writes a whole file durably and atomically: to a temporary file that is synced, renamed, and
+/// followed by a sync of the directory. After a crash either the old or the new file is there.
 ///
 /// # Errors
-/// Any error of the system; then either may be there.
+/// Any I/O error; then either file may be there.
 pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, dir.join(name))?;

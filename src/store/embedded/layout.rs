@@ -1,15 +1,16 @@
-//! Names of files in the data directory that several rooms of the store know.
+//! Names of files in the data directory that more than one module uses.
 //!
-//! Job: say each name once. Invariant: a name changes only with the format, see upgrade.rs.
-//! Must never: hold anything but names.
+//! Job: define each name once.
+//! Invariant: a name changes only together with the format version, see upgrade.rs.
+//! Must never: contain anything but names.
 
-/// In `journal/`: the file that names the active segment.
+/// In `journal/`: the file that names the newest segment.
 pub const CURRENT: &str = "CURRENT";
 
 /// In `sled/`, beside sled's own files: the bucket digests.
 pub(crate) const DIGESTS_FILE: &str = "odometer.digests";
 
-/// In `sled/`: the state is corrupt and must not be opened; the file says why.
+/// In `sled/`: marks the state as corrupt, so that it is not opened; contains the reason.
 pub(crate) const CORRUPT_MARKER: &str = "odometer.corrupt";
 
 /// In the data directory: a backup is being restored into it.

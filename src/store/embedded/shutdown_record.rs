@@ -1,47 +1,49 @@
-//! How a process left the data folder, for the next one to tell: one line in LOCK.
+//! Shutdown record: one line in the file LOCK, by which the next process can report how the last
+//! one stopped.
 //!
 //! ```text
-//! running            a process has the folder, or had it and was killed, or the power failed
-//! clean              it gave the folder back
-//! poisoned: <why>    a write failed and it gave up
+//! running            a process uses the data directory, or used it and was killed, or the power
+//!                    failed
+//! clean              the process shut down in an orderly way
+//! poisoned: <why>    a write failed and the process stopped
 //! ```
-//! Job: read the line as a [`PreviousShutdown`], and write it. Invariant: this is a hint for people: whether a folder may be served is decided by what is in it
-//! and never by this line. Must never: fail a start or a stop because the line can not be read or written.
+//! Job: write the record, and read it as a [`PreviousShutdown`].
+//! Invariant: the record only informs the operator. Whether a data directory is served depends on
+//! its data and never on this line.
+//! Must never: make a start or a shutdown fail because the line cannot be read or written.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-/// A line is not longer, in bytes.
+/// The largest size of the line, in bytes.
 const MAX_LINE_BYTES: usize = 512;
 const RUNNING: &str = "running";
 const CLEAN: &str = "clean";
 const POISONED: &str = "poisoned: ";
 
-/// How the process before this one left the folder.
+/// How the previous process stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PreviousShutdown {
-    /// There was none.
+    /// There was no previous process.
     #[default]
     First,
-    /// It gave the folder back.
+    /// It shut down in an orderly way.
     Clean,
-    /// It was killed, crashed, or lost its power.
+    /// It was killed, it crashed, or the power failed.
     Unclean,
-    /// A write failed, and it gave up; why.
+    /// It stopped after a failed write; the reason.
     Poisoned(String),
 }
 
 impl PreviousShutdown {
-    /// What the line in `lock` says of a folder that holds a store, or none yet.
-    #[must_use]
-    pub(crate) fn read(mut lock: &File, is_store: bool) -> Self {
+    /// Reads the record in `lock`. `is_initialized`: the data directory contains a store.
+    pub(crate) fn read(mut lock: &File, is_initialized: bool) -> Self {
         let mut bytes = Vec::new();
         let _ = (&mut lock).take(MAX_LINE_BYTES as u64).read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes);
-        match text.lines().next() {
-            _ if !is_store => Self::First,
-            // A restored folder, and those of builds that wrote no line.
+        match String::from_utf8_lossy(&bytes).lines().next() {
+            _ if !is_initialized => Self::First,
+            // A restored directory, or one of a version of odometer that wrote no record.
             None | Some(CLEAN) => Self::Clean,
             Some(line) => match line.strip_prefix(POISONED) {
                 Some(why) => Self::Poisoned(why.to_owned()),
@@ -50,8 +52,7 @@ impl PreviousShutdown {
         }
     }
 
-    /// The word for it, as logs and metrics say it.
-    #[must_use]
+    /// The name used in logs and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::First => "first",
@@ -62,37 +63,38 @@ impl PreviousShutdown {
     }
 }
 
-/// What is to be written of a process.
+/// The record of the running process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ShutdownRecord<'a> {
-    /// It has the folder.
+    /// It uses the data directory.
     Running,
-    /// It gives the folder back.
+    /// It shuts down in an orderly way.
     Clean,
-    /// It gives up.
+    /// It stops after a failed write; the reason.
     Poisoned(&'a str),
 }
 
 impl ShutdownRecord<'_> {
-    pub(crate) fn text(self) -> String {
-        let mut text = match self {
+    /// The record as a line of at most [`MAX_LINE_BYTES`] bytes.
+    pub(crate) fn line(self) -> String {
+        let mut line = match self {
             Self::Running => RUNNING.to_owned(),
             Self::Clean => CLEAN.to_owned(),
             Self::Poisoned(why) => format!("{POISONED}{}", why.replace(char::is_control, " ")),
         };
-        text.truncate(text.floor_char_boundary(MAX_LINE_BYTES - 1));
-        text.push('\n');
-        text
+        line.truncate(line.floor_char_boundary(MAX_LINE_BYTES - 1));
+        line.push('\n');
+        line
     }
 }
 
-/// Puts the line in place of the one before.
+/// Replaces the line in `lock` and syncs it.
 ///
 /// # Errors
-/// Any error of the system; there is nothing to be done about it.
-pub(crate) fn write(lock: &File, text: &str) -> io::Result<()> {
-    lock.write_all_at(text.as_bytes(), 0)?;
-    lock.set_len(text.len() as u64)?;
+/// Any I/O error; callers ignore it, because the record is best effort.
+pub(crate) fn write(lock: &File, line: &str) -> io::Result<()> {
+    lock.write_all_at(line.as_bytes(), 0)?;
+    lock.set_len(line.len() as u64)?;
     lock.sync_data()
 }
 
@@ -106,32 +108,35 @@ mod tests {
     fn what_one_process_writes_the_next_one_reads() {
         let temp = tempfile::tempdir().unwrap();
         let open = || {
-            let path = temp.path().join("LOCK");
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).unwrap()
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(false).read(true).write(true);
+            options.open(temp.path().join("LOCK")).unwrap()
         };
         assert_eq!(PreviousShutdown::read(&open(), false), PreviousShutdown::First);
-        assert_eq!(PreviousShutdown::read(&open(), true), PreviousShutdown::Clean, "of a build that wrote no line");
+        let read = PreviousShutdown::read(&open(), true);
+        assert_eq!(read, PreviousShutdown::Clean, "a version that wrote no record");
         let long = "€".repeat(MAX_LINE_BYTES);
-        for (line, expected) in [
-            (ShutdownRecord::Poisoned("no space\nleft"), PreviousShutdown::Poisoned("no space left".into())),
+        let poisoned = PreviousShutdown::Poisoned("no space left".into());
+        for (record, expected) in [
+            (ShutdownRecord::Poisoned("no space\nleft"), poisoned),
             (ShutdownRecord::Running, PreviousShutdown::Unclean),
             (ShutdownRecord::Clean, PreviousShutdown::Clean),
         ] {
-            write(&open(), &line.text()).unwrap();
+            write(&open(), &record.line()).unwrap();
             assert_eq!(PreviousShutdown::read(&open(), true), expected);
         }
-        write(&open(), &ShutdownRecord::Poisoned(&long).text()).unwrap();
-        assert!(
-            matches!(PreviousShutdown::read(&open(), true), PreviousShutdown::Poisoned(why) if long.starts_with(&why))
-        );
+        write(&open(), &ShutdownRecord::Poisoned(&long).line()).unwrap();
+        let read = PreviousShutdown::read(&open(), true);
+        assert!(matches!(read, PreviousShutdown::Poisoned(why) if long.starts_with(&why)));
     }
 
     #[test]
-    fn a_line_that_rotted_is_unclean_and_stops_nothing() {
+    fn a_corrupt_line_reads_as_unclean() {
         let temp = tempfile::NamedTempFile::new().unwrap();
-        for rotten in [&b"\xff\xfe\n"[..], b"\n", b"CLEAN\n", &[0; 4096]] {
-            std::fs::write(temp.path(), rotten).unwrap();
-            assert_eq!(PreviousShutdown::read(&File::open(temp.path()).unwrap(), true), PreviousShutdown::Unclean);
+        for corrupt in [&b"\xff\xfe\n"[..], b"\n", b"CLEAN\n", &[0; 4096]] {
+            std::fs::write(temp.path(), corrupt).unwrap();
+            let lock = File::open(temp.path()).unwrap();
+            assert_eq!(PreviousShutdown::read(&lock, true), PreviousShutdown::Unclean);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Brings a data directory of an older format to this build's format.
+//! Upgrade of a data directory from format 3 to format 4.
 //!
-//! Job: format 4 differs from format 3 in the names of three files; rename them.
-//! Invariant: FORMAT names the new format before the first rename, so that an older build refuses
-//! the directory from then on, and an upgrade that was cut off is finished by the next start.
-//! Must never: touch the content of a file.
+//! Job: rename three files; nothing else differs between the two formats.
+//! Invariant: FORMAT names the new format before the first rename, so that an older version of
+//! odometer refuses the directory from then on, and the next start finishes an interrupted upgrade.
+//! Must never: change the content of a file.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,13 +21,14 @@ const RENAMED: [(&str, &str, &str); 3] = [
 /// The file of the bucket digests in format 3.
 pub(crate) const SEALS_FILE: &str = "odometer.seals";
 
-/// What an interrupted rebuild left in format 3: half a state that nobody reads.
-const HALF_REBUILT: &str = "sled.healing";
+/// The directory of an interrupted rebuild in format 3: an incomplete state that is not used.
+const UNFINISHED_REBUILD: &str = "sled.healing";
 
-/// Renames what still has its old name. Does nothing in a directory that is up to date.
+/// Renames the files that still have their old name, and removes an unfinished rebuild. Does
+/// nothing in a directory that is up to date.
 ///
 /// # Errors
-/// Any error of the system; the next call goes on where this one stopped.
+/// Any I/O error; the next call continues where this one stopped.
 pub(crate) fn rename_files(data_dir: &Path) -> io::Result<()> {
     for (dir, old, new) in RENAMED {
         let dir = data_dir.join(dir);
@@ -37,7 +38,7 @@ pub(crate) fn rename_files(data_dir: &Path) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    match fs::remove_dir_all(data_dir.join(HALF_REBUILT)) {
+    match fs::remove_dir_all(data_dir.join(UNFINISHED_REBUILD)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -48,13 +49,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_names_are_replaced_and_an_upgrade_that_was_cut_off_goes_on() {
+    fn old_names_are_replaced_and_an_interrupted_upgrade_is_finished() {
         let temp = tempfile::tempdir().unwrap();
         for (dir, old, new) in RENAMED {
             fs::create_dir_all(temp.path().join(dir)).unwrap();
             fs::write(temp.path().join(dir).join(old), new).unwrap();
         }
-        fs::create_dir(temp.path().join(HALF_REBUILT)).unwrap();
+        fs::create_dir(temp.path().join(UNFINISHED_REBUILD)).unwrap();
         // A crash after the first rename.
         let (dir, old, new) = RENAMED[0];
         fs::rename(temp.path().join(dir).join(old), temp.path().join(dir).join(new)).unwrap();
@@ -65,7 +66,7 @@ mod tests {
                 assert_eq!(fs::read_to_string(dir.join(new)).unwrap(), new);
                 assert!(!dir.join(old).exists());
             }
-            assert!(!temp.path().join(HALF_REBUILT).exists());
+            assert!(!temp.path().join(UNFINISHED_REBUILD).exists());
         }
     }
 }

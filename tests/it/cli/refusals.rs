@@ -84,7 +84,7 @@ fn a_folder_that_can_not_be_used_is_one_line_and_1() {
     let place = Place::new();
     let file = place.file("file", "x");
     let at = |path: &Path| refused(TestServer::builder().data_dir(path));
-    at(&file).complained(1, &["file", "not a folder"]);
+    at(&file).complained(1, &["file", "not a directory"]);
     at(&file.join("below")).complained(1, &["file/below"]);
     // sysfs takes no folders, not even from root.
     at(Path::new("/sys/odometer")).complained(1, &["/sys/odometer"]);
