@@ -1,9 +1,9 @@
-//! The decisions: what a request changes, by the records on the desk.
+//! Applies commands to the working set; tenant commands are in apply_tenant.rs.
 //!
-//! Job: one function for each thing that can be asked, counters here and tenants in tenants.rs. Each names the records that it needs
-//! ([`read_set`]), and then decides in memory at once.
-//! Invariant: a refusal has written nothing. The value of a counter comes from [`Counter::advance`] and [`Counter::set`] alone.
-//! Must never: read a clock, a disk or a record that is not the newest.
+//! Job: name the records that a command reads ([`read_set`]), then apply it in memory, in one go.
+//! Invariant: a refused command has written nothing. The value of a counter comes from
+//! [`Counter::advance`] and [`Counter::set`] alone.
+//! Must never: read a clock, a file, or a record that is not the newest.
 
 use crate::domain::counter::{Counter, CounterName};
 use crate::domain::tenant::TenantId;
@@ -16,34 +16,38 @@ use crate::store::embedded::commit::idempotency::Lookup;
 use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet, live_tenant, usage};
 use crate::store::{Applied, CounterState, Issued, NewCounter, Precondition, Refusal, SetCounter, StoreError, Version};
 
-/// What is known of the request's idempotency key, if it has one.
+/// Looks the command's idempotency key up, if it has one.
 pub(crate) fn lookup_idempotency(working_set: &WorkingSet, command: &Command) -> Lookup {
     match command {
-        Command::Counter(CounterCommand { tenant, idempotency: Some(once), .. }) => {
-            working_set.idempotency.find(*tenant, once)
+        Command::Counter(CounterCommand { tenant, idempotency: Some(token), .. }) => {
+            working_set.idempotency.find(*tenant, token)
         }
         _ => Lookup::Miss,
     }
 }
 
-/// The records that have to be in memory before `command` can be decided.
-pub(crate) fn read_set(command: &Command, lookup_idempotency: &Lookup) -> ReadSet {
-    if let Lookup::Stored(page, _) = lookup_idempotency {
+/// The keys of the records that must be in the cache before `command` is applied or replayed.
+pub(crate) fn read_set(command: &Command, lookup: &Lookup) -> ReadSet {
+    if let Lookup::Stored(page, _) = lookup {
         return [Some(page.clone()), None, None];
     }
     match command {
-        Command::Counter(command) => {
-            let counter = Some(RecordKey::Counter(command.tenant, command.name.clone()));
-            match command.op {
+        Command::Counter(CounterCommand { tenant, name, op, .. }) => {
+            let counter = Some(RecordKey::Counter(*tenant, name.clone()));
+            match op {
                 CounterOp::Advance(_) | CounterOp::Set(_) => [counter, None, None],
                 CounterOp::Create(_) | CounterOp::Delete(_) => {
-                    [counter, Some(RecordKey::Usage(command.tenant)), Some(RecordKey::Tenant(command.tenant))]
+                    let usage = Some(RecordKey::Usage(*tenant));
+                    [counter, usage, Some(RecordKey::Tenant(*tenant))]
                 }
             }
         }
-        Command::Register(tenant) => [Some(RecordKey::Tenants), Some(RecordKey::Name(tenant.name.normalized())), None],
-        Command::Tenant(tenant, command) => {
-            let key = match &**command {
+        Command::Register(tenant) => {
+            let name = RecordKey::Name(tenant.name.normalized());
+            [Some(RecordKey::Tenants), Some(name), None]
+        }
+        Command::Tenant(tenant, op) => {
+            let key = match &**op {
                 TenantOp::RevokeKey(key) => Some(RecordKey::ApiKey(*key)),
                 _ => None,
             };
@@ -55,40 +59,43 @@ pub(crate) fn read_set(command: &Command, lookup_idempotency: &Lookup) -> ReadSe
     }
 }
 
-/// Decides a change of something. Loads and lists are not decided here.
+/// Applies a change whose read set is in the cache. The committer handles loads and lists itself.
 pub(crate) fn apply(working_set: &mut WorkingSet, command: Command) -> CommandResult {
     match command {
         Command::Counter(command) => apply_counter(working_set, command),
         Command::Register(tenant) => apply_tenant::register(working_set, *tenant).map(Reply::Registered),
-        Command::Tenant(tenant, command) => apply_tenant::change(working_set, tenant, *command),
+        Command::Tenant(tenant, op) => apply_tenant::change(working_set, tenant, *op),
         Command::TouchKey(key, day) => apply_tenant::touch_key(working_set, key, day),
         Command::Load(_) | Command::List(_) => Err(StoreError::OutcomeUnknown),
     }
 }
 
-/// The answer that was given to this request before, if it was; or why it is not this request.
-pub(crate) fn replay(
-    working_set: &WorkingSet,
-    command: &Command,
-    lookup_idempotency: &Lookup,
-) -> Option<CommandResult> {
-    let Command::Counter(CounterCommand { idempotency: Some(once), op: change, .. }) = command else { return None };
-    let entry = match lookup_idempotency {
+/// The stored reply, if the command's idempotency key was used for an identical request, or a
+/// refusal, if it was used for another one. `None`: the command has to be applied.
+pub(crate) fn replay(working_set: &WorkingSet, command: &Command, lookup: &Lookup) -> Option<CommandResult> {
+    let Command::Counter(CounterCommand { idempotency: Some(token), op, .. }) = command else {
+        return None;
+    };
+    let entry = match lookup {
         Lookup::Miss => return None,
         Lookup::InBatch(entry) => entry,
         Lookup::Stored(page, index) => match working_set.get(page) {
-            Some(Record::IdempotencyPage(answers)) => answers.entries.get(*index)?,
-            // It expired and was removed while its page was being loaded.
+            Some(Record::IdempotencyPage(page)) => page.entries.get(*index)?,
+            // The page expired and was removed while it was being loaded.
             _ => return None,
         },
     };
-    let is_its_kind = match change {
+    let is_same_kind = match op {
         CounterOp::Advance(_) => matches!(entry.result, StoredResult::Issued(_)),
         CounterOp::Set(_) | CounterOp::Create(_) => matches!(entry.result, StoredResult::State(_)),
         CounterOp::Delete(_) => false,
     };
-    let is_it = is_its_kind && entry.request_fingerprint == once.request_fingerprint;
-    Some(if is_it { Ok(to_reply(entry.result, true)) } else { Err(Refusal::IdempotencyKeyReused.into()) })
+    let is_same_request = entry.request_fingerprint == token.request_fingerprint;
+    Some(if is_same_kind && is_same_request {
+        Ok(to_reply(entry.result, true))
+    } else {
+        Err(Refusal::IdempotencyKeyReused.into())
+    })
 }
 
 fn to_reply(result: StoredResult, replayed: bool) -> Reply {
@@ -99,26 +106,26 @@ fn to_reply(result: StoredResult, replayed: bool) -> Reply {
 }
 
 fn apply_counter(working_set: &mut WorkingSet, command: CounterCommand) -> CommandResult {
-    let CounterCommand { tenant, name, op: change, idempotency: once } = command;
-    if once.is_some() {
+    let CounterCommand { tenant, name, op, idempotency } = command;
+    if idempotency.is_some() {
         working_set.idempotency.check_capacity(tenant)?;
     }
-    let result = match change {
+    let result = match op {
         CounterOp::Advance(count) => StoredResult::Issued(advance(working_set, tenant, &name, count)?),
-        CounterOp::Set(to) => StoredResult::State(set(working_set, tenant, &name, &to)?),
+        CounterOp::Set(set_to) => StoredResult::State(set(working_set, tenant, &name, &set_to)?),
         CounterOp::Create(new) => StoredResult::State(create(working_set, tenant, name, *new)?),
-        CounterOp::Delete(expected) => {
-            delete(working_set, tenant, name, &expected)?;
+        CounterOp::Delete(precondition) => {
+            delete(working_set, tenant, name, &precondition)?;
             return Ok(Reply::Ack);
         }
     };
-    if let Some(once) = &once {
-        working_set.idempotency.insert(tenant, once, result);
+    if let Some(token) = &idempotency {
+        working_set.idempotency.insert(tenant, token, result);
     }
     Ok(to_reply(result, false))
 }
 
-/// The counter as decided so far. `default` is there before it was ever written.
+/// The counter with the changes of this batch. `default` exists before it was ever written.
 fn counter(working_set: &WorkingSet, tenant: TenantId, name: &CounterName) -> Result<CounterState, Refusal> {
     match working_set.get(&RecordKey::Counter(tenant, name.clone())) {
         Some(Record::Counter(state)) => Ok(*state),
@@ -134,7 +141,8 @@ fn write_counter(
     mut state: CounterState,
 ) -> CounterState {
     state.version.revision = state.version.revision.saturating_add(1);
-    working_set.write(RecordKey::Counter(tenant, name.clone()), Some(Record::Counter(state)));
+    let key = RecordKey::Counter(tenant, name.clone());
+    working_set.write(key, Some(Record::Counter(state)));
     state
 }
 
@@ -180,10 +188,14 @@ fn create(
     usage.counters += 1;
     usage.counters_created = usage.counters_created.saturating_add(1);
     working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(usage)));
+    // The generation distinguishes this counter from a deleted one of the same name.
     let version = Version { generation: usage.counters_created, revision: 0 };
-    let state = CounterState { counter: Counter::new(new.shape), version, created_unix_s: new.created_unix_s };
-    working_set.write(RecordKey::Counter(tenant, name.clone()), Some(Record::Counter(state)));
-    working_set.write_uncached(RecordKey::IndexEntry(tenant, IndexEntry::Counter(name)), Some(Record::IndexEntry));
+    let (counter, created_unix_s) = (Counter::new(new.shape), new.created_unix_s);
+    let state = CounterState { counter, version, created_unix_s };
+    let key = RecordKey::Counter(tenant, name.clone());
+    working_set.write(key, Some(Record::Counter(state)));
+    let entry = RecordKey::IndexEntry(tenant, IndexEntry::Counter(name));
+    working_set.write_uncached(entry, Some(Record::IndexEntry));
     Ok(state)
 }
 
@@ -191,19 +203,20 @@ fn delete(
     working_set: &mut WorkingSet,
     tenant: TenantId,
     name: CounterName,
-    expected: &Precondition,
+    precondition: &Precondition,
 ) -> Result<(), Refusal> {
     if name.is_default() {
         return Err(Refusal::DefaultCounter);
     }
     let state = counter(working_set, tenant, &name)?;
-    if !expected.is_met_by(state.version) {
+    if !precondition.is_met_by(state.version) {
         return Err(Refusal::PreconditionFailed(state));
     }
     let mut usage = usage(working_set, tenant);
     usage.counters = usage.counters.saturating_sub(1);
     working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(usage)));
     working_set.write(RecordKey::Counter(tenant, name.clone()), None);
-    working_set.write_uncached(RecordKey::IndexEntry(tenant, IndexEntry::Counter(name)), None);
+    let entry = RecordKey::IndexEntry(tenant, IndexEntry::Counter(name));
+    working_set.write_uncached(entry, None);
     Ok(())
 }

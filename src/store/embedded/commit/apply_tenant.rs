@@ -1,8 +1,11 @@
-//! The decisions about tenants and their keys.
+//! Applies tenant and API-key commands to the working set.
 //!
-//! Job: register, change, add and revoke keys, delete. Deleting is done in pieces, since a tenant may have many counters: doom (name and keys
-//! are refused from then on, and a note says that it began), sweep what it has, bury. A start goes on with what was begun.
-//! Invariant: [`TenantUsage`] counts what is listed. Must never: leave a name that two tenants have, or a key of a tenant that is gone.
+//! Job: register, update, add and revoke API keys, delete. A tenant may have many counters, so it
+//! is deleted in steps: mark it deleted (the name is free, its API keys are rejected, and an index
+//! entry records that the deletion began), purge what it has, remove it. A start resumes deletions
+//! that an earlier process began.
+//! Invariant: [`TenantUsage`] counts the index entries of a tenant.
+//! Must never: leave one name to two tenants, or an API key to a removed tenant.
 
 use std::sync::Arc;
 
@@ -55,7 +58,8 @@ fn put_key(working_set: &mut WorkingSet, id: KeyId, key: KeyRecord) {
     usage.keys += 1;
     working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(usage)));
     working_set.write(RecordKey::ApiKey(id), Some(Record::ApiKey(key.into())));
-    working_set.write_uncached(RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(id)), Some(Record::IndexEntry));
+    let entry = RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(id));
+    working_set.write_uncached(entry, Some(Record::IndexEntry));
 }
 
 pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -> CommandResult {
@@ -87,10 +91,8 @@ pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -
         TenantOp::MarkDeleted => {
             tenant.deleting = true;
             working_set.write(RecordKey::Name(tenant.name.normalized()), None);
-            working_set.write_uncached(
-                RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(id)),
-                Some(Record::IndexEntry),
-            );
+            let entry = RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(id));
+            working_set.write_uncached(entry, Some(Record::IndexEntry));
         }
         TenantOp::PurgeMembers(_) | TenantOp::RemoveTenant => {}
     }
@@ -111,7 +113,7 @@ fn revoke_key(working_set: &mut WorkingSet, tenant: TenantId, id: KeyId) -> Comm
     Ok(Reply::Ack)
 }
 
-/// Revokes every key of a tenant, if these are all.
+/// Revokes all API keys of a tenant. Returns false, without a change, if `keys` are not all it has.
 fn revoke_all(working_set: &mut WorkingSet, tenant: TenantId, keys: &[KeyId]) -> bool {
     let now = usage(working_set, tenant);
     if u32::try_from(keys.len()) != Ok(now.keys) {
@@ -127,14 +129,18 @@ fn remove_key(working_set: &mut WorkingSet, tenant: TenantId, key: KeyId) {
     working_set.write_uncached(RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(key)), None);
 }
 
+/// Removes the objects of these index entries, and the entries. Usage is not updated, because the
+/// tenant is marked deleted and its usage is removed with it.
 fn purge_members(working_set: &mut WorkingSet, tenant: TenantId, entries: Vec<IndexEntry>) -> Reply {
-    for member in entries {
-        match &member {
-            IndexEntry::Counter(name) => working_set.write(RecordKey::Counter(tenant, name.clone()), None),
+    for entry in entries {
+        match &entry {
+            IndexEntry::Counter(name) => {
+                working_set.write(RecordKey::Counter(tenant, name.clone()), None);
+            }
             IndexEntry::ApiKey(id) => working_set.write(RecordKey::ApiKey(*id), None),
             IndexEntry::Deleting(_) => {}
         }
-        working_set.write_uncached(RecordKey::IndexEntry(tenant, member), None);
+        working_set.write_uncached(RecordKey::IndexEntry(tenant, entry), None);
     }
     Reply::Ack
 }
@@ -147,11 +153,13 @@ fn remove_tenant(working_set: &mut WorkingSet, tenant: TenantId) -> Reply {
     ] {
         working_set.write(key, None);
     }
-    working_set.write_uncached(RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(tenant)), None);
+    let entry = RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(tenant));
+    working_set.write_uncached(entry, None);
     Reply::Ack
 }
 
-/// A key that is gone meanwhile has no day.
+/// Records the day, in days since 1970, on which an API key was used; does nothing if the key was
+/// revoked in the meantime or a later day is known.
 pub(crate) fn touch_key(working_set: &mut WorkingSet, id: KeyId, day: u32) -> CommandResult {
     let key = RecordKey::ApiKey(id);
     if let Some(Record::ApiKey(record)) = working_set.get(&key)

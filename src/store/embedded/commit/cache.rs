@@ -1,8 +1,12 @@
-//! The records in memory: what the committer decides on, and what readers may see of it.
+//! The record cache: what the committer works on, and what readers see of it.
 //!
-//! Job: [`RecordCache`] holds one [`CacheEntry`] for each record in memory, bounded; [`CommittedRecord`] is the half that readers share.
-//! Invariant: a slot's `record` may be ahead of what is durable, within a commit; what is published never is.
-//! Must never: drop a record that somebody is deciding on or waits for, or one that the keeper was not yet told of (the committer hands over first).
+//! Job: [`RecordCache`] holds one [`CacheEntry`] for each record in memory, up to a capacity, and
+//! evicts by CLOCK (second chance). [`CommittedRecord`] is the part of an entry that readers share;
+//! the [`ReadView`] is the concurrent map by which they find it.
+//! Invariant: within a commit, the `record` of an entry may be newer than what is durable; the
+//! committed record never is.
+//! Must never: evict a pinned record, or one whose newest version the checkpointer does not have
+//! (the committer flushes first).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,20 +17,23 @@ use arc_swap::ArcSwapOption;
 use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 
-/// The durable record, shared with readers: one atomic load.
+/// The durable version of a record, shared with readers, who read it by one atomic load.
 #[derive(Debug)]
 pub struct CommittedRecord {
     record: ArcSwapOption<Record>,
+    /// The reference bit of CLOCK.
     referenced: AtomicBool,
 }
 
 impl CommittedRecord {
     fn new(record: Option<Record>) -> Arc<Self> {
-        Arc::new(Self { record: ArcSwapOption::new(record.map(Arc::new)), referenced: AtomicBool::new(true) })
+        let record = ArcSwapOption::new(record.map(Arc::new));
+        Arc::new(Self { record, referenced: AtomicBool::new(true) })
     }
 
-    /// The record as it was last committed; `None` if there is none.
+    /// The record as of the last commit; `None` if there is none.
     pub fn record(&self) -> Option<Arc<Record>> {
+        // Read before write: the cache line stays shared between cores while the bit is set.
         if !self.referenced.load(Ordering::Relaxed) {
             self.referenced.store(true, Ordering::Relaxed);
         }
@@ -37,86 +44,89 @@ impl CommittedRecord {
 /// A record in memory.
 #[derive(Debug)]
 pub struct CacheEntry {
-    /// The record as decided so far.
+    /// The record with the uncommitted changes of the batch.
     pub record: Option<Record>,
-    /// Whether this commit changed it.
+    /// Whether the batch changed the record.
     pub dirty: bool,
-    published: Arc<CommittedRecord>,
+    committed: Arc<CommittedRecord>,
 }
 
 impl CacheEntry {
-    /// The half that readers see.
-    pub fn published(&self) -> Arc<CommittedRecord> {
-        Arc::clone(&self.published)
+    /// The part that readers see.
+    pub fn committed(&self) -> Arc<CommittedRecord> {
+        Arc::clone(&self.committed)
     }
 }
 
-/// What readers look into: the published half of every record in memory.
+/// The concurrent map that readers look up: the committed part of every cache entry.
 pub type ReadView = Arc<papaya::HashMap<RecordKey, Arc<CommittedRecord>>>;
 
-/// Every record in memory.
+/// The records in memory.
 pub struct RecordCache {
     entries: HashMap<RecordKey, CacheEntry>,
     read_view: ReadView,
+    /// The ring of CLOCK; its front is the hand.
     clock_queue: VecDeque<RecordKey>,
-    /// Keys that somebody waits for, and how many do.
+    /// Keys that deferred commands need, and how many commands do.
     pinned: HashMap<RecordKey, u32>,
     capacity: usize,
 }
 
 impl RecordCache {
-    /// Room for about `capacity` records.
+    /// A cache for about `capacity` records.
     pub fn new(read_view: ReadView, capacity: usize) -> Self {
-        Self { entries: HashMap::new(), read_view, clock_queue: VecDeque::new(), pinned: HashMap::new(), capacity }
+        let (entries, clock_queue) = (HashMap::new(), VecDeque::new());
+        Self { entries, read_view, clock_queue, pinned: HashMap::new(), capacity }
     }
 
-    /// The record's slot, if it is in memory.
+    /// The entry of `key`, if it is in memory.
     pub fn get_mut(&mut self, key: &RecordKey) -> Option<&mut CacheEntry> {
         let entry = self.entries.get_mut(key)?;
-        entry.published.referenced.store(true, Ordering::Relaxed);
+        entry.committed.referenced.store(true, Ordering::Relaxed);
         Some(entry)
     }
 
-    /// Whether it is in memory.
+    /// Whether `key` is in memory.
     pub fn contains(&self, key: &RecordKey) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// The record as decided so far, for the journal.
+    /// The record with the uncommitted changes of the batch.
     pub fn record(&self, key: &RecordKey) -> Option<&Record> {
         self.entries.get(key)?.record.as_ref()
     }
 
-    /// Brings a record (or the fact that there is none) into memory and shows it to readers.
+    /// Inserts a committed record, or the fact that there is none, and shows it to readers.
     pub fn insert(&mut self, key: RecordKey, record: Option<Record>) {
-        let published = CommittedRecord::new(record.clone());
-        self.read_view.pin().insert(key.clone(), Arc::clone(&published));
+        let committed = CommittedRecord::new(record.clone());
+        self.read_view.pin().insert(key.clone(), Arc::clone(&committed));
         self.clock_queue.push_back(key.clone());
-        self.entries.insert(key, CacheEntry { record, dirty: false, published });
+        self.entries.insert(key, CacheEntry { record, dirty: false, committed });
     }
 
-    /// Shows readers what was decided, after it became durable, and returns it.
+    /// Shows the changed record to readers, after the commit became durable, and returns it.
     pub fn publish(&mut self, key: &RecordKey) -> Option<Record> {
         let entry = self.entries.get_mut(key)?;
         entry.dirty = false;
-        entry.published.record.store(entry.record.clone().map(Arc::new));
+        entry.committed.record.store(entry.record.clone().map(Arc::new));
         entry.record.clone()
     }
 
-    /// Takes back what was decided and not written.
+    /// Discards the uncommitted change of a record.
     pub fn roll_back(&mut self, key: &RecordKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.dirty = false;
-            entry.record = entry.published.record.load_full().map(|record| (*record).clone());
+            entry.record = entry.committed.record.load_full().map(|record| (*record).clone());
         }
     }
 
-    /// Keeps a record, here or to come, from being dropped, until it is unpinned as often.
+    /// Pins a key, whether its record is in memory or not: the record is not evicted until the key
+    /// was unpinned as often as it was pinned.
     pub fn pin(&mut self, key: &RecordKey) {
         *self.pinned.entry(key.clone()).or_default() += 1;
     }
 
-    /// Takes one pin out.
+    /// Reverts one [`RecordCache::pin`].
     pub fn unpin(&mut self, key: &RecordKey) {
         if let Some(pins) = self.pinned.get_mut(key) {
             *pins -= 1;
@@ -126,21 +136,27 @@ impl RecordCache {
         }
     }
 
-    /// Whether more records are in memory than there is room for.
+    /// Whether there are more records in memory than the capacity.
     pub fn is_over_capacity(&self) -> bool {
         self.entries.len() > self.capacity
     }
 
-    /// Drops records that were not used since the hand last passed them, until there is room. Call it between two commits, after the keeper
-    /// was told of everything.
+    /// Evicts records by CLOCK until the capacity is met, or no further record can be evicted. Call
+    /// it between two commits, after every durable change was given to the checkpointer.
     pub fn evict(&mut self) {
         let read_view = self.read_view.pin();
+        // CLOCK, also called second chance: the hand takes a key from the front of the queue. If
+        // the record was referenced since the hand passed it last, its reference bit is cleared and
+        // the key goes to the back; otherwise the record is evicted. The first round clears every
+        // bit and the second finds them clear, so after two rounds only pinned records are left,
+        // and the loop must end even if they alone exceed the capacity.
         let mut budget = self.clock_queue.len() * 2;
         while self.entries.len() > self.capacity && budget > 0 {
             budget -= 1;
             let Some(key) = self.clock_queue.pop_front() else { break };
             let Some(entry) = self.entries.get(&key) else { continue };
-            if entry.published.referenced.swap(false, Ordering::Relaxed) || self.pinned.contains_key(&key) {
+            let was_referenced = entry.committed.referenced.swap(false, Ordering::Relaxed);
+            if was_referenced || self.pinned.contains_key(&key) {
                 self.clock_queue.push_back(key);
             } else {
                 self.entries.remove(&key);

@@ -1,7 +1,8 @@
-//! What is asked of the committer, and what it answers.
+//! Commands and replies: the messages between the store's handles and the committer.
 //!
-//! Job: the words between the handles of the store and the one thread that decides. Invariant: an answer is durable, or an error says what is
-//! known. Must never: carry a secret that Debug shows.
+//! Job: define what can be submitted to the committer, and what it replies.
+//! Invariant: a successful reply to a change means that the change is durable.
+//! Must never: carry a secret that `Debug` shows.
 
 use std::sync::Arc;
 
@@ -15,88 +16,88 @@ use crate::store::{
     StoreError, TenantRecord, TenantUpdate,
 };
 
-/// What is asked of the committer.
+/// A command to the committer.
 #[derive(Debug)]
 pub enum Command {
     /// Change a counter.
     Counter(CounterCommand),
-    /// Store a tenant.
+    /// Register a tenant.
     Register(Box<NewTenant>),
-    /// Change what belongs to a tenant, or the tenant.
+    /// Change a tenant or one of its API keys.
     Tenant(TenantId, Box<TenantOp>),
-    /// Note the day on which a key was used.
+    /// Record the day on which an API key was used, in days since 1970.
     TouchKey(KeyId, u32),
-    /// Bring a record into memory.
+    /// Load a record into the cache.
     Load(RecordKey),
-    /// List what a tenant has.
+    /// List index entries of a tenant.
     List(IndexScan),
 }
 
-/// A change of a counter.
+/// A change of one counter.
 #[derive(Debug)]
 pub struct CounterCommand {
-    /// Whose counter.
+    /// The tenant that owns the counter.
     pub tenant: TenantId,
-    /// Which.
+    /// The counter's name.
     pub name: CounterName,
-    /// What is to become of it.
+    /// The operation.
     pub op: CounterOp,
-    /// It is to happen once.
+    /// The idempotency token of the request, if it has one.
     pub idempotency: Option<IdempotencyToken>,
 }
 
-/// What is to become of a counter.
+/// An operation on a counter.
 #[derive(Debug)]
 pub enum CounterOp {
-    /// Reserve so many integers.
+    /// Reserve this many integers.
     Advance(u32),
-    /// Set it.
+    /// Set the value.
     Set(Box<SetCounter>),
-    /// Create it.
+    /// Create the counter.
     Create(Box<NewCounter>),
-    /// Delete it.
+    /// Delete the counter, if the precondition is met.
     Delete(Precondition),
 }
 
-/// A change of a tenant.
+/// An operation on a tenant.
 #[derive(Debug)]
 pub enum TenantOp {
-    /// Suspend, resume, limit.
+    /// Suspend or resume the tenant, or set its rate limit.
     Update(TenantUpdate),
-    /// Replace the password, and revoke these keys, which must be all it has.
+    /// Replace the password, and revoke these API keys, which must be all that the tenant has.
     Password(PasswordHash, Option<Vec<KeyId>>),
-    /// Store a key, if the tenant has less than so many.
+    /// Add an API key, if the tenant has fewer than this many.
     AddKey(KeyId, KeyRecord, u32),
-    /// Revoke a key.
+    /// Revoke an API key.
     RevokeKey(KeyId),
-    /// Begin its deletion: the name is free, the keys are refused.
+    /// Mark the tenant deleted: its name becomes free and its API keys are rejected.
     MarkDeleted,
-    /// Go on with it: these are gone.
+    /// Purge: remove these objects of a tenant that is marked deleted.
     PurgeMembers(Vec<IndexEntry>),
-    /// End it: nothing of the tenant is left.
+    /// Remove the tenant itself, after everything it had was purged.
     RemoveTenant,
 }
 
-/// What was asked for.
+/// A reply of the committer.
 #[derive(Debug)]
 pub enum Reply {
-    /// Integers.
+    /// To [`CounterOp::Advance`]: the integers that were issued.
     Issued(Applied<Issued>),
-    /// A counter that was set or created.
+    /// To [`CounterOp::Set`] and [`CounterOp::Create`]: the new state of the counter.
     State(Applied<CounterState>),
-    /// A new tenant's number.
+    /// To [`Command::Register`]: the number of the new tenant.
     Registered(TenantId),
-    /// A tenant as it is now.
+    /// To operations that change a tenant's record: the updated record.
     Tenant(Arc<TenantRecord>),
-    /// It is done, and there is nothing to say of it.
+    /// Done; there is no result.
     Ack,
-    /// Somebody was quicker: look again and ask again.
+    /// A concurrent change invalidated what the command was based on: read again and retry.
     Conflict,
-    /// To [`Command::Load`]: the record as it is published, now and later.
+    /// To [`Command::Load`]: the committed record, now and after later commits.
     Loaded(Arc<CommittedRecord>),
-    /// To [`Command::List`].
+    /// To [`Command::List`]: the index entries.
     Listed(Vec<IndexEntry>),
 }
 
-/// An answer or why there is none.
+/// The result of a command.
 pub type CommandResult = Result<Reply, StoreError>;

@@ -1,19 +1,22 @@
-//! The committer: decides every value, in order, and answers when it is durable. There is one, and it alone changes records.
+//! The committer: the one thread's logic that applies every command, in order.
 //!
-//! Job: each turn takes the requests that are there ([`Committer::execute`]), decides them on the records in memory (decide.rs), appends one frame
-//! to the journal, and then, and only then, publishes and answers ([`Committer::commit_batch`]).
+//! Job: group commit. Each batch executes the commands that are queued ([`Committer::execute`]),
+//! appends their changes as one frame to the journal, and after the `fdatasync` publishes the
+//! changes to readers and sends the replies ([`Committer::commit_batch`]).
 //!
 //! ```text
-//!   requests: A+1 A+1 B=9 C+1(cold)                          while this turn syncs, the next requests gather
-//!   decide    A=5 A=6 B=9  └─ parked until the keeper has found C
+//!   commands  A+1 A+1 B=9 C+1 (cache miss)            while a batch syncs, the next one gathers
+//!   execute   A=5 A=6 B=9  └─ deferred until the checkpointer has loaded C
 //!   append    one frame {A=6, B=9} ── write, fdatasync ──┐
-//!   publish   A=6, B=9 visible to readers                ◄┘
-//!   answer    5, 6, 9
+//!   publish   A=6, B=9 visible to readers               ◄┘
+//!   reply     5, 6, 9
 //! ```
-//! Invariant: what is answered or published is in the journal and synced. A frame holds absolute values, so the order within it does
-//! not matter and a counter that was incremented a hundred times is in it once.
-//! Must never: answer before the sync, decide on a record that is not the newest, or go on after a failed sync.
-//! It starts no thread, reads no clock and knows no runtime, so that a simulation can drive it step by step.
+//! Invariant: what is replied or published is in the journal and synced. A frame holds the whole
+//! new records, so their order in it does not matter, and a counter that was incremented a hundred
+//! times is in it once.
+//! Must never: reply before the sync, apply a command to a record that is not the newest, or
+//! continue after a failed sync. It starts no thread, reads no clock and knows no async runtime, so
+//! that the simulation can drive it step by step.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,87 +33,95 @@ use crate::store::embedded::journal::frame::{CommitSeq, LogPosition, RecordWrite
 use crate::store::embedded::journal::writer::{AppendError, Journal};
 use crate::store::{StoreError, Unavailable};
 
-/// Requests that may wait for records that are not in memory.
+/// The largest number of commands that are deferred by cache misses.
 const MAX_DEFERRED: usize = 4096;
-/// Changes that are kept before they are handed to the keeper together.
+/// The number of durable changes at which they are given to the checkpointer.
 const FLUSH_THRESHOLD: usize = 2048;
 
-/// What the committer's helpers are asked, in this order: changes before a load, so that the load sees them.
+/// A task for a background thread. The caller must pass tasks on in this order: changes before a
+/// load, so that the load sees them.
 #[derive(Debug)]
 pub enum BackgroundTask {
-    /// The keeper: durable changes, complete up to a commit.
+    /// Checkpointer: stage these durable changes, which are complete up to the position.
     Flush(Vec<RecordWrite>, LogPosition),
-    /// The keeper: find a record and tell.
+    /// Checkpointer: load a record and return it by [`CommitterEvent::Loaded`].
     Load(RecordKey),
-    /// The keeper: list, and answer by itself.
+    /// Checkpointer: scan an index and reply to the client.
     List(IndexScan, Responder),
-    /// The grounds: make the next segment.
+    /// Segment allocator: preallocate the next segment.
     MakeSpare,
-    /// The grounds: remove these segments, in this order.
+    /// Segment allocator: remove these retired segments, in this order.
     Remove(Vec<String>),
 }
 
-/// What its helpers tell the committer.
+/// An event from a background thread.
 #[derive(Debug)]
 pub enum CommitterEvent<F> {
-    /// The keeper found this.
+    /// The record of a cache miss; `None` if there is none. The error is one sentence.
     Loaded(RecordKey, Result<Option<Record>, String>),
-    /// The state covers every commit up to here; it took so long.
+    /// A checkpoint up to this commit is finished; its duration.
     Checkpointed(CommitSeq, Duration),
-    /// A verified backup holds every commit up to here.
+    /// A verified backup holds every commit up to this one.
     BackedUp(CommitSeq),
-    /// The next segment.
+    /// The preallocated next segment.
     Spare(F),
-    /// Whether there is too little room: less than the reserve, or none for the next segment.
+    /// Whether disk space is low: free space is below the reserve, or the next segment could not be
+    /// allocated.
     DiskLow(bool),
-    /// A helper failed.
+    /// A background thread failed; the problem in one sentence.
     Failed(String),
 }
 
-/// What became of tidings, for whoever logs and measures.
+/// The effect of an event, for logging and metrics.
 #[derive(Debug)]
 pub enum EventEffect {
-    /// Nothing to tell.
+    /// Nothing to report.
     Nothing,
-    /// A checkpoint is noted in the journal; so many segments go.
+    /// A checkpoint up to this commit is recorded; its duration, and the number of segments that
+    /// were retired.
     Checkpointed(CommitSeq, Duration, usize),
-    /// Changes are refused for want of room, or taken again.
+    /// The store became read-only because of low disk space, or writable again.
     DiskLow(bool),
-    /// The store is poisoned by this.
+    /// The store is poisoned; the problem in one sentence.
     Poisoned(String),
 }
 
-/// What a turn did.
+/// The result of one group commit.
 #[derive(Debug, Default)]
 pub struct CommitResult {
-    /// Answers to hand out.
+    /// The replies to send.
     pub replies: Vec<(Responder, CommandResult)>,
     /// Whether a frame was committed.
     pub committed: bool,
-    /// Increments among the answers that were committed.
+    /// The number of committed increments.
     pub increments: u64,
-    /// Integers that they issued.
+    /// The number of integers that they issued.
     pub integers: u64,
 }
 
-/// What a committer goes on from.
+/// Positions that recovery found: a segment is retired when both are past its last commit.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionWatermarks {
     /// Every commit up to this one is in the state.
     pub checkpointed: CommitSeq,
-    /// Every commit up to this one is in a verified backup; the largest number where no backups are made.
+    /// Every commit up to this one is in a verified backup; the largest number if no backups are
+    /// made.
     pub backed_up: CommitSeq,
 }
 
-/// See the module's text.
+/// The committer.
 pub struct Committer<D: Directory> {
     journal: Journal<D>,
     working_set: WorkingSet,
+    /// Deferred commands and their read sets, by the key whose record is being loaded.
     deferred: HashMap<RecordKey, Vec<(QueuedCommand, ReadSet)>>,
     deferred_count: usize,
+    /// Replies that wait for the sync of this batch.
     pending_replies: Vec<(Responder, CommandResult)>,
+    /// Durable changes that the checkpointer does not have yet.
     unflushed: Vec<RecordWrite>,
     pending_tasks: Vec<BackgroundTask>,
+    /// The error for changes while the store is read-only.
     read_only: Option<StoreError>,
     checkpointed_seq: CommitSeq,
     backed_up_seq: CommitSeq,
@@ -118,8 +129,8 @@ pub struct Committer<D: Directory> {
 }
 
 impl<D: Directory> Committer<D> {
-    /// A committer that appends to `journal` and decides on `working_set`. Segments are kept until state and backup cover them.
-    pub fn new(journal: Journal<D>, working_set: WorkingSet, checkpointed_seq: RetentionWatermarks) -> Self {
+    /// A committer that appends to `journal` and applies commands to `working_set`.
+    pub fn new(journal: Journal<D>, working_set: WorkingSet, watermarks: RetentionWatermarks) -> Self {
         Self {
             journal,
             working_set,
@@ -129,75 +140,72 @@ impl<D: Directory> Committer<D> {
             unflushed: Vec::new(),
             pending_tasks: Vec::new(),
             read_only: None,
-            checkpointed_seq: checkpointed_seq.checkpointed,
-            backed_up_seq: checkpointed_seq.backed_up,
+            checkpointed_seq: watermarks.checkpointed,
+            backed_up_seq: watermarks.backed_up,
             spare_requested: false,
         }
     }
 
-    /// Tells how long this process has run, in seconds: idempotency keys are forgotten by it.
+    /// Sets how long this process has run, in seconds: idempotency keys expire by it.
     pub fn set_uptime(&mut self, running_s: u64) {
         self.working_set.idempotency.set_uptime(running_s);
     }
 
-    /// How many idempotency keys are remembered.
+    /// The number of stored idempotency keys.
     pub fn idempotency_len(&self) -> usize {
         self.working_set.idempotency.len()
     }
 
-    /// The journal, to look at.
+    /// The journal, read-only.
     pub fn journal(&self) -> &Journal<D> {
         &self.journal
     }
 
-    /// Segments that hold a commit which the state does not cover yet.
+    /// The number of segments with a commit that is not in the state yet.
     pub fn uncheckpointed_segments(&self) -> usize {
         self.journal.segments_after(self.checkpointed_seq)
     }
 
-    /// What the helpers are to do, in order; empty after the call.
+    /// Takes the tasks for the background threads, in order.
     pub fn pending_tasks(&mut self) -> std::vec::Drain<'_, BackgroundTask> {
         self.pending_tasks.drain(..)
     }
 
-    /// Takes what a helper has to tell.
+    /// Applies an event from a background thread.
     pub fn on_event(&mut self, event: CommitterEvent<D::File>) -> EventEffect {
         match event {
             CommitterEvent::Loaded(key, record) => self.on_loaded(key, record),
-            CommitterEvent::Checkpointed(checkpointed_seq, took) => {
-                return self.on_checkpointed(checkpointed_seq, took);
-            }
-            CommitterEvent::BackedUp(mark) => {
-                self.backed_up_seq = self.backed_up_seq.max(mark);
+            CommitterEvent::Checkpointed(seq, took) => return self.on_checkpointed(seq, took),
+            CommitterEvent::BackedUp(seq) => {
+                self.backed_up_seq = self.backed_up_seq.max(seq);
                 self.retire_segments();
             }
             CommitterEvent::Spare(file) => {
                 self.spare_requested = false;
                 self.journal.set_spare(file);
             }
-            CommitterEvent::DiskLow(low) => {
-                return if self.on_disk_low(low) { EventEffect::DiskLow(low) } else { EventEffect::Nothing };
-            }
+            CommitterEvent::DiskLow(low) => return self.on_disk_low(low),
             CommitterEvent::Failed(problem) => return self.poison(problem),
         }
         EventEffect::Nothing
     }
 
-    fn on_checkpointed(&mut self, checkpointed_seq: CommitSeq, took: Duration) -> EventEffect {
+    fn on_checkpointed(&mut self, seq: CommitSeq, took: Duration) -> EventEffect {
         if self.is_poisoned() {
             return EventEffect::Nothing;
         }
-        match self.journal.append_checkpoint(checkpointed_seq) {
-            // Without room for the frame the next checkpoint says it again; what this one covers can go all the same, and makes room.
+        match self.journal.append_checkpoint(seq) {
+            // If the frame does not fit, the next checkpoint records it. The segments that this
+            // checkpoint makes obsolete can be removed all the same, which frees disk space.
             Ok(_) | Err(AppendError::NoSpare) => {
-                self.checkpointed_seq = self.checkpointed_seq.max(checkpointed_seq);
-                EventEffect::Checkpointed(checkpointed_seq, took, self.retire_segments())
+                self.checkpointed_seq = self.checkpointed_seq.max(seq);
+                EventEffect::Checkpointed(seq, took, self.retire_segments())
             }
             Err(AppendError::Failed(error)) => self.poison(format!("the journal could not be written: {error}")),
         }
     }
 
-    /// Lets go of the segments that nobody needs any more; returns how many.
+    /// Retires the segments whose commits are in the state and in a backup; returns their number.
     fn retire_segments(&mut self) -> usize {
         let names = self.journal.retire_through(self.checkpointed_seq.min(self.backed_up_seq));
         let count = names.len();
@@ -207,31 +215,31 @@ impl<D: Directory> Committer<D> {
         count
     }
 
-    /// Returns whether it is of any consequence.
-    fn on_disk_low(&mut self, low: bool) -> bool {
+    fn on_disk_low(&mut self, low: bool) -> EventEffect {
         if self.is_poisoned() {
-            return false;
+            return EventEffect::Nothing;
         }
         self.set_read_only(low.then_some(StoreError::Unavailable(Unavailable::DiskLow)));
-        true
+        EventEffect::DiskLow(low)
     }
 
     fn is_poisoned(&self) -> bool {
         matches!(self.read_only, Some(StoreError::Poisoned))
     }
 
-    /// Takes no change any more.
+    /// Poisons the store: it stays read-only until the process ends.
     pub fn poison(&mut self, problem: String) -> EventEffect {
         self.set_read_only(Some(StoreError::Poisoned));
         EventEffect::Poisoned(problem)
     }
 
-    /// Refuses every change from now on (`None`: takes them again). Loads go on.
-    pub fn set_read_only(&mut self, why: Option<StoreError>) {
-        self.read_only = why;
+    /// Rejects every change with this error from now on; `None`: accepts changes again. Reads are
+    /// not affected.
+    pub fn set_read_only(&mut self, error: Option<StoreError>) {
+        self.read_only = error;
     }
 
-    /// Decides one request, or parks it. Its answer comes with the turn's end.
+    /// Applies a command, or defers it on a cache miss. Its reply is sent after the commit.
     pub fn execute(&mut self, queued: QueuedCommand) {
         let lookup = lookup_idempotency(&self.working_set, &queued.command);
         let read_set = read_set(&queued.command, &lookup);
@@ -240,20 +248,20 @@ impl<D: Directory> Committer<D> {
             return;
         }
         let QueuedCommand { command, responder } = queued;
-        let outcome = match command {
+        let result = match command {
             Command::Load(key) => self.load_reply(&key),
-            Command::List(listing) => {
+            Command::List(scan) => {
                 self.flush();
-                self.pending_tasks.push(BackgroundTask::List(listing, responder));
+                self.pending_tasks.push(BackgroundTask::List(scan, responder));
                 return;
             }
-            // What was answered before is no change, and is answered also when no change is taken.
+            // A replayed reply changes nothing, so it is given also while the store is read-only.
             command => replay(&self.working_set, &command, &lookup).unwrap_or_else(|| match &self.read_only {
-                Some(why) => Err(why.clone()),
+                Some(error) => Err(error.clone()),
                 None => apply(&mut self.working_set, command),
             }),
         };
-        self.pending_replies.push((responder, outcome));
+        self.pending_replies.push((responder, result));
     }
 
     fn defer(&mut self, missing: RecordKey, queued: QueuedCommand, read_set: ReadSet) {
@@ -262,17 +270,18 @@ impl<D: Directory> Committer<D> {
             return;
         }
         self.deferred_count += 1;
-        // What it needs stays once it is here: otherwise one record might go while another comes, for ever.
+        // The whole read set is pinned; otherwise two records could evict each other forever.
         read_set.iter().flatten().for_each(|key| self.working_set.cache.pin(key));
         let waiting = self.deferred.entry(missing.clone()).or_default();
         if waiting.is_empty() {
-            Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, self.journal.last());
+            let last = self.journal.last();
+            Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, last);
             self.pending_tasks.push(BackgroundTask::Load(missing));
         }
         waiting.push((queued, read_set));
     }
 
-    /// Takes a record that the keeper found, and decides what waited for it.
+    /// Caches a loaded record and executes the commands that were deferred for it.
     fn on_loaded(&mut self, key: RecordKey, record: Result<Option<Record>, String>) {
         let waiting = self.deferred.remove(&key).unwrap_or_default();
         self.deferred_count -= waiting.len();
@@ -283,34 +292,42 @@ impl<D: Directory> Committer<D> {
         match record {
             Ok(record) => {
                 self.working_set.cache.insert(key, record);
+                // A deferred command is executed anew from the start. Other commands ran in the
+                // meantime: one may have stored a result under the same idempotency key, which
+                // changes the read set, and another record of the read set may still be missing.
                 waiting.for_each(|queued| self.execute(queued));
             }
             Err(problem) => {
                 let problem: Arc<str> = problem.into();
-                let damaged =
-                    |queued: QueuedCommand| (queued.responder, Err(StoreError::Corrupt(Arc::clone(&problem))));
-                self.pending_replies.extend(waiting.map(damaged));
+                for queued in waiting {
+                    let error = StoreError::Corrupt(Arc::clone(&problem));
+                    self.pending_replies.push((queued.responder, Err(error)));
+                }
             }
         }
     }
 
     fn load_reply(&mut self, key: &RecordKey) -> CommandResult {
         let entry = self.working_set.cache.get_mut(key).ok_or(StoreError::OutcomeUnknown)?;
-        Ok(Reply::Loaded(entry.published()))
+        Ok(Reply::Loaded(entry.committed()))
     }
 
-    /// Makes what was decided durable, publishes it and returns the answers.
+    /// Makes the batch durable, publishes its changes and returns the replies.
     ///
     /// # Errors
-    /// What the system said when a write or a sync failed, beside the answers, all *outcome unknown*: the store is poisoned.
+    /// The I/O error of a failed write or sync. The replies to changes are then *outcome unknown*,
+    /// and the store is poisoned.
     pub fn commit_batch(&mut self) -> (CommitResult, Result<(), std::io::Error>) {
-        let mut commit = CommitResult { replies: std::mem::take(&mut self.pending_replies), ..CommitResult::default() };
+        let replies = std::mem::take(&mut self.pending_replies);
+        let mut commit = CommitResult { replies, ..CommitResult::default() };
         let working_set = &mut self.working_set;
-        let (increments, integers) =
-            (std::mem::take(&mut working_set.increments), std::mem::take(&mut working_set.integers));
+        let increments = std::mem::take(&mut working_set.increments);
+        let integers = std::mem::take(&mut working_set.integers);
         let mut result = Ok(());
-        // What expires is no reason to write where no change is taken: after a failed write nothing may be, ever.
-        if working_set.stage_idempotency(self.read_only.is_none()) {
+        // While the store is read-only, idempotency keys do not expire: after a failed write
+        // nothing must be written again, not even a removal.
+        let expire = self.read_only.is_none();
+        if working_set.stage_idempotency(expire) {
             match self.journal.append(working_set.changes()) {
                 Ok(_) => {
                     commit.committed = true;
@@ -329,24 +346,30 @@ impl<D: Directory> Committer<D> {
                 }
             }
         }
-        if self.unflushed.len() >= FLUSH_THRESHOLD
-            || (self.working_set.cache.is_over_capacity() && !self.unflushed.is_empty())
-        {
+        self.after_commit();
+        (commit, result)
+    }
+
+    /// Flushes, evicts and requests a spare segment, where that is due.
+    fn after_commit(&mut self) {
+        let is_over_capacity = self.working_set.cache.is_over_capacity();
+        // A record may be evicted only after the checkpointer has its newest version.
+        if self.unflushed.len() >= FLUSH_THRESHOLD || is_over_capacity {
             self.flush();
         }
-        if self.working_set.cache.is_over_capacity() {
+        if is_over_capacity {
             self.working_set.cache.evict();
         }
         if self.journal.needs_spare() && !self.spare_requested && !self.is_poisoned() {
             self.spare_requested = true;
             self.pending_tasks.push(BackgroundTask::MakeSpare);
         }
-        (commit, result)
     }
 
-    /// Gives the keeper everything that is durable and that it was not yet told of.
+    /// Gives every durable change that the checkpointer does not have yet to it.
     pub fn flush(&mut self) {
-        Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, self.journal.last());
+        let last = self.journal.last();
+        Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, last);
     }
 
     fn flush_into(unflushed: &mut Vec<RecordWrite>, pending_tasks: &mut Vec<BackgroundTask>, last: LogPosition) {
@@ -357,11 +380,12 @@ impl<D: Directory> Committer<D> {
 }
 
 impl CommitResult {
-    /// Replaces every answer that speaks of this turn's changes.
+    /// Replaces every reply that depends on the changes of this batch. Refusals are among them,
+    /// because they may be due to a change that was discarded.
     fn fail_all(&mut self, error: &StoreError) {
-        for (_, outcome) in &mut self.replies {
-            if !matches!(outcome, Ok(Reply::Loaded(_))) {
-                *outcome = Err(error.clone());
+        for (_, result) in &mut self.replies {
+            if !matches!(result, Ok(Reply::Loaded(_))) {
+                *result = Err(error.clone());
             }
         }
     }

@@ -1,17 +1,22 @@
-//! Which idempotency keys were used, and where their answers are.
+//! The idempotency table: which idempotency keys were used, and where their results are stored.
 //!
-//! Job: [`IdempotencyTable`] knows every key of the last [`RETENTION_S`] seconds, in memory; the answers themselves are in pages, on the disk. A page
-//! belongs to the commit whose changes it tells of, and is written in the same frame.
+//! Job: [`IdempotencyTable`] indexes every key of the last [`RETENTION_S`] seconds in memory, about
+//! 100 bytes each. The results are in pages in the state. A page is written in the same frame as
+//! the changes whose results it holds.
 //!
 //! ```text
-//! decide     find: new ─► change, note ─► open page          find: in the open page, or in an older one (loaded by the keeper) ─► replay
-//! append     seal: the open pages, and the removal of expired ones, go into the frame
-//! published  keep  ─► older pages                            failed  forget: as if nothing had been noted
+//! execute    find: unknown ─► apply, insert ─► staged entries
+//!            find: staged, or in a page, which the checkpointer loads ─► replay
+//! append     encode_pages: the staged entries and the removal of expired pages go into the frame
+//! published  commit: staged entries become pages         failed  roll_back: they are discarded
 //! ```
-//! Age is counted in seconds that the store ran, not by the wall clock: a clock that jumps forgets nothing, and a stopped server does not
-//! either. It goes on from the newest page at a start, so a key is kept for a little longer than promised, and never less.
-//! Invariant: at most `capacity` keys, and a quarter of them for one tenant; more are refused, since to forget one early would be to issue twice.
-//! Memory is about 100 bytes for each. Must never: give an answer that is not durable (the open pages are answered with their own commit).
+//! Age is measured in seconds of store uptime, not by the wall clock: clock jumps and downtime do
+//! not expire keys. After a start it continues from the newest page, so a key lives for at least
+//! the retention time and a little longer.
+//! Invariant: there are at most `capacity` keys, and one tenant has at most a quarter of them. More
+//! are rejected, because evicting a live key early could allocate a number twice.
+//! Must never: return a result that is not durable; staged results are replied to in their own
+//! commit.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,24 +29,24 @@ use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::journal::frame::RecordWrite;
 use crate::store::{Digest128, IdempotencyToken, Refusal};
 
-/// How long a key is remembered: 24 hours.
+/// How long a key is stored, in seconds of store uptime: 24 hours.
 pub const RETENTION_S: u64 = SECONDS_PER_DAY;
-/// A tenant may have this part of all keys.
+/// One tenant may have this part of the capacity: a quarter.
 const TENANT_SHARE_DIVISOR: usize = 4;
-/// Expired pages that one commit removes at most.
+/// The largest number of expired pages that one commit removes.
 const MAX_EXPIRED_PER_COMMIT: usize = 256;
 
-/// Where an answer is.
+/// Where the result of a key is.
 #[derive(Clone, Copy, Debug)]
 struct EntryLocation {
     page: u64,
     index: u32,
 }
 
-/// A tenant's key: two tenants never share one.
+/// The scope of a key hash is its tenant: two tenants never share a key.
 type ScopedKey = (TenantId, Digest128);
 
-/// A durable page, without its answers.
+/// The keys of a durable page, without their results.
 #[derive(Debug)]
 struct IndexedPage {
     number: u64,
@@ -49,111 +54,109 @@ struct IndexedPage {
     keys: Vec<ScopedKey>,
 }
 
-/// What is known of a key.
+/// Result of looking an idempotency key up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// It was not used.
+    /// The key is not stored.
     Miss,
-    /// It was used in this commit.
+    /// The key was used in this batch.
     InBatch(IdempotencyEntry),
-    /// Its answer is in this page, at this place.
+    /// The result is stored in this page, at this index.
     Stored(RecordKey, usize),
 }
 
-/// See the module's text.
+/// The idempotency table.
 #[derive(Debug)]
 pub struct IdempotencyTable {
     capacity: usize,
     locations: HashMap<ScopedKey, EntryLocation>,
     count_by_tenant: HashMap<TenantId, usize>,
+    /// The durable pages, oldest first.
     pages: VecDeque<IndexedPage>,
-    open: Vec<IdempotencyEntry>,
+    /// The entries of this batch.
+    staged: Vec<IdempotencyEntry>,
+    /// The number of the page that the first staged entry goes into.
     next_page: u64,
-    /// Pages of this commit that are expired; removed from memory when the commit is durable.
+    /// How many of the oldest pages this commit removes; they leave memory when it is durable.
     expiring: usize,
+    /// The store's uptime when this process started.
     uptime_base_s: u64,
     now_s: u64,
 }
 
 impl IdempotencyTable {
-    /// Goes on from the pages that a start found, in the order of their numbers.
+    /// A table with the pages that a start found, in ascending order of their numbers.
     #[must_use]
     pub fn new(capacity: usize, pages: Vec<(u64, Arc<IdempotencyPage>)>) -> Self {
-        let mut remembered = Self {
+        let mut table = Self {
             capacity,
             locations: HashMap::new(),
             count_by_tenant: HashMap::new(),
             pages: VecDeque::new(),
-            open: Vec::new(),
+            staged: Vec::new(),
             next_page: 0,
             expiring: 0,
             uptime_base_s: 0,
             now_s: 0,
         };
-        for (number, answers) in pages {
-            remembered.uptime_base_s = remembered.uptime_base_s.max(answers.store_uptime_s);
-            remembered.next_page = remembered.next_page.max(number + 1);
-            for (index, entry) in (0..).zip(&answers.entries) {
-                remembered.index_entry(entry, number, index);
+        for (number, page) in pages {
+            table.uptime_base_s = table.uptime_base_s.max(page.store_uptime_s);
+            table.next_page = table.next_page.max(number + 1);
+            for (index, entry) in (0..).zip(&page.entries) {
+                table.index_entry(entry, number, index);
             }
-            remembered.push_page(number, answers.store_uptime_s, &answers.entries);
+            table.push_page(number, page.store_uptime_s, &page.entries);
         }
-        remembered.now_s = remembered.uptime_base_s;
-        remembered
+        table.now_s = table.uptime_base_s;
+        table
     }
 
-    /// Tells how long this process has run, in seconds.
+    /// Sets how long this process has run, in seconds.
     pub fn set_uptime(&mut self, running_s: u64) {
         self.now_s = self.uptime_base_s.saturating_add(running_s);
     }
 
-    /// How many keys are remembered.
-    #[must_use]
+    /// The number of stored keys.
     pub fn len(&self) -> usize {
         self.locations.len()
     }
 
-    /// Whether none is.
-    #[must_use]
+    /// Whether no key is stored.
     pub fn is_empty(&self) -> bool {
         self.locations.is_empty()
     }
 
-    /// What is known of a tenant's key.
-    #[must_use]
+    /// Looks an idempotency key of a tenant up.
     pub fn find(&self, tenant: TenantId, token: &IdempotencyToken) -> Lookup {
-        let Some(EntryLocation { page, index }) = self.locations.get(&(tenant, token.key_hash)) else {
-            return Lookup::Miss;
-        };
+        let location = self.locations.get(&(tenant, token.key_hash));
+        let Some(EntryLocation { page, index }) = location else { return Lookup::Miss };
         let index = usize::try_from(*index).unwrap_or(PAGE_ENTRIES);
-        let opened = page.checked_sub(self.next_page).and_then(|page| usize::try_from(page).ok());
-        match opened.and_then(|page| self.open.get(page * PAGE_ENTRIES + index)) {
+        let nth = page.checked_sub(self.next_page).and_then(|nth| usize::try_from(nth).ok());
+        match nth.and_then(|nth| self.staged.get(nth * PAGE_ENTRIES + index)) {
             Some(entry) => Lookup::InBatch(*entry),
             None => Lookup::Stored(RecordKey::IdempotencyPage(*page), index),
         }
     }
 
-    /// Whether another key of the tenant may be noted.
+    /// Checks that one more key of the tenant fits.
     ///
     /// # Errors
-    /// [`Refusal::IdempotencyFull`].
+    /// [`Refusal::IdempotencyFull`] if the table or the tenant's share of it is full.
     pub fn check_capacity(&self, tenant: TenantId) -> Result<(), Refusal> {
-        let own = self.count_by_tenant.get(&tenant).copied().unwrap_or(0);
-        let full = self.locations.len() >= self.capacity || own >= self.capacity.div_ceil(TENANT_SHARE_DIVISOR);
-        if full { Err(Refusal::IdempotencyFull) } else { Ok(()) }
+        let used = self.count_by_tenant.get(&tenant).copied().unwrap_or(0);
+        let share = self.capacity.div_ceil(TENANT_SHARE_DIVISOR);
+        let is_full = self.locations.len() >= self.capacity || used >= share;
+        if is_full { Err(Refusal::IdempotencyFull) } else { Ok(()) }
     }
 
-    /// Notes what was decided in this commit.
+    /// Inserts the result of a command of this batch.
     pub fn insert(&mut self, tenant: TenantId, token: &IdempotencyToken, result: StoredResult) {
-        let entry = IdempotencyEntry {
-            tenant,
-            key_hash: token.key_hash,
-            request_fingerprint: token.request_fingerprint,
-            result,
-        };
-        let page = self.next_page + (self.open.len() / PAGE_ENTRIES) as u64;
-        self.index_entry(&entry, page, u32::try_from(self.open.len() % PAGE_ENTRIES).unwrap_or(0));
-        self.open.push(entry);
+        let IdempotencyToken { key_hash, request_fingerprint } = *token;
+        let entry = IdempotencyEntry { tenant, key_hash, request_fingerprint, result };
+        let page = self.next_page + (self.staged.len() / PAGE_ENTRIES) as u64;
+        let index = u32::try_from(self.staged.len() % PAGE_ENTRIES).unwrap_or(0);
+        self.index_entry(&entry, page, index);
+        self.staged.push(entry);
     }
 
     fn index_entry(&mut self, entry: &IdempotencyEntry, page: u64, index: u32) {
@@ -162,48 +165,52 @@ impl IdempotencyTable {
         }
     }
 
-    /// What this commit has to write besides its records: the pages that were opened, and, if it is to `expire` them, that old ones are gone.
+    /// What the commit writes for the table: the pages of the staged entries, and, if `expire`, the
+    /// removal of expired pages.
+    #[must_use]
     pub fn encode_pages(&mut self, expire: bool) -> Vec<RecordWrite> {
-        let expired = |page: &&IndexedPage| expire && page.store_uptime_s.saturating_add(RETENTION_S) < self.now_s;
-        let expiring = self.pages.iter().take(MAX_EXPIRED_PER_COMMIT).take_while(expired);
-        let mut changes: Vec<RecordWrite> =
-            expiring.map(|page| (RecordKey::IdempotencyPage(page.number), None)).collect();
-        self.expiring = changes.len();
-        for (number, list) in (self.next_page..).zip(self.open.chunks(PAGE_ENTRIES)) {
-            let answers = IdempotencyPage { store_uptime_s: self.now_s, entries: list.to_vec() };
-            changes.push((RecordKey::IdempotencyPage(number), Some(Record::IdempotencyPage(answers.into()))));
+        let is_expired = |page: &&IndexedPage| expire && page.store_uptime_s.saturating_add(RETENTION_S) < self.now_s;
+        let expired = self.pages.iter().take(MAX_EXPIRED_PER_COMMIT).take_while(is_expired);
+        let mut writes: Vec<RecordWrite> =
+            expired.map(|page| (RecordKey::IdempotencyPage(page.number), None)).collect();
+        self.expiring = writes.len();
+        for (number, entries) in (self.next_page..).zip(self.staged.chunks(PAGE_ENTRIES)) {
+            let page = IdempotencyPage { store_uptime_s: self.now_s, entries: entries.to_vec() };
+            let record = Record::IdempotencyPage(page.into());
+            writes.push((RecordKey::IdempotencyPage(number), Some(record)));
         }
-        changes
+        writes
     }
 
-    /// The commit is durable.
+    /// Ends the batch after it became durable.
     pub fn commit(&mut self) {
         for page in self.pages.drain(..std::mem::take(&mut self.expiring)) {
             for key in page.keys {
-                // A key that expired may have been used again since.
-                if self.locations.get(&key).is_some_and(|index_entry| index_entry.page == page.number) {
+                // An expired key may have been used again; its location is then in a newer page.
+                let location = self.locations.get(&key);
+                if location.is_some_and(|location| location.page == page.number) {
                     decrement(&mut self.count_by_tenant, key.0);
                     self.locations.remove(&key);
                 }
             }
         }
-        let open = std::mem::take(&mut self.open);
-        for list in open.chunks(PAGE_ENTRIES) {
+        let staged = std::mem::take(&mut self.staged);
+        for entries in staged.chunks(PAGE_ENTRIES) {
             let number = self.next_page;
             self.next_page += 1;
-            self.push_page(number, self.now_s, list);
+            self.push_page(number, self.now_s, entries);
         }
     }
 
-    fn push_page(&mut self, number: u64, store_uptime_s: u64, list: &[IdempotencyEntry]) {
-        let keys = list.iter().map(scoped_key).collect();
+    fn push_page(&mut self, number: u64, store_uptime_s: u64, entries: &[IdempotencyEntry]) {
+        let keys = entries.iter().map(scoped_key).collect();
         self.pages.push_back(IndexedPage { number, store_uptime_s, keys });
     }
 
-    /// The commit did not happen.
+    /// Discards the batch.
     pub fn roll_back(&mut self) {
         self.expiring = 0;
-        for entry in self.open.drain(..) {
+        for entry in self.staged.drain(..) {
             decrement(&mut self.count_by_tenant, entry.tenant);
             self.locations.remove(&scoped_key(&entry));
         }
@@ -215,9 +222,9 @@ fn scoped_key(entry: &IdempotencyEntry) -> ScopedKey {
 }
 
 fn decrement(count_by_tenant: &mut HashMap<TenantId, usize>, tenant: TenantId) {
-    if let Some(own) = count_by_tenant.get_mut(&tenant) {
-        *own -= 1;
-        if *own == 0 {
+    if let Some(count) = count_by_tenant.get_mut(&tenant) {
+        *count -= 1;
+        if *count == 0 {
             count_by_tenant.remove(&tenant);
         }
     }
@@ -231,83 +238,85 @@ mod tests {
     const TENANT: TenantId = TenantId(1);
 
     fn token(number: u64) -> IdempotencyToken {
-        let mut key = [0; 16];
-        key[..8].copy_from_slice(&number.to_be_bytes());
-        IdempotencyToken { key_hash: key, request_fingerprint: [9; 16] }
+        let mut key_hash = [0; 16];
+        key_hash[..8].copy_from_slice(&number.to_be_bytes());
+        IdempotencyToken { key_hash, request_fingerprint: [9; 16] }
     }
 
     fn result() -> StoredResult {
         StoredResult::State(CounterState::default())
     }
 
-    /// What a start would find.
-    fn written(changes: Vec<RecordWrite>, disk: &mut Vec<(u64, Arc<IdempotencyPage>)>) {
-        for (key, record) in changes {
+    /// Applies writes to `disk`, from which a start would read the pages.
+    fn write(writes: Vec<RecordWrite>, disk: &mut Vec<(u64, Arc<IdempotencyPage>)>) {
+        for (key, record) in writes {
             match (key, record) {
-                (RecordKey::IdempotencyPage(page), Some(Record::IdempotencyPage(answers))) => {
-                    disk.push((page, answers))
+                (RecordKey::IdempotencyPage(number), Some(Record::IdempotencyPage(page))) => {
+                    disk.push((number, page));
                 }
-                (RecordKey::IdempotencyPage(page), None) => disk.retain(|(number, _)| *number != page),
+                (RecordKey::IdempotencyPage(removed), None) => {
+                    disk.retain(|(number, _)| *number != removed);
+                }
                 other => panic!("{other:?}"),
             }
         }
     }
 
-    #[test]
-    fn a_key_is_found_until_it_is_a_day_old_and_across_starts() {
-        let mut disk = Vec::new();
-        let mut remembered = IdempotencyTable::new(1000, Vec::new());
-        for number in 0..130 {
-            assert_eq!(remembered.find(TENANT, &token(number)), Lookup::Miss);
-            remembered.insert(TENANT, &token(number), result());
-            assert!(
-                matches!(remembered.find(TENANT, &token(number)), Lookup::InBatch(entry) if entry.key_hash == token(number).key_hash)
-            );
-        }
-        written(remembered.encode_pages(true), &mut disk);
-        remembered.commit();
-        assert_eq!(
-            disk.iter().map(|(page, answers)| (*page, answers.entries.len())).collect::<Vec<_>>(),
-            [(0, 64), (1, 64), (2, 2)]
-        );
-        remembered.set_uptime(RETENTION_S - 10);
-        remembered.insert(TENANT, &token(500), result());
-        written(remembered.encode_pages(true), &mut disk);
-        remembered.commit();
-        let mut remembered = IdempotencyTable::new(1000, disk.clone());
-        assert_eq!(remembered.find(TENANT, &token(129)), Lookup::Stored(RecordKey::IdempotencyPage(2), 1));
-        assert_eq!(remembered.find(TenantId(2), &token(129)), Lookup::Miss);
-        remembered.set_uptime(10);
-        assert!(remembered.encode_pages(true).is_empty(), "not before the day is over");
-        remembered.set_uptime(11);
-        written(remembered.encode_pages(true), &mut disk);
-        remembered.commit();
-        assert_eq!((remembered.len(), disk.len()), (1, 1));
-        assert_eq!(remembered.find(TENANT, &token(129)), Lookup::Miss);
-        assert_eq!(remembered.find(TENANT, &token(500)), Lookup::Stored(RecordKey::IdempotencyPage(3), 0));
+    fn stored(page: u64, index: usize) -> Lookup {
+        Lookup::Stored(RecordKey::IdempotencyPage(page), index)
     }
 
     #[test]
-    fn what_was_not_committed_is_not_remembered() {
-        let mut remembered = IdempotencyTable::new(1000, Vec::new());
-        remembered.insert(TENANT, &token(1), result());
-        remembered.encode_pages(true);
-        remembered.roll_back();
-        assert_eq!(
-            (remembered.find(TENANT, &token(1)), remembered.len(), remembered.count_by_tenant.len()),
-            (Lookup::Miss, 0, 0)
-        );
+    fn a_key_is_found_until_it_is_a_day_old_and_across_starts() {
+        let mut disk = Vec::new();
+        let mut table = IdempotencyTable::new(1000, Vec::new());
+        for number in 0..130 {
+            let token = token(number);
+            assert_eq!(table.find(TENANT, &token), Lookup::Miss);
+            table.insert(TENANT, &token, result());
+            let found = table.find(TENANT, &token);
+            assert!(matches!(found, Lookup::InBatch(entry) if entry.key_hash == token.key_hash));
+        }
+        write(table.encode_pages(true), &mut disk);
+        table.commit();
+        let lengths = disk.iter().map(|(number, page)| (*number, page.entries.len()));
+        assert_eq!(lengths.collect::<Vec<_>>(), [(0, 64), (1, 64), (2, 2)]);
+        table.set_uptime(RETENTION_S - 10);
+        table.insert(TENANT, &token(500), result());
+        write(table.encode_pages(true), &mut disk);
+        table.commit();
+        let mut table = IdempotencyTable::new(1000, disk.clone());
+        assert_eq!(table.find(TENANT, &token(129)), stored(2, 1));
+        assert_eq!(table.find(TenantId(2), &token(129)), Lookup::Miss);
+        table.set_uptime(10);
+        assert!(table.encode_pages(true).is_empty(), "not before the day is over");
+        table.set_uptime(11);
+        write(table.encode_pages(true), &mut disk);
+        table.commit();
+        assert_eq!((table.len(), disk.len()), (1, 1));
+        assert_eq!(table.find(TENANT, &token(129)), Lookup::Miss);
+        assert_eq!(table.find(TENANT, &token(500)), stored(3, 0));
+    }
+
+    #[test]
+    fn what_was_rolled_back_is_not_found() {
+        let mut table = IdempotencyTable::new(1000, Vec::new());
+        table.insert(TENANT, &token(1), result());
+        assert_eq!(table.encode_pages(true).len(), 1);
+        table.roll_back();
+        assert_eq!(table.find(TENANT, &token(1)), Lookup::Miss);
+        assert_eq!((table.len(), table.count_by_tenant.len()), (0, 0));
     }
 
     #[test]
     fn one_tenant_has_a_quarter_and_all_have_the_whole() {
-        let mut remembered = IdempotencyTable::new(8, Vec::new());
+        let mut table = IdempotencyTable::new(8, Vec::new());
         for number in 0..8 {
             let tenant = TenantId(number / 2);
-            assert!(remembered.check_capacity(tenant).is_ok());
-            remembered.insert(tenant, &token(number), result());
-            assert_eq!(remembered.check_capacity(tenant).is_ok(), number % 2 == 0);
+            assert!(table.check_capacity(tenant).is_ok());
+            table.insert(tenant, &token(number), result());
+            assert_eq!(table.check_capacity(tenant).is_ok(), number % 2 == 0);
         }
-        assert_eq!(remembered.check_capacity(TenantId(9)), Err(Refusal::IdempotencyFull));
+        assert_eq!(table.check_capacity(TenantId(9)), Err(Refusal::IdempotencyFull));
     }
 }

@@ -1,8 +1,8 @@
-//! Group commit: commands in, one journal frame for all of them, replies out.
+//! Group commit: many commands, one journal frame for all of them, one fsync, then the replies.
 //!
-//! Job: decide every change, in one thread, on records in memory.
-//! Invariant: a reply is sent after the frame that holds its change was synced.
-//! Must never: start a thread, read a clock, or open a file by itself; the simulation drives this
+//! Job: apply every command, in one thread, to records in memory.
+//! Invariant: a reply is sent after the frame with its change was synced.
+//! Must never: start a thread, read a clock, or open a file itself; the simulation drives this
 //! very code.
 
 pub mod apply;

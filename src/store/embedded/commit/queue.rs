@@ -1,15 +1,17 @@
-//! The way from many workers to the one committer, and back.
+//! The commit queue: commands from many workers to the one committer, and replies back.
 //!
-//! Job: [`Queue`], bounded and lock-free, takes requests in and wakes the committer; [`ReplyChannel`]s carry answers back: all answers of a commit
-//! for one worker travel in one message and cost one wake of that worker.
+//! Job: [`Queue`], bounded and lock-free, takes commands and wakes the committer;
+//! [`ReplyChannel`]s carry replies back: all replies of a commit for one worker are one message,
+//! and wake that worker once.
 //!
 //! ```text
-//! worker 1 ─┐ push                      ┌─ mailbox ─ one wake ─► worker 1's lane task ─► its waiting requests, woken locally
-//! worker 2 ─┼──────► queue ► committer ─┤
-//!           ┘        (bounded)          └─ mailbox ─ one wake ─► worker 2's lane task …
+//! worker 1 ─┐ push                      ┌─ batch, one wake-up ─► worker 1: ReplyChannel::run
+//! worker 2 ─┼──────► queue ► committer ─┤                         └► its waiting requests
+//!           ┘        (bounded)          └─ batch, one wake-up ─► worker 2 …
 //! ```
-//! Invariant: every request that was accepted gets exactly one answer; one whose sender is lost (a panic) reads as *outcome unknown*.
-//! Must never: wait for room. A full queue refuses at once.
+//! Invariant: every accepted command gets exactly one reply; if the sender of a reply is dropped,
+//! for example by a panic, the receiver reads *outcome unknown*.
+//! Must never: block when the queue is full; the command is rejected at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -23,7 +25,9 @@ use tokio::sync::oneshot;
 
 use crate::store::embedded::commit::command::{Command, CommandResult};
 
-/// Where an answer goes.
+type ReplyBatch = Vec<(oneshot::Sender<CommandResult>, CommandResult)>;
+
+/// The handle by which a reply is sent.
 #[derive(Debug)]
 pub struct Responder {
     replies: Option<Arc<ReplyChannel>>,
@@ -31,39 +35,41 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// A ticket, and where its answer arrives. Without a lane, the answer wakes its receiver by itself.
+    /// A responder, and the receiver of its reply. Without a reply channel, the reply wakes its
+    /// receiver directly.
     pub fn new(replies: Option<Arc<ReplyChannel>>) -> (Self, oneshot::Receiver<CommandResult>) {
         let (sender, receiver) = oneshot::channel();
         (Self { replies, sender }, receiver)
     }
 }
 
-/// One request.
+/// A command in the queue.
 #[derive(Debug)]
 pub struct QueuedCommand {
-    /// What.
+    /// The command.
     pub command: Command,
-    /// For whom.
+    /// Where the reply goes.
     pub responder: Responder,
 }
 
-/// The way back to one worker.
+/// The channel by which the replies for one worker travel.
 #[derive(Debug, Default)]
 pub struct ReplyChannel {
-    batches: SegQueue<Vec<(oneshot::Sender<CommandResult>, CommandResult)>>,
+    batches: SegQueue<ReplyBatch>,
     waker: AtomicWaker,
     closed: AtomicBool,
 }
 
 impl ReplyChannel {
-    /// Hands out what arrives, on the worker that runs it, until the lane is closed.
+    /// Passes arriving replies to their receivers until the channel is closed. Run it on the worker
+    /// that the receivers belong to.
     pub async fn run(self: Arc<Self>) {
         std::future::poll_fn(|context| {
             self.waker.register(context.waker());
-            while let Some(replies) = self.batches.pop() {
-                for (sender, outcome) in replies {
-                    // A receiver that went away gave up the answer, not the change.
-                    let _ = sender.send(outcome);
+            while let Some(batch) = self.batches.pop() {
+                for (sender, result) in batch {
+                    // A dropped receiver gave up the reply, not the change.
+                    let _ = sender.send(result);
                 }
             }
             if self.closed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
@@ -78,94 +84,95 @@ impl ReplyChannel {
     }
 }
 
-/// Hands out the answers of one commit: one message and one wake for each lane.
+/// Sends the replies of one commit: one batch and one wake-up for each channel.
 pub fn send_replies(replies: Vec<(Responder, CommandResult)>) {
-    type ReplyBatch = (Arc<ReplyChannel>, Vec<(oneshot::Sender<CommandResult>, CommandResult)>);
-    let mut letters: Vec<ReplyBatch> = Vec::new();
-    let expected = replies.len();
-    for (Responder { replies, sender }, outcome) in replies {
-        let Some(replies) = replies else {
-            let _ = sender.send(outcome);
+    let mut batches: Vec<(Arc<ReplyChannel>, ReplyBatch)> = Vec::new();
+    let count = replies.len();
+    for (Responder { replies: channel, sender }, result) in replies {
+        let Some(channel) = channel else {
+            let _ = sender.send(result);
             continue;
         };
-        match letters.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &replies)) {
-            Some((_, letter)) => letter.push((sender, outcome)),
+        match batches.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &channel)) {
+            Some((_, batch)) => batch.push((sender, result)),
             None => {
-                let mut letter = Vec::with_capacity(expected);
-                letter.push((sender, outcome));
-                letters.push((replies, letter));
+                let mut batch = Vec::with_capacity(count);
+                batch.push((sender, result));
+                batches.push((channel, batch));
             }
         }
     }
-    for (replies, letter) in letters {
-        replies.batches.push(letter);
-        replies.waker.wake();
+    for (channel, batch) in batches {
+        channel.batches.push(batch);
+        channel.waker.wake();
     }
 }
 
-/// What the committer's helpers tell it; unbounded, since each message was asked for.
+/// The queue of the committer: a bounded queue of commands, and an unbounded queue of messages from
+/// background threads, whose number the committer's own tasks limit.
 #[derive(Debug)]
 pub struct Queue<C> {
-    requests: ArrayQueue<QueuedCommand>,
+    commands: ArrayQueue<QueuedCommand>,
     control: SegQueue<C>,
     is_parked: AtomicBool,
-    committer: std::sync::OnceLock<Thread>,
+    consumer: std::sync::OnceLock<Thread>,
 }
 
 impl<C> Queue<C> {
-    /// A queue for `capacity` requests.
+    /// A queue for at most `capacity` commands.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
-            requests: ArrayQueue::new(capacity),
+            commands: ArrayQueue::new(capacity),
             control: SegQueue::new(),
             is_parked: AtomicBool::new(false),
-            committer: std::sync::OnceLock::new(),
+            consumer: std::sync::OnceLock::new(),
         }
     }
 
-    /// Puts a request in.
+    /// Enqueues a command and wakes the consumer.
     ///
     /// # Errors
-    /// The request, if there is no room.
+    /// The command, if the queue is full.
     pub fn push(&self, queued: QueuedCommand) -> Result<(), QueuedCommand> {
-        self.requests.push(queued)?;
+        self.commands.push(queued)?;
         self.wake();
         Ok(())
     }
 
-    /// Tells the committer something.
+    /// Enqueues a control message and wakes the consumer.
     pub fn send_control(&self, message: C) {
         self.control.push(message);
         self.wake();
     }
 
-    /// The next request.
+    /// The next command.
     pub fn pop(&self) -> Option<QueuedCommand> {
-        self.requests.pop()
+        self.commands.pop()
     }
 
-    /// The next message of a helper.
+    /// The next control message.
     pub fn pop_control(&self) -> Option<C> {
         self.control.pop()
     }
 
-    /// How many requests wait.
+    /// The number of queued commands.
     pub fn depth(&self) -> usize {
-        self.requests.len()
+        self.commands.len()
     }
 
-    /// Names the thread that calls this as the one to wake.
+    /// Registers the calling thread as the consumer, which a push wakes.
     pub fn register_consumer(&self) {
-        let _ = self.committer.set(std::thread::current());
+        let _ = self.consumer.set(std::thread::current());
     }
 
-    /// Waits until there may be something, or `at_most`.
+    /// Parks the consumer until there may be a command or a message, `at_most` at the longest.
     pub fn wait(&self, at_most: Duration) {
         self.is_parked.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `wake`: either this thread sees what was pushed, or the pusher sees it asleep.
+        // Prevents a lost wake-up. Pairs with the fence in `wake`: either this thread sees what was
+        // pushed, or the pusher sees that this thread is parked.
         fence(Ordering::SeqCst);
-        if self.requests.is_empty() && self.control.is_empty() {
+        if self.commands.is_empty() && self.control.is_empty() {
             std::thread::park_timeout(at_most);
         }
         self.is_parked.store(false, Ordering::Relaxed);
@@ -173,9 +180,10 @@ impl<C> Queue<C> {
 
     fn wake(&self) {
         fence(Ordering::SeqCst);
+        // The swap lets only one of several pushers pay for the wake-up.
         if self.is_parked.load(Ordering::Relaxed)
             && self.is_parked.swap(false, Ordering::Relaxed)
-            && let Some(thread) = self.committer.get()
+            && let Some(thread) = self.consumer.get()
         {
             thread.unpark();
         }
