@@ -1,12 +1,15 @@
-//! Backup files in a folder: written under another name, proved, and only then called a backup.
+//! The directory of backup files: written under a partial name, verified, and then renamed.
 //!
 //! ```text
-//! backups/00000000000000001004.backup       every commit up to 1004, verified when it was written
-//! backups/00000000000000002310.backup.partial   being written, or left by a process that died: never read
+//! backups/00000000000000001004.backup           every commit up to 1004, verified when written
+//! backups/00000000000000002310.backup.partial   being written, or left by a killed process:
+//!                                               never read
 //! ```
-//! Job: [`BackupWriter`] writes one; [`newest_first`] and [`prune`] look after those that are there.
-//! Invariant: a file that ends in `.backup` was synced, read back and proved before it got that name, and its name was synced before anybody
-//! is told. Must never: let go of an older backup before a newer one is there.
+//! Job: [`BackupWriter`] writes a backup; [`newest_first`], [`newest`] and [`prune`] manage the
+//! existing ones.
+//! Invariant: a file gets a name that ends in `.backup` only after it was synced, read back and
+//! verified, and a backup is reported only after its name was synced.
+//! Must never: remove an older backup before a newer one is durable.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -16,12 +19,13 @@ use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{CommitSeq, StoreId};
 
 const SUFFIX: &str = ".backup";
-/// What a file is called before it is a backup.
+/// The suffix of a file that is not a verified backup yet.
 pub const PARTIAL: &str = ".partial";
-/// Written bytes are pushed to the disk in portions, so that no sync has to wait for all of them, the journal's least of all.
+/// The file is synced whenever this many bytes were written, so that no sync takes long: the syncs
+/// of the journal wait for the same device.
 const SYNC_BYTES: u64 = 4 << 20;
 
-/// The name of the backup that ends with a commit.
+/// The file name of the backup that ends with commit `seq`.
 #[must_use]
 pub fn backup_file_name(seq: CommitSeq) -> String {
     format!("{:020}{SUFFIX}", seq.0)
@@ -32,61 +36,65 @@ fn parse_backup_file_name(name: &str) -> Option<CommitSeq> {
     (backup_file_name(seq) == name).then_some(seq)
 }
 
-/// The backups in a folder, by name, newest first. Their content is not looked at.
+/// The backups in the directory, newest first, by their names only.
 ///
 /// # Errors
-/// Any error of the system.
+/// Any I/O error.
 pub fn newest_first<D: Directory>(dir: &D) -> io::Result<Vec<(CommitSeq, String)>> {
-    let mut found: Vec<_> =
-        dir.list()?.into_iter().filter_map(|name| Some((parse_backup_file_name(&name)?, name))).collect();
-    found.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(found)
+    let parse = |name: String| Some((parse_backup_file_name(&name)?, name));
+    let mut backups: Vec<_> = dir.list()?.into_iter().filter_map(parse).collect();
+    backups.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(backups)
 }
 
-/// The header of a backup.
+/// Reads the header of a backup file.
 ///
 /// # Errors
 /// [`BackupError`].
 pub fn header<D: Directory>(dir: &D, name: &str) -> Result<Header, BackupError> {
     let mut bytes = [0; HEADER_BYTES];
     let read = dir.open(name)?.read_at(&mut bytes, 0)?;
-    let whole = bytes.get(..read).unwrap_or_default();
-    let bad = || BackupError::Bad { problem: "the header is not one".to_owned(), offset: 0 };
-    Header::decode(whole).ok_or_else(bad)
+    let bytes = bytes.get(..read).unwrap_or_default();
+    let bad = || BackupError::Bad { problem: "the header is not valid".to_owned(), offset: 0 };
+    Header::decode(bytes).ok_or_else(bad)
 }
 
-/// Removes all but the `keep` newest backups of this store, and what was never finished. Files of another store are left alone.
+/// Removes all but the `keep` newest backups of this store, and all partial files. Backups of
+/// another store stay.
 ///
 /// # Errors
-/// Any error of the system.
+/// Any I/O error.
 pub fn prune<D: Directory>(dir: &D, store: StoreId, keep: usize) -> io::Result<()> {
-    let own = |(_, name): &(CommitSeq, String)| header(dir, name).is_ok_and(|header| header.store == store);
-    for (_, name) in newest_first(dir)?.into_iter().filter(own).skip(keep) {
+    let is_own = |(_, name): &(CommitSeq, String)| header(dir, name).is_ok_and(|header| header.store == store);
+    for (_, name) in newest_first(dir)?.into_iter().filter(is_own).skip(keep) {
         dir.remove(&name)?;
     }
     remove_partial(dir)
 }
 
-/// The newest backup of this store that its journal reaches, and when it was made, in seconds since 1970. It got its name after it was verified;
-/// that the name is durable is made sure here.
+/// The newest backup of this store that ends at or before commit `last`, and when it was made, in
+/// seconds since 1970. A backup is verified before it gets its name, so only the directory is synced
+/// here. `None` if there is none, or on an I/O error.
 pub fn newest<D: Directory>(dir: &D, store: StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
     dir.sync_dir().ok()?;
-    let found = newest_first(dir).ok()?;
-    found.into_iter().filter(|(seq, _)| *seq <= last).find_map(|(seq, name)| {
+    let backups = newest_first(dir).ok()?;
+    backups.into_iter().filter(|(seq, _)| *seq <= last).find_map(|(seq, name)| {
         let header = header(dir, &name).ok()?;
-        (header.store == store && header.position.seq == seq).then_some((seq, header.created_unix_s))
+        let is_own = header.store == store && header.position.seq == seq;
+        is_own.then_some((seq, header.created_unix_s))
     })
 }
 
-/// Removes what was never finished.
+/// Removes the partial files of backups that were interrupted.
 ///
 /// # Errors
-/// Any error of the system.
+/// Any I/O error.
 pub fn remove_partial<D: Directory>(dir: &D) -> io::Result<()> {
-    dir.list()?.iter().filter(|name| name.ends_with(PARTIAL)).try_for_each(|name| dir.remove(name))
+    let names = dir.list()?;
+    names.iter().filter(|name| name.ends_with(PARTIAL)).try_for_each(|name| dir.remove(name))
 }
 
-/// Reads a whole backup file, see [`read`].
+/// Reads and verifies a whole backup file, see [`read`].
 ///
 /// # Errors
 /// [`BackupError`].
@@ -107,31 +115,31 @@ impl<F: VfsFile> Read for FileReader<F> {
     }
 }
 
-/// A backup file that is being written. One that is dropped before [`BackupWriter::finish`] leaves nothing.
+/// Writes a backup file. Dropping the writer before [`BackupWriter::finish`] removes the file.
 pub struct BackupWriter<D: Directory> {
     dir: Arc<D>,
     file: D::File,
     partial: String,
     offset: u64,
     unsynced: u64,
-    is_backup: bool,
+    is_finished: bool,
 }
 
 impl<D: Directory> BackupWriter<D> {
-    /// Begins a file, which is called `name` and [`PARTIAL`] until it is finished.
+    /// Creates the file, whose name is `name` with the suffix [`PARTIAL`] until it is finished.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// Any I/O error.
     pub fn create(dir: Arc<D>, name: &str) -> io::Result<Self> {
         let partial = format!("{name}{PARTIAL}");
         let file = dir.create(&partial)?;
-        Ok(Self { dir, file, partial, offset: 0, unsynced: 0, is_backup: false })
+        Ok(Self { dir, file, partial, offset: 0, unsynced: 0, is_finished: false })
     }
 
     /// Appends bytes.
     ///
     /// # Errors
-    /// Any error of the system; the file is then of no use.
+    /// Any I/O error; the file is then useless.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.offset)?;
         self.offset += bytes.len() as u64;
@@ -143,29 +151,28 @@ impl<D: Directory> BackupWriter<D> {
         Ok(())
     }
 
-    /// Syncs the file, reads it back and proves it.
+    /// Syncs the file, reads it back and verifies it.
     ///
     /// # Errors
-    /// [`BackupError`]; there is then no backup.
+    /// [`BackupError`]; the file is then not a backup.
     pub fn verify(&mut self) -> Result<Summary, BackupError> {
         self.file.sync()?;
         read_file(&*self.dir, &self.partial, &mut |_, _| Ok(()))
     }
 
-    /// Proves the file and gives it its name, durably.
+    /// Verifies the file and durably gives it its final name.
     ///
     /// # Errors
-    /// [`BackupError`]; there is then no backup of that name, or it is not known to be durable.
+    /// [`BackupError`]; then there is no backup of that name, or it may not be durable.
     pub fn finish(mut self, name: &str) -> Result<Summary, BackupError> {
         let summary = self.verify()?;
         self.dir.rename(&self.partial, name)?;
-        self.is_backup = true;
+        self.is_finished = true;
         self.dir.sync_dir()?;
         Ok(summary)
     }
 
-    /// The name that the file has until it is finished.
-    #[must_use]
+    /// The name of the file until it is finished.
     pub fn partial(&self) -> &str {
         &self.partial
     }
@@ -173,8 +180,8 @@ impl<D: Directory> BackupWriter<D> {
 
 impl<D: Directory> Drop for BackupWriter<D> {
     fn drop(&mut self) {
-        if !self.is_backup {
-            // What can not be removed now goes with the next prune.
+        if !self.is_finished {
+            // If this fails, the next `prune` or start removes the file.
             let _ = self.dir.remove(&self.partial);
         }
     }

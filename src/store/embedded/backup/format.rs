@@ -1,19 +1,22 @@
-//! A backup: every record as of one commit, in one file that proves itself.
+//! The format of a backup: every record as of one commit, in one file with its own checksums.
 //!
-//! Job: the bytes of a backup file, written piece by piece ([`BackupEncoder`]) and read back ([`read`]).
+//! Job: encode a backup in chunks ([`BackupEncoder`]), and read and verify one ([`read`]).
 //!
 //! ```text
-//! header, 64 bytes                             then the records, stored keys ascending
+//! header, 64 bytes                             then the records, storage keys ascending
 //!  0 magic "ODOBCKP1"                           0 key length    u16   at most 65534
 //!  8 store id  16 bytes                         2 record length u16
-//! 24 seq       u64  CommitSeq of the cut        4 key, record         as in sled, see record.rs
-//! 32 chain     u32  crc of that frame          then the end
+//! 24 seq       u64  CommitSeq of the last       4 key, record         as in sled, see
+//!                   commit in it                                      codec/record.rs
+//! 32 crc       u32  crc of that frame          then the end
 //! 36 created   u64  seconds since 1970          0 FFFF FFFF
-//! 44 zeros                                      4 count   u64         how many records there were
+//! 44 zeros                                      4 count   u64         number of records
 //! 60 crc       u32  CRC32C over 0 .. 60        12 SHA-256             over everything before it
 //! ```
-//! All integers are big-endian. The chain tells whether a journal goes on where the backup ends: not every commit with the next number does.
-//! Invariant: what [`read`] accepts is, byte for byte, what an [`BackupEncoder`] made. Must never: accept a file that goes on after its end.
+//! All integers are big-endian. The frame's crc tells whether a journal continues where the backup
+//! ends: the commit with the next number may be one of another history.
+//! Invariant: what [`read`] accepts is, byte for byte, what a [`BackupEncoder`] encoded.
+//! Must never: accept a file with data after its end.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -22,34 +25,35 @@ use aws_lc_rs::digest::{Context, SHA256};
 use thiserror::Error;
 
 use crate::store::embedded::codec::key::RecordKey;
+use crate::store::embedded::codec::reader::DecodeError;
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId};
 
-/// Bytes of the header.
+/// Size of the header in bytes.
 pub const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"ODOBCKP1";
 const END: [u8; 4] = [0xFF; 4];
 const SHA_BYTES: usize = 32;
 
-/// What stands at the start of a backup.
+/// The header at the start of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The store that it is of.
+    /// The store that was backed up.
     pub store: StoreId,
-    /// The cut: every commit up to this one is in it, and none behind.
+    /// The last commit in the backup: every commit up to it is included, and no later one.
     pub position: LogPosition,
-    /// When it was made, in seconds since 1970.
+    /// When the backup was made, in seconds since 1970.
     pub created_unix_s: u64,
 }
 
-/// What a whole backup is.
+/// Summary of a complete, verified backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Its header.
     pub header: Header,
-    /// How many records it holds.
+    /// The number of records.
     pub records: u64,
-    /// How long the file is.
+    /// The size of the file in bytes.
     pub bytes: u64,
 }
 
@@ -60,28 +64,27 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Why a file is not a backup to rely on.
+/// Why a backup file cannot be used.
 #[derive(Debug, Error)]
 pub enum BackupError {
-    /// The system refused.
+    /// The operating system returned an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The bytes are not those of a backup.
+    /// The file is not a complete, intact backup.
     #[error("not a whole backup: {problem} (at byte {offset})")]
     Bad {
         /// What is wrong.
         problem: String,
-        /// Where, in bytes.
+        /// The offset in the file, in bytes.
         offset: u64,
     },
-    /// Whoever took the records gave up.
+    /// The record visitor aborted; its reason.
     #[error("{0}")]
     Aborted(String),
 }
 
 impl Header {
-    /// The header's bytes.
-    #[must_use]
+    /// The encoded header.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
@@ -94,7 +97,7 @@ impl Header {
         bytes
     }
 
-    /// Reads a header; `None` if the bytes are not one.
+    /// Decodes a header; `None` if the bytes are not a valid one.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
@@ -106,11 +109,12 @@ impl Header {
             },
             created_unix_s: u64::from_be_bytes(bytes[36..44].try_into().ok()?),
         };
-        (header.position.seq <= CommitSeq::MAX && header.encode() == *bytes).then_some(header)
+        let is_valid = header.position.seq <= CommitSeq::MAX && header.encode() == *bytes;
+        is_valid.then_some(header)
     }
 }
 
-/// Makes a backup's bytes, to be taken in pieces.
+/// Encodes a backup; its bytes are taken in chunks.
 pub struct BackupEncoder {
     sha: Context,
     records: u64,
@@ -118,41 +122,40 @@ pub struct BackupEncoder {
 }
 
 impl BackupEncoder {
-    /// Begins with the header.
+    /// An encoder that starts with the header.
     #[must_use]
     pub fn new(header: &Header) -> Self {
         Self { sha: Context::new(&SHA256), records: 0, buffer: header.encode().to_vec() }
     }
 
-    /// Adds a record; its stored key must follow the one before.
+    /// Adds a record; storage keys must be added in ascending order.
     ///
     /// # Panics
-    /// If key or record are longer than any of this store are.
-    pub fn add(&mut self, stored_key: &[u8], record: &[u8]) {
-        for part in [stored_key, record] {
-            let length =
-                u16::try_from(part.len()).unwrap_or_else(|_| unreachable!("keys and records are under 600 bytes"));
+    /// If the key or the record is longer than 64 KiB, which no key or record of this store is.
+    pub fn add(&mut self, storage_key: &[u8], record: &[u8]) {
+        for part in [storage_key, record] {
+            let length = u16::try_from(part.len());
+            let length = length.unwrap_or_else(|_| unreachable!("keys and records are shorter"));
             self.buffer.extend_from_slice(&length.to_be_bytes());
         }
-        self.buffer.extend_from_slice(stored_key);
+        self.buffer.extend_from_slice(storage_key);
         self.buffer.extend_from_slice(record);
         self.records += 1;
     }
 
-    /// How many bytes wait to be taken.
-    #[must_use]
+    /// The number of bytes that were added and not taken.
     pub fn buffered_len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// What was added since the last call, to be written.
+    /// Takes the bytes that were added since the last call.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {
         self.sha.update(&self.buffer);
         std::mem::take(&mut self.buffer)
     }
 
-    /// The rest, with the end.
+    /// Takes the remaining bytes, which include the end of the backup.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.buffer.extend_from_slice(&END);
@@ -164,52 +167,56 @@ impl BackupEncoder {
     }
 }
 
-/// Takes a record, as stored key and record; an error ends the reading.
+/// Called with the storage key and the bytes of each record; an error aborts the reading.
 pub type RecordVisitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
 
-/// Reads a backup from its first byte to its last and hands each record to `visit`, as stored key and record. Nothing that was handed over
-/// may be believed before the whole was read.
+/// Reads and verifies a whole backup and passes each record to `visit`. The records must not be
+/// used before this returned, because the checksum over all of them is verified last.
 ///
 /// # Errors
-/// [`BackupError`]: where the file is not what an [`BackupEncoder`] made, what the system or `visit` said.
+/// [`BackupError`]: the file is not what a [`BackupEncoder`] encoded, an I/O error, or the error of
+/// `visit`.
 pub fn read(from: impl Read, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
-    let mut source =
-        BackupReader { from: io::BufReader::with_capacity(1 << 16, from), sha: Context::new(&SHA256), offset: 0 };
-    let head: [u8; HEADER_BYTES] = source.array()?;
-    let header = Header::decode(&head).ok_or_else(|| source.bad("the header is not one"))?;
+    let from = io::BufReader::with_capacity(1 << 16, from);
+    let mut reader = BackupReader { from, sha: Context::new(&SHA256), offset: 0 };
+    let header: [u8; HEADER_BYTES] = reader.array()?;
+    let header = Header::decode(&header).ok_or_else(|| reader.bad("the header is not valid"))?;
     let (mut records, mut last_key, mut key, mut record) = (0, Vec::new(), Vec::new(), Vec::new());
     loop {
-        let lengths: [u8; 4] = source.array()?;
+        let lengths: [u8; 4] = reader.array()?;
         if lengths == END {
             break;
         }
         let [a, b, c, d] = lengths;
-        source.fill(&mut key, u16::from_be_bytes([a, b]))?;
-        source.fill(&mut record, u16::from_be_bytes([c, d]))?;
+        reader.fill(&mut key, u16::from_be_bytes([a, b]))?;
+        reader.fill(&mut record, u16::from_be_bytes([c, d]))?;
         if records > 0 && key <= last_key {
-            return Err(source.bad("a key does not follow the one before"));
+            return Err(reader.bad("the keys are not in ascending order"));
         }
-        let parsed = RecordKey::from_storage_key(&key).map_err(|error| source.bad(&error.to_string()))?;
-        let plain = key.get(2..).unwrap_or_default();
-        Record::decode(&parsed, plain, &record).map_err(|error| source.bad(&error.to_string()))?;
+        let invalid = |error: DecodeError| reader.bad(&error.to_string());
+        let decoded_key = RecordKey::from_storage_key(&key).map_err(invalid)?;
+        let key_bytes = key.get(2..).unwrap_or_default();
+        Record::decode(&decoded_key, key_bytes, &record).map_err(invalid)?;
         visit(&key, &record).map_err(BackupError::Aborted)?;
         records += 1;
         std::mem::swap(&mut last_key, &mut key);
     }
-    if u64::from_be_bytes(source.array()?) != records {
-        return Err(source.bad("the count of records is another"));
+    if u64::from_be_bytes(reader.array()?) != records {
+        return Err(reader.bad("the number of records does not match"));
     }
-    let proved = source.sha.clone().finish();
-    let sha: [u8; SHA_BYTES] = source.array()?;
-    if proved.as_ref() != sha {
-        return Err(source.bad("the SHA-256 is another"));
+    // The checksum covers everything before itself, so it is computed before it is read.
+    let computed = reader.sha.clone().finish();
+    let stored: [u8; SHA_BYTES] = reader.array()?;
+    if computed.as_ref() != stored {
+        return Err(reader.bad("the SHA-256 does not match"));
     }
-    if source.from.read(&mut [0])? != 0 {
-        return Err(source.bad("there is more behind the end"));
+    if reader.from.read(&mut [0])? != 0 {
+        return Err(reader.bad("there is data after the end"));
     }
-    Ok(Summary { header, records, bytes: source.offset })
+    Ok(Summary { header, records, bytes: reader.offset })
 }
 
+/// Counts and hashes the bytes that it reads.
 struct BackupReader<R> {
     from: R,
     sha: Context,
@@ -220,7 +227,9 @@ impl<R: Read> BackupReader<R> {
     fn read(&mut self, into: &mut [u8]) -> Result<(), BackupError> {
         match self.from.read_exact(into) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.bad("the file ends here")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(self.bad("the file is truncated here"));
+            }
             Err(error) => return Err(error.into()),
         }
         self.sha.update(into);
@@ -261,9 +270,10 @@ mod tests {
         let mut entries: Vec<_> = (0..9)
             .map(|n| {
                 let (key, mut record) = (RecordKey::Name(format!("n{n}")), Vec::new());
-                let stored = key.to_storage_key();
-                Record::Name(TenantId(n)).encode(crc32c::crc32c(&stored[2..]), &mut record);
-                (stored, record)
+                let storage_key = key.to_storage_key();
+                let key_crc = crc32c::crc32c(&storage_key[2..]);
+                Record::Name(TenantId(n)).encode(key_crc, &mut record);
+                (storage_key, record)
             })
             .collect();
         entries.sort();
@@ -278,24 +288,24 @@ mod tests {
     }
 
     fn read_all(bytes: &[u8]) -> Result<(Summary, Vec<KeyValue>), BackupError> {
-        let mut found = Vec::new();
+        let mut records = Vec::new();
         let summary = read(bytes, &mut |key, record| {
-            found.push((key.to_vec(), record.to_vec()));
+            records.push((key.to_vec(), record.to_vec()));
             Ok(())
         })?;
-        Ok((summary, found))
+        Ok((summary, records))
     }
 
     #[test]
     fn what_was_encoded_is_read() {
         let (bytes, entries) = sample();
-        let (summary, found) = read_all(&bytes).unwrap();
+        let (summary, records) = read_all(&bytes).unwrap();
         assert_eq!(summary, Summary { header: HEADER, records: 9, bytes: bytes.len() as u64 });
-        assert_eq!(found, entries);
+        assert_eq!(records, entries);
     }
 
     #[test]
-    fn every_flipped_bit_every_cut_and_every_addition_is_refused() {
+    fn every_flipped_bit_every_truncation_and_every_addition_is_rejected() {
         let (bytes, _) = sample();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
