@@ -73,8 +73,8 @@ pub fn prune<D: Directory>(dir: &D, store: StoreId, keep: usize) -> io::Result<(
 }
 
 /// The newest backup of this store that ends at or before commit `last`, and when it was made, in
-/// seconds since 1970. A backup is verified before it gets its name, so only the directory is synced
-/// here. `None` if there is none, or on an I/O error.
+/// seconds since 1970. `None` if there is none, or on an I/O error. A backup is verified before it
+/// gets its name, so here only the directory is synced.
 pub fn newest<D: Directory>(dir: &D, store: StoreId, last: CommitSeq) -> Option<(CommitSeq, u64)> {
     dir.sync_dir().ok()?;
     let backups = newest_first(dir).ok()?;

@@ -1,8 +1,8 @@
-//! What happens before the store serves: open, verify, rebuild, restore.
+//! Recovery: open, verify, rebuild and restore, before a store is served.
 //!
-//! Job: bring state and journal to one position, or say exactly why that is impossible.
-//! Invariant: a store that is incomplete is not served.
-//! Must never: throw away what cannot be made again; a corrupt state is quarantined.
+//! Job: bring state and journal to one position, or report exactly why that is impossible.
+//! Invariant: an incomplete store is not served.
+//! Must never: delete what cannot be created again; a corrupt state is quarantined.
 
 pub mod open;
 pub mod rebuild;

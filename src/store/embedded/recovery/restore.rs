@@ -1,11 +1,14 @@
-//! A new data folder from a backup.
+//! Restores a backup into a new data directory.
 //!
-//! Job: [`restore`] proves the backup, then makes the folder; [`verify_backup`] only proves it.
-//! Invariant: FORMAT appears last, so a folder is a store only when all of it is there; until then a file RESTORING says what it is, no
-//! server starts on it, and another restore may begin again. Must never: write into a folder that holds anything else.
+//! Job: [`restore`] verifies the backup, then creates the data directory; [`verify_backup`] only
+//! verifies.
+//! Invariant: FORMAT is written last, so a directory is a store only when it is complete. Until
+//! then the file RESTORING marks it: no server starts on it, and another restore may begin anew.
+//! Must never: write into a directory that contains anything else.
 //!
-//! The new store has an id of its own: files of the one that the backup was made of can not get mixed in, and numbers that the old one issued
-//! after the backup are issued again by the new one. That is what restoring an older state means; the command says so.
+//! The new store has an id of its own, so that files of the backed-up store cannot get mixed in.
+//! The new store issues again the numbers that the old one issued after the backup: that is what
+//! restoring an older state means, and the command says so.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -28,33 +31,36 @@ use crate::store::embedded::recovery::rebuild::rebuild;
 use crate::store::embedded::state::StateOpenError;
 use crate::store::embedded::state::sled::SledState;
 
+/// The content of the file RESTORING.
+const UNFINISHED: &str = "a restore was interrupted; run `odometer restore` again\n";
+
 /// Why a backup could not be restored.
 #[derive(Debug, Error)]
 pub enum RestoreError {
-    /// The backup is not whole, or can not be read.
+    /// The backup is not intact, or cannot be read; its path.
     #[error("{0}: {1}")]
     Backup(String, BackupError),
-    /// The folder is not empty.
-    #[error("{0} is not empty (it holds {1}); name a new or an empty folder")]
+    /// The data directory is not empty; its path and a file in it.
+    #[error("{0} is not empty (it contains {1}); choose a new or an empty directory")]
     NotEmpty(String, String),
-    /// The folder can not be used.
+    /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The new journal could not be made.
+    /// The new journal could not be created.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The new state could not be made.
+    /// The new state could not be created.
     #[error("{0}")]
     State(StateOpenError),
-    /// The system refused.
+    /// The operating system returned an error; the path.
     #[error("{0}: {1}")]
     Io(String, io::Error),
 }
 
-/// Told now and then how many records were read.
+/// Called from time to time with the number of records that were read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64);
 
-/// Reads a backup from its first byte to its last.
+/// Reads and verifies a whole backup.
 ///
 /// # Errors
 /// [`RestoreError::Backup`].
@@ -63,10 +69,10 @@ pub fn verify_backup(from: &Path, progress: Progress<'_>) -> Result<Summary, Res
         .map_err(|error| RestoreError::Backup(from.display().to_string(), error))
 }
 
-/// Makes `data_dir` a store that holds what the backup holds.
+/// Creates a store with the records of the backup `from` in `data_dir`.
 ///
 /// # Errors
-/// [`RestoreError`]; the folder is then no store, and restoring may be tried again.
+/// [`RestoreError`]; `data_dir` is then not a store, and the restore can be repeated.
 pub fn restore(
     from: &Path,
     data_dir: &Path,
@@ -80,17 +86,20 @@ pub fn restore(
     let sync = |data_dir: &Path| File::open(data_dir)?.sync_all();
     let marker = data_dir.join(RESTORING);
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(at)?;
-    fs::write(&marker, "a restore began here and did not end; run `odometer restore` again\n").map_err(at)?;
+    fs::write(&marker, UNFINISHED).map_err(at)?;
     sync(data_dir).map_err(at)?;
     let dir = DataDir::lock_for_restore(data_dir)?;
-    for inner in [dir.journal(), dir.sled()] {
-        fs::remove_dir_all(&inner).and_then(|()| DirBuilder::new().mode(0o700).create(&inner)).map_err(at)?;
+    // An interrupted restore may have left files in them.
+    for subdir in [dir.journal(), dir.sled()] {
+        fs::remove_dir_all(&subdir).map_err(at)?;
+        DirBuilder::new().mode(0o700).create(&subdir).map_err(at)?;
     }
     let mut state = SledState::open(&dir.sled()).map_err(RestoreError::State)?;
     let summary = rebuild(&mut state, |visit| read_backup(from, progress, visit))
         .map_err(|error| RestoreError::Backup(from.display().to_string(), error))?;
     drop(state);
-    let journal = JournalDir { dir: Arc::new(OsDirectory::new(dir.journal())), store: new_store_id, segment_bytes };
+    let journal_dir = Arc::new(OsDirectory::new(dir.journal()));
+    let journal = JournalDir { dir: journal_dir, store: new_store_id, segment_bytes };
     drop(Journal::start(journal, JournalTail::after(summary.header.position))?);
     dir.write_format(new_store_id)?;
     fs::remove_file(&marker).and_then(|()| sync(data_dir)).map_err(at)?;
@@ -98,7 +107,7 @@ pub fn restore(
 }
 
 fn read_backup(from: &Path, progress: Progress<'_>, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
-    let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut count = 0;
     read_file(&OsDirectory::parent_of(from), &name, &mut |key, record| {
         count += 1;
@@ -109,7 +118,7 @@ fn read_backup(from: &Path, progress: Progress<'_>, visit: RecordVisitor<'_>) ->
     })
 }
 
-/// Makes sure that the folder holds nothing but what an unfinished restore left.
+/// Checks that the data directory contains nothing, or only the files of an unfinished restore.
 fn check_empty(data_dir: &Path) -> Result<(), RestoreError> {
     let at = |cause| RestoreError::Io(data_dir.display().to_string(), cause);
     let entries = match fs::read_dir(data_dir) {
@@ -118,11 +127,13 @@ fn check_empty(data_dir: &Path) -> Result<(), RestoreError> {
         Err(error) => return Err(at(error)),
     };
     let names: Vec<String> = entries.collect::<io::Result<_>>().map_err(at)?;
-    let ours = ["journal", "sled", "backups", "LOCK", "FORMAT.new", RESTORING];
-    let unfinished = names.iter().any(|name| name == RESTORING) && !DataDir::is_initialized(data_dir);
-    let foreign = |name: &&String| name.as_str() != "lost+found" && !(unfinished && ours.contains(&name.as_str()));
-    match names.iter().find(foreign) {
-        Some(name) => Err(RestoreError::NotEmpty(data_dir.display().to_string(), name.clone())),
+    let own = ["journal", "sled", "backups", "LOCK", "FORMAT.new", RESTORING];
+    let has_marker = names.iter().any(|name| name == RESTORING);
+    let is_unfinished = has_marker && !DataDir::is_initialized(data_dir);
+    // An ext4 file system has a directory lost+found in its root.
+    let is_allowed = |name: &str| name == "lost+found" || (is_unfinished && own.contains(&name));
+    match names.into_iter().find(|name| !is_allowed(name)) {
+        Some(name) => Err(RestoreError::NotEmpty(data_dir.display().to_string(), name)),
         None => Ok(()),
     }
 }

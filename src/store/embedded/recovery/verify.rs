@@ -1,7 +1,7 @@
-//! Offline checks: a store is read as it is, while no server runs on it.
+//! Offline verification, and read-only opening for offline backups, while no server runs.
 //!
-//! Job: `verify` reads every record; the offline backup opens a store read-only.
-//! Invariant: nothing is rebuilt and no journal is begun.
+//! Job: [`verify`] reads and verifies every record; [`open_read_only`] opens a store as it is.
+//! Invariant: nothing is rebuilt and no segment is added to the journal.
 //! Must never: run on a directory that is in use.
 
 use std::path::Path;
@@ -17,32 +17,34 @@ use crate::store::embedded::recovery::open::{
 use crate::store::embedded::recovery::rebuild::RebuildSource;
 use crate::store::embedded::state::sled::SledState;
 
-/// A folder that was opened to be read, while no server runs on it.
+/// A store that was opened read-only; its data directory stays locked as long as this value lives.
 pub struct ReadOnlyStore {
     /// State and journal.
     pub opened: OpenedStore<SledState>,
     /// The store's id.
     pub store: StoreId,
-    _folder: DataDir,
+    _data_dir: DataDir,
 }
 
-/// Opens a store as it is, for as long as the value lives; nothing is rebuilt and no journal is begun.
+/// Opens a store as it is: nothing is rebuilt and no segment is added to the journal.
 ///
 /// # Errors
-/// [`OpenError`].
+/// [`OpenError`]; if the state has to be rebuilt, it says that `odometer serve` does so.
 pub fn open_read_only(path: &Path) -> Result<ReadOnlyStore, OpenError> {
     let (data_dir, journal) = open_existing(path)?;
     match open(&data_dir, &journal, StateOrigin::Existing) {
-        Ok(opened) => Ok(ReadOnlyStore { opened, store: journal.store, _folder: data_dir }),
-        Err(OpenError::Rebuild(problem)) => Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds it"))),
+        Ok(opened) => Ok(ReadOnlyStore { opened, store: journal.store, _data_dir: data_dir }),
+        Err(OpenError::Rebuild(problem)) => {
+            Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds the state")))
+        }
         Err(error) => Err(error),
     }
 }
 
-/// Takes a folder that is a store already.
+/// Locks a data directory that contains a store.
 fn open_existing(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), OpenError> {
     if !DataDir::is_initialized(path) {
-        let problem = "there is no odometer data here (no file FORMAT)".to_owned();
+        let problem = "it contains no odometer data (no file FORMAT)".to_owned();
         return Err(DataDirError::Format { path: path.to_owned(), problem }.into());
     }
     let data_dir = DataDir::lock(path)?;
@@ -51,24 +53,26 @@ fn open_existing(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), Open
     Ok((data_dir, JournalDir { dir, store, segment_bytes: 0 }))
 }
 
-/// What an offline look found.
+/// Result of [`verify`].
 #[derive(Debug)]
 pub enum VerifyResult {
-    /// Complete, every record as it was written.
+    /// The store is complete and every record is as it was written.
     Clean(RecoveryReport),
-    /// Not as it was written, and a start rebuilds it; what is wrong, and from what.
+    /// The state is corrupt, and the next start rebuilds it; the problem, and the source.
     Repairable(String, RebuildSource),
-    /// Not to be served.
+    /// The store is corrupt or incomplete and cannot be served; the problem.
     Corrupt(String),
 }
 
-/// Looks at a folder as a start would, and at every record besides. The folder must not be in use. Nothing is rebuilt.
+/// Opens a store as a start does, and verifies every record too. The data directory must not be in
+/// use. Nothing is rebuilt.
 ///
 /// # Errors
-/// [`OpenError`] only where nothing could be looked at: no such folder, in use, another format.
+/// [`OpenError`] only if nothing could be verified: there is no store, it is in use, or it has
+/// another format.
 pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
     if read_format(path)?.is_some() && !path.join("journal").is_dir() {
-        return Ok(VerifyResult::Corrupt("the folder journal is missing".to_owned()));
+        return Ok(VerifyResult::Corrupt("the directory journal is missing".to_owned()));
     }
     let (data_dir, journal) = open_existing(path)?;
     let (problem, checkpointer) = match open(&data_dir, &journal, StateOrigin::Existing) {
@@ -80,13 +84,14 @@ pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
         Err(error @ (OpenError::DataDir(_) | OpenError::State(_))) => return Err(error),
         Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
     };
-    let rebuild_source = match rebuild_source(&data_dir, &journal, &problem) {
-        Ok(rebuild_source) => rebuild_source,
+    let source = match rebuild_source(&data_dir, &journal, &problem) {
+        Ok(source) => source,
         Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
     };
-    // So that a start does not have to meet the damage by chance; but only if there is something to rebuild it from.
+    // The mark makes the next start rebuild the state, instead of finding the corruption by chance.
+    // It is set only if there is something to rebuild the state from.
     if let Some(mut checkpointer) = checkpointer {
         checkpointer.mark_corrupt(&problem).map_err(OpenError::State)?;
     }
-    Ok(VerifyResult::Repairable(problem, rebuild_source))
+    Ok(VerifyResult::Repairable(problem, source))
 }
