@@ -1,6 +1,7 @@
-//! What a store keeps and hands out: tenants, keys, counters, and what was answered once.
+//! Data types of the storage interface: tenants, API keys, counters, idempotency results.
 //!
-//! Job: plain types of the contract in mod.rs. Invariant: none of them shows a secret in Debug; hashes are all there is.
+//! Job: plain data types of the contract in mod.rs.
+//! Invariant: `Debug` of these types shows no secret; they contain hashes only.
 //! Must never: decide anything; know bytes, a database or HTTP.
 
 use std::sync::Arc;
@@ -9,109 +10,110 @@ use crate::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
 use crate::domain::counter::{Counter, CounterConfig, CounterName, Range};
 use crate::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 
-/// Everything that makes a tenant: it is stored as one change or not at all.
+/// A tenant to be registered, with its first API key; stored atomically.
 #[derive(Clone, Debug)]
 pub struct NewTenant {
-    /// The name; no other tenant may have it in any case.
+    /// The name; it must be unused, ignoring case.
     pub name: TenantName,
     /// The password, hashed.
     pub password: PasswordHash,
-    /// The first API key's public half; the key may do everything and does not expire.
+    /// The public half of the first API key, which has every scope and does not expire.
     pub key: KeyId,
     /// The hash of that key's secret half.
     pub secret: SecretHash,
-    /// When, in seconds since 1970; stored for people to read, never compared.
+    /// The time of registration, in seconds since 1970; only informative, never compared.
     pub created_unix_s: u64,
 }
 
-/// What a store knows about a tenant.
+/// A stored tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantRecord {
-    /// The name as it was typed.
+    /// The name as it was entered.
     pub name: TenantName,
     /// The password, hashed.
     pub password: PasswordHash,
-    /// When it was registered, in seconds since 1970.
+    /// The time of registration, in seconds since 1970.
     pub created_unix_s: u64,
-    /// An operator forbade everything until further notice.
+    /// Whether an operator suspended the tenant: all its requests are rejected.
     pub suspended: bool,
-    /// How many requests it may make.
+    /// The rate limit of its requests.
     pub limit: TenantLimit,
-    /// It is being deleted: nobody may use it any more, and what it has is removed piece by piece.
+    /// Whether the tenant is marked deleted: it cannot be used any more, and its data is being
+    /// purged.
     pub deleting: bool,
 }
 
-/// What is to become of a tenant.
+/// A partial update of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TenantUpdate {
-    /// Everything is forbidden, or no longer.
+    /// Suspend (true) or resume (false).
     Suspended(bool),
-    /// So many requests.
+    /// Set the rate limit.
     Limit(TenantLimit),
 }
 
-/// How much a tenant has.
+/// The numbers of objects that a tenant has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TenantUsage {
-    /// Counters beside `default`.
+    /// Counters, `default` not counted.
     pub counters: u32,
-    /// API keys, expired ones among them.
+    /// API keys, expired ones included.
     pub keys: u32,
-    /// Counters that were ever created: it tells one from another that had its name before.
+    /// Counters ever created: the source of [`Version::generation`].
     pub counters_created: u64,
 }
 
-/// What a store knows about an API key.
+/// A stored API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// Whose key it is.
+    /// The tenant that owns the key.
     pub tenant: TenantId,
     /// The hash of the secret half.
     pub secret: SecretHash,
-    /// What people call it.
+    /// The label that the tenant gave it.
     pub label: KeyLabel,
-    /// What it may do.
+    /// What it is authorized to do.
     pub scopes: Scopes,
-    /// When it was made, in seconds since 1970.
+    /// The time of creation, in seconds since 1970.
     pub created_unix_s: u64,
-    /// From when on it is refused, in seconds since 1970.
+    /// The time from which on it is rejected, in seconds since 1970; `None`: it does not expire.
     pub expires_unix_s: Option<u64>,
-    /// The last day on which it was used, in days since 1970.
+    /// The last day on which it was used, in days since 1970; `None`: never.
     pub last_used_day: Option<u32>,
 }
 
-/// Which state of a counter it is: different after every change, and never the same again, not even for a counter that was deleted and
-/// created anew under the same name.
+/// Version of a counter: the ETag of a counter. It changes with every update and is never reused,
+/// not even by a counter that is deleted and created again under the same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
-    /// Which of its tenant's counters it is, in the order of creation; 0 for `default`.
+    /// The number of the counter among all that its tenant ever created, from 1; 0 for `default`.
     pub generation: u64,
-    /// How often it was changed.
+    /// The number of changes since the counter was created.
     pub revision: u64,
 }
 
-/// A counter as it was committed.
+/// The committed state of a counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CounterState {
-    /// Value and shape.
+    /// Value and configuration.
     pub counter: Counter,
-    /// Which state it is.
+    /// The version.
     pub version: Version,
-    /// When it was created, in seconds since 1970; 0 for `default`, which always was.
+    /// The time of creation, in seconds since 1970; 0 for `default`, which always exists.
     pub created_unix_s: u64,
 }
 
-/// A change that is made only if the counter is still in a state that the caller knows.
+/// The precondition of a change (If-Match): the change is made only if the counter meets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// Whatever there is.
+    /// Any version.
     Any,
-    /// One of these.
+    /// One of these versions.
     OneOf(Vec<Version>),
 }
 
 impl Precondition {
-    /// Whether a counter in this state may be changed.
+    /// Whether a counter with this version meets the precondition.
     #[must_use]
     pub fn is_met_by(&self, version: Version) -> bool {
         match self {
@@ -124,55 +126,56 @@ impl Precondition {
 /// A counter to be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewCounter {
-    /// Bounds and step.
+    /// Start, step and bounds.
     pub shape: CounterConfig,
-    /// When, in seconds since 1970.
+    /// The time of creation, in seconds since 1970.
     pub created_unix_s: u64,
-    /// How many counters its tenant may have, `default` not counted.
+    /// The largest number of counters that its tenant may have, `default` not counted.
     pub quota: u32,
 }
 
-/// A digest of 128 bits, of SHA-256.
+/// The first 128 bits of a SHA-256 hash.
 pub type Digest128 = [u8; 16];
 
-/// A request that is to happen once, however often it is sent.
+/// Identifies a request that may be retried: the hash of its idempotency key and the fingerprint of
+/// its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencyToken {
-    /// Of the key that the tenant chose for the request.
+    /// The hash of the idempotency key that the client chose.
     pub key_hash: Digest128,
-    /// Of what is asked for: another request with the same key is refused.
+    /// The hash of what is requested: another request with the same key is refused.
     pub request_fingerprint: Digest128,
 }
 
-/// A change that is durable, now or since an earlier request that was the same.
+/// Result of a durable change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied<T> {
-    /// What came of it.
+    /// The result.
     pub result: T,
-    /// Whether it was answered before: nothing was changed this time.
+    /// Whether an earlier, identical request stored the result: then nothing was changed now.
     pub replayed: bool,
 }
 
-/// Integers that were issued, and the counter's state after that.
+/// Integers that were issued, and the counter's version after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
     /// The integers.
     pub range: Range,
-    /// The counter's state.
+    /// The counter's version.
     pub version: Version,
 }
 
-/// A part of a list in the order of names, and whether more follows.
+/// A page of a sorted list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// At most as many as were asked for.
+    /// The items, at most as many as were requested.
     pub items: Vec<T>,
-    /// Whether the list goes on behind them.
+    /// Whether more items follow after this page.
     pub more: bool,
 }
 
-/// A counter in a list.
+/// An item of a list of counters.
 pub type ListedCounter = (CounterName, CounterState);
 
-/// A key in a list.
+/// An item of a list of API keys.
 pub type ListedKey = (KeyId, Arc<KeyRecord>);

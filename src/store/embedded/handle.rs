@@ -1,7 +1,9 @@
-//! The verbs of [`Store`], asked of the committer or answered from what it published.
+//! The operations of [`Store`] on the embedded store's handle.
 //!
-//! Job: turn each verb into one or a few [`Command`]s. Invariant: an answer is durable; warm reads take no lock and ask nobody.
-//! Must never: touch sled or the journal from a caller's thread.
+//! Job: turn each operation into one or a few [`Command`]s, submit them to the committer and await
+//! the replies; serve reads of cached records from the read view.
+//! Invariant: a reply is durable; a read of a cached record takes no lock and waits for no thread.
+//! Must never: use sled or the journal from a caller's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,14 +23,15 @@ use crate::store::{
     TenantUsage, Unavailable,
 };
 
-/// Members that one commit of a deletion removes.
+/// The number of objects that one commit of a purge removes.
 const PURGE_BATCH: usize = 256;
-/// How often a change is tried that others were quicker with.
+/// How often a change is tried that concurrent changes invalidate.
 const MAX_RETRIES: usize = 16;
-/// More keys than any tenant has.
+/// A list limit that is larger than any quota of API keys.
 const NO_LIMIT: usize = 65_536;
 
 impl EmbeddedStore {
+    /// Submits a command to the committer and awaits its reply.
     pub(crate) async fn submit(&self, command: Command) -> Result<Reply, StoreError> {
         let (responder, reply) = Responder::new(self.replies.clone());
         if self.shared.closed.load(Ordering::SeqCst) {
@@ -38,24 +41,26 @@ impl EmbeddedStore {
             self.shared.metrics.shed.increment(1);
             return Err(Unavailable::Overloaded.into());
         }
-        // The committer may have left between the look and the push: then nobody else would empty the queue.
+        // The committer may have ended between the first check and the push. Then no other thread
+        // would empty the queue.
         if self.shared.closed.load(Ordering::SeqCst) {
             self.shared.reject_queued();
         }
         reply.await.unwrap_or(Err(StoreError::OutcomeUnknown))
     }
 
-    /// The record as it was last committed, from memory if it is there.
+    /// The committed record: from the read view if it is cached, else loaded by the committer.
     async fn record(&self, key: RecordKey) -> Result<Option<Arc<Record>>, StoreError> {
-        if let Some(published) = self.shared.read_view.pin().get(&key) {
-            return Ok(published.record());
+        if let Some(committed) = self.shared.read_view.pin().get(&key) {
+            return Ok(committed.record());
         }
         match self.submit(Command::Load(key)).await? {
-            Reply::Loaded(published) => Ok(published.record()),
+            Reply::Loaded(committed) => Ok(committed.record()),
             other => wrong_reply(&other),
         }
     }
 
+    /// A counter; `default` exists before it was ever written.
     async fn counter(&self, tenant: TenantId, name: &CounterName) -> Result<Option<CounterState>, StoreError> {
         let record = self.record(RecordKey::Counter(tenant, name.clone())).await?;
         Ok(match record.as_deref() {
@@ -71,20 +76,22 @@ impl EmbeddedStore {
         after: Option<IndexEntry>,
         limit: usize,
     ) -> Result<Vec<IndexEntry>, StoreError> {
-        match self.submit(Command::List(IndexScan { tenant, index_kind, after, limit })).await? {
+        let scan = IndexScan { tenant, index_kind, after, limit };
+        match self.submit(Command::List(scan)).await? {
             Reply::Listed(entries) => Ok(entries),
             other => wrong_reply(&other),
         }
     }
 
     async fn key_ids(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyId>, StoreError> {
-        let entries = self.list(tenant, IndexKind::ApiKeys, after.map(IndexEntry::ApiKey), limit).await?;
-        let id = |member| if let IndexEntry::ApiKey(id) = member { Some(id) } else { None };
+        let after = after.map(IndexEntry::ApiKey);
+        let entries = self.list(tenant, IndexKind::ApiKeys, after, limit).await?;
+        let id = |entry| if let IndexEntry::ApiKey(id) = entry { Some(id) } else { None };
         Ok(entries.into_iter().filter_map(id).collect())
     }
 
-    async fn submit_tenant(&self, tenant: TenantId, of: TenantOp) -> Result<Reply, StoreError> {
-        self.submit(Command::Tenant(tenant, Box::new(of))).await
+    async fn submit_tenant(&self, tenant: TenantId, op: TenantOp) -> Result<Reply, StoreError> {
+        self.submit(Command::Tenant(tenant, Box::new(op))).await
     }
 
     async fn submit_counter(
@@ -94,7 +101,8 @@ impl EmbeddedStore {
         op: CounterOp,
         idempotency: Option<IdempotencyToken>,
     ) -> Result<Reply, StoreError> {
-        self.submit(Command::Counter(CounterCommand { tenant, name: name.clone(), op, idempotency })).await
+        let command = CounterCommand { tenant, name: name.clone(), op, idempotency };
+        self.submit(Command::Counter(command)).await
     }
 
     async fn submit_counter_state(
@@ -105,12 +113,12 @@ impl EmbeddedStore {
         idempotency: Option<IdempotencyToken>,
     ) -> Result<Applied<CounterState>, StoreError> {
         match self.submit_counter(tenant, name, op, idempotency).await? {
-            Reply::State(done) => Ok(done),
+            Reply::State(applied) => Ok(applied),
             other => wrong_reply(&other),
         }
     }
 
-    /// Removes what a doomed tenant has, and then the tenant.
+    /// Purges the data of a tenant that is marked deleted, then removes the tenant.
     async fn purge_tenant(&self, tenant: TenantId) -> Result<(), StoreError> {
         for index_kind in [IndexKind::ApiKeys, IndexKind::Counters] {
             loop {
@@ -124,18 +132,18 @@ impl EmbeddedStore {
         self.submit_tenant(tenant, TenantOp::RemoveTenant).await.map(drop)
     }
 
-    /// Goes on with deletions that an earlier process began. Call it once, when the store is open.
+    /// Resumes deletions that an earlier process began. Call it once, after the store was opened.
     ///
     /// # Errors
-    /// [`StoreError`]; the next start goes on.
+    /// [`StoreError`]; the next start resumes them.
     pub async fn resume_deletions(&self) -> Result<(), StoreError> {
         loop {
             let deleting = self.list(SYSTEM_TENANT, IndexKind::Deleting, None, PURGE_BATCH).await?;
             if deleting.is_empty() {
                 return Ok(());
             }
-            for member in deleting {
-                if let IndexEntry::Deleting(tenant) = member {
+            for entry in deleting {
+                if let IndexEntry::Deleting(tenant) = entry {
                     self.purge_tenant(tenant).await?;
                 }
             }
@@ -144,10 +152,10 @@ impl EmbeddedStore {
 }
 
 fn wrong_reply<T>(reply: &Reply) -> Result<T, StoreError> {
-    unreachable!("the committer answered what was not asked: {reply:?}")
+    unreachable!("the committer sent a reply of the wrong kind: {reply:?}")
 }
 
-/// Takes the last one away if it only shows that more follow, and tells whether it did.
+/// Removes the look-ahead item, if there is one; returns whether there is a next page.
 fn split_page<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
     let more = items.len() > limit;
     items.truncate(limit);
@@ -215,9 +223,9 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn change_tenant(&self, tenant: TenantId, submit_counter: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
+    fn change_tenant(&self, tenant: TenantId, update: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
         Box::pin(async move {
-            match self.submit_tenant(tenant, TenantOp::Update(submit_counter)).await? {
+            match self.submit_tenant(tenant, TenantOp::Update(update)).await? {
                 Reply::Tenant(tenant) => Ok(tenant),
                 other => wrong_reply(&other),
             }
@@ -227,12 +235,12 @@ impl Store for EmbeddedStore {
     fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32> {
         Box::pin(async move {
             for _ in 0..MAX_RETRIES {
-                let list_api_keys = if revoke_keys { Some(self.key_ids(tenant, None, NO_LIMIT).await?) } else { None };
-                let count = list_api_keys
-                    .as_ref()
-                    .map_or(0, |list_api_keys| u32::try_from(list_api_keys.len()).unwrap_or(u32::MAX));
-                match self.submit_tenant(tenant, TenantOp::Password(password, list_api_keys)).await? {
+                let keys = if revoke_keys { Some(self.key_ids(tenant, None, NO_LIMIT).await?) } else { None };
+                let count = keys.as_ref().map_or(0, Vec::len);
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                match self.submit_tenant(tenant, TenantOp::Password(password, keys)).await? {
                     Reply::Tenant(_) => return Ok(count),
+                    // A key was added or revoked in the meantime.
                     Reply::Conflict => {}
                     other => return wrong_reply(&other),
                 }
@@ -249,7 +257,8 @@ impl Store for EmbeddedStore {
     }
 
     fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.submit_tenant(key.tenant, TenantOp::AddKey(id, key, quota)).await.map(drop) })
+        let (tenant, op) = (key.tenant, TenantOp::AddKey(id, key, quota));
+        Box::pin(async move { self.submit_tenant(tenant, op).await.map(drop) })
     }
 
     fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
@@ -257,7 +266,7 @@ impl Store for EmbeddedStore {
             let (ids, more) = split_page(self.key_ids(tenant, after, limit + 1).await?, limit);
             let mut items = Vec::with_capacity(ids.len());
             for id in ids {
-                // One that was revoked since it was listed is gone.
+                // A key that was revoked after the scan is left out.
                 if let Some(record) = self.api_key(id).await? {
                     items.push((id, record));
                 }
@@ -267,7 +276,8 @@ impl Store for EmbeddedStore {
     }
 
     fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.submit_tenant(tenant, TenantOp::RevokeKey(key)).await.map(drop) })
+        let op = TenantOp::RevokeKey(key);
+        Box::pin(async move { self.submit_tenant(tenant, op).await.map(drop) })
     }
 
     fn touch_api_key(&self, key: KeyId, day: u32) -> StoreFuture<'_, ()> {
@@ -276,7 +286,10 @@ impl Store for EmbeddedStore {
 
     fn get_counter(&self, tenant: TenantId, name: &CounterName) -> StoreFuture<'_, CounterState> {
         let name = name.clone();
-        Box::pin(async move { self.counter(tenant, &name).await?.ok_or(Refusal::NoSuchCounter.into()) })
+        Box::pin(async move {
+            let state = self.counter(tenant, &name).await?;
+            state.ok_or(Refusal::NoSuchCounter.into())
+        })
     }
 
     fn list_counters(
@@ -287,16 +300,14 @@ impl Store for EmbeddedStore {
     ) -> StoreFuture<'_, Page<ListedCounter>> {
         Box::pin(async move {
             let default = CounterName::default_counter();
-            let with_default = after.as_ref().is_none_or(|after| *after < default);
-            let entries = self.list(tenant, IndexKind::Counters, after.map(IndexEntry::Counter), limit + 1).await?;
-            let mut names: Vec<CounterName> = entries
-                .into_iter()
-                .filter_map(|member| match member {
-                    IndexEntry::Counter(name) => Some(name),
-                    _ => None,
-                })
-                .collect();
-            if with_default {
+            // `default` has no index entry, because every tenant has it.
+            let has_default = after.as_ref().is_none_or(|after| *after < default);
+            let after = after.map(IndexEntry::Counter);
+            // One more than requested, to see whether there is a next page.
+            let entries = self.list(tenant, IndexKind::Counters, after, limit + 1).await?;
+            let name = |entry| if let IndexEntry::Counter(name) = entry { Some(name) } else { None };
+            let mut names: Vec<CounterName> = entries.into_iter().filter_map(name).collect();
+            if has_default {
                 names.insert(names.partition_point(|name| *name < default), default);
             }
             let (names, more) = split_page(names, limit);
@@ -318,9 +329,8 @@ impl Store for EmbeddedStore {
         idempotency: Option<IdempotencyToken>,
     ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
-        Box::pin(async move {
-            self.submit_counter_state(tenant, &name, CounterOp::Create(Box::new(new)), idempotency).await
-        })
+        let op = CounterOp::Create(Box::new(new));
+        Box::pin(async move { self.submit_counter_state(tenant, &name, op, idempotency).await })
     }
 
     fn advance(
@@ -332,8 +342,9 @@ impl Store for EmbeddedStore {
     ) -> StoreFuture<'_, Applied<Issued>> {
         let name = name.clone();
         Box::pin(async move {
-            match self.submit_counter(tenant, &name, CounterOp::Advance(count), idempotency).await? {
-                Reply::Issued(done) => Ok(done),
+            let op = CounterOp::Advance(count);
+            match self.submit_counter(tenant, &name, op, idempotency).await? {
+                Reply::Issued(applied) => Ok(applied),
                 other => wrong_reply(&other),
             }
         })
@@ -347,14 +358,13 @@ impl Store for EmbeddedStore {
         idempotency: Option<IdempotencyToken>,
     ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
-        Box::pin(
-            async move { self.submit_counter_state(tenant, &name, CounterOp::Set(Box::new(to)), idempotency).await },
-        )
+        let op = CounterOp::Set(Box::new(to));
+        Box::pin(async move { self.submit_counter_state(tenant, &name, op, idempotency).await })
     }
 
-    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Precondition) -> StoreFuture<'_, ()> {
-        let name = name.clone();
-        Box::pin(async move { self.submit_counter(tenant, &name, CounterOp::Delete(expected), None).await.map(drop) })
+    fn delete(&self, tenant: TenantId, name: &CounterName, precondition: Precondition) -> StoreFuture<'_, ()> {
+        let (name, op) = (name.clone(), CounterOp::Delete(precondition));
+        Box::pin(async move { self.submit_counter(tenant, &name, op, None).await.map(drop) })
     }
 
     fn health(&self) -> Health {
@@ -364,7 +374,8 @@ impl Store for EmbeddedStore {
     fn wait_poisoned(&self) -> StoreFuture<'_, Arc<str>> {
         let mut watch = self.shared.poisoned.subscribe();
         Box::pin(async move {
-            let reason = watch.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            let reason = watch.wait_for(Option::is_some).await.ok();
+            let reason = reason.and_then(|reason| reason.clone());
             reason.ok_or(StoreError::Unavailable(Unavailable::Closing))
         })
     }
