@@ -1,7 +1,7 @@
 //! The segment files of the journal: their names, and how a spare becomes the active segment.
 //!
-//! Job: [`JournalDir`] names the directory; [`activate`] turns the spare into the next segment;
-//! [`current_segment`] reads the file CURRENT, by which the loss of the last segment is noticed.
+//! Job: [`JournalDir`] names the directory; `activate` turns the spare into the next segment;
+//! `current_segment` reads the file CURRENT, by which the loss of the last segment is noticed.
 //!
 //! ```text
 //! CURRENT, two slots at 0 and 512:   number u64   segment number, big-endian

@@ -1,6 +1,6 @@
 //! A checkpoint, with or without a backup in front of it, as a sequence of small steps.
 //!
-//! Job: move the flushing memtable into the state, [`STEP_RECORDS`] records at a time, so that
+//! Job: move the flushing memtable into the state, `STEP_RECORDS` records at a time, so that
 //! loads are served between two steps.
 //!
 //! ```text
