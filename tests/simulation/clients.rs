@@ -219,7 +219,7 @@ impl Clients {
     fn request(&self, what: &What, step: u64) -> Command {
         let of = |place: Place, change, once| {
             let (tenant, name) = counter_of(place);
-            Command::Counter(CounterCommand { tenant, name, op: change, idempotency: once })
+            Command::Counter(CounterCommand::new(tenant, name, change, once))
         };
         match what {
             What::Advance(place, count, key) => {

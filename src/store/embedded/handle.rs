@@ -101,7 +101,7 @@ impl EmbeddedStore {
         op: CounterOp,
         idempotency: Option<IdempotencyToken>,
     ) -> Result<Reply, StoreError> {
-        let command = CounterCommand { tenant, name: name.clone(), op, idempotency };
+        let command = CounterCommand::new(tenant, name.clone(), op, idempotency);
         self.submit(Command::Counter(command)).await
     }
 

@@ -1,12 +1,11 @@
 //! Applies commands to the working set; tenant commands are in apply_tenant.rs.
 //!
-//! Job: name the records that a command reads ([`read_set`]), then apply it in memory, in one go.
+//! Job: name the records that a command reads (`plan`), then apply it in memory, in one go.
 //! Invariant: a refused command has written nothing. The value of a counter comes from
 //! [`Counter::advance`] and [`Counter::set`] alone.
 //! Must never: read a clock, a file, or a record that is not the newest.
 
-use crate::domain::counter::{Counter, CounterName};
-use crate::domain::tenant::TenantId;
+use crate::domain::counter::Counter;
 use crate::store::embedded::codec::idempotency_page::StoredResult;
 use crate::store::embedded::codec::key::{IndexEntry, RecordKey};
 use crate::store::embedded::codec::record::Record;
@@ -16,32 +15,40 @@ use crate::store::embedded::commit::idempotency::Lookup;
 use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet, live_tenant, usage};
 use crate::store::{Applied, CounterState, Issued, NewCounter, Precondition, Refusal, SetCounter, StoreError, Version};
 
-/// Looks the command's idempotency key up, if it has one.
-pub(crate) fn lookup_idempotency(working_set: &WorkingSet, command: &Command) -> Lookup {
-    match command {
+/// What has to be known and cached before a command is replayed or applied.
+pub(crate) struct Plan {
+    /// The result of looking the command's idempotency key up; a miss if it has none.
+    pub(crate) lookup: Lookup,
+    /// The keys of the records that must be in the cache.
+    pub(crate) read_set: ReadSet,
+}
+
+/// Plans a command against the current working set.
+pub(crate) fn plan(working_set: &WorkingSet, command: &Command) -> Plan {
+    let lookup = match command {
         Command::Counter(CounterCommand { tenant, idempotency: Some(token), .. }) => {
             working_set.idempotency.find(*tenant, token)
         }
         _ => Lookup::Miss,
-    }
+    };
+    let read_set = match &lookup {
+        // A stored result is replayed, which reads nothing else.
+        Lookup::Stored(page, _) => [Some(page.clone()), None, None],
+        Lookup::Miss | Lookup::InBatch(_) => read_set(command),
+    };
+    Plan { lookup, read_set }
 }
 
-/// The keys of the records that must be in the cache before `command` is applied or replayed.
-pub(crate) fn read_set(command: &Command, lookup: &Lookup) -> ReadSet {
-    if let Lookup::Stored(page, _) = lookup {
-        return [Some(page.clone()), None, None];
-    }
+/// The keys of the records that applying `command` reads.
+fn read_set(command: &Command) -> ReadSet {
     match command {
-        Command::Counter(CounterCommand { tenant, name, op, .. }) => {
-            let counter = Some(RecordKey::Counter(*tenant, name.clone()));
-            match op {
-                CounterOp::Advance(_) | CounterOp::Set(_) => [counter, None, None],
-                CounterOp::Create(_) | CounterOp::Delete(_) => {
-                    let usage = Some(RecordKey::Usage(*tenant));
-                    [counter, usage, Some(RecordKey::Tenant(*tenant))]
-                }
+        Command::Counter(CounterCommand { tenant, key, op, .. }) => match op {
+            CounterOp::Advance(_) | CounterOp::Set(_) => [Some(key.clone()), None, None],
+            CounterOp::Create(_) | CounterOp::Delete(_) => {
+                let usage = Some(RecordKey::Usage(*tenant));
+                [Some(key.clone()), usage, Some(RecordKey::Tenant(*tenant))]
             }
-        }
+        },
         Command::Register(tenant) => {
             let name = RecordKey::Name(tenant.name.normalized());
             [Some(RecordKey::Tenants), Some(name), None]
@@ -62,7 +69,7 @@ pub(crate) fn read_set(command: &Command, lookup: &Lookup) -> ReadSet {
 /// Applies a change whose read set is in the cache. The committer handles loads and lists itself.
 pub(crate) fn apply(working_set: &mut WorkingSet, command: Command) -> CommandResult {
     match command {
-        Command::Counter(command) => apply_counter(working_set, command),
+        Command::Counter(command) => apply_counter(working_set, &command),
         Command::Register(tenant) => apply_tenant::register(working_set, *tenant).map(Reply::Registered),
         Command::Tenant(tenant, op) => apply_tenant::change(working_set, tenant, *op),
         Command::TouchKey(key, day) => apply_tenant::touch_key(working_set, key, day),
@@ -105,118 +112,104 @@ fn to_reply(result: StoredResult, replayed: bool) -> Reply {
     }
 }
 
-fn apply_counter(working_set: &mut WorkingSet, command: CounterCommand) -> CommandResult {
-    let CounterCommand { tenant, name, op, idempotency } = command;
-    if idempotency.is_some() {
-        working_set.idempotency.check_capacity(tenant)?;
+fn apply_counter(working_set: &mut WorkingSet, command: &CounterCommand) -> CommandResult {
+    if command.idempotency.is_some() {
+        working_set.idempotency.check_capacity(command.tenant)?;
     }
-    let result = match op {
-        CounterOp::Advance(count) => StoredResult::Issued(advance(working_set, tenant, &name, count)?),
-        CounterOp::Set(set_to) => StoredResult::State(set(working_set, tenant, &name, &set_to)?),
-        CounterOp::Create(new) => StoredResult::State(create(working_set, tenant, name, *new)?),
+    let result = match &command.op {
+        CounterOp::Advance(count) => StoredResult::Issued(advance(working_set, &command.key, *count)?),
+        CounterOp::Set(to) => StoredResult::State(set(working_set, &command.key, to)?),
+        CounterOp::Create(new) => StoredResult::State(create(working_set, command, new)?),
         CounterOp::Delete(precondition) => {
-            delete(working_set, tenant, name, &precondition)?;
+            delete(working_set, command, precondition)?;
             return Ok(Reply::Ack);
         }
     };
-    if let Some(token) = &idempotency {
-        working_set.idempotency.insert(tenant, token, result);
+    if let Some(token) = &command.idempotency {
+        working_set.idempotency.insert(command.tenant, token, result);
     }
     Ok(to_reply(result, false))
 }
 
 /// The counter with the changes of this batch. `default` exists before it was ever written.
-fn counter(working_set: &WorkingSet, tenant: TenantId, name: &CounterName) -> Result<CounterState, Refusal> {
-    match working_set.get(&RecordKey::Counter(tenant, name.clone())) {
-        Some(Record::Counter(state)) => Ok(*state),
-        _ if name.is_default() => Ok(CounterState::default()),
+fn counter(working_set: &WorkingSet, key: &RecordKey) -> Result<CounterState, Refusal> {
+    match (working_set.get(key), key) {
+        (Some(Record::Counter(state)), _) => Ok(*state),
+        (_, RecordKey::Counter(_, name)) if name.is_default() => Ok(CounterState::default()),
         _ => Err(Refusal::NoSuchCounter),
     }
 }
 
-fn write_counter(
-    working_set: &mut WorkingSet,
-    tenant: TenantId,
-    name: &CounterName,
-    mut state: CounterState,
-) -> CounterState {
+/// Writes a changed counter with its next version.
+fn write_counter(working_set: &mut WorkingSet, key: &RecordKey, mut state: CounterState) -> CounterState {
     state.version.revision = state.version.revision.saturating_add(1);
-    let key = RecordKey::Counter(tenant, name.clone());
     working_set.write(key, Some(Record::Counter(state)));
     state
 }
 
-fn advance(working_set: &mut WorkingSet, tenant: TenantId, name: &CounterName, count: u32) -> Result<Issued, Refusal> {
-    let mut state = counter(working_set, tenant, name)?;
+fn advance(working_set: &mut WorkingSet, key: &RecordKey, count: u32) -> Result<Issued, Refusal> {
+    let mut state = counter(working_set, key)?;
     let range = state.counter.advance(count)?;
-    let version = write_counter(working_set, tenant, name, state).version;
+    let version = write_counter(working_set, key, state).version;
     working_set.increments += 1;
     working_set.integers += u64::from(count);
     Ok(Issued { range, version })
 }
 
-fn set(
-    working_set: &mut WorkingSet,
-    tenant: TenantId,
-    name: &CounterName,
-    to: &SetCounter,
-) -> Result<CounterState, Refusal> {
-    let mut state = counter(working_set, tenant, name)?;
+fn set(working_set: &mut WorkingSet, key: &RecordKey, to: &SetCounter) -> Result<CounterState, Refusal> {
+    let mut state = counter(working_set, key)?;
     if !to.expected.is_met_by(state.version) {
         return Err(Refusal::PreconditionFailed(state));
     }
     state.counter.set(to.value, to.rewind)?;
-    Ok(write_counter(working_set, tenant, name, state))
+    Ok(write_counter(working_set, key, state))
 }
 
 fn create(
     working_set: &mut WorkingSet,
-    tenant: TenantId,
-    name: CounterName,
-    new: NewCounter,
+    CounterCommand { tenant, name, key, .. }: &CounterCommand,
+    new: &NewCounter,
 ) -> Result<CounterState, Refusal> {
-    live_tenant(working_set, tenant)?;
-    match counter(working_set, tenant, &name) {
+    live_tenant(working_set, *tenant)?;
+    match counter(working_set, key) {
         Ok(_) if name.is_default() => return Err(Refusal::DefaultCounter),
         Ok(_) => return Err(Refusal::CounterExists),
         Err(_) => {}
     }
-    let mut usage = usage(working_set, tenant);
+    let mut usage = usage(working_set, *tenant);
     if usage.counters >= new.quota {
         return Err(Refusal::Quota(new.quota));
     }
     usage.counters += 1;
     usage.counters_created = usage.counters_created.saturating_add(1);
-    working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(usage)));
+    working_set.write(&RecordKey::Usage(*tenant), Some(Record::Usage(usage)));
     // The generation distinguishes this counter from a deleted one of the same name.
     let version = Version { generation: usage.counters_created, revision: 0 };
     let (counter, created_unix_s) = (Counter::new(new.shape), new.created_unix_s);
     let state = CounterState { counter, version, created_unix_s };
-    let key = RecordKey::Counter(tenant, name.clone());
     working_set.write(key, Some(Record::Counter(state)));
-    let entry = RecordKey::IndexEntry(tenant, IndexEntry::Counter(name));
+    let entry = RecordKey::IndexEntry(*tenant, IndexEntry::Counter(name.clone()));
     working_set.write_uncached(entry, Some(Record::IndexEntry));
     Ok(state)
 }
 
 fn delete(
     working_set: &mut WorkingSet,
-    tenant: TenantId,
-    name: CounterName,
+    CounterCommand { tenant, name, key, .. }: &CounterCommand,
     precondition: &Precondition,
 ) -> Result<(), Refusal> {
     if name.is_default() {
         return Err(Refusal::DefaultCounter);
     }
-    let state = counter(working_set, tenant, &name)?;
+    let state = counter(working_set, key)?;
     if !precondition.is_met_by(state.version) {
         return Err(Refusal::PreconditionFailed(state));
     }
-    let mut usage = usage(working_set, tenant);
+    let mut usage = usage(working_set, *tenant);
     usage.counters = usage.counters.saturating_sub(1);
-    working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(usage)));
-    working_set.write(RecordKey::Counter(tenant, name.clone()), None);
-    let entry = RecordKey::IndexEntry(tenant, IndexEntry::Counter(name));
+    working_set.write(&RecordKey::Usage(*tenant), Some(Record::Usage(usage)));
+    working_set.write(key, None);
+    let entry = RecordKey::IndexEntry(*tenant, IndexEntry::Counter(name.clone()));
     working_set.write_uncached(entry, None);
     Ok(())
 }

@@ -36,9 +36,9 @@ pub(crate) fn register(working_set: &mut WorkingSet, new: NewTenant) -> Result<T
         limit: TenantLimit::Default,
         deleting: false,
     };
-    working_set.write(RecordKey::Tenants, Some(Record::Tenants(id.0)));
-    working_set.write(name_key, Some(Record::Name(id)));
-    working_set.write(RecordKey::Tenant(id), Some(Record::Tenant(tenant.into())));
+    working_set.write(&RecordKey::Tenants, Some(Record::Tenants(id.0)));
+    working_set.write(&name_key, Some(Record::Name(id)));
+    working_set.write(&RecordKey::Tenant(id), Some(Record::Tenant(tenant.into())));
     let first = KeyRecord {
         tenant: id,
         secret: new.secret,
@@ -56,8 +56,8 @@ fn put_key(working_set: &mut WorkingSet, id: KeyId, key: KeyRecord) {
     let tenant = key.tenant;
     let mut usage = usage(working_set, tenant);
     usage.keys += 1;
-    working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(usage)));
-    working_set.write(RecordKey::ApiKey(id), Some(Record::ApiKey(key.into())));
+    working_set.write(&RecordKey::Usage(tenant), Some(Record::Usage(usage)));
+    working_set.write(&RecordKey::ApiKey(id), Some(Record::ApiKey(key.into())));
     let entry = RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(id));
     working_set.write_uncached(entry, Some(Record::IndexEntry));
 }
@@ -90,14 +90,14 @@ pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -
         TenantOp::RevokeKey(key) => return revoke_key(working_set, id, key),
         TenantOp::MarkDeleted => {
             tenant.deleting = true;
-            working_set.write(RecordKey::Name(tenant.name.normalized()), None);
+            working_set.write(&RecordKey::Name(tenant.name.normalized()), None);
             let entry = RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(id));
             working_set.write_uncached(entry, Some(Record::IndexEntry));
         }
         TenantOp::PurgeMembers(_) | TenantOp::RemoveTenant => {}
     }
     let tenant = Arc::new(tenant);
-    working_set.write(RecordKey::Tenant(id), Some(Record::Tenant(Arc::clone(&tenant))));
+    working_set.write(&RecordKey::Tenant(id), Some(Record::Tenant(Arc::clone(&tenant))));
     Ok(Reply::Tenant(tenant))
 }
 
@@ -109,7 +109,7 @@ fn revoke_key(working_set: &mut WorkingSet, tenant: TenantId, id: KeyId) -> Comm
     remove_key(working_set, tenant, id);
     let mut usage = usage(working_set, tenant);
     usage.keys = usage.keys.saturating_sub(1);
-    working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(usage)));
+    working_set.write(&RecordKey::Usage(tenant), Some(Record::Usage(usage)));
     Ok(Reply::Ack)
 }
 
@@ -120,12 +120,12 @@ fn revoke_all(working_set: &mut WorkingSet, tenant: TenantId, keys: &[KeyId]) ->
         return false;
     }
     keys.iter().for_each(|key| remove_key(working_set, tenant, *key));
-    working_set.write(RecordKey::Usage(tenant), Some(Record::Usage(TenantUsage { keys: 0, ..now })));
+    working_set.write(&RecordKey::Usage(tenant), Some(Record::Usage(TenantUsage { keys: 0, ..now })));
     true
 }
 
 fn remove_key(working_set: &mut WorkingSet, tenant: TenantId, key: KeyId) {
-    working_set.write(RecordKey::ApiKey(key), None);
+    working_set.write(&RecordKey::ApiKey(key), None);
     working_set.write_uncached(RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(key)), None);
 }
 
@@ -135,9 +135,9 @@ fn purge_members(working_set: &mut WorkingSet, tenant: TenantId, entries: Vec<In
     for entry in entries {
         match &entry {
             IndexEntry::Counter(name) => {
-                working_set.write(RecordKey::Counter(tenant, name.clone()), None);
+                working_set.write(&RecordKey::Counter(tenant, name.clone()), None);
             }
-            IndexEntry::ApiKey(id) => working_set.write(RecordKey::ApiKey(*id), None),
+            IndexEntry::ApiKey(id) => working_set.write(&RecordKey::ApiKey(*id), None),
             IndexEntry::Deleting(_) => {}
         }
         working_set.write_uncached(RecordKey::IndexEntry(tenant, entry), None);
@@ -151,7 +151,7 @@ fn remove_tenant(working_set: &mut WorkingSet, tenant: TenantId) -> Reply {
         RecordKey::Usage(tenant),
         RecordKey::Tenant(tenant),
     ] {
-        working_set.write(key, None);
+        working_set.write(&key, None);
     }
     let entry = RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(tenant));
     working_set.write_uncached(entry, None);
@@ -166,7 +166,7 @@ pub(crate) fn touch_key(working_set: &mut WorkingSet, id: KeyId, day: u32) -> Co
         && record.last_used_day.is_none_or(|known| known < day)
     {
         let record = KeyRecord { last_used_day: Some(day), ..(**record).clone() };
-        working_set.write(key, Some(Record::ApiKey(record.into())));
+        working_set.write(&key, Some(Record::ApiKey(record.into())));
     }
     Ok(Reply::Ack)
 }

@@ -40,10 +40,21 @@ pub struct CounterCommand {
     pub tenant: TenantId,
     /// The counter's name.
     pub name: CounterName,
+    /// The key of the counter's record, made from the two.
+    pub key: RecordKey,
     /// The operation.
     pub op: CounterOp,
     /// The idempotency token of the request, if it has one.
     pub idempotency: Option<IdempotencyToken>,
+}
+
+impl CounterCommand {
+    /// A command for the counter `name` of `tenant`.
+    #[must_use]
+    pub fn new(tenant: TenantId, name: CounterName, op: CounterOp, idempotency: Option<IdempotencyToken>) -> Self {
+        let key = RecordKey::Counter(tenant, name.clone());
+        Self { tenant, name, key, op, idempotency }
+    }
 }
 
 /// An operation on a counter.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::store::embedded::codec::key::{IndexScan, RecordKey};
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::commit::apply::{apply, lookup_idempotency, read_set, replay};
+use crate::store::embedded::commit::apply::{Plan, apply, plan, replay};
 use crate::store::embedded::commit::command::{Command, CommandResult, Reply};
 use crate::store::embedded::commit::queue::{QueuedCommand, Responder};
 use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet};
@@ -241,8 +241,7 @@ impl<D: Directory> Committer<D> {
 
     /// Applies a command, or defers it on a cache miss. Its reply is sent after the commit.
     pub fn execute(&mut self, queued: QueuedCommand) {
-        let lookup = lookup_idempotency(&self.working_set, &queued.command);
-        let read_set = read_set(&queued.command, &lookup);
+        let Plan { lookup, read_set } = plan(&self.working_set, &queued.command);
         if let Some(missing) = self.working_set.first_missing(&read_set).cloned() {
             self.defer(missing, queued, read_set);
             return;

@@ -52,6 +52,10 @@ pub struct QueuedCommand {
     pub responder: Responder,
 }
 
+/// The queue has no room; the command was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
 /// The channel by which the replies for one worker travel.
 #[derive(Debug, Default)]
 pub struct ReplyChannel {
@@ -133,9 +137,9 @@ impl<C> Queue<C> {
     /// Enqueues a command and wakes the consumer.
     ///
     /// # Errors
-    /// The command, if the queue is full.
-    pub fn push(&self, queued: QueuedCommand) -> Result<(), QueuedCommand> {
-        self.commands.push(queued)?;
+    /// [`QueueFull`].
+    pub fn push(&self, queued: QueuedCommand) -> Result<(), QueueFull> {
+        self.commands.push(queued).map_err(|_| QueueFull)?;
         self.wake();
         Ok(())
     }

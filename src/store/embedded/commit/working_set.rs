@@ -4,7 +4,7 @@
 //! of earlier commands of the batch, collects what they write, and yields it for the journal frame.
 //! Index entries and idempotency pages are written but not cached, because no command reads them
 //! from here.
-//! Invariant: a record is read only if it is in the cache; [`WorkingSet::first_missing`] finds the
+//! Invariant: a record is read only if it is in the cache; `WorkingSet::first_missing` finds the
 //! one that is not.
 //! Must never: show a change to readers before it is durable.
 
@@ -52,15 +52,15 @@ impl WorkingSet {
 
     /// Writes a record; `None` removes it. The record must be in the cache, or new, so that there
     /// is no older version to load.
-    pub(crate) fn write(&mut self, key: RecordKey, record: Option<Record>) {
-        if !self.cache.contains(&key) {
+    pub(crate) fn write(&mut self, key: &RecordKey, record: Option<Record>) {
+        if !self.cache.contains(key) {
             self.cache.insert(key.clone(), None);
         }
-        if let Some(entry) = self.cache.get_mut(&key) {
+        if let Some(entry) = self.cache.get_mut(key) {
             entry.record = record;
             if !entry.dirty {
                 entry.dirty = true;
-                self.dirty.push(key);
+                self.dirty.push(key.clone());
             }
         }
     }
