@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use odometer::store::embedded::backup::directory::read_file;
-use odometer::store::embedded::backup::format::BackupError;
+use odometer::store::embedded::backup::directory::{backup_file_name, read_file};
+use odometer::store::embedded::backup::format::{BackupError, RecordVisitor, Summary, read};
 use odometer::store::embedded::codec::key::IndexScan;
 use odometer::store::embedded::codec::key::{IndexEntry, IndexKind, RecordKey};
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::LogPosition;
-use odometer::store::embedded::recovery::open::{StateOrigin, open_state_and_journal};
+use odometer::store::embedded::recovery::open::{RebuiltState, StateOrigin, open_state_and_journal};
 use odometer::store::embedded::recovery::rebuild::RebuildSource;
+use odometer::store::embedded::state::State;
 
 use odometer::domain::tenant::TenantId;
 
@@ -21,6 +22,7 @@ use crate::clients::{Place, Reply, What, key, places, value_of};
 use crate::corruption::Rot;
 use crate::ledger::{Ledger, Truth, stored};
 use crate::plan::Plan;
+use crate::process::Process;
 use crate::start::{Report, Site, files};
 use crate::support::history::{Operation, Rules, check};
 use crate::support::model::Counter;
@@ -47,8 +49,8 @@ pub(crate) struct Checker {
 impl Checker {
     /// A process is up.
     pub(crate) fn started(&mut self, report: &Report, site: &Site, rot: &Rot, cause: bool) -> Result<Start, String> {
-        if let Some((problem, _)) = report.healed.as_ref().filter(|_| !cause) {
-            return Err(format!("the state was rebuilt without a cause: {problem}"));
+        if let Some(rebuilt) = report.rebuilt.as_ref().filter(|_| !cause) {
+            return Err(format!("the state was rebuilt without a cause: {}", rebuilt.problem));
         }
         let needed = self.ledger.last_change(self.last);
         if !self.ledger.follows(report.last, needed) {
@@ -59,7 +61,7 @@ impl Checker {
             return Err(format!("the store goes on behind {:?}, but {needed:?} was answered", report.last));
         }
         self.resume(report.last)?;
-        if let Some((_, base)) = &report.healed {
+        if let Some(RebuiltState { rebuild_source: base, .. }) = &report.rebuilt {
             let records = site.sled.as_ref().map(|sled| sled.lock().records().clone()).unwrap_or_default();
             if records != stored(&self.truth) {
                 return Err(format!("a state rebuilt from {base:?} is not that of {:?}", report.last));
@@ -171,21 +173,46 @@ impl Checker {
         members.collect()
     }
 
+    /// A process was closed: unless it was poisoned, the state holds every change.
+    pub(crate) fn closed(&self, site: &Site, process: &Process) -> Result<(), String> {
+        let covered = site.sled.as_ref().map(State::synced_through).unwrap_or_default();
+        let last = self.ledger.last_change(self.last);
+        if process.poisoned.is_none() && covered.seq < last.seq {
+            return Err(format!("closed with the state at {covered:?}, but {last:?} is committed"));
+        }
+        Ok(())
+    }
+
     /// Somebody read a value that the store publishes.
     pub(crate) fn read(&self, place: Place, value: u64) -> Result<(), String> {
         let is = value_of(self.truth.get(&key(place)));
         if value == is { Ok(()) } else { Err(format!("{place:?} was read as {value}, but {is} is durable")) }
     }
 
-    /// A backup is said to be finished: it holds the truth of its mark.
-    pub(crate) fn backup(&self, site: &Site, name: &str, mark: LogPosition) -> Result<(), String> {
+    /// An automatic backup is said to be finished: its file holds the truth of its mark.
+    pub(crate) fn backup(&self, site: &Site, mark: LogPosition) -> Result<(), String> {
+        let name = backup_file_name(mark.seq);
+        self.check_backup(&name, mark, |visit| read_file(&site.fork().backups, &name, visit))
+    }
+
+    /// An operator got a backup, as the content of an open file: it holds the truth of its mark.
+    pub(crate) fn asked_backup(&self, bytes: &[u8], summary: &Summary) -> Result<(), String> {
+        let mark = summary.header.position;
+        self.check_backup("on demand", mark, |visit| read(bytes, visit))
+    }
+
+    fn check_backup(
+        &self,
+        name: &str,
+        mark: LogPosition,
+        read: impl FnOnce(RecordVisitor<'_>) -> Result<Summary, BackupError>,
+    ) -> Result<(), String> {
         let mut records = BTreeMap::new();
-        let mut take = |key: &[u8], record: &[u8]| {
+        let summary = read(&mut |key, record| {
             records.insert(key.to_vec(), record.to_vec());
             Ok(())
-        };
-        let read: Result<_, BackupError> = read_file(&site.fork().backups, name, &mut take);
-        let summary = read.map_err(|error| format!("the finished backup {name} is not one: {error}"))?;
+        });
+        let summary = summary.map_err(|error| format!("the finished backup {name} is not one: {error}"))?;
         if summary.header.position != mark || records != stored(&self.ledger.truth(mark)?) {
             return Err(format!("the backup {name} is not what the ledger holds at {mark:?}"));
         }

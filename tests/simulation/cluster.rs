@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use odometer::store::embedded::journal::frame::LogPosition;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::bugs::Bug;
 use crate::checker::{self, Checker, Start as Found};
@@ -119,7 +120,7 @@ impl World {
             self.checker.resume(report.last)?;
         }
         self.rot.accepted();
-        self.rot.state &= report.healed.is_none();
+        self.rot.state &= report.rebuilt.is_none();
         Ok(Ok(process))
     }
 
@@ -128,7 +129,7 @@ impl World {
         let swapping = self.site.declared && self.site.sled.is_none();
         let hurt = self.site.sled.as_ref().is_some_and(SimState::is_hurt);
         let failed_reads = self.site.power.lock().failed_reads;
-        self.rot.state || self.site.heal_is_due || swapping || hurt || failed_reads > 0
+        self.rot.state || self.site.rebuild_is_due || swapping || hurt || failed_reads > 0
     }
 
     fn refused(&mut self, refusal: &Refusal) -> Result<End, String> {
@@ -173,6 +174,7 @@ impl World {
             process.close(&mut self.random);
             self.absorb(&mut process)?;
             if !self.site.power.is_dead() {
+                self.checker.closed(&self.site, &process)?;
                 self.site.power.tally("clean stops", "", "");
             }
         }
@@ -192,7 +194,7 @@ impl World {
             0..45 => {
                 let now = Now { step: self.clock, age_s: self.age_s };
                 let known = |tenant| self.checker.counters_of_tenant(tenant);
-                let read = self.clients.act(random, now, &process.window, &process.queue, known);
+                let read = self.clients.act(random, now, &process.read_view, &process.queue, known);
                 if let Some((place, value)) = read.filter(|_| self.plan.strict) {
                     self.checker.read(place, value)?;
                 }
@@ -200,15 +202,15 @@ impl World {
             }
             45..70 => process.committer_step(random),
             70..86 => {
-                // A backup takes dozens of steps, which a real keeper takes while the committer waits for one sync.
+                // A backup takes dozens of steps, which a real checkpoint thread takes while the committer waits for one sync.
                 let steps = if process.is_backing_up() { random.between(1, 60) } else { 1 };
                 for _ in 0..steps {
-                    process.keeper_step(random);
-                    process.scribe_step();
+                    process.checkpoint_step(random);
+                    process.backup_step();
                 }
             }
-            86..92 => process.scribe_step(),
-            92..99 => process.grounds_step(),
+            86..92 => process.backup_step(),
+            92..99 => process.allocator_step(),
             _ => self.site.power.lock().low = self.plan.fault_rate > 0 && random.between(0, 9) == 0,
         }
         self.absorb(process)
@@ -240,8 +242,21 @@ impl World {
         }
         let answered = self.clients.collect(self.clock);
         self.checker.committed(process.last(), answered, self.plan.strict)?;
-        for (name, mark) in process.finished.drain(..) {
-            self.checker.backup(&self.site, &name, mark)?;
+        for mark in process.finished.drain(..) {
+            self.checker.backup(&self.site, mark)?;
+        }
+        self.judge_replies(process)
+    }
+
+    /// The replies to operators who asked for a backup.
+    fn judge_replies(&mut self, process: &mut Process) -> Result<(), String> {
+        for mut reply in std::mem::take(&mut process.backup_replies) {
+            match reply.try_recv() {
+                Ok(Ok((file, summary))) => self.checker.asked_backup(&file.content(), &summary)?,
+                Err(TryRecvError::Empty) => process.backup_replies.push(reply),
+                // It failed, or the process was closed before it was finished.
+                Ok(Err(_)) | Err(TryRecvError::Closed) => {}
+            }
         }
         Ok(())
     }
@@ -280,9 +295,9 @@ impl World {
             self.pass(process);
             match round % 6 {
                 0 | 1 => process.committer_step(&mut self.random),
-                2 | 3 => process.keeper_step(&mut self.random),
-                4 => process.scribe_step(),
-                _ => process.grounds_step(),
+                2 | 3 => process.checkpoint_step(&mut self.random),
+                4 => process.backup_step(),
+                _ => process.allocator_step(),
             }
             self.absorb(process)?;
             if self.site.power.is_dead() || (round > 24 && process.is_quiet() && self.clients.are_idle()) {
@@ -333,7 +348,8 @@ impl World {
             self.site.power.set_phase("last");
             process.close(&mut self.random);
             self.site.power.tally("seeds to their end", "", "");
-            return self.absorb(&mut process);
+            self.absorb(&mut process)?;
+            return self.checker.closed(&self.site, &process);
         }
         Err("a start was refused again and again".to_owned())
     }

@@ -248,6 +248,13 @@ impl Directory for SimDisk {
     }
 }
 
+impl SimFile {
+    /// What a reader of the file would find, without an operation of the machine.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        self.disk.lock().inodes[self.inode].now.clone()
+    }
+}
+
 impl VfsFile for SimFile {
     fn read_all(&self) -> io::Result<Vec<u8>> {
         self.disk.power.whole(self.disk.area, "read")?;

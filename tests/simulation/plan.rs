@@ -3,8 +3,20 @@
 //! Job: [`Plan::of`] draws everything from the seed. Invariant: the same seed and bug are the same run, step by step.
 //! Must never: depend on anything but them.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use odometer::store::embedded::{BackupPolicy, Options};
+
 use crate::bugs::Bug;
 use crate::support::Random;
+
+/// Time between two checkpoints, and between two backups, by the clock of the scheduler.
+pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const BACKUP_INTERVAL: Duration = Duration::from_secs(3600);
+/// Wall time at each start, in seconds since 1970: it goes back with every process, since nothing
+/// that is durable may depend on it.
+pub(crate) const WALL_CLOCK_S: u64 = 1_700_000_000;
 
 /// What a machine may be weak at.
 const WEAK: [(&str, &str); 10] = [
@@ -89,6 +101,20 @@ impl Plan {
             Self { rot_rate: 0, fault_rate: 0, weak: None, ..plan }
         } else {
             plan
+        }
+    }
+
+    /// How the store is run.
+    pub(crate) fn options(&self) -> Options {
+        let policy = |keep| BackupPolicy { interval: BACKUP_INTERVAL, journal_cap_bytes: 6 * self.segment_bytes, keep };
+        Options {
+            data_dir: PathBuf::new(),
+            journal_segment_bytes: self.segment_bytes,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+            cache_records: self.capacity,
+            idempotency_keys: self.remembered,
+            min_free_disk_bytes: 1,
+            backups: self.backups.map(policy),
         }
     }
 }

@@ -1,124 +1,99 @@
-//! A process of the store without its threads: the committer, the keeper and the grounds, each taking a step when the scheduler says so.
+//! A process of the store without its threads: committer, checkpoint thread, backup thread and
+//! segment allocator each take a step when the harness says so.
 //!
-//! Job: pass orders and tidings between the real parts through queues that keep their order, as `threads.rs` and `keeping.rs` do through
-//! channels. The scribe, who writes backups, is in `scribe.rs`.
-//! Invariant: once the machine is dead nothing is handed out any more. Must never: decide anything that the store decides.
+//! Job: pass messages between the store's own parts through queues that keep their order, as the
+//! channels of `src/store/embedded/runtime` do.
+//! Invariant: once the machine is dead, no reply and no event is sent any more.
+//! Must never: decide anything that the store decides.
 
-mod keeping;
+mod checkpoint;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use odometer::store::embedded::backup::format::Summary;
+use odometer::store::embedded::checkpoint::messages::CheckpointMessage;
+use odometer::store::embedded::checkpoint::scheduler::CheckpointScheduler;
 use odometer::store::embedded::commit::cache::ReadView;
 use odometer::store::embedded::commit::committer::{BackgroundTask, Committer, CommitterEvent, EventEffect};
 use odometer::store::embedded::commit::queue::{Queue, send_replies};
 use odometer::store::embedded::fs::Directory;
-use odometer::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId};
+use odometer::store::embedded::journal::frame::LogPosition;
+use odometer::store::embedded::recovery::start::StoreParts;
 use odometer::store::embedded::runtime::segment_allocator::SegmentAllocator;
-use odometer::store::embedded::state::checkpointer::Checkpointer;
 use odometer::store::{StoreError, Unavailable};
+use tokio::sync::oneshot;
 
+use self::checkpoint::BackupThread;
 use crate::disk::{SimDisk, SimFile};
 use crate::machine::Power;
 use crate::plan::Plan;
-use crate::scribe::{Chunk, Ended, Scribe};
 use crate::state::SimState;
 use crate::support::Random;
 
 const QUEUE_CAPACITY: usize = 4;
-
-/// What the keeper is told.
-enum Message {
-    Do(BackgroundTask),
-    Journal(usize, u64),
-    BackupEnded(Ended),
-}
-
-/// What the keeper does beside its steps.
-#[derive(Default)]
-struct Keeping {
-    segments_behind: usize,
-    older_bytes: u64,
-    closing: Option<bool>,
-    backed_up: CommitSeq,
-    /// A backup is under way; whether somebody asked for it.
-    job: Option<bool>,
-    in_hand: Option<Chunk>,
-    ended: bool,
-}
-
-/// What the process was started with.
-pub(crate) struct Parts {
-    pub(crate) committer: Committer<SimDisk>,
-    pub(crate) keeper: Checkpointer<SimState>,
-    pub(crate) window: ReadView,
-    pub(crate) backed_up: CommitSeq,
-}
 
 /// See the module's text.
 pub(crate) struct Process {
     power: Power,
     plan: Arc<Plan>,
     journal: SimDisk,
-    backups: SimDisk,
-    store: StoreId,
     committer: Committer<SimDisk>,
-    keeper: Checkpointer<SimState>,
-    pub(crate) window: ReadView,
+    scheduler: CheckpointScheduler<SimState, SimDisk>,
+    allocator: SegmentAllocator<SimDisk>,
+    backup: Option<BackupThread>,
+    pub(crate) read_view: ReadView,
     pub(crate) queue: Queue<CommitterEvent<SimFile>>,
-    to_keeper: VecDeque<Message>,
-    to_grounds: VecDeque<BackgroundTask>,
-    told: (usize, u64),
-    /// Requests were decided, and the turn is not finished.
+    to_checkpoint: VecDeque<CheckpointMessage<SimFile>>,
+    to_allocator: VecDeque<BackgroundTask>,
+    last_reported: (usize, u64),
+    /// Requests were decided, and the batch is not committed yet.
     deciding: bool,
     taken: usize,
     idle: bool,
-    keeping: Keeping,
-    scribe: Option<Scribe>,
-    grounds: SegmentAllocator<SimDisk>,
+    /// The clock of the checkpoint scheduler.
+    uptime: Duration,
+    /// Operators who wait for a backup.
+    pub(crate) backup_replies: Vec<oneshot::Receiver<Result<(SimFile, Summary), String>>>,
     /// Why it takes no change any more.
     pub(crate) poisoned: Option<String>,
     /// The state was found to be damaged, as it says here.
     pub(crate) damaged: Option<String>,
-    /// How long it has run, in seconds.
+    /// How long it has run, in seconds, by the clock of the committer.
     pub(crate) running_s: u64,
-    /// Whether the last turn committed something.
+    /// Whether the last batch committed something.
     pub(crate) committed: bool,
-    /// Backups that were finished since anybody looked: their names, or partial names, and marks.
-    pub(crate) finished: Vec<(String, LogPosition)>,
-    keeper_is_done: bool,
+    /// The last commits of automatic backups that were finished since this was taken last.
+    pub(crate) finished: Vec<LogPosition>,
     stopping: bool,
 }
 
 impl Process {
-    pub(crate) fn new(plan: Arc<Plan>, power: Power, disks: (SimDisk, SimDisk), store: StoreId, parts: Parts) -> Self {
-        let grounds = SegmentAllocator::new(Arc::new(disks.0.clone()), plan.segment_bytes);
-        let keeping = Keeping { segments_behind: 1, backed_up: parts.backed_up, ..Keeping::default() };
+    pub(crate) fn new(plan: Arc<Plan>, power: Power, journal: SimDisk, parts: StoreParts<SimState, SimDisk>) -> Self {
         Self {
+            allocator: SegmentAllocator::new(Arc::new(journal.clone()), plan.segment_bytes),
             power,
             plan,
-            journal: disks.0,
-            backups: disks.1,
-            store,
+            journal,
             committer: parts.committer,
-            keeper: parts.keeper,
-            window: parts.window,
+            scheduler: parts.scheduler,
+            backup: None,
+            read_view: parts.read_view,
             queue: Queue::new(QUEUE_CAPACITY),
-            to_keeper: VecDeque::new(),
-            to_grounds: VecDeque::new(),
-            told: (1, 0),
+            to_checkpoint: VecDeque::new(),
+            to_allocator: VecDeque::new(),
+            last_reported: (1, 0),
             deciding: false,
             taken: 0,
             idle: true,
-            keeping,
-            scribe: None,
-            grounds,
+            uptime: Duration::ZERO,
+            backup_replies: Vec::new(),
             poisoned: None,
             damaged: None,
             running_s: 0,
             committed: false,
             finished: Vec::new(),
-            keeper_is_done: false,
             stopping: false,
         }
     }
@@ -128,63 +103,67 @@ impl Process {
         self.committer.journal().last()
     }
 
-    /// One half of a committer's turn: hear and decide, or make it durable and answer. Between the halves the others go on, as they do while
-    /// the real one waits for the disk.
+    /// One half of a committer's cycle: receive and decide, or commit and reply. Between the halves
+    /// the others go on, as they do while the real committer waits for the disk.
     pub(crate) fn committer_step(&mut self, random: &mut Random) {
         self.committed = false;
         if self.deciding {
-            self.finish_turn();
+            self.commit();
             return;
         }
-        self.hear_all();
-        let most = random.between(1, QUEUE_CAPACITY as u64) as usize;
-        self.taken = 0;
-        while self.taken < most
-            && let Some(work) = self.queue.pop()
-        {
-            self.committer.execute(work);
-            self.taken += 1;
-        }
+        self.receive_events();
+        self.execute(random.between(1, QUEUE_CAPACITY as u64) as usize);
         self.deciding = true;
     }
 
-    fn hear_all(&mut self) {
+    fn receive_events(&mut self) {
         self.idle = true;
         self.committer.set_uptime(self.running_s);
-        while let Some(tidings) = self.queue.pop_control() {
-            let noted = self.committer.on_event(tidings);
-            self.note(noted);
+        while let Some(event) = self.queue.pop_control() {
+            let effect = self.committer.on_event(event);
+            self.report(effect);
             self.idle = false;
         }
     }
 
-    fn finish_turn(&mut self) {
-        self.deciding = false;
-        let (turn, result) = self.committer.commit_batch();
-        if self.power.is_dead() {
-            return;
-        }
-        self.committed = turn.committed;
-        send_replies(turn.replies);
-        if let Err(error) = result {
-            let noted = self.committer.poison(format!("the journal could not be written: {error}"));
-            self.note(noted);
-        }
-        let journal = self.committer.journal();
-        let now = (self.committer.uncheckpointed_segments(), journal.sealed_bytes());
-        if now != self.told {
-            self.told = now;
-            self.to_keeper.push_back(Message::Journal(now.0, now.1));
-        }
-        self.send_outbox();
-        if self.taken == 0 && self.idle && !self.stopping {
-            self.committer.flush();
-            self.send_outbox();
+    fn execute(&mut self, max: usize) {
+        self.taken = 0;
+        while self.taken < max
+            && let Some(queued) = self.queue.pop()
+        {
+            self.committer.execute(queued);
+            self.taken += 1;
         }
     }
 
-    fn note(&mut self, noted: EventEffect) {
-        match noted {
+    fn commit(&mut self) {
+        self.deciding = false;
+        let (batch, result) = self.committer.commit_batch();
+        if self.power.is_dead() {
+            return;
+        }
+        self.committed = batch.committed;
+        send_replies(batch.replies);
+        if let Err(error) = result {
+            let effect = self.committer.poison(format!("the journal could not be written: {error}"));
+            self.report(effect);
+        }
+        let sealed_bytes = self.committer.journal().sealed_bytes();
+        let uncheckpointed_segments = self.committer.uncheckpointed_segments();
+        if (uncheckpointed_segments, sealed_bytes) != self.last_reported {
+            self.last_reported = (uncheckpointed_segments, sealed_bytes);
+            let message = CheckpointMessage::Journal { uncheckpointed_segments, sealed_bytes };
+            self.to_checkpoint.push_back(message);
+        }
+        self.dispatch_tasks();
+        if self.taken == 0 && self.idle && !self.stopping {
+            self.committer.flush();
+            self.dispatch_tasks();
+        }
+    }
+
+    fn report(&mut self, effect: EventEffect) {
+        match effect {
             EventEffect::Poisoned(problem) => drop(self.poisoned.get_or_insert(problem)),
             EventEffect::Checkpointed(_, _, removed) => {
                 let mut machine = self.power.lock();
@@ -196,70 +175,48 @@ impl Process {
         }
     }
 
-    fn send_outbox(&mut self) {
-        for order in self.committer.pending_tasks() {
-            match order {
-                BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
-                    self.to_keeper.push_back(Message::Do(order))
+    fn dispatch_tasks(&mut self) {
+        for task in self.committer.pending_tasks() {
+            match task {
+                BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => {
+                    self.to_allocator.push_back(task);
                 }
-                BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => self.to_grounds.push_back(order),
+                task => self.to_checkpoint.push_back(CheckpointMessage::Task(task)),
             }
         }
     }
 
-    fn tell(&self, tidings: CommitterEvent<SimFile>) {
+    fn send_event(&self, event: CommitterEvent<SimFile>) {
         if !self.power.is_dead() {
-            self.queue.send_control(tidings);
+            self.queue.send_control(event);
         }
     }
 
-    /// One portion of the backup.
-    pub(crate) fn scribe_step(&mut self) {
-        let Some(scribe) = &mut self.scribe else { return };
-        let sender_is_gone = self.keeping.job.is_none();
-        if let Some(ended) = scribe.step(sender_is_gone) {
-            if let (Ok(mark), Some(name)) = (&ended, scribe.name()) {
-                self.finished.push((name, *mark));
-            }
-            self.scribe = None;
-            self.to_keeper.push_back(Message::BackupEnded(ended));
+    /// One task of the segment allocator, and a check of the free disk space.
+    pub(crate) fn allocator_step(&mut self) {
+        if let Some(task) = self.to_allocator.pop_front() {
+            self.allocator.enqueue(task);
         }
-    }
-
-    /// One order of the grounds, and a look at the free disk.
-    pub(crate) fn grounds_step(&mut self) {
-        if let Some(order) = self.to_grounds.pop_front() {
-            self.grounds.enqueue(order);
-        }
-        if self.grounds.remove_retired().is_err() && !self.power.is_dead() {
+        if self.allocator.remove_retired().is_err() && !self.power.is_dead() {
             self.power.tally("segments not removed", "", "");
         }
-        let look = self.grounds.poll(self.journal.available_bytes().unwrap_or(0) == 0);
-        if look.failed.is_some() {
+        let poll = self.allocator.poll(self.journal.available_bytes().unwrap_or(0) == 0);
+        if poll.failed.is_some() {
             self.power.tally("no spare", "", "");
         }
-        look.events.into_iter().for_each(|tidings| self.tell(tidings));
+        poll.events.into_iter().for_each(|event| self.send_event(event));
     }
 
-    /// Refuses changes from the start, as a store that opens on an almost full disk does.
-    pub(crate) fn open_with_low_disk(&mut self) {
-        self.committer.set_read_only(Some(Unavailable::DiskLow.into()));
-    }
-
-    /// Stops as a process that was asked to. Every request that was accepted is answered before.
+    /// Stops as a process that was asked to. Every accepted request is answered before.
     pub(crate) fn close(&mut self, random: &mut Random) {
         self.power.set_phase("close");
+        self.stopping = true;
         loop {
             if !self.deciding {
-                self.hear_all();
-                self.taken = 0;
-                while let Some(work) = self.queue.pop() {
-                    self.committer.execute(work);
-                    self.taken += 1;
-                }
+                self.receive_events();
+                self.execute(usize::MAX);
             }
-            self.stopping = true;
-            self.finish_turn();
+            self.commit();
             if self.power.is_dead() {
                 return;
             }
@@ -267,47 +224,44 @@ impl Process {
                 break;
             }
         }
-        let healthy = self.poisoned.is_none();
-        if healthy {
+        let checkpoint = self.poisoned.is_none();
+        if checkpoint {
             self.committer.flush();
-            self.send_outbox();
+            self.dispatch_tasks();
         }
-        while let Some(work) = self.queue.pop() {
-            send_replies(vec![(work.responder, Err(StoreError::Unavailable(Unavailable::Closing)))]);
+        while let Some(queued) = self.queue.pop() {
+            let closing = Err(StoreError::Unavailable(Unavailable::Closing));
+            send_replies(vec![(queued.responder, closing)]);
         }
-        // The keeper meets `Close` behind everything that it was sent.
-        while !self.to_keeper.is_empty() && !self.keeper_is_done {
-            self.keeper_step(random);
+        self.to_checkpoint.push_back(CheckpointMessage::Close { checkpoint });
+        while !self.scheduler.is_finished() && !self.power.is_dead() {
+            self.checkpoint_step(random);
         }
-        self.keeping.closing = Some(healthy);
-        while !self.keeper_is_done && !self.power.is_dead() {
-            self.keeper_step(random);
-        }
-        self.scribe = None;
-        while let Some(tidings) = self.queue.pop_control() {
-            if let CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_) = tidings {
-                let noted = self.committer.on_event(tidings);
-                self.note(noted);
+        self.backup = None;
+        while let Some(event) = self.queue.pop_control() {
+            if let CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_) = event {
+                let effect = self.committer.on_event(event);
+                self.report(effect);
             }
         }
-        self.send_outbox();
-        while !self.to_grounds.is_empty() && !self.power.is_dead() {
-            self.grounds_step();
+        self.dispatch_tasks();
+        while !self.to_allocator.is_empty() && !self.power.is_dead() {
+            self.allocator_step();
         }
     }
 
     /// Whether a backup is under way.
     pub(crate) fn is_backing_up(&self) -> bool {
-        self.scribe.is_some()
+        self.backup.is_some()
     }
 
     /// Whether nothing is left to do for anybody.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.deciding
             && self.queue.depth() == 0
-            && self.to_keeper.is_empty()
-            && self.to_grounds.is_empty()
-            && self.scribe.is_none()
-            && (self.keeper_is_done || !self.keeper.in_progress())
+            && self.to_checkpoint.is_empty()
+            && self.to_allocator.is_empty()
+            && self.backup.is_none()
+            && (self.scheduler.is_finished() || !self.scheduler.in_progress())
     }
 }

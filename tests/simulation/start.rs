@@ -1,48 +1,45 @@
-//! A start, as `EmbeddedStore::open` and `recover` make it, on the doubles: attach, and where the state can not be used, rebuild it.
+//! The data directory of a simulated store, and a start on it by the store's own recovery.
 //!
-//! Job: [`start`] brings a [`Site`] up or says why not. Invariant: the steps and their order are those of the store; a crash at any of them
-//! leaves the site as it then is. Must never: serve what `attach` did not accept.
+//! Job: [`Site`] is [`StoreFiles`] in memory; [`start`] calls what `EmbeddedStore::open` calls.
+//! Invariant: a crash in any operation leaves the site as it then is.
+//! Must never: decide what recovery decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use odometer::store::embedded::backup::directory::{self, read_file};
-use odometer::store::embedded::commit::cache::{ReadView, RecordCache};
-use odometer::store::embedded::commit::committer::{Committer, RetentionWatermarks};
-use odometer::store::embedded::commit::idempotency::IdempotencyTable;
-use odometer::store::embedded::commit::working_set::WorkingSet;
-use odometer::store::embedded::fs::Directory;
-use odometer::store::embedded::journal::frame::{CommitSeq, LogPosition, StoreId};
-use odometer::store::embedded::journal::reader::JournalTail;
+use odometer::store::embedded::checkpoint::messages::Now;
+use odometer::store::embedded::data_dir::DataDirError;
+use odometer::store::embedded::journal::frame::{LogPosition, StoreId};
 use odometer::store::embedded::journal::segment::JournalDir;
-use odometer::store::embedded::journal::writer::Journal;
-use odometer::store::embedded::recovery::open::{OpenedStore, RecoveryError, StateOrigin, open_state_and_journal};
-use odometer::store::embedded::recovery::rebuild::{NoRebuildSource, RebuildSource, choose_source, rebuild};
+use odometer::store::embedded::recovery::open::{RebuiltState, RecoveryError};
+use odometer::store::embedded::recovery::start::recover_store;
+use odometer::store::embedded::recovery::store_files::StoreFiles;
 use odometer::store::embedded::state::StateOpenError;
-use odometer::store::embedded::state::checkpointer::run_checkpoint;
 
 use crate::bugs::Bug;
 use crate::disk::SimDisk;
-use crate::machine::{Fate, Power};
-use crate::plan::Plan;
-use crate::process::{Parts, Process};
+use crate::machine::{Fate, Power, io_error};
+use crate::plan::{Plan, WALL_CLOCK_S};
+use crate::process::Process;
 use crate::state::SimState;
 use crate::support::Random;
 
-pub(crate) const SYSTEM_TENANT: StoreId = [7; 16];
+/// The store's id.
+pub(crate) const STORE: StoreId = [7; 16];
 
 /// Everything that outlives a process.
 pub(crate) struct Site {
     pub(crate) power: Power,
     pub(crate) journal: SimDisk,
     pub(crate) backups: SimDisk,
-    /// The folder `sled`; gone only in the middle of a swap.
+    /// The directory `sled`; gone only in the middle of a swap.
     pub(crate) sled: Option<SimState>,
-    /// The folder `sled.rebuilding`.
-    pub(crate) healing: Option<SimState>,
+    /// The directory `sled.rebuilding`.
+    pub(crate) rebuilding: Option<SimState>,
     /// The file FORMAT is there.
     pub(crate) declared: bool,
-    /// A crash came in the middle of a heal, so another one is due.
-    pub(crate) heal_is_due: bool,
+    /// A crash came in the middle of a rebuild, so another one is due.
+    pub(crate) rebuild_is_due: bool,
 }
 
 /// Why a start did not lead to a process; one sentence, for the report of a failing seed.
@@ -53,23 +50,32 @@ pub(crate) enum Refusal {
     System(String),
     /// The journal has a hole, or lost its end.
     Journal(String),
-    /// The state can not be used, and nothing is there to rebuild it from.
+    /// The state cannot be used, and there is nothing to rebuild it from.
     NoRebuildSource(String),
 }
 
-/// What was wrong with a state, and what it was rebuilt from.
-type Healed = (String, RebuildSource);
+impl From<RecoveryError> for Refusal {
+    fn from(error: RecoveryError) -> Self {
+        let text = error.to_string();
+        match error {
+            RecoveryError::Journal(_) | RecoveryError::JournalTruncated(_) | RecoveryError::FormatMissing(_) => {
+                Self::Journal(text)
+            }
+            RecoveryError::NoRebuildSource(_) => Self::NoRebuildSource(text),
+            _ => Self::System(text),
+        }
+    }
+}
 
-/// What a start did, for whoever judges it.
+/// What a start did, for the checker.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) last: LogPosition,
-    /// What was wrong with the state, and what it was rebuilt from.
-    pub(crate) healed: Option<Healed>,
+    pub(crate) rebuilt: Option<RebuiltState>,
 }
 
 pub(crate) fn files(disk: &SimDisk, segment_bytes: u64) -> JournalDir<SimDisk> {
-    JournalDir { dir: Arc::new(disk.clone()), store: SYSTEM_TENANT, segment_bytes }
+    JournalDir { dir: Arc::new(disk.clone()), store: STORE, segment_bytes }
 }
 
 impl Site {
@@ -79,9 +85,9 @@ impl Site {
             journal: SimDisk::new(power.clone(), "journal", plan.bug),
             backups: SimDisk::new(power.clone(), "backups", plan.bug),
             sled: None,
-            healing: None,
+            rebuilding: None,
             declared: false,
-            heal_is_due: false,
+            rebuild_is_due: false,
         }
     }
 
@@ -92,9 +98,9 @@ impl Site {
             journal: self.journal.fork(power.clone()),
             backups: self.backups.fork(power.clone()),
             sled: self.sled.as_ref().map(|sled| sled.fork(power.clone())),
-            healing: None,
+            rebuilding: None,
             declared: self.declared,
-            heal_is_due: self.heal_is_due,
+            rebuild_is_due: self.rebuild_is_due,
             power,
         }
     }
@@ -105,143 +111,84 @@ impl Site {
             if power_cut { disk.cut_power(random) } else { disk.kill(random) }
         }
         // sled keeps what it did not write yet in the process, so both are the same to it.
-        [&self.sled, &self.healing].into_iter().flatten().for_each(|state| state.crash(random));
+        [&self.sled, &self.rebuilding].into_iter().flatten().for_each(|state| state.crash(random));
+    }
+}
+
+fn failed(what: &str) -> DataDirError {
+    DataDirError::Io { path: what.into(), cause: io_error() }
+}
+
+impl StoreFiles for Site {
+    type Dir = SimDisk;
+    type State = SimState;
+
+    fn journal(&self) -> Arc<SimDisk> {
+        Arc::new(self.journal.clone())
     }
 
-    fn open(&mut self, files: &JournalDir<SimDisk>, origin: StateOrigin) -> Result<OpenedStore<SimState>, Trouble> {
-        let sled = self.sled.get_or_insert_with(|| SimState::new(self.power.clone()));
-        match sled.open() {
-            Ok(state) => open_state_and_journal(state, files, origin).map_err(Trouble::from),
-            Err(StateOpenError::Io(problem)) => Err(Trouble::Refused(Refusal::System(problem))),
-            Err(StateOpenError::Corrupt(problem)) => Err(Trouble::State(problem)),
+    fn backups(&self) -> Arc<SimDisk> {
+        Arc::new(self.backups.clone())
+    }
+
+    fn read_format(&self) -> Result<Option<StoreId>, DataDirError> {
+        Ok(self.declared.then_some(STORE))
+    }
+
+    fn write_format(&mut self, _: StoreId) -> Result<(), DataDirError> {
+        let fate = self.power.act("format", "declare");
+        self.declared = fate == Fate::Fine || (fate == Fate::Crash && self.power.coin());
+        if fate == Fate::Fine { Ok(()) } else { Err(failed("FORMAT")) }
+    }
+
+    fn clear_state(&mut self) -> Result<(), DataDirError> {
+        let fate = self.power.act("state", "clear");
+        if fate == Fate::Fine || (fate == Fate::Crash && self.power.coin()) {
+            self.sled = None;
         }
+        if fate == Fate::Fine { Ok(()) } else { Err(failed("sled")) }
     }
 
-    /// As `recover`: opens state and journal, and rebuilds the state if that is what it takes.
-    fn recover(
-        &mut self,
-        files: &JournalDir<SimDisk>,
-        origin: StateOrigin,
-    ) -> Result<(OpenedStore<SimState>, Option<Healed>), Refusal> {
-        let problem = match self.open(files, origin) {
-            Ok(recovered) => return Ok((recovered, None)),
-            Err(Trouble::Refused(refusal)) => return Err(refusal),
-            Err(Trouble::State(problem)) => problem,
-        };
+    fn open_state(&mut self) -> Result<SimState, StateOpenError> {
+        self.sled.get_or_insert_with(|| SimState::new(self.power.clone())).open()
+    }
+
+    fn create_rebuilding_state(&mut self) -> Result<SimState, String> {
         self.power.set_phase("heal");
-        let base = choose_source(files, &self.backups).map_err(|error| match error {
-            NoRebuildSource::Journal(cause) => Refusal::Journal(cause.to_string()),
-            NoRebuildSource::Missing(why) => Refusal::NoRebuildSource(format!("{problem}, and {why}")),
-        })?;
-        self.heal_is_due = true;
-        self.make_state(files, &base).map_err(Refusal::System)?;
-        self.swap().map_err(Refusal::System)?;
-        self.power.tally("heals", "", "");
-        self.heal_is_due = false;
-        match self.open(files, StateOrigin::Existing) {
-            Ok(recovered) => Ok((recovered, Some((problem, base)))),
-            Err(Trouble::Refused(refusal)) => Err(refusal),
-            Err(Trouble::State(problem)) => Err(Refusal::System(problem)),
-        }
-    }
-
-    fn make_state(&mut self, files: &JournalDir<SimDisk>, base: &RebuildSource) -> Result<(), String> {
+        self.rebuild_is_due = true;
         self.power.whole("state", "make").map_err(|error| error.to_string())?;
-        let healing = SimState::new(self.power.clone());
-        self.healing = Some(healing.clone());
-        let mut state = healing.open().map_err(|trouble| format!("{trouble:?}"))?;
-        if let RebuildSource::Backup(name, _) = base {
-            rebuild(&mut state, |visit| read_file(&self.backups, name, visit)).map_err(|error| error.to_string())?;
-        }
-        let recovered =
-            open_state_and_journal(state, files, StateOrigin::Rebuilt).map_err(|misfit| format!("{misfit:?}"))?;
-        run_checkpoint(recovered.checkpointer).map_err(|trouble| format!("{trouble:?}"))
+        let state = self.rebuilding.insert(SimState::new(self.power.clone()));
+        state.open().map_err(|error| error.to_string())
     }
 
-    /// As `swap`: two renames, each made durable before the next step. The damaged state is kept for nobody.
-    fn swap(&mut self) -> Result<(), String> {
+    /// Two renames, each made durable before the next. The damaged state is not kept.
+    fn replace_state(&mut self, _: u64) -> Result<String, String> {
         for operation in ["quarantine", "swap"] {
             let fate = self.power.act("state", operation);
             if fate == Fate::Fine || (fate == Fate::Crash && self.power.coin()) {
-                self.sled = if operation == "swap" { self.healing.take() } else { None };
+                self.sled = if operation == "swap" { self.rebuilding.take() } else { None };
             }
             if fate != Fate::Fine {
-                return Err("a folder could not be renamed".to_owned());
+                return Err("a directory could not be renamed".to_owned());
             }
         }
-        Ok(())
-    }
-
-    /// As `identify` for a folder without FORMAT: an interrupted first start is cleared away.
-    fn clear(&self) -> Result<(), Refusal> {
-        let system = |error: std::io::Error| Refusal::System(error.to_string());
-        for name in self.journal.list().map_err(system)? {
-            self.journal.remove(&name).map_err(system)?;
-        }
-        Ok(())
-    }
-
-    fn declare(&mut self) -> Result<(), Refusal> {
-        let fate = self.power.act("format", "declare");
-        self.declared = fate == Fate::Fine || (fate == Fate::Crash && self.power.coin());
-        if fate == Fate::Fine { Ok(()) } else { Err(Refusal::System("FORMAT could not be written".to_owned())) }
-    }
-}
-
-enum Trouble {
-    State(String),
-    Refused(Refusal),
-}
-
-impl From<RecoveryError> for Trouble {
-    fn from(misfit: RecoveryError) -> Self {
-        match misfit {
-            RecoveryError::State(problem) => Self::State(problem),
-            RecoveryError::Journal(error) => Self::Refused(Refusal::Journal(error.to_string())),
-            RecoveryError::JournalTruncated(problem) => Self::Refused(Refusal::Journal(problem)),
-        }
+        self.power.tally("heals", "", "");
+        self.rebuild_is_due = false;
+        Ok("quarantine".to_owned())
     }
 }
 
 /// Brings a process up.
-pub(crate) fn start(site: &mut Site, run: &Arc<Plan>) -> Result<(Process, Report), Refusal> {
+pub(crate) fn start(site: &mut Site, plan: &Arc<Plan>) -> Result<(Process, Report), Refusal> {
     site.power.set_phase("start");
-    let files = files(&site.journal, run.segment_bytes);
-    let is_new = !site.declared;
-    if is_new {
-        site.clear()?;
+    let mut recovered = recover_store(site, STORE, plan.segment_bytes, WALL_CLOCK_S)?;
+    if plan.bug == Some(Bug::KeysForgotten) {
+        recovered.opened.idempotency_pages.clear();
     }
-    let (recovered, healed) = site.recover(&files, if is_new { StateOrigin::New } else { StateOrigin::Existing })?;
-    let _ = directory::remove_partial(&site.backups);
-    let OpenedStore { checkpointer: keeper, tail, idempotency_pages: answers, .. } = recovered;
-    let last = tail.last();
-    let backed_up = directory::newest(&site.backups, SYSTEM_TENANT, last.seq).map_or(CommitSeq(0), |(seq, _)| seq);
-    let answers = if run.bug == Some(Bug::KeysForgotten) { Vec::new() } else { answers };
-    let remembered = IdempotencyTable::new(run.remembered, answers);
-    let (committer, window) = begin(run, files, tail, remembered, (keeper.checkpointed().seq, backed_up))?;
-    if is_new {
-        site.declare()?;
-    }
-    let parts = Parts { committer, keeper, window, backed_up };
-    let disks = (site.journal.clone(), site.backups.clone());
-    let mut process = Process::new(Arc::clone(run), site.power.clone(), disks, SYSTEM_TENANT, parts);
-    if site.journal.available_bytes().unwrap_or(0) == 0 {
-        process.open_with_low_disk();
-    }
-    Ok((process, Report { last, healed }))
-}
-
-fn begin(
-    run: &Plan,
-    files: JournalDir<SimDisk>,
-    tail: JournalTail,
-    remembered: IdempotencyTable,
-    (covered, backed_up): (CommitSeq, CommitSeq),
-) -> Result<(Committer<SimDisk>, ReadView), Refusal> {
-    let journal = Journal::start(files, tail).map_err(|error| Refusal::System(error.to_string()))?;
-    let window = ReadView::default();
-    let residents = RecordCache::new(Arc::clone(&window), run.capacity);
-    let kept_for_backup = if run.backups.is_some() { backed_up } else { CommitSeq(u64::MAX) };
-    let covered = RetentionWatermarks { checkpointed: covered, backed_up: kept_for_backup };
-    Ok((Committer::new(journal, WorkingSet::new(residents, remembered), covered), window))
+    let now = Now { uptime: Duration::ZERO, unix_s: WALL_CLOCK_S };
+    let mut parts = recovered.start(site, &plan.options(), now)?;
+    let last = parts.committer.journal().last();
+    let report = Report { last, rebuilt: parts.report.rebuilt.take() };
+    let process = Process::new(Arc::clone(plan), site.power.clone(), site.journal.clone(), parts);
+    Ok((process, report))
 }

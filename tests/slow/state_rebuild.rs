@@ -124,7 +124,10 @@ fn assert_rebuilt(name: &str, seed: &Seed, data: &Path, verdict: &Verdict) {
     assert!(verdict.rebuilt[1].is_empty(), "{name}: rebuilt twice: {verdict:?}");
     let mut values = seed.values.clone();
     values[PLAN.changed] += 1;
-    assert!(assert_served(data, &seed.keys, &values, name).actions("state-rebuilt").is_empty(), "{name}: rebuilt again");
+    assert!(
+        assert_served(data, &seed.keys, &values, name).actions("state-rebuilt").is_empty(),
+        "{name}: rebuilt again"
+    );
     assert!(verify(data).succeeded().starts_with("clean"), "{name}");
 }
 

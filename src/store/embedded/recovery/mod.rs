@@ -5,6 +5,9 @@
 //! Must never: delete what cannot be created again; a corrupt state is quarantined.
 
 pub mod open;
+pub mod os_files;
 pub mod rebuild;
 pub mod restore;
+pub mod start;
+pub mod store_files;
 pub mod verify;

@@ -5,16 +5,16 @@
 //! Must never: run on a directory that is in use.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::store::embedded::data_dir::{DataDir, DataDirError, read_format};
 use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::journal::frame::StoreId;
 use crate::store::embedded::journal::segment::JournalDir;
-use crate::store::embedded::recovery::open::{
-    OpenError, OpenedStore, RecoveryReport, StateOrigin, open, read_or_create_store_id, rebuild_source,
-};
+use crate::store::embedded::recovery::open::{OpenedStore, RecoveryError, RecoveryReport, StateOrigin};
+use crate::store::embedded::recovery::os_files::OpenError;
 use crate::store::embedded::recovery::rebuild::RebuildSource;
+use crate::store::embedded::recovery::start::{open, read_or_create_store_id, rebuild_source};
+use crate::store::embedded::recovery::store_files::StoreFiles;
 use crate::store::embedded::state::sled::SledState;
 
 /// A store that was opened read-only; its data directory stays locked as long as this value lives.
@@ -31,13 +31,13 @@ pub struct ReadOnlyStore {
 /// # Errors
 /// [`OpenError`]; if the state has to be rebuilt, it says that `odometer serve` does so.
 pub fn open_read_only(path: &Path) -> Result<ReadOnlyStore, OpenError> {
-    let (data_dir, journal) = open_existing(path)?;
-    match open(&data_dir, &journal, StateOrigin::Existing) {
+    let (mut data_dir, journal) = open_existing(path)?;
+    match open(&mut data_dir, &journal, StateOrigin::Existing) {
         Ok(opened) => Ok(ReadOnlyStore { opened, store: journal.store, _data_dir: data_dir }),
-        Err(OpenError::Rebuild(problem)) => {
+        Err(RecoveryError::State(problem)) => {
             Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds the state")))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(OpenError::new(error, &data_dir)),
     }
 }
 
@@ -47,9 +47,10 @@ fn open_existing(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), Open
         let problem = "it contains no odometer data (no file FORMAT)".to_owned();
         return Err(DataDirError::Format { path: path.to_owned(), problem }.into());
     }
-    let data_dir = DataDir::lock(path)?;
-    let dir = Arc::new(OsDirectory::new(data_dir.journal()));
-    let (store, _) = read_or_create_store_id(&data_dir, &dir, [0; 16])?;
+    let mut data_dir = DataDir::lock(path)?;
+    let (store, _) =
+        read_or_create_store_id(&mut data_dir, [0; 16]).map_err(|error| OpenError::new(error, &data_dir))?;
+    let dir = StoreFiles::journal(&data_dir);
     Ok((data_dir, JournalDir { dir, store, segment_bytes: 0 }))
 }
 
@@ -74,19 +75,25 @@ pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
     if read_format(path)?.is_some() && !path.join("journal").is_dir() {
         return Ok(VerifyResult::Corrupt("the directory journal is missing".to_owned()));
     }
-    let (data_dir, journal) = open_existing(path)?;
-    let (problem, checkpointer) = match open(&data_dir, &journal, StateOrigin::Existing) {
+    let (mut data_dir, journal) = open_existing(path)?;
+    let (problem, checkpointer) = match open(&mut data_dir, &journal, StateOrigin::Existing) {
         Ok(mut opened) => match opened.checkpointer.verify_all() {
             Ok(_) => return Ok(VerifyResult::Clean(opened.report)),
             Err(problem) => (problem, Some(opened.checkpointer)),
         },
-        Err(OpenError::Rebuild(problem)) => (problem, None),
-        Err(error @ (OpenError::DataDir(_) | OpenError::State(_))) => return Err(error),
-        Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
+        Err(RecoveryError::State(problem)) => (problem, None),
+        Err(error) => {
+            return match OpenError::new(error, &data_dir) {
+                error @ (OpenError::DataDir(_) | OpenError::State(_)) => Err(error),
+                error => Ok(VerifyResult::Corrupt(error.to_string())),
+            };
+        }
     };
     let source = match rebuild_source(&data_dir, &journal, &problem) {
         Ok(source) => source,
-        Err(error) => return Ok(VerifyResult::Corrupt(error.to_string())),
+        Err(error) => {
+            return Ok(VerifyResult::Corrupt(OpenError::new(error, &data_dir).to_string()));
+        }
     };
     // The mark makes the next start rebuild the state, instead of finding the corruption by chance.
     // It is set only if there is something to rebuild the state from.

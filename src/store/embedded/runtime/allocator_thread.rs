@@ -16,7 +16,7 @@ use crate::store::embedded::runtime::shared::StoreInner;
 
 const DISK_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The grounds thread: gives the grounds their orders, and has them look around twice a second.
+/// Main loop: handles tasks, and checks the free disk space every 500 ms.
 pub(crate) fn run_segment_allocator(
     shared: &StoreInner,
     dir: &Arc<OsDirectory>,
@@ -25,27 +25,31 @@ pub(crate) fn run_segment_allocator(
     min_free_bytes: u64,
 ) {
     let mut allocator = SegmentAllocator::new(Arc::clone(dir), segment_bytes);
-    let (mut clear_failed, mut was_low) = (false, false);
+    let (mut remove_failed, mut was_low) = (false, false);
     loop {
         match inbox.recv_timeout(DISK_CHECK_INTERVAL) {
             Ok(task) => allocator.enqueue(task),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        let cleared = allocator.remove_retired();
-        // It is tried again with every look, and told once.
-        if let Err(error) = &cleared
-            && !clear_failed
+        let removed = allocator.remove_retired();
+        // A failed removal is tried again with every poll, and logged once.
+        if let Err(error) = &removed
+            && !remove_failed
         {
-            tracing::warn!(event.action = "journal-remove-failed", error.message = %error, "old journal segments could not be removed");
+            tracing::warn!(
+                event.action = "journal-remove-failed",
+                error.message = %error,
+                "old journal segments could not be removed"
+            );
         }
-        clear_failed = cleared.is_err();
+        remove_failed = removed.is_err();
         let poll = allocator.poll(below_reserve(shared, dir, min_free_bytes));
         if let Some(error) = poll.failed {
             tracing::warn!(
                 event.action = "journal-segment-failed",
                 error.message = %error,
-                "the next journal segment could not be made; free some disk"
+                "the next journal segment could not be made; free some disk space"
             );
         }
         for event in poll.events {
@@ -63,19 +67,20 @@ fn log_disk_state(low: bool, was_low: bool, min_free_bytes: u64) {
         tracing::warn!(
             event.action = "disk-low",
             odometer.min_free_bytes = min_free_bytes,
-            "the disk is almost full: changes are refused until there is room, reads go on"
+            "the disk is almost full: writes are refused until space is free, reads continue"
         );
     } else if was_low {
         tracing::info!(
             event.action = "disk-recovered",
             odometer.min_free_bytes = min_free_bytes,
-            "the disk has room again: changes are taken"
+            "disk space recovered: writes accepted"
         );
     }
 }
 
-/// Whether less is free than the reserve; a disk that can not be asked counts as full.
-pub(crate) fn below_reserve(shared: &StoreInner, dir: &OsDirectory, min_free_bytes: u64) -> bool {
+/// Whether less is free than the reserve. If the free space cannot be determined, the disk counts
+/// as full.
+fn below_reserve(shared: &StoreInner, dir: &OsDirectory, min_free_bytes: u64) -> bool {
     let free = dir.available_bytes().unwrap_or(0);
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     shared.metrics.disk_free.set(free as f64);

@@ -1,12 +1,9 @@
-//! The three threads of the embedded store, and what they tell each other.
+//! The committer thread.
 //!
-//! ```text
-//! workers ──requests──► committer ──changes, loads──► keeper (sled)     committer: decides, syncs the journal, answers
-//!                           ▲   └───spare? remove───► grounds           keeper:    checkpoints and loads
-//!                           └──found, covered, spare, disk low──┘       grounds:   slow work on the journal folder
-//! ```
-//! Job: run the parts that know no thread. Invariant: whatever goes wrong in a thread poisons the store; it never goes on half.
-//! Must never: let a request wait for a thread that is gone.
+//! Job: pump the committer: messages and commands in, group commit, replies and tasks out; close
+//! the store in order.
+//! Invariant: this thread ends last: the data directory is unlocked when all others are done.
+//! Must never: reply to a command before its commit is durable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,35 +11,53 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::store::embedded::commit::committer::{BackgroundTask, Committer, CommitterEvent, EventEffect};
+use crate::store::embedded::checkpoint::messages::CheckpointMessage;
+use crate::store::embedded::commit::committer::{BackgroundTask, CommitResult, Committer, CommitterEvent, EventEffect};
 use crate::store::embedded::commit::queue::send_replies;
 use crate::store::embedded::data_dir::DataDir;
-use crate::store::embedded::fs::OsDirectory;
-use crate::store::embedded::runtime::messages::{CheckpointMessage, CommitterMessage};
+use crate::store::embedded::fs::{OsDirectory, OsFile};
+use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::embedded::runtime::shared::StoreInner;
 use crate::store::embedded::shutdown_record::ShutdownRecord;
 use crate::store::{Health, Unavailable};
 
-/// Requests that one commit takes at most.
+/// Commands that one commit takes at most.
 const MAX_BATCH: usize = 2048;
 const IDLE_WAIT: Duration = Duration::from_secs(1);
 
-/// The committer's thread: everything that it owns.
+/// The threads that work for the committer.
+pub(crate) struct Helpers {
+    pub(crate) checkpoint_tx: Sender<CheckpointMessage<OsFile>>,
+    pub(crate) checkpoint: Option<JoinHandle<()>>,
+    /// When the sender is dropped, the allocator finishes its tasks and ends.
+    pub(crate) allocator_tx: Sender<BackgroundTask>,
+    pub(crate) allocator: JoinHandle<()>,
+}
+
+/// Everything that the committer thread owns.
 pub(crate) struct CommitterThread {
-    pub(crate) shared: Arc<StoreInner>,
-    pub(crate) committer: Committer<OsDirectory>,
-    pub(crate) checkpoint_tx: Sender<CheckpointMessage>,
-    pub(crate) allocator_tx: Option<Sender<BackgroundTask>>,
-    pub(crate) checkpointer: Option<JoinHandle<()>>,
-    pub(crate) allocator: Option<JoinHandle<()>>,
-    pub(crate) data_dir: DataDir,
-    /// What the keeper was last told of the journal.
-    pub(crate) last_reported: (usize, u64),
-    pub(crate) closing: bool,
-    pub(crate) started: Instant,
+    shared: Arc<StoreInner>,
+    committer: Committer<OsDirectory>,
+    helpers: Helpers,
+    data_dir: DataDir,
+    /// Journal size last reported to the checkpoint thread: uncheckpointed segments, sealed bytes.
+    last_reported: (usize, u64),
+    closing: bool,
+    started: Instant,
 }
 
 impl CommitterThread {
+    /// The thread of a committer whose uptime starts now.
+    pub(crate) fn new(
+        shared: Arc<StoreInner>,
+        committer: Committer<OsDirectory>,
+        helpers: Helpers,
+        data_dir: DataDir,
+    ) -> Self {
+        let started = Instant::now();
+        Self { shared, committer, helpers, data_dir, last_reported: (1, 0), closing: false, started }
+    }
+
     /// Runs until the store is closed.
     pub(crate) fn run(mut self) {
         self.shared.queue.register_consumer();
@@ -60,7 +75,7 @@ impl CommitterThread {
         self.shut_down();
     }
 
-    /// One turn; false when the store is to be closed and nothing is left to do.
+    /// Handles what is there and commits it; false when the store is closing and nothing is left.
     fn run_cycle(&mut self) -> bool {
         let mut idle = true;
         self.committer.set_uptime(self.started.elapsed().as_secs());
@@ -76,21 +91,9 @@ impl CommitterThread {
             taken += 1;
         }
         let start = Instant::now();
-        let (run_cycle, result) = self.committer.commit_batch();
-        let metrics = &self.shared.metrics;
-        if run_cycle.committed {
-            metrics.commits.increment(1);
-            metrics.commit_duration.record(start.elapsed().as_secs_f64());
-            #[expect(clippy::cast_precision_loss, reason = "at most 2,048")]
-            metrics.commit_batch_size.record(run_cycle.replies.len() as f64);
-            metrics.increments.increment(run_cycle.increments);
-            metrics.integers_issued.increment(run_cycle.integers);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "at most the queue's capacity")]
-        metrics.queue_depth.set(self.shared.queue.depth() as f64);
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics.idempotency_keys.set(self.committer.idempotency_len() as f64);
-        send_replies(run_cycle.replies);
+        let (batch, result) = self.committer.commit_batch();
+        self.record_batch(&batch, start.elapsed());
+        send_replies(batch.replies);
         if let Err(error) = result {
             let effect = self.committer.poison(format!("the journal could not be written: {error}"));
             self.report(effect);
@@ -103,11 +106,27 @@ impl CommitterThread {
         if self.closing {
             return false;
         }
-        // Nothing waits: a good moment to let the keeper have what is durable.
+        // The queue is empty: flush durable changes to the checkpointer now.
         self.committer.flush();
         self.dispatch_tasks();
         self.shared.queue.wait(IDLE_WAIT);
         true
+    }
+
+    fn record_batch(&self, batch: &CommitResult, took: Duration) {
+        let metrics = &self.shared.metrics;
+        if batch.committed {
+            metrics.commits.increment(1);
+            metrics.commit_duration.record(took.as_secs_f64());
+            #[expect(clippy::cast_precision_loss, reason = "at most 2,048")]
+            metrics.commit_batch_size.record(batch.replies.len() as f64);
+            metrics.increments.increment(batch.increments);
+            metrics.integers_issued.increment(batch.integers);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most the queue's capacity")]
+        metrics.queue_depth.set(self.shared.queue.depth() as f64);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics.idempotency_keys.set(self.committer.idempotency_len() as f64);
     }
 
     fn on_message(&mut self, message: CommitterMessage) {
@@ -116,9 +135,9 @@ impl CommitterThread {
                 let effect = self.committer.on_event(event);
                 self.report(effect);
             }
-            CommitterMessage::MarkRunning(last_reported) => {
+            CommitterMessage::MarkRunning(done) => {
                 self.data_dir.record_shutdown(ShutdownRecord::Running);
-                let _ = last_reported.send(());
+                let _ = done.send(());
             }
             CommitterMessage::Close => {
                 if !self.shared.is_poisoned() {
@@ -129,7 +148,7 @@ impl CommitterThread {
         }
     }
 
-    /// Logs and measures.
+    /// Logs and measures what an event led to.
     fn report(&self, effect: EventEffect) {
         match effect {
             EventEffect::Nothing => {}
@@ -151,7 +170,7 @@ impl CommitterThread {
                     tracing::error!(
                         event.action = "poison",
                         error.message = %problem,
-                        "a write failed and its outcome is not known: the store takes no more changes until a restart"
+                        "a write failed and its outcome is unknown: the store takes no changes until a restart"
                     );
                     self.data_dir.record_shutdown_detached(ShutdownRecord::Poisoned(&problem));
                 }
@@ -166,26 +185,27 @@ impl CommitterThread {
         let now = (self.committer.uncheckpointed_segments(), journal.sealed_bytes());
         if now != self.last_reported {
             self.last_reported = now;
-            let _ = self.checkpoint_tx.send(CheckpointMessage::Journal(now.0, now.1));
+            let (uncheckpointed_segments, sealed_bytes) = now;
+            let message = CheckpointMessage::Journal { uncheckpointed_segments, sealed_bytes };
+            let _ = self.helpers.checkpoint_tx.send(message);
         }
     }
 
     fn dispatch_tasks(&mut self) {
         for task in self.committer.pending_tasks() {
+            // A helper that is gone has poisoned the store, or the store is closing.
             match task {
                 BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
-                    drop(self.checkpoint_tx.send(CheckpointMessage::Task(task)))
+                    drop(self.helpers.checkpoint_tx.send(CheckpointMessage::Task(task)));
                 }
                 BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => {
-                    if let Some(allocator) = &self.allocator_tx {
-                        let _ = allocator.send(task);
-                    }
+                    drop(self.helpers.allocator_tx.send(task));
                 }
             }
         }
     }
 
-    /// Hands the rest to the keeper, waits for its last checkpoint and gives the folder back.
+    /// Flushes the rest, waits for the last checkpoint and unlocks the data directory.
     fn shut_down(mut self) {
         let healthy = !self.shared.is_poisoned();
         if healthy {
@@ -193,29 +213,30 @@ impl CommitterThread {
             self.dispatch_tasks();
         }
         self.shared.close_queue();
-        let _ = self.checkpoint_tx.send(CheckpointMessage::Close { checkpoint: healthy });
-        let _ = self.checkpointer.take().map(JoinHandle::join);
+        let close = CheckpointMessage::Close { checkpoint: healthy };
+        let _ = self.helpers.checkpoint_tx.send(close);
+        let _ = self.helpers.checkpoint.take().map(JoinHandle::join);
         while let Some(message) = self.shared.queue.pop_control() {
             if let CommitterMessage::Event(CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_)) = message {
                 self.on_message(message);
             }
         }
         self.dispatch_tasks();
-        // Without its sender the grounds thread does what it was told so far, and ends.
-        self.allocator_tx = None;
-        let _ = self.allocator.take().map(JoinHandle::join);
+        let Helpers { allocator_tx, allocator, .. } = self.helpers;
+        drop(allocator_tx);
+        let _ = allocator.join();
         if !self.shared.is_poisoned() {
             self.data_dir.record_shutdown(ShutdownRecord::Clean);
         }
-        // With this thread's end the folder is given back.
+        // The end of this thread drops the lock of the data directory.
     }
 }
 
-/// Runs a helper's thread; its panic is a failure of the store, since its messages would never come.
+/// Runs the body of a helper thread. Its panic poisons the store, since the events that the
+/// committer waits for would never come.
 pub(crate) fn run_or_poison(shared: &StoreInner, name: &str, run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        shared
-            .queue
-            .send_control(CommitterMessage::Event(CommitterEvent::Failed(format!("the {name} thread panicked"))));
+        let failed = CommitterEvent::Failed(format!("the {name} thread panicked"));
+        shared.queue.send_control(CommitterMessage::Event(failed));
     }
 }

@@ -1,8 +1,11 @@
-//! Slow work on the journal's folder, beside the path of a commit: making the next segment, removing old ones, minding the room.
+//! Segment preallocation, deletion of retired segments, free-space check.
 //!
-//! Job: [`SegmentAllocator`] takes the committer's orders and tells it what became of them. It starts no thread and reads no clock.
-//! Invariant: a spare that was ordered comes, as soon as there is room for it; until then changes are refused.
-//! Must never: leave half a spare behind, take the room that is held in reserve, or remove a segment before an older one.
+//! Job: [`SegmentAllocator`] carries out the committer's tasks on the journal's directory, beside
+//! the path of a commit, and returns events. It starts no thread and reads no clock.
+//! Invariant: a requested segment is created as soon as disk space allows; until then the
+//! committer refuses changes.
+//! Must never: leave half a spare behind, use the space that is held in reserve, or remove a
+//! segment before an older one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,22 +22,23 @@ pub struct SegmentAllocator<D: Directory> {
     spare_requested: bool,
     spare_failed: bool,
     last_low: Option<bool>,
-    /// Segments that are to go, oldest first.
+    /// Segments to be removed, oldest first.
     pending_removals: VecDeque<String>,
-    /// A sync of the folder failed: what it holds after a power cut is not known, and nothing more is removed.
+    /// A sync of the directory failed: which removals survive a power cut is unknown, so nothing
+    /// more is removed.
     removals_halted: bool,
 }
 
-/// What a look at the grounds led to.
+/// What a poll led to.
 pub struct Poll<F> {
-    /// To be told to the committer.
+    /// To be sent to the committer.
     pub events: Vec<CommitterEvent<F>>,
-    /// Why a spare could not be made, the first time.
+    /// Why a spare could not be made; only at the first failure in a row.
     pub failed: Option<io::Error>,
 }
 
 impl<D: Directory> SegmentAllocator<D> {
-    /// The grounds of a journal with segments of so many bytes.
+    /// An allocator for a journal whose segments have `segment_bytes`.
     pub fn new(dir: Arc<D>, segment_bytes: u64) -> Self {
         Self {
             dir,
@@ -47,7 +51,7 @@ impl<D: Directory> SegmentAllocator<D> {
         }
     }
 
-    /// Takes an order. Those of the keeper are left alone.
+    /// Takes a task. Those of the checkpoint scheduler are ignored.
     pub fn enqueue(&mut self, task: BackgroundTask) {
         match task {
             BackgroundTask::MakeSpare => self.spare_requested = true,
@@ -56,8 +60,9 @@ impl<D: Directory> SegmentAllocator<D> {
         }
     }
 
-    /// Removes what is to go, oldest first and each durably before the next: neither a failure nor a power cut may leave a segment without
-    /// the one behind it. What could not be removed is tried again by the next call, before anything younger.
+    /// Removes retired segments, oldest first and each durably before the next: neither a failure
+    /// nor a power cut may leave a segment without the one behind it. A failed removal is tried
+    /// again by the next call, before anything younger.
     ///
     /// # Errors
     /// Any error of the system.
@@ -70,7 +75,8 @@ impl<D: Directory> SegmentAllocator<D> {
         Ok(())
     }
 
-    /// Does what there is to do. `is_low`: less is free than the reserve.
+    /// Makes a requested spare, and reports a change of the disk's state. `is_low`: less is free
+    /// than the reserve.
     pub fn poll(&mut self, is_low: bool) -> Poll<D::File> {
         let mut poll = Poll { events: Vec::new(), failed: None };
         if self.spare_requested && !is_low {
@@ -80,7 +86,7 @@ impl<D: Directory> SegmentAllocator<D> {
                     poll.events.push(CommitterEvent::Spare(spare));
                 }
                 Err(error) => {
-                    // It is tried again with every look, and told once.
+                    // It is tried again with every poll, and reported once.
                     poll.failed = (!self.spare_failed).then_some(error);
                     self.spare_failed = true;
                 }

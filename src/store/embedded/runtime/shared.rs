@@ -16,7 +16,7 @@ use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::{Health, StoreError, Unavailable};
 use crate::telemetry::StoreMetrics;
 
-/// What the store's threads and its handles share.
+/// What the threads of a store and its handles share.
 #[derive(Debug)]
 pub(crate) struct StoreInner {
     pub(crate) queue: Queue<CommitterMessage>,
@@ -37,7 +37,7 @@ impl StoreInner {
         self.poisoned.borrow().is_some()
     }
 
-    /// Returns whether it was not poisoned before.
+    /// Returns whether this call poisoned the store; the first reason stays.
     pub(crate) fn poison(&self, reason: &str) -> bool {
         let first = self.poisoned.send_if_modified(|poisoned| {
             let first = poisoned.is_none();
@@ -49,10 +49,12 @@ impl StoreInner {
         first
     }
 
+    /// The error of a command that comes after the end.
     pub(crate) fn closed_error(&self) -> StoreError {
         if self.is_poisoned() { StoreError::Poisoned } else { Unavailable::Closing.into() }
     }
 
+    /// Takes no more commands, and rejects those that wait.
     pub(crate) fn close_queue(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.reject_queued();
