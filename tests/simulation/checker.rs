@@ -1,8 +1,11 @@
-//! The checker: what the store says, held against the ledger of everything that was written.
+//! The checker: what the store says, compared with the ledger of everything that was written.
 //!
-//! Job: after each start, commit, read and backup, compare with the truth as of that frame; at the end, hand the clients' history to the checker
-//! that all fault tests share. Invariant: the truth comes from the bytes on their way to the disk, never from the store's memory.
-//! Must never: accept a lost frame, but for the one case that nothing can tell from a torn write: every lost frame is itself damaged.
+//! Job: after each start, commit, read, backup and clean stop, compare with the truth as of that
+//! frame; at the end, give the clients' history to the checker that all fault tests share.
+//! Invariant: the truth comes from the bytes on their way to the disk, never from the store's
+//! memory.
+//! Must never: accept a lost frame, except where nothing can tell it from a torn write: every lost
+//! frame is itself damaged.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +33,8 @@ use crate::support::model::Counter;
 /// What a start was.
 pub(crate) enum Start {
     Right,
-    /// The journal's last frames were answered, and rotted away: the one loss that can not be found.
+    /// The journal's last frames were acknowledged and then corrupted: the one loss that cannot be
+    /// detected.
     InherentLoss,
 }
 
@@ -42,7 +46,7 @@ pub(crate) struct Checker {
     truth: Truth,
     /// The last frame that the store calls durable.
     last: LogPosition,
-    /// What clients were told last.
+    /// The last replies.
     pub(crate) answered: Vec<(What, Reply)>,
 }
 
@@ -82,7 +86,7 @@ impl Checker {
         Ok(())
     }
 
-    /// The store stands at `last`, and these answers were given since it was looked at.
+    /// The store stands at `last`, and these replies came since the last call.
     pub(crate) fn committed(
         &mut self,
         last: LogPosition,
@@ -107,7 +111,8 @@ impl Checker {
         places().map(|place| (place, value_of(self.truth.get(&key(place))))).collect()
     }
 
-    /// Answers of one turn: ranges follow each other from what was to what is, sets and reads say what is.
+    /// Replies of one batch: ranges follow each other from the old value to the new one, sets and
+    /// reads say the new one.
     fn check_answers(&self, before: &BTreeMap<Place, u64>, answered: &[(What, Reply)]) -> Result<(), String> {
         let after = self.values();
         let mut ranges: BTreeMap<Place, Vec<(u64, u64)>> = BTreeMap::new();
@@ -122,7 +127,7 @@ impl Checker {
                     *value == value_of(None) && self.truth.contains_key(&key(*place))
                 }
                 (What::Create(place), Reply::Refused("exists")) => self.truth.contains_key(&key(*place)),
-                // It was there when it was listed, and nothing is deleted here; what came later need not be in it.
+                // Nothing is deleted here, so what was known must be listed; later names may be.
                 (What::List(tenant, known), Reply::Names(names)) => {
                     let now = self.counters_of_tenant(*tenant);
                     known.iter().all(|name| names.contains(name)) && names.iter().all(|name| now.contains(name))
@@ -183,7 +188,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Somebody read a value that the store publishes.
+    /// A client read a value that the store publishes.
     pub(crate) fn read(&self, place: Place, value: u64) -> Result<(), String> {
         let is = value_of(self.truth.get(&key(place)));
         if value == is { Ok(()) } else { Err(format!("{place:?} was read as {value}, but {is} is durable")) }
@@ -222,9 +227,9 @@ impl Checker {
     /// Starts a copy of the site, as it is on the disk, and reads every record of it.
     pub(crate) fn look(&self, site: &Site, plan: &Plan) -> Result<BTreeMap<Place, u64>, String> {
         let copy = site.fork();
-        let state = copy.sled.as_ref().ok_or("there is no state")?.open().map_err(|trouble| format!("{trouble:?}"))?;
+        let state = copy.sled.as_ref().ok_or("there is no state")?.open().map_err(|error| format!("{error:?}"))?;
         let recovered = open_state_and_journal(state, &files(&copy.journal, plan.segment_bytes), StateOrigin::Existing);
-        let mut recovered = recovered.map_err(|misfit| format!("a copy of the folder is refused: {misfit:?}"))?;
+        let mut recovered = recovered.map_err(|error| format!("a copy of the directory is refused: {error:?}"))?;
         for (key, record) in self.truth.iter().filter(|_| plan.strict) {
             if recovered.checkpointer.load(key)?.as_ref() != Some(record) {
                 return Err(format!("{key:?} is not {record:?} after a restart"));
@@ -253,7 +258,7 @@ impl Checker {
         places().map(|place| Ok((place, value_of(recovered.checkpointer.load(&key(place))?.as_ref())))).collect()
     }
 
-    /// The bug of numbers issued twice: the last frame was never there.
+    /// The bug of numbers issued twice: the last frame disappears.
     pub(crate) fn forget_the_last_frame(&self, site: &Site) {
         if let Some((inode, from, to)) = self.ledger.place(self.last) {
             let _ = site.journal.rot(inode, from, to, |bytes| bytes.fill(0));
@@ -268,7 +273,7 @@ impl Checker {
     }
 }
 
-/// Judges what clients were told.
+/// Judges the replies that clients got.
 pub(crate) fn history(operations: &[Operation], restarts: &[u64]) -> Result<(), String> {
     let verdict = check(operations, &Rules { restarts: restarts.to_vec(), ..Rules::default() });
     if verdict.is_clean() { Ok(()) } else { Err(format!("the history: {:?}", verdict.violations.first())) }

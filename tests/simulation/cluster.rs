@@ -1,7 +1,9 @@
-//! One seed: a store that lives several times, on a disk that fails, forgets and rots, under clients that never stop asking.
+//! One seed: a store that is started several times, on a disk that fails, forgets and rots, under
+//! clients that never stop.
 //!
-//! Job: [`run`] plays the lives of a [`Plan`] and judges what came of them. Invariant: every step is decided by the seed.
-//! Must never: forgive a refusal, a rebuilt state or a poisoned store that nothing was done to cause.
+//! Job: [`run`] plays the lives of a [`Plan`] and judges them. Invariant: every step is decided by
+//! the seed.
+//! Must never: forgive a refusal, a rebuilt state or a poisoned store without a cause.
 
 use std::sync::Arc;
 
@@ -102,16 +104,16 @@ impl World {
     }
 
     fn start(&mut self) -> Result<Result<Process, End>, String> {
-        let cause = self.cause_to_heal();
+        let cause = self.cause_to_rebuild();
         let started = start(&mut self.site, &self.plan);
-        self.hear_frames();
+        self.read_frames();
         let (process, report) = match started {
             _ if self.site.power.is_dead() => return Ok(Err(End::Ended)),
             Ok(up) => up,
             Err(refusal) => return self.refused(&refusal).map(Err),
         };
         if self.plan.strict {
-            let cause = cause || self.cause_to_heal();
+            let cause = cause || self.cause_to_rebuild();
             if let Found::InherentLoss = self.checker.started(&report, &self.site, &self.rot, cause)? {
                 self.site.power.tally("last frame rotted", "", "");
                 return Ok(Err(End::Over));
@@ -124,8 +126,8 @@ impl World {
         Ok(Ok(process))
     }
 
-    /// Whether anything was done that a state has to be rebuilt for.
-    fn cause_to_heal(&self) -> bool {
+    /// Whether anything was done that is a reason to rebuild the state.
+    fn cause_to_rebuild(&self) -> bool {
         let swapping = self.site.declared && self.site.sled.is_none();
         let hurt = self.site.sled.as_ref().is_some_and(SimState::is_hurt);
         let failed_reads = self.site.power.lock().failed_reads;
@@ -145,7 +147,7 @@ impl World {
             }
             // State and journal hurt at once are more than is promised for.
             Refusal::NoRebuildSource(_)
-                if self.cause_to_heal()
+                if self.cause_to_rebuild()
                     && (self.plan.backups.is_none() || self.rot.backup || self.rot.is_journal_hurt()) =>
             {
                 self.site.power.tally("refused state rot", "", "");
@@ -202,7 +204,8 @@ impl World {
             }
             45..70 => process.committer_step(random),
             70..86 => {
-                // A backup takes dozens of steps, which a real checkpoint thread takes while the committer waits for one sync.
+                // A backup takes dozens of steps, which a real checkpoint thread takes while the
+                // committer waits for one sync.
                 let steps = if process.is_backing_up() { random.between(1, 60) } else { 1 };
                 for _ in 0..steps {
                     process.checkpoint_step(random);
@@ -218,7 +221,7 @@ impl World {
 
     /// Takes what the last step led to: frames, answers, backups; and judges it.
     fn absorb(&mut self, process: &mut Process) -> Result<(), String> {
-        let written = self.hear_frames();
+        let written = self.read_frames();
         if self.plan.bug == Some(Bug::UndurableRead) {
             for mark in written {
                 for (place, value) in self.checker.counters_of(mark) {
@@ -229,14 +232,14 @@ impl World {
         if self.site.power.is_dead() {
             return Ok(());
         }
-        if process.damaged.is_some() && !self.cause_to_heal() {
+        if process.damaged.is_some() && !self.cause_to_rebuild() {
             return Err(format!("the state was found damaged without a cause: {:?}", process.damaged));
         }
         if process.damaged.is_some() {
-            // Condemned or not: what was said of it makes a rebuilt one no surprise.
+            // Marked corrupt or not: after this report a rebuilt state is no surprise.
             self.rot.state = true;
         }
-        let quiet = self.site.power.lock().faults == 0 && !self.cause_to_heal();
+        let quiet = self.site.power.lock().faults == 0 && !self.cause_to_rebuild();
         if let Some(problem) = process.poisoned.as_ref().filter(|_| quiet) {
             return Err(format!("poisoned without a cause: {problem}"));
         }
@@ -261,7 +264,7 @@ impl World {
         Ok(())
     }
 
-    fn hear_frames(&mut self) -> Vec<LogPosition> {
+    fn read_frames(&mut self) -> Vec<LogPosition> {
         let written = self.site.journal.take_written();
         self.site.backups.take_written();
         written.iter().filter_map(|written| self.checker.ledger.hear(written)).collect()
@@ -307,7 +310,7 @@ impl World {
         Ok(())
     }
 
-    /// The process is gone, and perhaps the power; while nobody looks, something may rot.
+    /// The process is gone, and perhaps the power; data at rest may then rot.
     fn fall(&mut self) {
         self.clock += 1;
         self.clients.lose_all(self.clock);
@@ -320,7 +323,7 @@ impl World {
         if self.plan.bug == Some(Bug::IssuedTwice) {
             self.checker.forget_the_last_frame(&self.site);
         }
-        if self.plan.bug == Some(Bug::SealsDeceived) {
+        if self.plan.bug == Some(Bug::DigestsDeceived) {
             self.site.sled.iter().for_each(SimState::deceive);
         }
         if self.random.between(0, 99) < self.plan.rot_rate {
@@ -338,7 +341,7 @@ impl World {
                 Err(End::Ended) => continue,
                 Err(End::Over) => return Ok(()),
             };
-            // What is hidden in a rotten state may come up at any load, and then the store stops.
+            // Hidden damage may show at any load, and then the store stops.
             if !self.rot.state {
                 for (place, value) in self.checker.look(&self.site, &self.plan)? {
                     self.clock += 1;

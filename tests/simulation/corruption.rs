@@ -1,7 +1,8 @@
 //! Rot: what goes wrong on a disk at rest, between two processes.
 //!
-//! Job: [`Rot::strike`] damages the journal, the state or a backup; [`Rot::mend_journal`] puts a refused journal back, as an operator would
-//! who copies the disk again. Invariant: at most one journal file is damaged at a time, and what was damaged is known to the byte.
+//! Job: [`Rot::strike`] damages the journal, the state or a backup; [`Rot::mend_journal`] puts a
+//! refused journal back, as an operator would who copies the disk again.
+//! Invariant: at most one journal file is damaged at a time, and the damage is known to the byte.
 //! Must never: damage what a start has accepted without leaving a note of it.
 
 use crate::disk::Scar;

@@ -1,15 +1,19 @@
-//! A disk in memory that forgets what was not synced: the double of the journal's and the backups' folder.
+//! A disk in memory that forgets what was not synced: the double of the journal's and the backups'
+//! directory.
 //!
-//! Job: [`SimDisk`] and [`SimFile`] are a `Directory` with two views, what the process reads and what is durable; [`SimDisk::cut_power`] and
-//! [`SimDisk::kill`] are what a crash leaves of them.
+//! Job: [`SimDisk`] and [`SimFile`] are a `Directory` with two views, what the process reads and
+//! what is durable; [`SimDisk::cut_power`] and [`SimDisk::kill`] are what a crash leaves of them.
 //!
 //! ```text
-//! file     now      sector sector sector …      what the process reads
-//!          dirty      ·      x      ·           sync makes the dirty ones durable; a failed sync some of them, and marks all clean
-//!          durable  sector sector …             after a power cut: this, and any subset of the dirty ones, each whole or torn
-//! names    now, durable, and the changes in between, of which a power cut keeps any subset
+//! file   now      sector sector sector …  what the process reads
+//!        dirty      ·      x      ·       sync makes the dirty ones durable; a failed sync makes
+//!                                         some of them durable and marks all clean
+//!        durable  sector sector …         after a power cut: this, and any subset of the dirty
+//!                                         ones, each whole or torn
+//! names  now, durable, and the changes in between, of which a power cut keeps any subset
 //! ```
-//! Invariant: what a successful sync covered is never lost, and nothing else is sure to stay. A file lives only while a durable name does.
+//! Invariant: what was synced successfully is never lost, and nothing else is sure to stay. A file
+//! exists only while it has a durable name.
 //! Must never: let a page that a failed sync marked clean become durable by a later sync.
 
 use std::collections::BTreeMap;
@@ -36,7 +40,7 @@ enum NameChange {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Folder {
+struct Dir {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
@@ -50,7 +54,7 @@ pub(crate) struct SimDisk {
     power: Power,
     area: &'static str,
     bug: Option<Bug>,
-    folder: Arc<Mutex<Folder>>,
+    dir: Arc<Mutex<Dir>>,
 }
 
 /// An open file of a [`SimDisk`].
@@ -67,7 +71,7 @@ pub(crate) struct Scar {
     durable: Vec<u8>,
 }
 
-impl Folder {
+impl Dir {
     fn make(&mut self, name: &str) -> usize {
         let inode = self.inodes.len();
         self.inodes.push(Inode::default());
@@ -83,7 +87,7 @@ impl Folder {
 
     fn cut_power(&mut self, random: &mut Random) {
         let changes = std::mem::take(&mut self.changes);
-        // A file system with a journal of its own keeps a beginning of them; POSIX allows any subset.
+        // A journaling file system keeps a prefix of them; POSIX allows any subset.
         let beginning = coin(random).then(|| random.between(0, changes.len() as u64) as usize);
         for (index, change) in changes.into_iter().enumerate() {
             if !beginning.map_or_else(|| coin(random), |length| index < length) {
@@ -107,29 +111,30 @@ impl Folder {
 
 impl SimDisk {
     pub(crate) fn new(power: Power, area: &'static str, bug: Option<Bug>) -> Self {
-        Self { power, area, bug, folder: Arc::default() }
+        Self { power, area, bug, dir: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Folder> {
-        self.folder.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Dir> {
+        self.dir.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A copy of the disk that shares nothing with it, on another machine.
     pub(crate) fn fork(&self, power: Power) -> Self {
-        let folder = Arc::new(Mutex::new(self.lock().clone()));
-        Self { power, area: self.area, bug: None, folder }
+        let dir = Arc::new(Mutex::new(self.lock().clone()));
+        Self { power, area: self.area, bug: None, dir }
     }
 
-    /// What only the process knew is gone, what the kernel knew stays; except for pages that a failed sync left behind.
+    /// What only the process knew is gone and what the kernel knew stays, except for pages that a
+    /// failed sync left behind.
     pub(crate) fn kill(&self, random: &mut Random) {
         self.lock().inodes.iter_mut().for_each(|inode| inode.evict(random));
     }
 
     /// What was not synced is gone, or not, or torn.
     pub(crate) fn cut_power(&self, random: &mut Random) {
-        let mut folder = self.lock();
-        folder.inodes.iter_mut().for_each(|inode| inode.cut_power(random));
-        folder.cut_power(random);
+        let mut dir = self.lock();
+        dir.inodes.iter_mut().for_each(|inode| inode.cut_power(random));
+        dir.cut_power(random);
     }
 
     /// What was written since the last call.
@@ -148,8 +153,8 @@ impl SimDisk {
 
     /// Changes bytes behind everybody's back, on the disk itself.
     pub(crate) fn rot(&self, inode: usize, from: usize, to: usize, change: impl Fn(&mut [u8])) -> Scar {
-        let mut folder = self.lock();
-        let file = &mut folder.inodes[inode];
+        let mut dir = self.lock();
+        let file = &mut dir.inodes[inode];
         let scar = Scar { inode, now: file.now.clone(), durable: file.durable.clone() };
         for bytes in [&mut file.now, &mut file.durable] {
             if let Some(part) = bytes.get_mut(from..to) {
@@ -161,8 +166,8 @@ impl SimDisk {
 
     /// Undoes [`SimDisk::rot`].
     pub(crate) fn mend(&self, scar: Scar) {
-        let mut folder = self.lock();
-        let file = &mut folder.inodes[scar.inode];
+        let mut dir = self.lock();
+        let file = &mut dir.inodes[scar.inode];
         (file.now, file.durable) = (scar.now, scar.durable);
     }
 }
@@ -182,17 +187,17 @@ impl Directory for SimDisk {
             return Err(full());
         }
         let part = if fate == Fate::Fine { bytes } else { self.power.between(0, bytes as u64) as usize };
-        let mut folder = self.lock();
-        let inode = folder.make(name);
-        folder.inodes[inode].write(&vec![0; part], 0);
+        let mut dir = self.lock();
+        let inode = dir.make(name);
+        dir.inodes[inode].write(&vec![0; part], 0);
         match fate {
             Fate::Fine => {
-                folder.inodes[inode].sync();
+                dir.inodes[inode].sync();
                 Ok(SimFile { disk: self.clone(), inode })
             }
             Fate::Fails if self.power.coin() => {
-                folder.inodes[inode].write(&vec![0; bytes], 0);
-                folder.inodes[inode].fail_sync(&self.power);
+                dir.inodes[inode].write(&vec![0; bytes], 0);
+                dir.inodes[inode].fail_sync(&self.power);
                 Err(io_error())
             }
             _ => Err(full()),
@@ -217,10 +222,10 @@ impl Directory for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let fate = self.power.act(self.area, "rename");
         if fate == Fate::Fine || (fate == Fate::Crash && self.power.coin()) {
-            let mut folder = self.lock();
-            let inode = folder.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-            folder.names.insert(to.to_owned(), inode);
-            folder.changes.push(NameChange::Renamed(from.to_owned(), to.to_owned(), inode));
+            let mut dir = self.lock();
+            let inode = dir.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            dir.names.insert(to.to_owned(), inode);
+            dir.changes.push(NameChange::Renamed(from.to_owned(), to.to_owned(), inode));
         }
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
     }
@@ -228,16 +233,16 @@ impl Directory for SimDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let fate = self.power.act(self.area, "remove");
         if fate == Fate::Fine || (fate == Fate::Crash && self.power.coin()) {
-            let mut folder = self.lock();
-            folder.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
-            folder.changes.push(NameChange::Removed(name.to_owned()));
+            let mut dir = self.lock();
+            dir.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+            dir.changes.push(NameChange::Removed(name.to_owned()));
         }
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.power.whole(self.area, "sync folder")?;
-        if self.bug != Some(Bug::FolderSyncForgotten) || self.area != JOURNAL {
+        self.power.whole(self.area, "sync dir")?;
+        if self.bug != Some(Bug::DirSyncForgotten) || self.area != JOURNAL {
             self.lock().sync();
         }
         Ok(())
@@ -263,8 +268,8 @@ impl VfsFile for SimFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.disk.power.whole(self.disk.area, "read")?;
-        let folder = self.disk.lock();
-        let rest = folder.inodes[self.inode].now.get(offset as usize..).unwrap_or_default();
+        let dir = self.disk.lock();
+        let rest = dir.inodes[self.inode].now.get(offset as usize..).unwrap_or_default();
         let length = rest.len().min(buffer.len());
         buffer[..length].copy_from_slice(&rest[..length]);
         Ok(length)
@@ -279,10 +284,10 @@ impl VfsFile for SimFile {
             Fate::Fine => bytes.len(),
             _ => self.disk.power.between(0, bytes.len() as u64) as usize,
         };
-        let mut folder = self.disk.lock();
+        let mut dir = self.disk.lock();
         let (bug, area) = (self.disk.bug, self.disk.area);
-        folder.written.push((self.inode, offset, bytes.to_vec()));
-        let file = &mut folder.inodes[self.inode];
+        dir.written.push((self.inode, offset, bytes.to_vec()));
+        let file = &mut dir.inodes[self.inode];
         let there = file.now.get(offset as usize..).is_some_and(|rest| rest.starts_with(bytes));
         if !(bug == Some(Bug::NothingRewritten) && area == JOURNAL && there) {
             file.write(&bytes[..part], offset as usize);
@@ -293,8 +298,8 @@ impl VfsFile for SimFile {
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         let fate = self.disk.power.act(self.disk.area, "trim");
         if fate == Fate::Fine || (fate == Fate::Crash && self.disk.power.coin()) {
-            let mut folder = self.disk.lock();
-            folder.inodes[self.inode].trim(bytes as usize);
+            let mut dir = self.disk.lock();
+            dir.inodes[self.inode].trim(bytes as usize);
         }
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
     }

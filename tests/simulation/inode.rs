@@ -1,7 +1,8 @@
 //! A file in memory: what the process reads, what is durable, and which sectors are neither.
 //!
-//! Job: [`Inode`] writes, syncs, fails to sync, and loses what was not synced when the power is cut.
-//! Invariant: a sector that is not dirty and differs from what is durable is one that a failed sync gave up on.
+//! Job: [`Inode`] writes, syncs, fails to sync, and loses what was not synced when the power is
+//! cut.
+//! Invariant: a clean sector that differs from what is durable is one that a failed sync gave up.
 //! Must never: make such a sector durable before it is written again.
 
 use crate::machine::{Power, coin};

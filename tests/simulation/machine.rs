@@ -1,8 +1,10 @@
-//! The machine under a simulated process: it counts every operation on disk and state, and decides which of them fails and at which the
-//! power goes.
+//! The machine under a simulated process: it counts every operation on disk and state, and decides
+//! which of them fails and at which the power goes.
 //!
-//! Job: [`Power`], one handle shared by all doubles, answers each operation with a [`Fate`]; [`Tally`] counts what happened.
-//! Invariant: everything is decided by the seed. Once dead, every operation fails until [`Power::rise`].
+//! Job: [`Power`], one handle shared by all doubles, gives each operation a [`Fate`]; [`Tally`]
+//! counts what happened.
+//! Invariant: everything is decided by the seed. Once dead, every operation fails until
+//! [`Power::rise`].
 //! Must never: read a clock, or let an operation of a dead process have an effect.
 
 use std::collections::BTreeMap;
@@ -70,7 +72,7 @@ pub(crate) struct Machine {
     operations: u64,
     crash_at: Option<u64>,
     dead: bool,
-    /// Of 10,000 operations, so many fail.
+    /// How many of 10,000 operations fail.
     fault_rate: u64,
     /// An operation that fails more often than others.
     weak: Option<(&'static str, &'static str)>,
@@ -111,7 +113,8 @@ impl Power {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process begins: it dies at its operation number `crash_at`, so many of 10,000 operations fail, and every fourth weak one.
+    /// A new process begins: it dies at its operation number `crash_at`; `fault_rate` of 10,000
+    /// operations fail, and every fourth weak one.
     pub(crate) fn rise(&self, crash_at: Option<u64>, fault_rate: u64, weak: Option<(&'static str, &'static str)>) {
         let mut machine = self.lock();
         machine.dead = false;
@@ -174,7 +177,7 @@ impl Power {
         self.lock().tally.add(what, area, operation);
     }
 
-    /// The faults and crashes so far, one line each, for whoever looks at a failing seed.
+    /// The faults and crashes so far, one line each, for the report of a failing seed.
     pub(crate) fn events(&self) -> Vec<String> {
         let machine = self.lock();
         machine

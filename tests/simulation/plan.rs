@@ -1,6 +1,7 @@
 //! What a seed stands for: how long, how small, how eager, and how much goes wrong.
 //!
-//! Job: [`Plan::of`] draws everything from the seed. Invariant: the same seed and bug are the same run, step by step.
+//! Job: [`Plan::of`] draws everything from the seed.
+//! Invariant: the same seed and bug are the same run, step by step.
 //! Must never: depend on anything but them.
 
 use std::path::PathBuf;
@@ -22,13 +23,13 @@ pub(crate) const WALL_CLOCK_S: u64 = 1_700_000_000;
 const WEAK: [(&str, &str); 10] = [
     ("journal", "remove"),
     ("journal", "create zeroed"),
-    ("journal", "sync folder"),
+    ("journal", "sync dir"),
     ("journal", "rename"),
     ("journal", "sync"),
-    ("state", "save seals"),
-    ("state", "cover"),
-    ("state", "condemn"),
-    ("backups", "sync folder"),
+    ("state", "save digests"),
+    ("state", "record position"),
+    ("state", "mark corrupt"),
+    ("backups", "sync dir"),
     ("backups", "sync"),
 ];
 
@@ -46,8 +47,8 @@ pub(crate) struct Plan {
     pub(crate) segment_bytes: u64,
     /// Records in memory.
     pub(crate) capacity: usize,
-    /// Idempotency keys that are remembered at most.
-    pub(crate) remembered: usize,
+    /// Idempotency keys that are kept at most.
+    pub(crate) idempotency_keys: usize,
     /// Seconds that a step takes, by the clock of the store.
     pub(crate) step_s: u64,
     /// How many backups are kept, if any are made.
@@ -55,13 +56,13 @@ pub(crate) struct Plan {
     pub(crate) backup_rate: u64,
     pub(crate) asked_rate: u64,
     pub(crate) checkpoint_rate: u64,
-    /// Of 10,000 operations on disk and state, so many fail.
+    /// How many of 10,000 operations on disk and state fail.
     pub(crate) fault_rate: u64,
     /// An operation that fails much more often.
     pub(crate) weak: Option<(&'static str, &'static str)>,
-    /// Of 100 restarts, so many find something rotten.
+    /// How many of 100 restarts find something rotten.
     pub(crate) rot_rate: u64,
-    /// Of 100 lives, so many end in a crash.
+    /// How many of 100 lives end in a crash.
     pub(crate) crash_rate: u64,
     /// The last operation at which a crash may come.
     pub(crate) crash_within: u64,
@@ -73,7 +74,7 @@ impl Plan {
         let mut one_of = |choices: &[u64]| choices[random.between(0, choices.len() as u64 - 1) as usize];
         let strict = bug.is_none_or(|bug| !Bug::SEEN_BY_CLIENTS.contains(&bug));
         let backups = one_of(&[0, 0, 1, 2, 3]);
-        let seldom = one_of(&[0, 0, 0, 1]) == 1;
+        let asks = one_of(&[0, 0, 0, 1]) == 1;
         let weak = one_of(&[0, 0, 0, 0, 1]) == 1;
         let weak = weak.then(|| WEAK[one_of(&[0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) as usize]);
         let plan = Self {
@@ -84,11 +85,11 @@ impl Plan {
             steps: one_of(&[60, 100, 150, 250]),
             segment_bytes: one_of(&[2048, 2048, 4096]),
             capacity: one_of(&[2, 3, 4, 8]) as usize,
-            remembered: one_of(&[4, 40, 400]) as usize,
+            idempotency_keys: one_of(&[4, 40, 400]) as usize,
             step_s: one_of(&[0, 60, 300]),
             backups: (backups > 0).then_some(backups as usize),
             backup_rate: one_of(&[2, 5, 20]),
-            asked_rate: u64::from(seldom) * 10,
+            asked_rate: u64::from(asks) * 10,
             checkpoint_rate: one_of(&[0, 10, 30, 100]),
             fault_rate: one_of(&[0, 0, 0, 10, 30, 100]),
             weak,
@@ -112,7 +113,7 @@ impl Plan {
             journal_segment_bytes: self.segment_bytes,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             cache_records: self.capacity,
-            idempotency_keys: self.remembered,
+            idempotency_keys: self.idempotency_keys,
             min_free_disk_bytes: 1,
             backups: self.backups.map(policy),
         }

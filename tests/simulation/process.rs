@@ -255,7 +255,7 @@ impl Process {
         self.backup.is_some()
     }
 
-    /// Whether nothing is left to do for anybody.
+    /// Whether no part has anything left to do.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.deciding
             && self.queue.depth() == 0

@@ -154,7 +154,7 @@ impl StoreFiles for Site {
     }
 
     fn create_rebuilding_state(&mut self) -> Result<SimState, String> {
-        self.power.set_phase("heal");
+        self.power.set_phase("rebuild");
         self.rebuild_is_due = true;
         self.power.whole("state", "make").map_err(|error| error.to_string())?;
         let state = self.rebuilding.insert(SimState::new(self.power.clone()));
@@ -172,7 +172,7 @@ impl StoreFiles for Site {
                 return Err("a directory could not be renamed".to_owned());
             }
         }
-        self.power.tally("heals", "", "");
+        self.power.tally("rebuilds", "", "");
         self.rebuild_is_due = false;
         Ok("quarantine".to_owned())
     }

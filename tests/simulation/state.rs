@@ -1,8 +1,10 @@
-//! The state in memory: a double of sled that keeps what it must and forgets the rest, and that rots.
+//! The state in memory: a double of sled that keeps what it must, forgets the rest, and rots.
 //!
-//! Job: [`Sled`] is what is on the disk, [`SimState`] an open one. What was put since the last successful force is lost at a crash in any
-//! subset; the covered mark and the seals are durable when their call returned, and either way when it did not.
-//! Invariant: nothing that a successful `cover` or `save_seals` promised is lost, except by [`Sled::rot`].
+//! Job: [`Sled`] is what is on the disk, [`SimState`] an open one. What was written since the last
+//! successful sync is lost at a crash in any subset; the position and the digests are durable when
+//! their call succeeded, and may be when it failed.
+//! Invariant: nothing that a successful `sync_through` or `save_digests` promised is lost, except
+//! by [`Sled::rot`].
 //! Must never: keep less than it promised.
 
 use std::collections::BTreeMap;
@@ -16,8 +18,8 @@ use crate::machine::{Fate, Power, coin};
 use crate::support::Random;
 
 const AREA: &str = "state";
-/// Older states that are remembered, for rot to bring back.
-const REMEMBERED: usize = 6;
+/// Older states that are kept, for rot to bring back.
+const KEPT_IMAGES: usize = 6;
 
 pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -25,8 +27,8 @@ pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Clone, Debug)]
 struct Image {
     records: Records,
-    covered: LogPosition,
-    seals: Option<Arc<Vec<u8>>>,
+    synced_through: LogPosition,
+    digests: Option<Arc<Vec<u8>>>,
 }
 
 /// What is on the disk, and what the process wrote on top of it.
@@ -35,11 +37,12 @@ pub(crate) struct Sled {
     now: Records,
     durable: Records,
     batches: Vec<Vec<WriteOp>>,
-    covered: LogPosition,
-    seals: Option<Arc<Vec<u8>>>,
-    condemned: Option<String>,
+    synced_through: LogPosition,
+    digests: Option<Arc<Vec<u8>>>,
+    corrupt: Option<String>,
     refuses: bool,
-    /// Old records that a reader gets and a proof does not see: the bug of deceived seals.
+    /// Old records that a read returns and a verification does not see: the bug of deceived
+    /// digests.
     deceit: Records,
     images: Vec<Image>,
     /// It holds what was never written, or not what was.
@@ -63,7 +66,8 @@ fn apply(records: &mut Records, batch: &[WriteOp]) {
 }
 
 impl Sled {
-    /// A crash: a beginning of the batches since the last force stays, or any subset of them, or any of their records.
+    /// A crash: a prefix of the batches since the last sync stays, or any subset of them, or of
+    /// their records.
     fn crash(&mut self, random: &mut Random) {
         let beginning = coin(random).then(|| random.between(0, self.batches.len() as u64) as usize);
         let halved = random.between(0, 3) == 0;
@@ -76,7 +80,7 @@ impl Sled {
         self.now = self.durable.clone();
     }
 
-    /// What goes wrong on the disk while nobody looks; what it was, or nothing if there is nothing that could.
+    /// Data at rest changes. Returns how, or nothing if there is nothing to change.
     fn rot(&mut self, random: &mut Random) -> Option<&'static str> {
         let image = match self.images.len() as u64 {
             0 => return None,
@@ -98,29 +102,29 @@ impl Sled {
             }
             3 => {
                 self.durable = image.records;
-                self.covered = image.covered;
-                self.seals = image.seals;
-                "rolled back with its seals"
+                self.synced_through = image.synced_through;
+                self.digests = image.digests;
+                "rolled back with its digests"
             }
             4 => {
                 self.durable = image.records;
-                self.covered = image.covered;
-                "rolled back without its seals"
+                self.synced_through = image.synced_through;
+                "rolled back without its digests"
             }
             5 => {
                 self.refuses = true;
                 "does not open"
             }
             6 => {
-                self.seals = None;
-                "seals missing"
+                self.digests = None;
+                "digests missing"
             }
             _ => {
-                let mut seals = self.seals.as_deref().cloned()?;
-                let at = random.between(0, seals.len() as u64 - 1) as usize;
-                seals[at] ^= 1 << random.between(0, 7);
-                self.seals = Some(Arc::new(seals));
-                "seals damaged"
+                let mut digests = self.digests.as_deref().cloned()?;
+                let at = random.between(0, digests.len() as u64 - 1) as usize;
+                digests[at] ^= 1 << random.between(0, 7);
+                self.digests = Some(Arc::new(digests));
+                "digests damaged"
             }
         };
         self.is_rotten = true;
@@ -140,10 +144,11 @@ impl Sled {
     }
 
     fn remember(&mut self) {
-        if self.images.len() == REMEMBERED {
+        if self.images.len() == KEPT_IMAGES {
             self.images.remove(0);
         }
-        let image = Image { records: self.durable.clone(), covered: self.covered, seals: self.seals.clone() };
+        let image =
+            Image { records: self.durable.clone(), synced_through: self.synced_through, digests: self.digests.clone() };
         self.images.push(image);
     }
 }
@@ -168,9 +173,9 @@ impl SimState {
     pub(crate) fn open(&self) -> Result<Self, StateOpenError> {
         self.power.whole(AREA, "open").map_err(|error| StateOpenError::Io(error.to_string()))?;
         let sled = self.lock();
-        match &sled.condemned {
+        match &sled.corrupt {
             Some(why) => Err(StateOpenError::Corrupt(why.clone())),
-            None if sled.refuses => Err(StateOpenError::Corrupt("sled can not open".to_owned())),
+            None if sled.refuses => Err(StateOpenError::Corrupt("sled cannot open".to_owned())),
             None => Ok(self.clone()),
         }
     }
@@ -190,7 +195,7 @@ impl SimState {
     /// A reason that this very state may have to be rebuilt.
     pub(crate) fn is_hurt(&self) -> bool {
         let sled = self.lock();
-        sled.is_rotten || sled.condemned.is_some()
+        sled.is_rotten || sled.corrupt.is_some()
     }
 
     fn read(&self) -> Result<(), String> {
@@ -218,7 +223,8 @@ impl State for SimState {
             let behind = sled.now.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(&prefix));
             behind.map(|(key, bytes)| (key.clone(), bytes.clone())).collect()
         };
-        // Most buckets are empty; were each of these reads an operation, most crashes would be in them.
+        // Most buckets are empty; if each of these reads were an operation, most crashes would be
+        // in them.
         if !found.is_empty() || self.power.is_dead() {
             self.read()?;
         }
@@ -249,43 +255,43 @@ impl State for SimState {
     }
 
     fn sync_through(&mut self, mark: LogPosition) -> Result<(), String> {
-        self.power.whole(AREA, "force").map_err(|error| error.to_string())?;
+        self.power.whole(AREA, "sync").map_err(|error| error.to_string())?;
         {
             let mut sled = self.lock();
             sled.durable = sled.now.clone();
             sled.batches.clear();
         }
-        let fate = self.power.act(AREA, "cover");
+        let fate = self.power.act(AREA, "record position");
         if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
-            self.lock().covered = mark;
+            self.lock().synced_through = mark;
         }
-        if fate == Fate::Fine { Ok(()) } else { Err("sled: the mark is not forced".to_owned()) }
+        if fate == Fate::Fine { Ok(()) } else { Err("sled: the position is not synced".to_owned()) }
     }
 
     fn synced_through(&self) -> LogPosition {
-        self.lock().covered
+        self.lock().synced_through
     }
 
     fn load_digests(&self) -> Result<Option<Vec<u8>>, String> {
         self.read()?;
-        Ok(self.lock().seals.as_deref().cloned())
+        Ok(self.lock().digests.as_deref().cloned())
     }
 
     fn save_digests(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let fate = self.power.act(AREA, "save seals");
+        let fate = self.power.act(AREA, "save digests");
         if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
             let mut sled = self.lock();
-            sled.seals = Some(Arc::new(bytes.to_vec()));
+            sled.digests = Some(Arc::new(bytes.to_vec()));
             sled.remember();
         }
-        if fate == Fate::Fine { Ok(()) } else { Err("the seals are not forced".to_owned()) }
+        if fate == Fate::Fine { Ok(()) } else { Err("the digests are not synced".to_owned()) }
     }
 
     fn mark_corrupt(&mut self, why: &str) -> Result<(), String> {
-        let fate = self.power.act(AREA, "condemn");
+        let fate = self.power.act(AREA, "mark corrupt");
         if fate == Fate::Fine || (fate != Fate::Dead && self.power.coin()) {
-            self.lock().condemned = Some(why.to_owned());
+            self.lock().corrupt = Some(why.to_owned());
         }
-        if fate == Fate::Fine { Ok(()) } else { Err("the note is not forced".to_owned()) }
+        if fate == Fate::Fine { Ok(()) } else { Err("the marker is not synced".to_owned()) }
     }
 }

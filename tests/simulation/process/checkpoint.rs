@@ -52,7 +52,7 @@ impl Process {
         let effects = self.scheduler.run_step(self.now());
         self.carry_out(effects);
         let began = was_idle && self.scheduler.in_progress();
-        if began && self.plan.bug == Some(Bug::CoveredTooEarly) {
+        if began && self.plan.bug == Some(Bug::CheckpointTooEarly) {
             let seq = self.scheduler.last_position().seq;
             self.send_event(CommitterEvent::Checkpointed(seq, Duration::ZERO));
         }
