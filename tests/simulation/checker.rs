@@ -19,7 +19,8 @@ use odometer::store::embedded::recovery::open::{RebuiltState, StateOrigin, open_
 use odometer::store::embedded::recovery::rebuild::RebuildSource;
 use odometer::store::embedded::state::State;
 
-use odometer::domain::tenant::TenantId;
+use odometer::domain::api_key::KeyId;
+use odometer::domain::tenant::{TenantId, TenantName};
 
 use crate::clients::{Place, Reply, What, key, places, value_of};
 use crate::corruption::Rot;
@@ -138,11 +139,7 @@ impl Checker {
                     told == value
                 }
                 (What::Read(place), Reply::Value(value)) => after.get(place) == Some(value),
-                (What::Register(name, api_key), Reply::Tenant(id)) => {
-                    self.truth.get(&RecordKey::Name(name.normalized())) == Some(&Record::Name(*id))
-                        && matches!(self.truth.get(&RecordKey::ApiKey(*api_key)), Some(Record::ApiKey(key)) if key.tenant == *id)
-                        && matches!(self.truth.get(&RecordKey::Tenants), Some(Record::Tenants(count)) if *count >= id.0)
-                }
+                (What::Register(name, api_key), Reply::Tenant(id)) => self.is_registered(name, *api_key, *id),
                 (What::Register(name, _), Reply::Refused("name taken")) => {
                     self.truth.contains_key(&RecordKey::Name(name.normalized()))
                 }
@@ -165,6 +162,15 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Whether a tenant has its name, its key and a place in the number of tenants.
+    fn is_registered(&self, name: &TenantName, api_key: KeyId, id: TenantId) -> bool {
+        let key = self.truth.get(&RecordKey::ApiKey(api_key));
+        let tenants = self.truth.get(&RecordKey::Tenants);
+        self.truth.get(&RecordKey::Name(name.normalized())) == Some(&Record::Name(id))
+            && matches!(key, Some(Record::ApiKey(key)) if key.tenant == id)
+            && matches!(tenants, Some(Record::Tenants(count)) if *count >= id.0)
     }
 
     /// The named counters of a tenant.

@@ -7,3 +7,6 @@
 pub mod backup_schedule;
 pub mod messages;
 pub mod scheduler;
+
+#[cfg(test)]
+mod scheduler_tests;

@@ -99,7 +99,11 @@ pub struct RecoveryReport {
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (last, frames, checkpointed) = (self.last, self.frames, self.checkpointed);
-        write!(f, "last commit {last}, {frames} frames in the journal, the state covers commit {checkpointed}")?;
+        write!(
+            f,
+            "last commit {last}, {frames} frames in the journal, the state covers \
+             commit {checkpointed}"
+        )?;
         if let Some((name, offset)) = &self.torn {
             write!(
                 f,
@@ -170,19 +174,10 @@ pub fn open_state_and_journal<S: State, D: Directory>(
         None if origin == StateOrigin::New && reached == LogPosition::default() => {
             JournalTail::after(LogPosition::default())
         }
-        None => return Err(RecoveryError::JournalTruncated("the journal folder holds no journal".to_owned())),
+        None => return Err(RecoveryError::JournalTruncated("the journal directory holds no journal".to_owned())),
     };
     other_history |= tail.base.seq == checkpointed.seq && tail.base.crc != checkpointed.crc;
-    if tail.base.seq > checkpointed.seq {
-        let (next, first) = (checkpointed.seq.next(), tail.base.seq.next());
-        return Err(RecoveryError::State(format!("sled ends before commit {next}, the journal starts with {first}")));
-    }
-    if tail.last().seq < reached.seq {
-        let (has, last) = (reached.seq, tail.last().seq);
-        return Err(RecoveryError::JournalTruncated(format!(
-            "sled has commit {has}, but the journal ends with {last}"
-        )));
-    }
+    check_complete(&tail, checkpointed.seq, reached.seq)?;
     if other_history {
         return Err(RecoveryError::State(format!("sled's commit {} is not the journal's", checkpointed.seq)));
     }
@@ -210,4 +205,20 @@ pub fn open_state_and_journal<S: State, D: Directory>(
     };
     let idempotency_pages = checkpointer.idempotency_pages().map_err(RecoveryError::State)?;
     Ok(OpenedStore { checkpointer, tail, idempotency_pages, report })
+}
+
+/// Checks that the journal continues a state whose last checkpoint is `checkpointed`, and that it
+/// has everything up to `reached`, the end of the newest checkpoint that was begun.
+fn check_complete(tail: &JournalTail, checkpointed: CommitSeq, reached: CommitSeq) -> Result<(), RecoveryError> {
+    if tail.base.seq > checkpointed {
+        let (next, first) = (checkpointed.next(), tail.base.seq.next());
+        return Err(RecoveryError::State(format!("sled ends before commit {next}, the journal starts with {first}")));
+    }
+    if tail.last().seq < reached {
+        let last = tail.last().seq;
+        return Err(RecoveryError::JournalTruncated(format!(
+            "sled has commit {reached}, but the journal ends with {last}"
+        )));
+    }
+    Ok(())
 }

@@ -170,7 +170,7 @@ impl CommitterThread {
                     tracing::error!(
                         event.action = "poison",
                         error.message = %problem,
-                        "a write failed and its outcome is unknown: the store takes no changes until a restart"
+                        "a write failed and its outcome is unknown: no changes until a restart"
                     );
                     self.data_dir.record_shutdown_detached(ShutdownRecord::Poisoned(&problem));
                 }
