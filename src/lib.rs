@@ -1,8 +1,8 @@
 //! Odometer issues integers that go up by one, as a service: durable, unique, consecutive, over
 //! HTTPS, for many tenants. It is one process with one data directory.
 //!
-//! **The promise:** every integer that was returned is on disk, unique, consecutive, and safe to ask
-//! for again.
+//! **The promise:** every integer that was returned is on disk, unique, consecutive, and safe to
+//! ask for again.
 //!
 //! # Life of a request
 //!
