@@ -7,7 +7,10 @@ fn main() {
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs");
     println!("cargo:rerun-if-env-changed=ODOMETER_GIT_REVISION");
-    #[expect(clippy::disallowed_methods, reason = "a build script has no configuration but the environment")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a build script has no configuration but the environment"
+    )]
     let revision = std::env::var("ODOMETER_GIT_REVISION").ok().or_else(git_revision);
     println!("cargo:rustc-env=ODOMETER_GIT_REVISION={}", revision.as_deref().unwrap_or("unknown"));
 }

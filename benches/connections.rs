@@ -64,8 +64,14 @@ enum Traffic {
     All,
 }
 
-const ALL: [Traffic; 6] =
-    [Traffic::Nothing, Traffic::Small, Traffic::LargeHead, Traffic::LargeAnswer, Traffic::Pipelined, Traffic::All];
+const ALL: [Traffic; 6] = [
+    Traffic::Nothing,
+    Traffic::Small,
+    Traffic::LargeHead,
+    Traffic::LargeAnswer,
+    Traffic::Pipelined,
+    Traffic::All,
+];
 
 impl Traffic {
     fn name(self, requests: usize) -> String {
@@ -84,13 +90,23 @@ impl Traffic {
         let (read, increment) = (request(key, Mode::Read), request(key, Mode::Spread));
         match self {
             Self::Nothing => Vec::new(),
-            Self::Small => [read, increment].iter().cycle().take(requests).map(|one| (one.clone(), 1)).collect(),
+            Self::Small => [read, increment]
+                .iter()
+                .cycle()
+                .take(requests)
+                .map(|one| (one.clone(), 1))
+                .collect(),
             Self::LargeHead => vec![(with_large_head(&read), 1)],
-            Self::LargeAnswer => vec![(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 1)],
-            Self::Pipelined => vec![(read.repeat(PIPELINED), PIPELINED); requests.div_ceil(PIPELINED)],
+            Self::LargeAnswer => {
+                vec![(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 1)]
+            }
+            Self::Pipelined => {
+                vec![(read.repeat(PIPELINED), PIPELINED); requests.div_ceil(PIPELINED)]
+            }
             Self::All => {
                 let each = [Self::Small, Self::LargeHead, Self::LargeAnswer, Self::Pipelined];
-                let mut all: Vec<_> = each.iter().flat_map(|one| one.writes(key, requests)).collect();
+                let mut all: Vec<_> =
+                    each.iter().flat_map(|one| one.writes(key, requests)).collect();
                 all.push((increment, 1));
                 all
             }
@@ -101,18 +117,23 @@ impl Traffic {
 /// The same request with many headers that nobody knows.
 fn with_large_head(request: &[u8]) -> Vec<u8> {
     const HEADERS: usize = 30;
-    let head = request.strip_suffix(b"\r\n").expect("a request without a body ends with a blank line");
+    let head =
+        request.strip_suffix(b"\r\n").expect("a request without a body ends with a blank line");
     let value = "v".repeat(LARGE_HEAD_BYTES / HEADERS - "X-Large-00: \r\n".len());
-    let headers: String = (0..HEADERS).map(|number| format!("X-Large-{number:02}: {value}\r\n")).collect();
+    let headers: String =
+        (0..HEADERS).map(|number| format!("X-Large-{number:02}: {value}\r\n")).collect();
     [head, headers.as_bytes(), b"\r\n"].concat()
 }
 
 fn main() -> ExitCode {
     let (connections, requests) = if is_short() { (50, 20) } else { (1000, 400) };
-    let count = |name, default| usize::try_from(number_setting(name, default)).expect("a small number").max(1);
+    let count = |name, default| {
+        usize::try_from(number_setting(name, default)).expect("a small number").max(1)
+    };
     let connections = count("ODOMETER_BENCH_CONNECTIONS", connections);
     let requests = count("ODOMETER_BENCH_REQUESTS", requests);
-    let limit = support::setting("ODOMETER_BENCH_LIMIT_KIB").map(|_| number_setting("ODOMETER_BENCH_LIMIT_KIB", 0));
+    let limit = support::setting("ODOMETER_BENCH_LIMIT_KIB")
+        .map(|_| number_setting("ODOMETER_BENCH_LIMIT_KIB", 0));
     let folder = bench_folder(env!("CARGO_TARGET_TMPDIR"));
     show_surroundings(folder.path());
     show(&format!("run: {connections} connections over TLS, each idle after its traffic"));
@@ -142,7 +163,8 @@ fn allow_descriptors(connections: usize) {
     if current.is_none_or(|current| current >= needed) {
         return;
     }
-    let raised = Rlimit { current: Some(needed), maximum: maximum.map(|maximum| maximum.max(needed)) };
+    let raised =
+        Rlimit { current: Some(needed), maximum: maximum.map(|maximum| maximum.max(needed)) };
     let result = setrlimit(Resource::Nofile, raised);
     assert!(result.is_ok(), "{connections} connections need {needed} descriptors: raise ulimit -n");
 }
@@ -209,7 +231,11 @@ async fn talk(stream: Stream, writes: Vec<(Vec<u8>, usize)>) -> Stream {
         for _ in 0..answers {
             let answer = connection.message().await.expect("the connection stays open");
             let status = &answer[..answer.len().min(64)];
-            assert!(status.starts_with(b"HTTP/1.1 200 "), "not a 200: {}", String::from_utf8_lossy(status));
+            assert!(
+                status.starts_with(b"HTTP/1.1 200 "),
+                "not a 200: {}",
+                String::from_utf8_lossy(status)
+            );
         }
     }
     connection.stream
@@ -233,6 +259,9 @@ async fn settled_rss_kib(server: &TestServer) -> f64 {
 fn rss_kib(server: &TestServer) -> f64 {
     let pid = server.pid().expect("the server runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process that runs has memory");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("a process that runs has memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
 }

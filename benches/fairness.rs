@@ -67,7 +67,8 @@ fn main() {
         plan.rounds, plan.period, plan.tenants, plan.rate, plan.connections
     ));
     let builder = TestServer::builder().data_dir(folder.path().join("data")).keep(Keep::Problems);
-    let server = builder.flag("--log-level", "warn").chosen_ports().without("--tenant-rate-limit").start();
+    let server =
+        builder.flag("--log-level", "warn").chosen_ports().without("--tenant-rate-limit").start();
     let endpoint = server.endpoint();
     let keys = runtime().block_on(register(&endpoint, "quiet", plan.tenants));
     let noisy = runtime().block_on(register(&endpoint, "noisy", 1)).remove(0);
@@ -88,16 +89,27 @@ impl Plan {
         Self {
             rounds: number_setting("ODOMETER_BENCH_ROUNDS", rounds).max(1),
             period: Duration::from_millis(number_setting("ODOMETER_BENCH_MS", period).max(100)),
-            tenants: usize::try_from(number_setting("ODOMETER_BENCH_TENANTS", tenants)).expect("a small number").max(1),
+            tenants: usize::try_from(number_setting("ODOMETER_BENCH_TENANTS", tenants))
+                .expect("a small number")
+                .max(1),
             rate: number_setting("ODOMETER_BENCH_RATE", if short { 20 } else { 5 }).max(1),
-            connections: u32::try_from(number_setting("ODOMETER_BENCH_CONNECTIONS", 8)).expect("a small number").max(1),
+            connections: u32::try_from(number_setting("ODOMETER_BENCH_CONNECTIONS", 8))
+                .expect("a small number")
+                .max(1),
             noise: number_setting("ODOMETER_BENCH_NOISE", 3000).max(1),
         }
     }
 }
 
-fn measure(plan: &Plan, endpoint: &Endpoint, keys: &[String], noisy: &str, beside: Beside) -> Sample {
-    let manner = |per_second, at_once| Some(Manner { connections: plan.connections, per_second, at_once });
+fn measure(
+    plan: &Plan,
+    endpoint: &Endpoint,
+    keys: &[String],
+    noisy: &str,
+    beside: Beside,
+) -> Sample {
+    let manner =
+        |per_second, at_once| Some(Manner { connections: plan.connections, per_second, at_once });
     let manner = match beside {
         Beside::Nobody => None,
         Beside::Paced => manner(Some(plan.noise as f64), 1),
@@ -123,9 +135,13 @@ fn measure(plan: &Plan, endpoint: &Endpoint, keys: &[String], noisy: &str, besid
 }
 
 fn print_table(plan: &Plan, samples: &[Vec<Sample>; 4]) {
-    let middle = |samples: &[Sample], of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
-    let alone = [middle(&samples[0], |sample| sample.p50_us), middle(&samples[0], |sample| sample.p99_us)];
-    show("\nquiet tenants             p50 µs  of alone    p99 µs  of alone  worst µs   noisy: accepted/s   refused/s");
+    let middle =
+        |samples: &[Sample], of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
+    let alone =
+        [middle(&samples[0], |sample| sample.p50_us), middle(&samples[0], |sample| sample.p99_us)];
+    show(
+        "\nquiet tenants             p50 µs  of alone    p99 µs  of alone  worst µs   noisy: accepted/s   refused/s",
+    );
     for (beside, samples) in ALL.iter().zip(samples) {
         let what = match beside {
             Beside::Nobody => "alone".to_owned(),
@@ -133,7 +149,8 @@ fn print_table(plan: &Plan, samples: &[Vec<Sample>; 4]) {
             Beside::Unpaced => "beside an unpaced flood".to_owned(),
             Beside::Pipelined => format!("the same, {DEPTH} at once"),
         };
-        let (p50, p99) = (middle(samples, |sample| sample.p50_us), middle(samples, |sample| sample.p99_us));
+        let (p50, p99) =
+            (middle(samples, |sample| sample.p50_us), middle(samples, |sample| sample.p99_us));
         show(&format!(
             "{what:<24}{p50:>8.0}{:>10.2}{p99:>10.0}{:>10.2}{:>10.0}{:>20.0}{:>12.0}",
             p50 / alone[0],

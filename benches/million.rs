@@ -38,8 +38,10 @@ fn main() {
     let is_test = !std::env::args().any(|argument| argument == "--bench");
     let default = if is_test { 2000 } else { 1_000_000 };
     let tenants = support::number_setting("ODOMETER_BENCH_TENANTS", default);
-    let (full, empty) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (full, empty) =
+        (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let start = Instant::now();
     let keys = runtime.block_on(load(full.path(), tenants));
     say(&format!(
@@ -47,7 +49,8 @@ fn main() {
         start.elapsed().as_secs_f64(),
         folder_mib(full.path())
     ));
-    for (name, folder, keys) in [("empty", empty.path(), &[][..]), ("full", full.path(), &keys[..])] {
+    for (name, folder, keys) in [("empty", empty.path(), &[][..]), ("full", full.path(), &keys[..])]
+    {
         // The first start of a folder makes its certificate and takes the journal; the second is what a restart costs.
         for round in ["first start", "restart"] {
             runtime.block_on(measure(name, round, folder, keys));
@@ -58,10 +61,12 @@ fn main() {
 
 /// Increments with and without a backup under way, in turn, on one server.
 fn beside_backups(folder: &Path, keys: &[String], rounds: usize) {
-    let server = TestServer::builder().data_dir(folder).flag("--log-level", "warn").chosen_ports().start();
+    let server =
+        TestServer::builder().data_dir(folder).flag("--log-level", "warn").chosen_ports().start();
     let target = tempfile::tempdir().expect("a folder");
     let file = target.path().join("backup");
-    let increments = || drive(&server.endpoint(), keys, Mode::Spread, CONNECTIONS, PERIOD, 1).per_second;
+    let increments =
+        || drive(&server.endpoint(), keys, Mode::Spread, CONNECTIONS, PERIOD, 1).per_second;
     let (mut alone, mut beside, mut took) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         alone.push(increments());
@@ -72,7 +77,8 @@ fn beside_backups(folder: &Path, keys: &[String], rounds: usize) {
                 while !stop.load(Ordering::Relaxed) {
                     let started = Instant::now();
                     let mut command = odometer(["backup", "--data-dir"]);
-                    let status = command.arg(folder).arg("--to").arg(&file).stdout(Stdio::null()).status();
+                    let status =
+                        command.arg(folder).arg("--to").arg(&file).stdout(Stdio::null()).status();
                     assert!(status.is_ok_and(|status| status.success()), "a backup failed");
                     took.push(started.elapsed().as_secs_f64());
                 }
@@ -128,10 +134,16 @@ async fn load(folder: &Path, tenants: u64) -> Vec<String> {
 }
 
 async fn register(store: Arc<dyn Store>, number: u64, key: ApiKey) {
-    let password =
-        PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [number.to_le_bytes()[0]; 16], hash: [7; 32] };
+    let password = PasswordHash {
+        memory_kib: 19456,
+        passes: 2,
+        lanes: 1,
+        salt: [number.to_le_bytes()[0]; 16],
+        hash: [7; 32],
+    };
     let name = TenantName::parse(&format!("tenant-{number}@example.com")).expect("a name");
-    let tenant = NewTenant { name, password, key: key.id(), secret: key.secret_hash(), created_unix_s: 1 };
+    let tenant =
+        NewTenant { name, password, key: key.id(), secret: key.secret_hash(), created_unix_s: 1 };
     let id = store.register(tenant).await.expect("registered");
     store.advance(id, &CounterName::default_counter(), 1, None).await.expect("incremented");
 }
@@ -162,5 +174,9 @@ fn resident_mib(pid: u32) -> u64 {
 
 fn folder_mib(folder: &Path) -> u64 {
     let output = std::process::Command::new("du").arg("-sm").arg(folder).output().expect("du");
-    String::from_utf8_lossy(&output.stdout).split_whitespace().next().and_then(|mib| mib.parse().ok()).unwrap_or(0)
+    String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .next()
+        .and_then(|mib| mib.parse().ok())
+        .unwrap_or(0)
 }

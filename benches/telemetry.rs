@@ -48,15 +48,20 @@ struct Sample {
 
 fn main() {
     let short = is_short();
-    let (rounds, period, connections, tenants) = if short { (1, 200, 4, 3) } else { (5, 2000, 256, 100) };
-    let count = |name, default| usize::try_from(number_setting(name, default)).expect("a small number").max(1);
+    let (rounds, period, connections, tenants) =
+        if short { (1, 200, 4, 3) } else { (5, 2000, 256, 100) };
+    let count = |name, default| {
+        usize::try_from(number_setting(name, default)).expect("a small number").max(1)
+    };
     let rounds = number_setting("ODOMETER_BENCH_ROUNDS", rounds).max(1);
     let period = Duration::from_millis(number_setting("ODOMETER_BENCH_MS", period).max(1));
     let connections = count("ODOMETER_BENCH_CONNECTIONS", connections);
     let tenants = count("ODOMETER_BENCH_TENANTS", tenants);
     let folder = bench_folder(env!("CARGO_TARGET_TMPDIR"));
     show_surroundings(folder.path());
-    show(&format!("run: {rounds} rounds x {period:?}, {connections} connections, {tenants} tenants"));
+    show(&format!(
+        "run: {rounds} rounds x {period:?}, {connections} connections, {tenants} tenants"
+    ));
     let running = ALL.map(|logs| start(logs, folder.path(), tenants));
     let mut samples: [Vec<Sample>; ALL.len()] = Default::default();
     for round in 0..rounds {
@@ -82,9 +87,10 @@ fn start(logs: Logs, folder: &Path, tenants: usize) -> Running {
         Logs::Off => builder.flag("--log-level", "off").chosen_ports(),
         Logs::Files => builder.flag("--log-dir", folder.join("files")).chosen_ports(),
         Logs::Pipe => builder,
-        Logs::Sampled => {
-            builder.flag("--log-dir", folder.join("sampled")).flag("--access-log-sample", "100").chosen_ports()
-        }
+        Logs::Sampled => builder
+            .flag("--log-dir", folder.join("sampled"))
+            .flag("--access-log-sample", "100")
+            .chosen_ports(),
     }
     .start();
     let keys = runtime().block_on(register(&server.endpoint(), "bench", tenants));
@@ -93,7 +99,8 @@ fn start(logs: Logs, folder: &Path, tenants: usize) -> Running {
 
 fn measure(running: &Running, connections: usize, period: Duration) -> Sample {
     let before = running.server.cpu_seconds();
-    let measured = drive(&running.server.endpoint(), &running.keys, Mode::Spread, connections, period, 1);
+    let measured =
+        drive(&running.server.endpoint(), &running.keys, Mode::Spread, connections, period, 1);
     let cpu = running.server.cpu_seconds() - before;
     Sample { measured, cpu_us: cpu * 1e6 / measured.answered as f64 }
 }
@@ -103,11 +110,15 @@ fn middle(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
 }
 
 fn print_table(running: &[Running], samples: &[Vec<Sample>]) {
-    show("\naccess log   increments/s   of silent    p50 µs    p99 µs   server CPU µs   lines lost");
+    show(
+        "\naccess log   increments/s   of silent    p50 µs    p99 µs   server CPU µs   lines lost",
+    );
     for ((logs, running), own) in ALL.iter().zip(running).zip(samples) {
         // Of the same round: the mood changes from one to the next.
-        let shares =
-            own.iter().zip(&samples[0]).map(|(own, silent)| own.measured.per_second / silent.measured.per_second);
+        let shares = own
+            .iter()
+            .zip(&samples[0])
+            .map(|(own, silent)| own.measured.per_second / silent.measured.per_second);
         show(&format!(
             "{:<12}{:>13.0}{:>12.2}{:>10.0}{:>10.0}{:>16.1}{:>13.0}",
             format!("{logs:?}").to_lowercase(),

@@ -57,11 +57,21 @@ fn main() {
     let server = start_server(&plan, folder.path());
     let keys = runtime().block_on(async {
         let keys = register(&server.endpoint(), "bench", plan.tenants).await;
-        let mut client = server.endpoint().connect(Protocol::Http1).await.expect("the server accepts a connection");
+        let mut client = server
+            .endpoint()
+            .connect(Protocol::Http1)
+            .await
+            .expect("the server accepts a connection");
         for key in &keys {
-            let headers = [("authorization", &*format!("Bearer {key}")), ("content-type", "application/json")];
+            let headers = [
+                ("authorization", &*format!("Bearer {key}")),
+                ("content-type", "application/json"),
+            ];
             let body = format!(r#"{{"name":"{NAMED}"}}"#);
-            let answer = client.request("POST", "/api/v1/counters", &headers, body).await.expect("an answer");
+            let answer = client
+                .request("POST", "/api/v1/counters", &headers, body)
+                .await
+                .expect("an answer");
             assert_eq!(answer.status, 201, "{}", answer.text());
         }
         keys
@@ -86,12 +96,18 @@ impl Plan {
         let short = is_short();
         let (rounds, period, connections, tenants) =
             if short { (1, 200, "1,4", 3) } else { (3, 3000, "1,64,256", 100) };
-        let connections = setting("ODOMETER_BENCH_CONNECTIONS").unwrap_or_else(|| connections.to_owned());
-        let count = |name, default| usize::try_from(number_setting(name, default)).expect("a small number").max(1);
+        let connections =
+            setting("ODOMETER_BENCH_CONNECTIONS").unwrap_or_else(|| connections.to_owned());
+        let count = |name, default| {
+            usize::try_from(number_setting(name, default)).expect("a small number").max(1)
+        };
         Self {
             rounds: number_setting("ODOMETER_BENCH_ROUNDS", rounds).max(1),
             period: Duration::from_millis(number_setting("ODOMETER_BENCH_MS", period).max(1)),
-            connections: connections.split(',').map(|one| one.trim().parse().expect("numbers and commas")).collect(),
+            connections: connections
+                .split(',')
+                .map(|one| one.trim().parse().expect("numbers and commas"))
+                .collect(),
             threads: count("ODOMETER_BENCH_THREADS", 1),
             tenants: count("ODOMETER_BENCH_TENANTS", tenants),
             logs: setting("ODOMETER_BENCH_LOGS").unwrap_or_else(|| "warn".to_owned()),
@@ -112,7 +128,13 @@ fn start_server(plan: &Plan, folder: &Path) -> TestServer {
     builder.start()
 }
 
-fn measure(plan: &Plan, server: &TestServer, keys: &[String], mode: Mode, connections: usize) -> Sample {
+fn measure(
+    plan: &Plan,
+    server: &TestServer,
+    keys: &[String],
+    mode: Mode,
+    connections: usize,
+) -> Sample {
     let commits = || server.metric("odometer_commits_total").unwrap_or(0.0);
     let (commits_before, cpu_before) = (commits(), server.cpu_seconds());
     let measured = drive(&server.endpoint(), keys, mode, connections, plan.period, plan.threads);
@@ -124,7 +146,8 @@ fn measure(plan: &Plan, server: &TestServer, keys: &[String], mode: Mode, connec
 }
 
 fn print_table(connections: usize, samples: &[Vec<Sample>; 5]) {
-    let middle = |samples: &[Sample], of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
+    let middle =
+        |samples: &[Sample], of: fn(&Sample) -> f64| median(samples.iter().map(of).collect());
     let reads = middle(&samples[0], |sample| sample.measured.per_second);
     let plain = middle(&samples[1], |sample| sample.measured.per_second);
     for (mode, samples) in MODES.iter().zip(samples) {

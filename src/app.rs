@@ -80,7 +80,8 @@ impl App {
         let load_tls = || ServerCertificate::load(config.tls.clone());
         // Files that were named are read before the store is opened: a typing mistake must not
         // leave a new data directory behind.
-        let from_files = matches!(config.tls, TlsSource::Files { .. }).then(load_tls).transpose()?;
+        let from_files =
+            matches!(config.tls, TlsSource::Files { .. }).then(load_tls).transpose()?;
         let data_dir = config.store.data_dir.display();
         let (store, recovery) = EmbeddedStore::open(&config.store, metrics.store())
             .with_context(|| format!("--data-dir {data_dir} cannot be opened"))?;
@@ -180,7 +181,8 @@ impl Core {
         let server = ServerParts::new(options, Arc::clone(&self.store), Arc::clone(&self.shared));
         let tls = TlsAcceptor::from(self.tls.server_config()?);
         let parts = WorkerParts { server: server.clone(), tls, drain: draining.clone() };
-        let workers = Workers::start(options, &parts).context("the workers could not be started")?;
+        let workers =
+            Workers::start(options, &parts).context("the workers could not be started")?;
         let workers = Arc::new(workers);
         let limits = self.config.limits;
         let metrics = self.metrics.connections(limits.connections);

@@ -31,22 +31,34 @@ pub fn run(config: &Config) -> Result<String> {
         Some(address) => send_request(connect(address)?)?,
         None => {
             let stream = connect(config.listen.public)?;
-            let client = ClientConnection::new(Arc::new(pinned(config)?), ServerName::try_from("localhost")?)?;
+            let client = ClientConnection::new(
+                Arc::new(pinned(config)?),
+                ServerName::try_from("localhost")?,
+            )?;
             send_request(StreamOwned::new(client, stream))?
         }
     };
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let word = body.trim();
-    if head.split(' ').nth(1) == Some("200") { Ok(word.to_owned()) } else { Err(anyhow!("not ready: {word}")) }
+    if head.split(' ').nth(1) == Some("200") {
+        Ok(word.to_owned())
+    } else {
+        Err(anyhow!("not ready: {word}"))
+    }
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream> {
     let address = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
-        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
+        }
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port())
+        }
         _ => address,
     };
-    let stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("no server at {address}"))?;
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)
+        .with_context(|| format!("no server at {address}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
@@ -64,7 +76,9 @@ fn send_request(mut stream: impl Read + Write) -> Result<String> {
 
 fn pinned(config: &Config) -> Result<ClientConfig> {
     let file = config.tls.cert_file();
-    let Some(leaf) = CertificateDer::pem_file_iter(&file).with_context(|| file.display().to_string())?.next() else {
+    let Some(leaf) =
+        CertificateDer::pem_file_iter(&file).with_context(|| file.display().to_string())?.next()
+    else {
         bail!("{}: there is no certificate in it", file.display());
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -95,7 +109,9 @@ impl ServerCertVerifier for PinnedCertVerifier {
         if *end_entity == self.leaf {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::General("the server shows another certificate than the configured one".into()))
+            Err(rustls::Error::General(
+                "the server shows another certificate than the configured one".into(),
+            ))
         }
     }
 
@@ -105,7 +121,12 @@ impl ServerCertVerifier for PinnedCertVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -114,7 +135,12 @@ impl ServerCertVerifier for PinnedCertVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

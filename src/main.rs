@@ -113,7 +113,11 @@ fn reload_log_level(flags: &Flags, logs: &Logs) {
     let config = Config::load(flags).map_err(anyhow::Error::from);
     match config.and_then(|config| logs.set_level(&config.log.level)) {
         Ok(()) => {
-            tracing::info!(event.action = "log-level-reload", event.outcome = "success", "the log level was reloaded")
+            tracing::info!(
+                event.action = "log-level-reload",
+                event.outcome = "success",
+                "the log level was reloaded"
+            )
         }
         Err(error) => tracing::error!(
             event.action = "log-level-reload",

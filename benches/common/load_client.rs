@@ -64,7 +64,8 @@ pub(crate) fn drive(
     let requests: Arc<[Vec<u8>]> = prebuild(keys, mode).into();
     let workers: Vec<_> = (0..threads)
         .map(|thread| {
-            let (endpoint, start, requests) = (endpoint.clone(), Arc::clone(&start), Arc::clone(&requests));
+            let (endpoint, start, requests) =
+                (endpoint.clone(), Arc::clone(&start), Arc::clone(&requests));
             let own = (thread..connections).step_by(threads).collect::<Vec<_>>();
             std::thread::spawn(move || run_thread(&endpoint, &start, &requests, &own, period))
         })
@@ -87,7 +88,9 @@ pub(crate) fn request(key: &str, mode: Mode) -> Vec<u8> {
     let line = match mode {
         Mode::Read => "GET /api/v1/integer HTTP/1.1".to_owned(),
         Mode::Spread | Mode::Hot => old.to_owned(),
-        Mode::Named => format!("POST /api/v1/counters/{NAMED}/increment HTTP/1.1\r\nContent-Length: 0"),
+        Mode::Named => {
+            format!("POST /api/v1/counters/{NAMED}/increment HTTP/1.1\r\nContent-Length: 0")
+        }
         Mode::Once => format!("{old}\r\nIdempotency-Key: {KEY_GOES_HERE}"),
     };
     format!("{line}\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n").into()
@@ -100,7 +103,10 @@ fn run_thread(
     own: &[usize],
     period: Duration,
 ) -> Vec<u32> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be made");
     runtime.block_on(async {
         let connector = endpoint.tls(&[b"http/1.1"]);
         let mut connections = Vec::with_capacity(own.len());
@@ -163,7 +169,8 @@ fn write_key(bytes: &mut [u8]) {
 }
 
 fn assert_is_value(answer: &[u8]) {
-    let value = find(answer, b"\"value\":").and_then(|at| number(answer[at + 8..].trim_ascii_start()));
+    let value =
+        find(answer, b"\"value\":").and_then(|at| number(answer[at + 8..].trim_ascii_start()));
     let good = answer.starts_with(b"HTTP/1.1 200 ") && value.is_some_and(|value| value > 0);
     assert!(good, "not a value: {}", String::from_utf8_lossy(answer));
 }
@@ -171,7 +178,8 @@ fn assert_is_value(answer: &[u8]) {
 fn summarize(latencies: &mut [u32], connections: usize, period: Duration) -> Measured {
     assert!(!latencies.is_empty(), "no request was answered within {period:?}");
     latencies.sort_unstable();
-    let at = |share: f64| f64::from(latencies[((latencies.len() - 1) as f64 * share) as usize]) / 1e3;
+    let at =
+        |share: f64| f64::from(latencies[((latencies.len() - 1) as f64 * share) as usize]) / 1e3;
     let requests = latencies.len() as u64;
     let answered = requests + connections as u64;
     Measured {

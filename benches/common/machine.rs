@@ -28,13 +28,19 @@ pub(crate) fn bench_folder(usual: &str) -> TempDir {
 /// Says on what machine and disk the figures that follow were measured.
 pub(crate) fn show_surroundings(folder: &Path) {
     show(&machine());
-    show(&format!("disk: {}, 4 KiB write + fdatasync {:.0} µs", filesystem(folder), fdatasync_us(folder)));
+    show(&format!(
+        "disk: {}, 4 KiB write + fdatasync {:.0} µs",
+        filesystem(folder),
+        fdatasync_us(folder)
+    ));
 }
 
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |at| at.1);
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown", |at| at.1);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let build = if cfg!(debug_assertions) { ", DEBUG BUILD: the figures mean nothing" } else { "" };
@@ -48,7 +54,9 @@ fn filesystem(folder: &Path) -> String {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let above = fields.filter(|fields| fields.len() > 2 && folder.starts_with(fields[1]));
-    above.max_by_key(|fields| fields[1].len()).map_or_else(|| "unknown".to_owned(), |fields| fields[2].to_owned())
+    above
+        .max_by_key(|fields| fields[1].len())
+        .map_or_else(|| "unknown".to_owned(), |fields| fields[2].to_owned())
 }
 
 /// The price of durability on this disk: one 4 KiB overwrite and fdatasync, median of 200.
@@ -62,7 +70,9 @@ fn fdatasync_us(folder: &Path) -> f64 {
     file.sync_all().expect("the disk syncs");
     let once = |turn: u64| {
         let started = Instant::now();
-        file.write_all_at(&BLOCK, turn % BLOCKS * 4096).and_then(|()| file.sync_data()).expect("the disk syncs");
+        file.write_all_at(&BLOCK, turn % BLOCKS * 4096)
+            .and_then(|()| file.sync_data())
+            .expect("the disk syncs");
         started.elapsed().as_secs_f64() * 1e6
     };
     median((0..200).map(once).collect())
@@ -71,7 +81,11 @@ fn fdatasync_us(folder: &Path) -> f64 {
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
 }
 
 /// One line of the report.

@@ -34,13 +34,19 @@ struct Asker {
 impl Asker {
     async fn connect(endpoint: &Endpoint, key: &str) -> Self {
         let connection = RawConnection::over_tls(endpoint, &endpoint.tls(&[b"http/1.1"])).await;
-        Self { connection: connection.expect("the server accepts a connection"), request: request(key, Mode::Hot) }
+        Self {
+            connection: connection.expect("the server accepts a connection"),
+            request: request(key, Mode::Hot),
+        }
     }
 
     /// Sends so many requests at once; how many were accepted. The others were refused for being
     /// too many.
     async fn ask(&mut self, at_once: usize) -> usize {
-        self.connection.send(&self.request.repeat(at_once)).await.expect("the connection stays open");
+        self.connection
+            .send(&self.request.repeat(at_once))
+            .await
+            .expect("the connection stays open");
         let mut accepted = 0;
         for _ in 0..at_once {
             let answer = self.connection.message().await.expect("the connection stays open");
@@ -59,7 +65,12 @@ fn is_accepted(answer: &[u8]) -> bool {
 
 /// Latencies in µs, in order, of tenants who each ask `per_second` times, for `period`. None of
 /// them may be refused.
-pub(crate) fn quiet(endpoint: &Endpoint, keys: &[String], per_second: f64, period: Duration) -> Vec<f64> {
+pub(crate) fn quiet(
+    endpoint: &Endpoint,
+    keys: &[String],
+    per_second: f64,
+    period: Duration,
+) -> Vec<f64> {
     let every = Duration::from_secs_f64(1.0 / per_second);
     let run = async {
         let mut askers = Vec::new();
@@ -70,7 +81,12 @@ pub(crate) fn quiet(endpoint: &Endpoint, keys: &[String], per_second: f64, perio
         let mut tasks = JoinSet::new();
         for (number, asker) in (0..).zip(askers) {
             // Spread over the interval, so that they do not ask in step.
-            tasks.spawn(ask_now_and_then(asker, start + every * number / count, every, start + period));
+            tasks.spawn(ask_now_and_then(
+                asker,
+                start + every * number / count,
+                every,
+                start + period,
+            ));
         }
         tasks.join_all().await.concat()
     };
@@ -79,7 +95,12 @@ pub(crate) fn quiet(endpoint: &Endpoint, keys: &[String], per_second: f64, perio
     latencies
 }
 
-async fn ask_now_and_then(mut asker: Asker, first: Instant, every: Duration, until: Instant) -> Vec<f64> {
+async fn ask_now_and_then(
+    mut asker: Asker,
+    first: Instant,
+    every: Duration,
+    until: Instant,
+) -> Vec<f64> {
     let (mut latencies, mut due, mut is_free) = (Vec::new(), first, first);
     while due < until {
         sleep_until(due).await;

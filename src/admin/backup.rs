@@ -22,7 +22,12 @@ use crate::store::embedded::state::checkpointer::Step;
 ///
 /// # Errors
 /// One sentence; the file `to` is then as it was.
-pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn FnMut(&str)) -> Result<Summary> {
+pub fn backup(
+    data_dir: &Path,
+    to: &Path,
+    now_unix_s: u64,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Summary> {
     let name = to
         .file_name()
         .filter(|_| to.symlink_metadata().is_ok_and(|found| found.is_file()) || !to.exists())
@@ -31,7 +36,8 @@ pub fn backup(data_dir: &Path, to: &Path, now_unix_s: u64, progress: &mut dyn Fn
     let disk = Arc::new(OsDirectory::parent_of(to));
     // Of its own, so that two commands with one target do not write into one file.
     let partial = format!(".{name}.{}", std::process::id());
-    let create = || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
+    let create =
+        || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
     let writer = match Client::connect(data_dir)? {
         Some(client) => {
             let mut writer = create()?;
@@ -71,7 +77,11 @@ fn from_folder(
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let keeper = &mut opened.opened.checkpointer;
-    let header = Header { store: opened.store, position: keeper.last_position(), created_unix_s: now_unix_s };
+    let header = Header {
+        store: opened.store,
+        position: keeper.last_position(),
+        created_unix_s: now_unix_s,
+    };
     keeper.start_backup(BackupEncoder::new(&header));
     let mut written = 0;
     loop {

@@ -79,14 +79,19 @@ impl Client {
     /// # Errors
     /// One sentence: the socket is there and can not be used.
     pub fn connect(data_dir: &Path) -> Result<Option<Self>> {
-        let unusable = || format!("the server's admin socket in {} can not be used", data_dir.display());
-        let stream = match Address::of(data_dir).and_then(|address| UnixStream::connect(address.path())) {
-            Ok(stream) => stream,
-            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error).with_context(unusable),
-        };
+        let unusable =
+            || format!("the server's admin socket in {} can not be used", data_dir.display());
+        let stream =
+            match Address::of(data_dir).and_then(|address| UnixStream::connect(address.path())) {
+                Ok(stream) => stream,
+                Err(error)
+                    if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused]
+                        .contains(&error.kind()) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error).with_context(unusable),
+            };
         stream.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let sender = runtime.block_on(async {
@@ -122,7 +127,13 @@ impl Client {
         self.exchange(method, target, None, wait).map(drop)
     }
 
-    fn exchange(&mut self, method: Method, target: &str, body: Option<Vec<u8>>, wait: Wait) -> Result<Bytes> {
+    fn exchange(
+        &mut self,
+        method: Method,
+        target: &str,
+        body: Option<Vec<u8>>,
+        wait: Wait,
+    ) -> Result<Bytes> {
         let Self { runtime, sender } = self;
         runtime.block_on(async { collect(send(sender, method, target, body, wait).await?).await })
     }
@@ -136,15 +147,24 @@ impl Client {
         runtime.block_on(async {
             let response = send(sender, Method::POST, "/backup", None, Wait::AsLongAsItTakes).await;
             let mut response = response.context("the server made no backup")?;
-            let length = response.body().size_hint().exact().context("the server answered something else")?;
+            let length = response
+                .body()
+                .size_hint()
+                .exact()
+                .context("the server answered something else")?;
             let mut received = 0;
             while let Some(frame) = response.body_mut().frame().await {
-                let Some(piece) = frame.ok().and_then(|frame| frame.into_data().ok()) else { break };
+                let Some(piece) = frame.ok().and_then(|frame| frame.into_data().ok()) else {
+                    break;
+                };
                 received += piece.len() as u64;
                 take(&piece, length)?;
             }
             if received != length {
-                bail!("the server ended the connection with {} of {length} bytes to come", length - received);
+                bail!(
+                    "the server ended the connection with {} of {length} bytes to come",
+                    length - received
+                );
             }
             Ok(())
         })
@@ -190,9 +210,12 @@ fn ended() -> Error {
 
 /// A document of errors as one line: the detail, as the end of a sentence.
 fn refusal(status: StatusCode, document: &[u8]) -> Error {
-    let problem =
-        serde_json::from_slice::<Refusal>(document).ok().and_then(|refusal| refusal.errors.into_iter().next());
-    let Some(Problem { id, code, detail }) = problem else { return anyhow!("the server answered {status}") };
+    let problem = serde_json::from_slice::<Refusal>(document)
+        .ok()
+        .and_then(|refusal| refusal.errors.into_iter().next());
+    let Some(Problem { id, code, detail }) = problem else {
+        return anyhow!("the server answered {status}");
+    };
     if code == "internal" {
         return anyhow!("the server failed; its log says why, of the request {id}");
     }

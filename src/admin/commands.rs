@@ -86,14 +86,20 @@ fn carry_out(client: &mut Client, tenant: &str, action: &TenantAction) -> Result
             client.tell(Method::DELETE, &path, Wait::AsLongAsItTakes)?;
             return Ok(Rows::default());
         }
-        TenantAction::RevokeKey(id) if id.is_empty() => bail!("a key's id is 16 hexadecimal digits"),
+        TenantAction::RevokeKey(id) if id.is_empty() => {
+            bail!("a key's id is 16 hexadecimal digits")
+        }
         TenantAction::RevokeKey(id) => {
             client.tell(Method::DELETE, &format!("{path}/keys/{}", segment(id)), Wait::Briefly)?;
             return Ok(Rows::default());
         }
         TenantAction::Show => client.ask(Method::GET, &path, None, Wait::Briefly)?,
-        TenantAction::Suspend => client.ask(Method::POST, &format!("{path}/suspend"), None, Wait::Briefly)?,
-        TenantAction::Resume => client.ask(Method::POST, &format!("{path}/resume"), None, Wait::Briefly)?,
+        TenantAction::Suspend => {
+            client.ask(Method::POST, &format!("{path}/suspend"), None, Wait::Briefly)?
+        }
+        TenantAction::Resume => {
+            client.ask(Method::POST, &format!("{path}/resume"), None, Wait::Briefly)?
+        }
         TenantAction::Limit(limit) => {
             let body = serde_json::to_vec(&NewLimit { limit: limit.clone() })?;
             client.ask(Method::PUT, &format!("{path}/limit"), Some(body), Wait::Briefly)?

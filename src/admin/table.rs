@@ -34,7 +34,14 @@ pub fn show(rows: &Rows, json: bool) -> Result<String> {
     let never = || "never".to_owned();
     let keys = rows.keys.iter().map(|row| {
         let KeyRow { id, label, scopes, created_at, expires_at, last_used_on } = row.clone();
-        [id, scopes, created_at, expires_at.unwrap_or_else(never), last_used_on.unwrap_or_else(never), label]
+        [
+            id,
+            scopes,
+            created_at,
+            expires_at.unwrap_or_else(never),
+            last_used_on.unwrap_or_else(never),
+            label,
+        ]
     });
     if rows.tenants.is_empty() && rows.keys.is_empty() {
         return Ok(String::new());
@@ -79,7 +86,10 @@ mod tests {
             counters: 3,
             keys: 1,
         };
-        let rows = Rows { tenants: vec![tenant(1, "al", false), tenant(20, "barbara", true)], keys: Vec::new() };
+        let rows = Rows {
+            tenants: vec![tenant(1, "al", false), tenant(20, "barbara", true)],
+            keys: Vec::new(),
+        };
         let shown = "\
 ID  NAME     CREATED               STATE      LIMIT    COUNTERS  KEYS
 1   al       2026-11-24T09:00:00Z  active     default  3         1

@@ -47,8 +47,13 @@ impl BasicCredentials {
     ///
     /// # Errors
     /// [`AuthFailure::BasicCredentials`], or why it was not found out.
-    pub async fn authenticate(&self, store: &dyn Store, hashing: &HashingPool) -> Result<Principal, AuthFailure> {
-        let name = std::str::from_utf8(&self.name).ok().and_then(|name| TenantName::parse(name).ok());
+    pub async fn authenticate(
+        &self,
+        store: &dyn Store,
+        hashing: &HashingPool,
+    ) -> Result<Principal, AuthFailure> {
+        let name =
+            std::str::from_utf8(&self.name).ok().and_then(|name| TenantName::parse(name).ok());
         let tenant = match name {
             Some(name) => store.tenant_by_name(&name).await?,
             None => None,
@@ -74,7 +79,10 @@ mod tests {
     fn name_and_password_are_split_at_the_first_colon() {
         let sent = |text: &str| BasicCredentials::parse(STANDARD.encode(text).as_bytes());
         let read = sent("Alice:a:b é").unwrap();
-        assert_eq!((read.normalized_name(), read.password.as_slice()), (&b"alice"[..], "a:b é".as_bytes()));
+        assert_eq!(
+            (read.normalized_name(), read.password.as_slice()),
+            (&b"alice"[..], "a:b é".as_bytes())
+        );
         assert_eq!(sent(":").unwrap().normalized_name(), b"");
         assert!(
             sent("no colon").is_err()

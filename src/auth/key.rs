@@ -64,13 +64,17 @@ impl ApiKey {
         let rest = body.strip_prefix(PREFIX.as_bytes()).ok_or(ParseApiKeyError)?;
         let (id, rest) = rest.split_at(ID_DIGITS);
         let secret = rest.strip_prefix(b"_").ok_or(ParseApiKeyError)?;
-        let mut key = Self { id: KeyId([0; KeyId::BYTES]), secret: Zeroizing::new([0; SECRET_BYTES]) };
+        let mut key =
+            Self { id: KeyId([0; KeyId::BYTES]), secret: Zeroizing::new([0; SECRET_BYTES]) };
         let mut crc_bytes = [0; CRC_DIGITS / 2];
         // Each piece has exactly two digits for a byte: `decode_mut` panics at any other length.
         let decode = |digits: &[u8], bytes: &mut [u8]| HEXLOWER.decode_mut(digits, bytes).is_ok();
-        let all_hex =
-            decode(id, &mut key.id.0) && decode(secret, key.secret.as_mut_slice()) && decode(crc, &mut crc_bytes);
-        (all_hex && crc32c::crc32c(body).to_be_bytes() == crc_bytes).then_some(key).ok_or(ParseApiKeyError)
+        let all_hex = decode(id, &mut key.id.0)
+            && decode(secret, key.secret.as_mut_slice())
+            && decode(crc, &mut crc_bytes);
+        (all_hex && crc32c::crc32c(body).to_be_bytes() == crc_bytes)
+            .then_some(key)
+            .ok_or(ParseApiKeyError)
     }
 
     /// The public half.

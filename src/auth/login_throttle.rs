@@ -51,12 +51,18 @@ impl LoginThrottle {
         };
         match self.cell(name).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(before) => {
-                let left = (BURST_TOLERANCE_NS - (before.max(now) + EMISSION_INTERVAL_NS - now)) / EMISSION_INTERVAL_NS;
-                RateLimitDecision { limit: LIMIT, remaining: u32::try_from(left).unwrap_or(0), retry_after: None }
+                let left = (BURST_TOLERANCE_NS - (before.max(now) + EMISSION_INTERVAL_NS - now))
+                    / EMISSION_INTERVAL_NS;
+                RateLimitDecision {
+                    limit: LIMIT,
+                    remaining: u32::try_from(left).unwrap_or(0),
+                    retry_after: None,
+                }
             }
             Err(tat) => {
-                let wait =
-                    Duration::from_nanos((tat + EMISSION_INTERVAL_NS).saturating_sub(now + BURST_TOLERANCE_NS).max(1));
+                let wait = Duration::from_nanos(
+                    (tat + EMISSION_INTERVAL_NS).saturating_sub(now + BURST_TOLERANCE_NS).max(1),
+                );
                 RateLimitDecision { limit: LIMIT, remaining: 0, retry_after: Some(wait) }
             }
         }
@@ -87,7 +93,10 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(tries.take_at(b"alice", now).retry_after, Some(Duration::from_secs(6)));
         }
-        assert_eq!(tries.take_at(b"alice", now + 2 * second).retry_after, Some(Duration::from_secs(4)));
+        assert_eq!(
+            tries.take_at(b"alice", now + 2 * second).retry_after,
+            Some(Duration::from_secs(4))
+        );
         assert_eq!(tries.take_at(b"alice", now + 6 * second).retry_after, None);
         assert!(tries.take_at(b"alice", now + 6 * second).retry_after.is_some());
         assert_eq!(tries.take_at(b"alice", now + 600 * second).remaining, 9);

@@ -143,7 +143,9 @@ pub enum AuthFailure {
     #[error("send one Authorization header, not several")]
     Ambiguous,
     /// It is of no form that this route takes, or was mistyped.
-    #[error("the Authorization header is not of a form that this route takes, or the key was mistyped")]
+    #[error(
+        "the Authorization header is not of a form that this route takes, or the key was mistyped"
+    )]
     Malformed,
     /// There is no such key, or its secret is another.
     #[error("the API key is not valid")]
@@ -204,7 +206,9 @@ impl Credential {
         if let Some(token) = token(text, b"Bearer").filter(|_| needs.accepts_key()) {
             return ApiKey::parse(token).map(Self::Key).map_err(|_| AuthFailure::Malformed);
         }
-        let token = token(text, b"Basic").filter(|_| needs.accepts_password()).ok_or(AuthFailure::Malformed)?;
+        let token = token(text, b"Basic")
+            .filter(|_| needs.accepts_password())
+            .ok_or(AuthFailure::Malformed)?;
         basic::BasicCredentials::parse(token).map(Self::Password)
     }
 }
@@ -255,35 +259,64 @@ mod tests {
             (AuthRequirement::Password, false, true),
         ] {
             assert_eq!(Credential::from_header(bearer.as_bytes(), needs).is_ok(), key, "{needs:?}");
-            assert_eq!(Credential::from_header(basic.as_bytes(), needs).is_ok(), password, "{needs:?}");
+            assert_eq!(
+                Credential::from_header(basic.as_bytes(), needs).is_ok(),
+                password,
+                "{needs:?}"
+            );
         }
     }
 
     #[test]
     fn nobody_passes_without_the_scope_or_while_suspended() {
-        let hash = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [0; 16], hash: [0; 32] };
+        let hash =
+            PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [0; 16], hash: [0; 32] };
         let identity = |scopes: Option<Scopes>, suspended| {
             let name = TenantName::parse("a").unwrap();
             let limit = TenantLimit::Default;
-            let record = TenantRecord { name, password: hash, created_unix_s: 0, suspended, limit, deleting: false };
+            let record = TenantRecord {
+                name,
+                password: hash,
+                created_unix_s: 0,
+                suspended,
+                limit,
+                deleting: false,
+            };
             Principal { tenant: TenantId(1), record: Arc::new(record), scopes, key: None }
         };
         let all = [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE];
         for has in all {
             for wanted in all {
-                for needs in [AuthRequirement::Key(wanted), AuthRequirement::KeyOrPassword(Some(wanted))] {
-                    assert_eq!(identity(Some(has), false).authorize(needs).is_ok(), has == wanted, "{has} {wanted}");
+                for needs in
+                    [AuthRequirement::Key(wanted), AuthRequirement::KeyOrPassword(Some(wanted))]
+                {
+                    assert_eq!(
+                        identity(Some(has), false).authorize(needs).is_ok(),
+                        has == wanted,
+                        "{has} {wanted}"
+                    );
                     assert!(identity(Some(Scopes::ALL), false).authorize(needs).is_ok());
                 }
             }
-            assert!(identity(Some(has), false).authorize(AuthRequirement::KeyOrPassword(None)).is_ok());
+            assert!(
+                identity(Some(has), false).authorize(AuthRequirement::KeyOrPassword(None)).is_ok()
+            );
         }
-        assert!(identity(None, false).authorize(AuthRequirement::KeyOrPassword(Some(Scopes::MANAGE))).is_ok());
+        assert!(
+            identity(None, false)
+                .authorize(AuthRequirement::KeyOrPassword(Some(Scopes::MANAGE)))
+                .is_ok()
+        );
         for scopes in [None, Some(Scopes::ALL)] {
-            for needs in
-                [AuthRequirement::KeyOrPassword(None), AuthRequirement::Key(Scopes::READ), AuthRequirement::Password]
-            {
-                assert!(matches!(identity(scopes, true).authorize(needs), Err(AuthFailure::Suspended)));
+            for needs in [
+                AuthRequirement::KeyOrPassword(None),
+                AuthRequirement::Key(Scopes::READ),
+                AuthRequirement::Password,
+            ] {
+                assert!(matches!(
+                    identity(scopes, true).authorize(needs),
+                    Err(AuthFailure::Suspended)
+                ));
             }
         }
     }

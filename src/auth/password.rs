@@ -23,8 +23,13 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 /// What passwords of unknown names are compared with: the parameters of a new hash, and no password's hash.
-const DUMMY_HASH: PasswordHash =
-    PasswordHash { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES, salt: [0; 16], hash: [0; 32] };
+const DUMMY_HASH: PasswordHash = PasswordHash {
+    memory_kib: MEMORY_KIB,
+    passes: PASSES,
+    lanes: LANES,
+    salt: [0; 16],
+    hash: [0; 32],
+};
 /// Each thread keeps 19 MiB for as long as it lives.
 const THREADS: usize = 2;
 /// Passwords that may wait for a thread.
@@ -73,7 +78,9 @@ impl PasswordPolicy {
         if password.len() > MAX_BYTES {
             return Err(PasswordPolicyError::TooLong);
         }
-        let is_common = || COMMON_PASSWORDS.split_whitespace().any(|common| common.eq_ignore_ascii_case(password));
+        let is_common = || {
+            COMMON_PASSWORDS.split_whitespace().any(|common| common.eq_ignore_ascii_case(password))
+        };
         if !self.allow_common && is_common() {
             return Err(PasswordPolicyError::Common);
         }
@@ -115,7 +122,9 @@ impl HashingPool {
         let inbox = Arc::new(Mutex::new(inbox));
         for _ in 0..THREADS {
             let inbox = Arc::clone(&inbox);
-            thread::Builder::new().name("odometer-argon2".into()).spawn(move || run_worker(&inbox))?;
+            thread::Builder::new()
+                .name("odometer-argon2".into())
+                .spawn(move || run_worker(&inbox))?;
         }
         Ok(Self { jobs })
     }
@@ -132,7 +141,11 @@ impl HashingPool {
     ///
     /// # Errors
     /// [`HashError`].
-    pub async fn verify(&self, password: Zeroizing<Vec<u8>>, stored: Option<PasswordHash>) -> Result<bool, HashError> {
+    pub async fn verify(
+        &self,
+        password: Zeroizing<Vec<u8>>,
+        stored: Option<PasswordHash>,
+    ) -> Result<bool, HashError> {
         let made = self.run(password, Some(stored.unwrap_or(DUMMY_HASH))).await?;
         let expected = stored.unwrap_or(DUMMY_HASH).hash;
         let equal = constant_time::verify_slices_are_equal(&made.hash, &expected).is_ok();
@@ -145,7 +158,9 @@ impl HashingPool {
         params_from: Option<PasswordHash>,
     ) -> Result<PasswordHash, HashError> {
         let (answer, receiver) = oneshot::channel();
-        self.jobs.try_send(Job { password, params_from, answer }).map_err(|_| HashError::Overloaded)?;
+        self.jobs
+            .try_send(Job { password, params_from, answer })
+            .map_err(|_| HashError::Overloaded)?;
         receiver.await.unwrap_or(Err(HashError::Failed))
     }
 }
@@ -171,8 +186,8 @@ fn hash(
     if params_from.is_none() {
         aws_lc_rs::rand::fill(&mut made.salt).map_err(|_| HashError::Failed)?;
     }
-    let params =
-        Params::new(made.memory_kib, made.passes, made.lanes, Some(made.hash.len())).map_err(|_| HashError::Failed)?;
+    let params = Params::new(made.memory_kib, made.passes, made.lanes, Some(made.hash.len()))
+        .map_err(|_| HashError::Failed)?;
     memory.resize(params.block_count(), Block::default());
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into_with_memory(password, &made.salt, &mut made.hash, memory.as_mut_slice())
@@ -228,10 +243,12 @@ mod tests {
     fn a_password_is_verified_by_the_parameters_that_made_its_hash() {
         let pool = HashingPool::start().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let older = PasswordHash { memory_kib: 64, passes: 1, lanes: 1, salt: [7; 16], hash: [0; 32] };
+        let older =
+            PasswordHash { memory_kib: 64, passes: 1, lanes: 1, salt: [7; 16], hash: [0; 32] };
         let stored = hash(b"correct horse", Some(&older), &mut Vec::new()).unwrap();
-        let verify =
-            |password: &[u8], stored| runtime.block_on(pool.verify(Zeroizing::new(password.to_vec()), stored)).unwrap();
+        let verify = |password: &[u8], stored| {
+            runtime.block_on(pool.verify(Zeroizing::new(password.to_vec()), stored)).unwrap()
+        };
         assert_eq!((stored.memory_kib, stored.salt), (64, [7; 16]));
         assert!(verify(b"correct horse", Some(stored)));
         assert!(!verify(b"correct horsf", Some(stored)) && !verify(b"", Some(stored)));

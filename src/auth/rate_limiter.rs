@@ -23,7 +23,8 @@ use crate::domain::tenant::{TenantId, TenantLimit};
 const MAX_BUCKETS: usize = 100_000;
 
 type Bucket = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
-type Buckets = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
+type Buckets =
+    RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock, StateInformationMiddleware>;
 
 /// What a bucket said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,8 @@ impl RateLimiters {
             default: tenant,
             tenants: papaya::HashMap::new(),
             logins: LoginThrottle::new(),
-            clients: client.map(|limit| (limit, RateLimiter::keyed(quota(limit)).with_middleware())),
+            clients: client
+                .map(|limit| (limit, RateLimiter::keyed(quota(limit)).with_middleware())),
             clock: DefaultClock::default(),
         }
     }
@@ -115,12 +117,16 @@ impl RateLimiters {
                     // A tenant's burst starts anew; that is the price of a bound, and 100,000 tenants away.
                     buckets.clear();
                 }
-                let fresh =
-                    Arc::new(TenantBucket { limit, bucket: RateLimiter::direct(quota(limit)).with_middleware() });
+                let fresh = Arc::new(TenantBucket {
+                    limit,
+                    bucket: RateLimiter::direct(quota(limit)).with_middleware(),
+                });
                 // Of many first requests at once each must meet the same bucket.
                 let now = buckets.update_or_insert_with(
                     tenant,
-                    |known| if known.limit == limit { Arc::clone(known) } else { Arc::clone(&fresh) },
+                    |known| {
+                        if known.limit == limit { Arc::clone(known) } else { Arc::clone(&fresh) }
+                    },
                     || Arc::clone(&fresh),
                 );
                 now.bucket.check()
@@ -151,10 +157,17 @@ impl RateLimiters {
     fn decide(
         &self,
         limit: RateLimit,
-        outcome: Result<governor::middleware::StateSnapshot, governor::NotUntil<<DefaultClock as Clock>::Instant>>,
+        outcome: Result<
+            governor::middleware::StateSnapshot,
+            governor::NotUntil<<DefaultClock as Clock>::Instant>,
+        >,
     ) -> RateLimitDecision {
         match outcome {
-            Ok(state) => RateLimitDecision { limit, remaining: state.remaining_burst_capacity(), retry_after: None },
+            Ok(state) => RateLimitDecision {
+                limit,
+                remaining: state.remaining_burst_capacity(),
+                retry_after: None,
+            },
             Err(not_until) => {
                 let wait = not_until.wait_time_from(self.clock.now());
                 RateLimitDecision { limit, remaining: 0, retry_after: Some(wait) }
@@ -167,7 +180,9 @@ fn quota(limit: RateLimit) -> Quota {
     let one_per = limit.per / limit.count.get();
     // A rate above one per nanosecond is no limit that a request could meet.
     let one_per = one_per.max(Duration::from_nanos(1));
-    Quota::with_period(one_per).unwrap_or_else(|| unreachable!("the period is not zero")).allow_burst(limit.burst)
+    Quota::with_period(one_per)
+        .unwrap_or_else(|| unreachable!("the period is not zero"))
+        .allow_burst(limit.burst)
 }
 
 fn rate_limit_prefix(address: IpAddr) -> IpAddr {
@@ -222,12 +237,17 @@ mod tests {
                 .map(|said| (said.limit.burst.get(), said.remaining))
         };
         assert_eq!((ask("default"), ask("default")), (Some((2, 1)), Some((2, 0))));
-        assert!(throttle.check_tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some());
+        assert!(
+            throttle.check_tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some()
+        );
         assert_eq!((ask("1/h:5"), ask("1/h:5"), ask("off")), (Some((5, 4)), Some((5, 3)), None));
         assert_eq!(ask("default"), Some((2, 1)));
         let unlimited = RateLimiters::new(RateLimits::default());
         assert_eq!(
-            unlimited.check_tenant(TenantId(1), TenantLimit::Rate("1/h:1".parse().unwrap())).unwrap().remaining,
+            unlimited
+                .check_tenant(TenantId(1), TenantLimit::Rate("1/h:1".parse().unwrap()))
+                .unwrap()
+                .remaining,
             0
         );
     }

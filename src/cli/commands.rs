@@ -62,7 +62,9 @@ fn verify(flags: &Flags) -> Result<ExitCode> {
             let text = format!("repairable: {problem}; a start rebuilds the state from {source}");
             (text, ExitCode::from(EXIT_REPAIRABLE))
         }
-        VerifyResult::Corrupt(problem) => (format!("corrupt: {problem}"), ExitCode::from(EXIT_CORRUPT)),
+        VerifyResult::Corrupt(problem) => {
+            (format!("corrupt: {problem}"), ExitCode::from(EXIT_CORRUPT))
+        }
     };
     Ok(print_line(&text, code))
 }

@@ -23,7 +23,8 @@ use clap_complete::Shell;
 use crate::config::{Flags, SETTINGS, Setting};
 
 /// Version and git revision, as `odometer --version` shows them.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ODOMETER_GIT_REVISION"), ")");
+pub const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("ODOMETER_GIT_REVISION"), ")");
 
 /// Integers that go up by one, as a service: durable, unique, consecutive, over HTTPS
 #[derive(Debug, Parser)]

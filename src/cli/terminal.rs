@@ -91,7 +91,8 @@ pub(super) fn confirm_delete(name: &str) -> bool {
     if !std::io::stdin().is_terminal() {
         return false;
     }
-    let question = format!("This deletes {name} with all its counters and keys. Type the name to confirm: ");
+    let question =
+        format!("This deletes {name} with all its counters and keys. Type the name to confirm: ");
     let mut typed = String::new();
     let asked = std::io::stderr().write_all(question.as_bytes());
     asked.is_ok() && std::io::stdin().read_line(&mut typed).is_ok() && typed.trim_end() == name

@@ -37,7 +37,10 @@ impl ConfigFile {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
-            Err(error) => Err(ConfigError::File { place: format!("file {}", shown(path)), why: error.to_string() }),
+            Err(error) => Err(ConfigError::File {
+                place: format!("file {}", shown(path)),
+                why: error.to_string(),
+            }),
         }
     }
 
@@ -48,15 +51,20 @@ impl ConfigFile {
     /// integer or a boolean.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let shown_path = shown(path);
-        let place = |offset: Option<usize>| match offset.and_then(|offset| text.as_bytes().get(..offset)) {
-            Some(before) => format!("file {shown_path}, line {}", 1 + before.iter().filter(|b| **b == b'\n').count()),
-            None => format!("file {shown_path}"),
-        };
+        let place =
+            |offset: Option<usize>| match offset.and_then(|offset| text.as_bytes().get(..offset)) {
+                Some(before) => format!(
+                    "file {shown_path}, line {}",
+                    1 + before.iter().filter(|b| **b == b'\n').count()
+                ),
+                None => format!("file {shown_path}"),
+            };
         let bad_toml = |error: toml::de::Error| ConfigError::File {
             place: place(error.span().map(|span| span.start)),
             why: error.message().replace('\n', ", "),
         };
-        let entries: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(text).map_err(bad_toml)?;
+        let entries: BTreeMap<Spanned<String>, Spanned<Value>> =
+            toml::from_str(text).map_err(bad_toml)?;
         let mut values = BTreeMap::new();
         for (key, value) in entries {
             let place = place(Some(key.span().start));
@@ -69,7 +77,10 @@ impl ConfigFile {
                 Value::Integer(number) => number.to_string(),
                 Value::Boolean(truth) => truth.to_string(),
                 other => {
-                    let why = format!("{key} takes a string, an integer or a boolean, but this is {}", kind_of(&other));
+                    let why = format!(
+                        "{key} takes a string, an integer or a boolean, but this is {}",
+                        kind_of(&other)
+                    );
                     return Err(ConfigError::File { place, why });
                 }
             };
@@ -90,7 +101,8 @@ impl ConfigFile {
 /// The path for errors and for the comments of `config print`, which are one line even if the path
 /// has a line break.
 fn shown(path: &Path) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_debug().collect() } else { String::from(c) };
+    let escape =
+        |c: char| if c.is_control() { c.escape_debug().collect() } else { String::from(c) };
     path.display().to_string().chars().map(escape).collect()
 }
 
@@ -106,9 +118,12 @@ fn kind_of(value: &Value) -> &'static str {
 
 /// The nearest key, unless more than half of the letters would have to change.
 fn hint_for(key: &str) -> String {
-    let distances = SETTINGS.iter().map(Setting::toml_key).map(|known| (levenshtein(key, &known), known));
+    let distances =
+        SETTINGS.iter().map(Setting::toml_key).map(|known| (levenshtein(key, &known), known));
     match distances.min() {
-        Some((distance, known)) if distance * 2 <= key.chars().count() => format!("; did you mean {known}?"),
+        Some((distance, known)) if distance * 2 <= key.chars().count() => {
+            format!("; did you mean {known}?")
+        }
         _ => "; `odometer config print` lists them all".to_owned(),
     }
 }
@@ -135,7 +150,11 @@ mod tests {
 
     #[test]
     fn bad_toml_is_one_line_with_its_number() {
-        assert!(refusal("\nlisten = \n").starts_with("file o.toml, line 2: "), "{}", refusal("\nlisten = \n"));
+        assert!(
+            refusal("\nlisten = \n").starts_with("file o.toml, line 2: "),
+            "{}",
+            refusal("\nlisten = \n")
+        );
         let twice = refusal("log_keep = 1\n# again\nlog_keep = 2");
         assert!(twice.starts_with("file o.toml, line 3: duplicate key"), "{twice}");
         assert_eq!(
@@ -148,7 +167,11 @@ mod tests {
 
     #[test]
     fn errors_never_quote_the_file() {
-        for text in ["store = \"postgres://u:secret@h\" x", "store = [\"postgres://u:secret@h\"]", "store = secret"] {
+        for text in [
+            "store = \"postgres://u:secret@h\" x",
+            "store = [\"postgres://u:secret@h\"]",
+            "store = secret",
+        ] {
             assert!(!refusal(text).contains("secret"), "{}", refusal(text));
         }
     }

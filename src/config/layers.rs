@@ -28,9 +28,14 @@ pub(super) struct Layers(Vec<ResolvedSetting>);
 impl Layers {
     /// Takes each setting from the first layer that has it. An empty environment variable counts
     /// as not set, because that is what `${NAME:-}` in a compose file means.
-    pub(super) fn choose(flags: &Flags, env: &BTreeMap<String, String>, file: Option<&ConfigFile>) -> Self {
+    pub(super) fn choose(
+        flags: &Flags,
+        env: &BTreeMap<String, String>,
+        file: Option<&ConfigFile>,
+    ) -> Self {
         let choose = |setting: &'static Setting| {
-            let from_flag = || Some((flags.values.get(setting.name)?.clone(), Origin::Flag(setting.name)));
+            let from_flag =
+                || Some((flags.values.get(setting.name)?.clone(), Origin::Flag(setting.name)));
             let from_env = || {
                 let name = setting.env_name();
                 let text = env.get(&name).filter(|text| !text.is_empty())?.clone();
@@ -41,14 +46,18 @@ impl Layers {
                 Some((file.get(setting)?.to_owned(), Origin::File(file.shown_path().to_owned())))
             };
             let from_default = || (setting.default.to_owned(), Origin::Default);
-            let (text, origin) = from_flag().or_else(from_env).or_else(from_file).unwrap_or_else(from_default);
+            let (text, origin) =
+                from_flag().or_else(from_env).or_else(from_file).unwrap_or_else(from_default);
             ResolvedSetting { setting, text, origin }
         };
         Self(SETTINGS.iter().map(choose).collect())
     }
 
     fn chosen(&self, name: &str) -> &ResolvedSetting {
-        self.0.iter().find(|chosen| chosen.setting.name == name).expect("every name in code is a row of SETTINGS")
+        self.0
+            .iter()
+            .find(|chosen| chosen.setting.name == name)
+            .expect("every name in code is a row of SETTINGS")
     }
 
     pub(super) fn origin(&self, name: &str) -> Origin {
@@ -56,9 +65,14 @@ impl Layers {
     }
 
     /// Parses the setting `name`; an error shows its value.
-    pub(super) fn parse<T>(&self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Result<T, ConfigError> {
+    pub(super) fn parse<T>(
+        &self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Result<T, ConfigError> {
         let ResolvedSetting { text, origin, .. } = self.chosen(name);
-        let refused = |why| ConfigError::Value { name, value: text.clone(), origin: origin.clone(), why };
+        let refused =
+            |why| ConfigError::Value { name, value: text.clone(), origin: origin.clone(), why };
         parse(text).map_err(refused)
     }
 

@@ -116,7 +116,9 @@ impl Config {
 /// The environment variables that are settings. A value that is not UTF-8 is refused: converting it
 /// would silently change a path.
 fn environment() -> Result<BTreeMap<String, String>, ConfigError> {
-    let ours = |name: &String| name == FILE_ENV_NAME || SETTINGS.iter().any(|setting| setting.env_name() == *name);
+    let ours = |name: &String| {
+        name == FILE_ENV_NAME || SETTINGS.iter().any(|setting| setting.env_name() == *name)
+    };
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok().filter(ours)?, value)))
         .map(|(name, value)| match value.into_string() {
@@ -163,7 +165,10 @@ mod tests {
     fn defaults_pass_their_own_checks() {
         let config = resolve([]).unwrap();
         assert_eq!(config.listen.public, "127.0.0.1:8443".parse().unwrap());
-        let self_signed = TlsSource::SelfSigned { folder: "./data/tls".into(), address: config.listen.public.ip() };
+        let self_signed = TlsSource::SelfSigned {
+            folder: "./data/tls".into(),
+            address: config.listen.public.ip(),
+        };
         assert_eq!(config.tls, self_signed);
         assert_eq!(config.store.min_free_disk_bytes, 64 << 20);
         assert_eq!(config.store.checkpoint_interval, Duration::from_secs(30));
@@ -174,7 +179,10 @@ mod tests {
     #[test]
     fn a_flag_beats_env_beats_file_beats_default() {
         let (flag, nothing) = (Flags::from([("log-keep", "1")]), Flags::default());
-        let (set, unset) = (env(&[("ODOMETER_LOG_KEEP", "2")]), env(&[("ODOMETER_NO_SUCH", "x"), ("LOG_KEEP", "9")]));
+        let (set, unset) = (
+            env(&[("ODOMETER_LOG_KEEP", "2")]),
+            env(&[("ODOMETER_NO_SUCH", "x"), ("LOG_KEEP", "9")]),
+        );
         let file = file("log_keep = 3");
         for (flags, env, file, keep, origin) in [
             (&flag, &set, Some(&file), 1, "1  # flag --log-keep"),
@@ -184,13 +192,18 @@ mod tests {
         ] {
             let config = Config::resolve(flags, env.clone(), file).unwrap();
             assert_eq!(config.log.keep, keep);
-            assert!(config.print().contains(&format!("log_keep = {origin}\n")), "{}", config.print());
+            assert!(
+                config.print().contains(&format!("log_keep = {origin}\n")),
+                "{}",
+                config.print()
+            );
         }
     }
 
     #[test]
     fn an_empty_variable_is_not_set() {
-        let config = Config::resolve(&Flags::default(), env(&[("ODOMETER_LISTEN", "")]), None).unwrap();
+        let config =
+            Config::resolve(&Flags::default(), env(&[("ODOMETER_LISTEN", "")]), None).unwrap();
         assert!(config.print().contains("listen = \"127.0.0.1:8443\"  # default\n"));
     }
 
@@ -208,7 +221,8 @@ mod tests {
             ("workers", "3"),
         ];
         for config in [resolve([]).unwrap(), resolve(odd).unwrap()] {
-            let again = Config::resolve(&Flags::default(), [], Some(&file(&config.print()))).unwrap();
+            let again =
+                Config::resolve(&Flags::default(), [], Some(&file(&config.print()))).unwrap();
             assert_eq!(typed(&again), typed(&config));
         }
     }
@@ -216,10 +230,18 @@ mod tests {
     #[test]
     fn a_bad_value_names_setting_origin_value_and_expectation() {
         let address = "expected an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443";
-        assert_eq!(refusal([("listen", "off")]), format!("listen = \"off\" (flag --listen): {address}"));
-        let error = Config::resolve(&Flags::default(), env(&[("ODOMETER_OPS_LISTEN", "x")]), None).unwrap_err();
-        assert_eq!(error.to_string(), format!("ops-listen = \"x\" (env ODOMETER_OPS_LISTEN): {address}, or off"));
-        let error = Config::resolve(&Flags::default(), [], Some(&file("log_keep = -1"))).unwrap_err();
+        assert_eq!(
+            refusal([("listen", "off")]),
+            format!("listen = \"off\" (flag --listen): {address}")
+        );
+        let error = Config::resolve(&Flags::default(), env(&[("ODOMETER_OPS_LISTEN", "x")]), None)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("ops-listen = \"x\" (env ODOMETER_OPS_LISTEN): {address}, or off")
+        );
+        let error =
+            Config::resolve(&Flags::default(), [], Some(&file("log_keep = -1"))).unwrap_err();
         assert_eq!(
             error.to_string(),
             "log-keep = \"-1\" (file ./odometer.toml): expected a whole number from 1 to 3650"
@@ -260,7 +282,12 @@ mod tests {
             refusal([("store", "postgres://u:secret@h/db")]),
             "store (flag --store): the PostgreSQL store is not in this build yet; use sled"
         );
-        for url in ["postgresql://u:secret@h", "Postgres://u:secret@h", "mysql://u:secret@h", "password=secret"] {
+        for url in [
+            "postgresql://u:secret@h",
+            "Postgres://u:secret@h",
+            "mysql://u:secret@h",
+            "password=secret",
+        ] {
             assert!(!refusal([("store", url)]).contains("secret"));
         }
         assert!(refusal([("store", "redis")]).ends_with("expected sled"));
@@ -284,6 +311,7 @@ mod tests {
             "ops-listen (flag --ops-listen): 127.0.0.1:8443 is taken by listen (default); \
              give each its own port"
         );
-        resolve([("listen", "127.0.0.1:0"), ("ops-listen", "127.0.0.1:0"), ("http-listen", "off")]).unwrap();
+        resolve([("listen", "127.0.0.1:0"), ("ops-listen", "127.0.0.1:0"), ("http-listen", "off")])
+            .unwrap();
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::layers::Layers;
 use super::values::{
-    ByteSize, address, boolean, bytes, bytes_within, duration, integer_in, log_format, log_level, networks,
-    optional_path, or_auto, or_off, path, rate, workers,
+    ByteSize, address, boolean, bytes, bytes_within, duration, integer_in, log_format, log_level,
+    networks, optional_path, or_auto, or_off, path, rate, workers,
 };
 use crate::auth::password::PasswordPolicy;
 use crate::auth::rate_limiter::RateLimits;
@@ -41,11 +41,16 @@ pub(super) fn listen(layers: &Layers) -> Checked<ListenOptions> {
 /// Two listeners on one port would fail only at the second bind, with an error that names one
 /// setting of the two.
 fn check_listeners_differ(options: &ListenOptions, layers: &Layers) -> Checked<()> {
-    let listeners = [("listen", Some(options.public)), ("http-listen", options.http), ("ops-listen", options.ops)];
+    let listeners = [
+        ("listen", Some(options.public)),
+        ("http-listen", options.http),
+        ("ops-listen", options.ops),
+    ];
     for (i, (name, address)) in listeners.into_iter().enumerate() {
         // The system chooses another port 0 for each.
         let Some(address) = address.filter(|address| address.port() != 0) else { continue };
-        if let Some((earlier, _)) = listeners[..i].iter().find(|(_, other)| *other == Some(address)) {
+        if let Some((earlier, _)) = listeners[..i].iter().find(|(_, other)| *other == Some(address))
+        {
             let origin = layers.origin(earlier);
             let why = format!("{address} is taken by {earlier} ({origin}); give each its own port");
             return Err(ConfigError::Setting { name, origin: layers.origin(name), why });
@@ -63,7 +68,9 @@ pub(super) fn tls(layers: &Layers, data_dir: &Path, listen: &ListenOptions) -> C
         (Some(cert), Some(key)) => Ok(TlsSource::Files { cert, key }),
         (Some(_), None) => alone("tls-cert", "tls-key"),
         (None, Some(_)) => alone("tls-key", "tls-cert"),
-        (None, None) => Ok(TlsSource::SelfSigned { folder: data_dir.join("tls"), address: listen.public.ip() }),
+        (None, None) => {
+            Ok(TlsSource::SelfSigned { folder: data_dir.join("tls"), address: listen.public.ip() })
+        }
     }
 }
 
@@ -123,7 +130,9 @@ pub(super) fn store(layers: &Layers) -> Checked<Options> {
 fn validate_store(text: &str) -> Result<(), String> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
-        Some("postgres" | "postgresql") => Err("the PostgreSQL store is not in this build yet; use sled".to_owned()),
+        Some("postgres" | "postgresql") => {
+            Err("the PostgreSQL store is not in this build yet; use sled".to_owned())
+        }
         _ if text == "sled" => Ok(()),
         _ => Err("this is not a store of this build; expected sled".to_owned()),
     }
@@ -135,7 +144,9 @@ fn backups(layers: &Layers, segment_bytes: u64) -> Checked<Option<BackupPolicy>>
     let keep = layers.parse("backup-keep", integer_in(1..=1000))?;
     let journal_cap_bytes = layers.parse("journal-cap", bytes)?;
     if journal_cap_bytes < segment_bytes.saturating_mul(2) {
-        let why = format!("{journal_cap_bytes} bytes are less than two journal segments of {segment_bytes} bytes");
+        let why = format!(
+            "{journal_cap_bytes} bytes are less than two journal segments of {segment_bytes} bytes"
+        );
         let name = "journal-cap";
         return Err(ConfigError::Setting { name, origin: layers.origin(name), why });
     }

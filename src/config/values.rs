@@ -29,17 +29,29 @@ const AUTO: &str = "auto";
 /// `off` is `None`; anything else goes to `parse`, whose error then mentions `off`, too.
 pub(super) fn or_off<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
     move |text| {
-        if text == OFF { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, or {OFF}")) }
+        if text == OFF {
+            Ok(None)
+        } else {
+            parse(text).map(Some).map_err(|why| format!("{why}, or {OFF}"))
+        }
     }
 }
 
 /// `auto` is `None`: the program chooses; anything else goes to `parse`.
 pub(super) fn or_auto<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
-    move |text| if text == AUTO { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, or {AUTO}")) }
+    move |text| {
+        if text == AUTO {
+            Ok(None)
+        } else {
+            parse(text).map(Some).map_err(|why| format!("{why}, or {AUTO}"))
+        }
+    }
 }
 
 pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
-    text.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443".to_owned())
+    text.parse().map_err(|_| {
+        "expected an IP address and a port, such as 127.0.0.1:8443 or [::1]:8443".to_owned()
+    })
 }
 
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {
@@ -67,14 +79,17 @@ pub(super) fn networks(text: &str) -> Parsed<Vec<IpNet>> {
 
 /// An address alone is a network of itself; bits after the prefix are dropped.
 fn network(text: &str) -> Option<IpNet> {
-    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let (address, prefix) =
+        text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
     let address: IpAddr = address.parse().ok()?;
     let network = match prefix {
         Some(prefix) => IpNet::new(address, digits(prefix)?).ok()?,
         None => address.into(),
     };
     // The first 96 bits of an IPv4 address that is mapped into IPv6 only say that it is IPv4.
-    let mapped = |v6: Ipv6Net| Ipv4Net::new(v6.addr().to_ipv4_mapped()?, v6.prefix_len().checked_sub(96)?).ok();
+    let mapped = |v6: Ipv6Net| {
+        Ipv4Net::new(v6.addr().to_ipv4_mapped()?, v6.prefix_len().checked_sub(96)?).ok()
+    };
     let network = match network {
         IpNet::V6(v6) => mapped(v6).map_or(network, IpNet::from),
         IpNet::V4(_) => network,
@@ -100,19 +115,25 @@ pub(super) fn log_format(text: &str) -> Parsed<LogFormat> {
 pub(super) fn log_level(text: &str) -> Parsed<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
-    let is_bare = |part: &&str| part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b':'));
+    let is_bare = |part: &&str| {
+        part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b':'))
+    };
     let bare_words_are_levels = text.split(',').map(str::trim).filter(is_bare).all(is_level);
     if bare_words_are_levels && EnvFilter::try_new(text).is_ok() {
         Ok(text.to_owned())
     } else {
-        Err("expected error, warn, info, debug, trace or a filter such as info,odometer=debug".to_owned())
+        Err("expected error, warn, info, debug, trace or a filter such as info,odometer=debug"
+            .to_owned())
     }
 }
 
 /// A whole number within `range`.
-pub(super) fn integer_in<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>) -> impl Fn(&str) -> Parsed<N> {
+pub(super) fn integer_in<N: FromStr + PartialOrd + Display>(
+    range: RangeInclusive<N>,
+) -> impl Fn(&str) -> Parsed<N> {
     move |text| {
-        let expected = || format!("expected a whole number from {} to {}", range.start(), range.end());
+        let expected =
+            || format!("expected a whole number from {} to {}", range.start(), range.end());
         digits(text).filter(|number| range.contains(number)).ok_or_else(expected)
     }
 }
@@ -158,7 +179,10 @@ impl FromStr for ByteSize {
 impl Display for ByteSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let binary = Self::UNITS.into_iter().take(4);
-        match binary.into_iter().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)) {
+        match binary
+            .into_iter()
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
+        {
             Some((unit, scale)) => write!(f, "{}{unit}", self.0 / scale),
             None => self.0.fmt(f),
         }
@@ -167,7 +191,8 @@ impl Display for ByteSize {
 
 /// A size such as `64MiB`, `16MB` or `1024` (bytes).
 pub(super) fn bytes(text: &str) -> Parsed<u64> {
-    let size: Parsed<ByteSize> = text.parse().map_err(|()| "expected a size such as 64MiB, 16MB or 1024".to_owned());
+    let size: Parsed<ByteSize> =
+        text.parse().map_err(|()| "expected a size such as 64MiB, 16MB or 1024".to_owned());
     size.map(|size| size.0)
 }
 
@@ -175,7 +200,9 @@ pub(super) fn bytes(text: &str) -> Parsed<u64> {
 pub(super) fn bytes_within(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<u64> {
     move |text| {
         let (least, most) = (ByteSize(*range.start()), ByteSize(*range.end()));
-        let expected = |_: String| format!("expected a size from {least} to {most}, such as 64MiB, 16MB or 1048576");
+        let expected = |_: String| {
+            format!("expected a size from {least} to {most}, such as 64MiB, 16MB or 1048576")
+        };
         let size = bytes(text).map_err(expected)?;
         if range.contains(&size) { Ok(size) } else { Err(expected(String::new())) }
     }
@@ -186,10 +213,15 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Pars
     const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
     move |text| {
         let (number, unit) = split_unit(text);
-        let millis = digits(number).and_then(|number: u64| number.checked_mul(scale_of(unit, &UNITS)?));
+        let millis =
+            digits(number).and_then(|number: u64| number.checked_mul(scale_of(unit, &UNITS)?));
         let expected = || {
             let hint = if unit.is_empty() { ", with its unit" } else { "" };
-            format!("expected a duration from {:?} to {:?}{hint}, such as 250ms, 30s or 5m", range.start(), range.end())
+            format!(
+                "expected a duration from {:?} to {:?}{hint}, such as 250ms, 30s or 5m",
+                range.start(),
+                range.end()
+            )
         };
         millis.map(Duration::from_millis).filter(|d| range.contains(d)).ok_or_else(expected)
     }
@@ -225,8 +257,18 @@ mod tests {
         ] {
             assert_eq!(bytes(text), Ok(expected), "{text}");
         }
-        for bad in ["", "MiB", "64 MiB", "64Mib", "64M", "-1", "+1", "1.5MiB", "99999999999TiB", "18446744073709551616"]
-        {
+        for bad in [
+            "",
+            "MiB",
+            "64 MiB",
+            "64Mib",
+            "64M",
+            "-1",
+            "+1",
+            "1.5MiB",
+            "99999999999TiB",
+            "18446744073709551616",
+        ] {
             assert!(bytes(bad).is_err(), "{bad:?}");
         }
         let segment = bytes_within(ByteSize::MIB..=ByteSize::GIB);
@@ -240,20 +282,29 @@ mod tests {
     #[test]
     fn durations_name_their_unit() {
         let parse = duration(Duration::from_millis(100)..=Duration::from_secs(3600));
-        for (text, millis) in [("100ms", 100), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)] {
+        for (text, millis) in [("100ms", 100), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for bad in ["", "s", "99ms", "61m", "1d", "-1s", "1.5s", "30 s", "18446744073709551615h"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
-        let expected = "expected a duration from 100ms to 3600s, with its unit, such as 250ms, 30s or 5m";
+        let expected =
+            "expected a duration from 100ms to 3600s, with its unit, such as 250ms, 30s or 5m";
         assert_eq!(parse("30").unwrap_err(), expected);
         assert_eq!(duration(Duration::ZERO..=Duration::from_secs(60))("0s"), Ok(Duration::ZERO));
     }
 
     #[test]
     fn a_misspelt_level_is_no_filter() {
-        for good in ["info", "TRACE", "off", "info,odometer=debug", "warn,hyper::proto=trace", "odometer[span]=debug"] {
+        for good in [
+            "info",
+            "TRACE",
+            "off",
+            "info,odometer=debug",
+            "warn,hyper::proto=trace",
+            "odometer[span]=debug",
+        ] {
             assert!(log_level(good).is_ok(), "{good:?}");
         }
         for bad in ["", "info, sled=warn", "inof", "info,sled", "odometer=inof", "info,"] {

@@ -47,7 +47,8 @@ bitflags! {
 impl Scopes {
     /// Everything.
     pub const ALL: Self = Self::all();
-    const NAMES: [(&str, Self); 3] = [("read", Self::READ), ("increment", Self::INCREMENT), ("manage", Self::MANAGE)];
+    const NAMES: [(&str, Self); 3] =
+        [("read", Self::READ), ("increment", Self::INCREMENT), ("manage", Self::MANAGE)];
 
     /// The scopes of these bits; `None` if there is none, or an unknown one. `from_bits` alone takes 0 too.
     #[must_use]
@@ -94,7 +95,8 @@ impl KeyLabel {
     /// # Errors
     /// [`ParseKeyLabelError`].
     pub fn parse(text: &str) -> Result<Self, ParseKeyLabelError> {
-        let good = text.len() <= Self::MAX_BYTES && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let good = text.len() <= Self::MAX_BYTES
+            && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
         good.then(|| Self(text.to_owned())).ok_or(ParseKeyLabelError)
     }
 
@@ -122,11 +124,19 @@ mod tests {
     #[test]
     fn scopes_labels_and_ids_read_back() {
         let scopes = Scopes::READ | Scopes::MANAGE;
-        assert_eq!((scopes.to_string().as_str(), Scopes::some_from_bits(scopes.bits())), ("read manage", Some(scopes)));
-        assert!(scopes.contains(Scopes::READ) && !scopes.contains(Scopes::INCREMENT) && !scopes.contains(Scopes::ALL));
+        assert_eq!(
+            (scopes.to_string().as_str(), Scopes::some_from_bits(scopes.bits())),
+            ("read manage", Some(scopes))
+        );
+        assert!(
+            scopes.contains(Scopes::READ)
+                && !scopes.contains(Scopes::INCREMENT)
+                && !scopes.contains(Scopes::ALL)
+        );
         // The numbers are in every store.
         assert_eq!(
-            [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE, Scopes::ALL].map(|scopes| scopes.bits()),
+            [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE, Scopes::ALL]
+                .map(|scopes| scopes.bits()),
             [1, 2, 4, 7]
         );
         assert_eq!(Scopes::ALL.to_string(), "read increment manage");
@@ -139,7 +149,9 @@ mod tests {
         );
         let id = KeyId([0, 1, 2, 3, 4, 5, 0xAB, 0xFF]);
         assert_eq!(KeyId::parse(&id.to_string()), Some(id));
-        for bad in ["", "0001020304050AbFF", "00010203040506AB", "+001020304050607", "000102030405060"] {
+        for bad in
+            ["", "0001020304050AbFF", "00010203040506AB", "+001020304050607", "000102030405060"]
+        {
             assert_eq!(KeyId::parse(bad), None, "{bad:?}");
         }
         assert_eq!(KeyLabel::parse("build server, 2nd").unwrap().as_str(), "build server, 2nd");

@@ -188,8 +188,13 @@ pub struct InvalidCounterConfig {
 
 impl CounterConfig {
     /// The shape of the counter `default`.
-    pub const DEFAULT: Self =
-        Self { start: Value::FIRST, step: Step::ONE, min: Value::FIRST, max: Value::DEFAULT_MAX, rewindable: true };
+    pub const DEFAULT: Self = Self {
+        start: Value::FIRST,
+        step: Step::ONE,
+        min: Value::FIRST,
+        max: Value::DEFAULT_MAX,
+        rewindable: true,
+    };
 
     /// Checks the bounds. `rewindable`: a set to a lower value needs no word of its own.
     ///
@@ -290,10 +295,15 @@ impl Counter {
     /// If `count` is 0; callers check it at the door.
     pub fn advance(&mut self, count: u32) -> Result<Range, CounterRefusal> {
         assert!(count > 0, "an increment reserves at least one integer");
-        let exhausted = CounterRefusal::Exhausted { value: self.value, max: self.config.max, count };
+        let exhausted =
+            CounterRefusal::Exhausted { value: self.value, max: self.config.max, count };
         let step = self.config.step.0;
         let distance = step.checked_mul(u64::from(count)).ok_or(exhausted)?;
-        let last = self.value.checked_add(distance).filter(|last| *last <= self.config.max).ok_or(exhausted)?;
+        let last = self
+            .value
+            .checked_add(distance)
+            .filter(|last| *last <= self.config.max)
+            .ok_or(exhausted)?;
         let first = self.value.checked_add(step).ok_or(exhausted)?;
         self.value = last;
         Ok(Range { first, last, count })
@@ -323,7 +333,8 @@ mod tests {
 
     fn counter(value: u64, step: u64, max: u64) -> Counter {
         let [start, max] = [1, max].map(|raw| Value::new(raw).unwrap());
-        let config = CounterConfig::new(start, Step::new(step).unwrap(), start, max, false).unwrap();
+        let config =
+            CounterConfig::new(start, Step::new(step).unwrap(), start, max, false).unwrap();
         Counter::from_parts(Value::new(value).unwrap(), config).unwrap()
     }
 

@@ -42,7 +42,8 @@ impl FromStr for RateLimit {
             None => (text, None),
         };
         let (count, unit) = rate.split_once('/').ok_or(ParseRateLimitError)?;
-        let (_, seconds) = UNITS.into_iter().find(|(letter, _)| *letter == unit).ok_or(ParseRateLimitError)?;
+        let (_, seconds) =
+            UNITS.into_iter().find(|(letter, _)| *letter == unit).ok_or(ParseRateLimitError)?;
         let count = positive(count)?;
         let burst = burst.map_or(Ok(count), positive)?;
         Ok(Self { count, per: Duration::from_secs(seconds), burst })

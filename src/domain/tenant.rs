@@ -52,7 +52,9 @@ impl TenantName {
         if text.len() > Self::MAX_BYTES {
             return Err(ParseTenantNameError::TooLong);
         }
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'%' | b'+' | b'@' | b'-');
+        let allowed = |b: u8| {
+            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'%' | b'+' | b'@' | b'-')
+        };
         if !text.bytes().all(allowed) {
             return Err(ParseTenantNameError::BadCharacter);
         }
@@ -151,7 +153,10 @@ mod tests {
 
     #[test]
     fn case_does_not_make_another_name() {
-        assert_eq!(TenantName::parse("ALICE").unwrap().normalized(), TenantName::parse("alice").unwrap().normalized());
+        assert_eq!(
+            TenantName::parse("ALICE").unwrap().normalized(),
+            TenantName::parse("alice").unwrap().normalized()
+        );
     }
 
     #[test]

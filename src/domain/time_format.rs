@@ -12,7 +12,9 @@ pub const SECONDS_PER_DAY: u64 = 86_400;
 /// A moment in seconds since 1970, such as `2026-11-24T09:00:00Z`; the year 9999 is the last that has a text.
 #[must_use]
 pub fn rfc3339(unix_s: u64) -> String {
-    to_datetime(unix_s).and_then(|to_datetime| to_datetime.format(&Rfc3339).ok()).unwrap_or_default()
+    to_datetime(unix_s)
+        .and_then(|to_datetime| to_datetime.format(&Rfc3339).ok())
+        .unwrap_or_default()
 }
 
 /// A day in days since 1970, such as `2026-11-24`.
@@ -20,7 +22,9 @@ pub fn rfc3339(unix_s: u64) -> String {
 pub fn date(days: u32) -> String {
     let to_datetime = to_datetime(u64::from(days) * SECONDS_PER_DAY);
     to_datetime
-        .and_then(|to_datetime| to_datetime.format(format_description!("[year]-[month]-[day]")).ok())
+        .and_then(|to_datetime| {
+            to_datetime.format(format_description!("[year]-[month]-[day]")).ok()
+        })
         .unwrap_or_default()
 }
 

@@ -43,11 +43,16 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 
 /// Serves connections on the calling thread until the task is aborted. Those that are open then end
 /// after their response once `drain` turns true.
-pub async fn accept(listener: tokio::net::UnixListener, endpoint: Endpoint, drain: watch::Receiver<bool>) {
+pub async fn accept(
+    listener: tokio::net::UnixListener,
+    endpoint: Endpoint,
+    drain: watch::Receiver<bool>,
+) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let accepted = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)));
+        let accepted =
+            listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)));
         match accepted {
             Ok((uid, stream)) => {
                 let (endpoint, drain) = (endpoint.clone(), drain.clone());

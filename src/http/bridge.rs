@@ -38,7 +38,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The service of an App on one worker: a boxed call, so that a connection that waits for its next
 /// request keeps no room for the App's whole future.
-pub type AppService = Rc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Result<ServiceResponse, Error>>>>>;
+pub type AppService =
+    Rc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Result<ServiceResponse, Error>>>>>;
 
 /// Starts an App. Call it on the thread that will use it.
 ///
@@ -46,12 +47,18 @@ pub type AppService = Rc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Result<S
 /// If a factory in the App fails, which none of ours can.
 pub async fn start<T>(app: App<T>) -> AppService
 where
-    T: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
-        + 'static,
+    T: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<BoxBody>,
+            Error = Error,
+            InitError = (),
+        > + 'static,
     T::Service: 'static,
 {
     let service = app.into_factory().new_service(AppConfig::default()).await;
-    let service = service.expect("routes, middleware and data of our Apps are made without failing");
+    let service =
+        service.expect("routes, middleware and data of our Apps are made without failing");
     Rc::new(move |request| Box::pin(service.call(request)))
 }
 
@@ -63,7 +70,8 @@ pub async fn respond(
     rejection: Option<ApiError>,
 ) -> hyper::Response<ResponseBody> {
     let (parts, body) = request.into_parts();
-    let lent = (!body.is_end_stream()).then(|| LentBody::new(body, parts.headers.contains_key(EXPECT)));
+    let lent =
+        (!body.is_end_stream()).then(|| LentBody::new(body, parts.headers.contains_key(EXPECT)));
     let payload: Payload = match &lent {
         Some(body) => Payload::Stream { payload: Box::pin(body.clone()) },
         None => Payload::None,
@@ -110,14 +118,21 @@ fn convert_head(parts: &hyper::http::request::Parts, peer: Peer, request: &mut R
 /// Headers that most clients send and no handler, extractor or middleware reads. Only what is copied
 /// depends on this list: a header that somebody comes to read is to be taken off it.
 fn is_read_by_nobody(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "user-agent" | "accept" | "accept-encoding" | "accept-language" | "connection")
+    matches!(
+        name.as_str(),
+        "user-agent" | "accept" | "accept-encoding" | "accept-language" | "connection"
+    )
 }
 
 /// hyper's response from actix-web's; to a HEAD it has no body.
-pub(super) fn convert_response(response: actix_web::HttpResponse, is_head: bool) -> hyper::Response<ResponseBody> {
+pub(super) fn convert_response(
+    response: actix_web::HttpResponse,
+    is_head: bool,
+) -> hyper::Response<ResponseBody> {
     let (head, body) = response.into_parts();
     let mut response = hyper::Response::new(ResponseBody::of(body));
-    *response.status_mut() = hyper::StatusCode::from_u16(head.status().as_u16()).unwrap_or_default();
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(head.status().as_u16()).unwrap_or_default();
     let headers = response.headers_mut();
     headers.reserve(head.headers().len() + 2);
     for (name, value) in head.headers() {
@@ -170,7 +185,9 @@ impl LentBody {
         }
         let rest = std::future::poll_fn(|context| {
             let mut drained = 0;
-            while let Some(Ok(frame)) = ready!(Pin::new(&mut self.0.borrow_mut().body).poll_frame(context)) {
+            while let Some(Ok(frame)) =
+                ready!(Pin::new(&mut self.0.borrow_mut().body).poll_frame(context))
+            {
                 drained += frame.data_ref().map_or(0, Bytes::len);
                 if drained > MAX_DRAINED_BYTES {
                     break;
@@ -231,13 +248,15 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Box<dyn StdError + Send + Sync>;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(body) => body
-                .as_mut()
-                .poll_next(context)
-                .map(|piece| piece.map(|piece| piece.map(Frame::data).map_err(|error| error.to_string().into()))),
+            Self::Stream(body) => body.as_mut().poll_next(context).map(|piece| {
+                piece.map(|piece| piece.map(Frame::data).map_err(|error| error.to_string().into()))
+            }),
         }
     }
 

@@ -61,14 +61,20 @@ pub enum Protocol {
 
 /// Serves a connection to its end; ends it early, but not in the middle of a response, once `drain`
 /// turns true.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protocol, drain: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    protocol: Protocol,
+    drain: watch::Receiver<bool>,
+) {
     // An error here is the peer's going away; there is nobody to tell.
     let _ = stream.set_nodelay(true);
     let peer = Peer::Tcp(peer);
     match protocol {
         Protocol::Plain(endpoint) => http1(stream, endpoint, peer, drain).await,
         Protocol::Tls(acceptor, endpoint) => {
-            let shaken = timeout(HANDSHAKE_TIMEOUT, handshake(stream, acceptor, &endpoint, peer)).await;
+            let shaken =
+                timeout(HANDSHAKE_TIMEOUT, handshake(stream, acceptor, &endpoint, peer)).await;
             let Ok(Some(stream)) = shaken else { return };
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 http2(stream, endpoint, peer, drain).await;
@@ -80,7 +86,12 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, protocol: Protoco
 }
 
 /// As [`serve`], for a user of this machine.
-pub(super) async fn serve_unix(stream: UnixStream, uid: u32, endpoint: Endpoint, drain: watch::Receiver<bool>) {
+pub(super) async fn serve_unix(
+    stream: UnixStream,
+    uid: u32,
+    endpoint: Endpoint,
+    drain: watch::Receiver<bool>,
+) {
     http1(stream, endpoint, Peer::Unix { uid }, drain).await;
 }
 
@@ -95,7 +106,9 @@ async fn handshake(
         return None;
     }
     if first[0] != TLS_HANDSHAKE {
-        let _ = stream.write_all(&malformed(&endpoint.observer, peer, "this port speaks HTTPS; use https://")).await;
+        let _ = stream
+            .write_all(&malformed(&endpoint.observer, peer, "this port speaks HTTPS; use https://"))
+            .await;
         // Closing with unread bytes would reset the connection and take the answer with it.
         let _ = stream.shutdown().await;
         let mut rest = [0; 4096];
@@ -114,11 +127,12 @@ where
     let service = service_fn(|request| {
         state.busy.store(true, Ordering::Relaxed);
         let head_bytes = header_bytes(request.headers());
-        let rejection = reject_http1(&request, &state).or_else(|| reject_head(&request, head_bytes));
+        let rejection =
+            reject_http1(&request, &state).or_else(|| reject_head(&request, head_bytes));
         // Where the next request of such a peer begins can not be known (RFC 9112, 6.1); and a
         // connection keeps the memory of its largest head for as long as it lasts.
-        let is_last =
-            matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH))) || head_bytes > MAX_KEPT_HEAD_BYTES;
+        let is_last = matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH)))
+            || head_bytes > MAX_KEPT_HEAD_BYTES;
         let (app, state) = (Rc::clone(&app), Arc::clone(&state));
         async move {
             let mut response = bridge::respond(&app, peer, request, rejection).await;
@@ -195,10 +209,14 @@ where
     let _ = timeout(rest, connection).await;
 }
 
-const AMBIGUOUS_LENGTH: &str = "the request has both Transfer-Encoding and Content-Length; send one of them";
+const AMBIGUOUS_LENGTH: &str =
+    "the request has both Transfer-Encoding and Content-Length; send one of them";
 
 /// What is wrong with a head that the library took, in HTTP/1.1's own rules.
-fn reject_http1(request: &Request<Incoming>, shared: &deadlines::ConnectionState) -> Option<ApiError> {
+fn reject_http1(
+    request: &Request<Incoming>,
+    shared: &deadlines::ConnectionState,
+) -> Option<ApiError> {
     let headers = request.headers();
     let problem = if headers.contains_key(TRANSFER_ENCODING) && shared.has_ambiguous_length() {
         AMBIGUOUS_LENGTH
@@ -237,9 +255,13 @@ fn malformed(observer: &Observer, peer: Peer, detail: &'static str) -> Vec<u8> {
     let body = body.into_bytes();
     let mut whole = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
     for (name, value) in &head.headers {
-        whole.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        whole.extend_from_slice(
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
+        );
     }
-    whole.extend_from_slice(format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes());
+    whole.extend_from_slice(
+        format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes(),
+    );
     whole.extend_from_slice(&body);
     whole
 }

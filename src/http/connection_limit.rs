@@ -45,7 +45,12 @@ impl ConnectionLimiter {
     /// A limiter with no open connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits, metrics: ConnectionMetrics) -> Arc<Self> {
-        Arc::new(Self { limits, metrics, suppressed: [const { LogThrottle::new() }; 2], open: Mutex::default() })
+        Arc::new(Self {
+            limits,
+            metrics,
+            suppressed: [const { LogThrottle::new() }; 2],
+            open: Mutex::default(),
+        })
     }
 
     pub(super) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
@@ -114,7 +119,11 @@ mod tests {
         let _third = limiter.try_acquire(b).unwrap();
         assert!(limiter.try_acquire(b).is_none());
         let page = metrics.render();
-        for line in ["connections 3", "connections_limit 3", "connections_refused_total{limit=\"address\"} 1"] {
+        for line in [
+            "connections 3",
+            "connections_limit 3",
+            "connections_refused_total{limit=\"address\"} 1",
+        ] {
             assert!(page.contains(&format!("odometer_{line}\n")), "{line}\n{page}");
         }
         assert!(page.contains("odometer_connections_refused_total{limit=\"total\"} 1\n"), "{page}");

@@ -140,7 +140,9 @@ impl RequestContext {
     #[must_use]
     pub fn of(req: &HttpRequest) -> Rc<Self> {
         let extensions = req.extensions();
-        Rc::clone(extensions.get::<Rc<Self>>().expect("the middleware gives every request its context"))
+        Rc::clone(
+            extensions.get::<Rc<Self>>().expect("the middleware gives every request its context"),
+        )
     }
 
     /// Records a change that an audit asks for.

@@ -96,7 +96,8 @@ impl<S> DeadlineStream<S> {
         let read = if self.phase == Phase::Busy { None } else { Some(self.read_deadline) };
         loop {
             if self.sleep.as_mut().poll(context).is_pending() {
-                let due = [read, self.write_deadline, self.linger_deadline].into_iter().flatten().min();
+                let due =
+                    [read, self.write_deadline, self.linger_deadline].into_iter().flatten().min();
                 if due.is_none_or(|due| due >= self.sleep.deadline()) {
                     return false;
                 }
@@ -157,7 +158,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
@@ -239,10 +244,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
 /// The status of an answer of the library's own: a client error without a body.
 fn empty_client_error(bytes: &[u8]) -> Option<u16> {
     // It answers in the version of the last request that it could read.
-    let status = bytes.strip_prefix(b"HTTP/1.1 4").or_else(|| bytes.strip_prefix(b"HTTP/1.0 4"))?.get(..2)?;
+    let status = bytes
+        .strip_prefix(b"HTTP/1.1 4")
+        .or_else(|| bytes.strip_prefix(b"HTTP/1.0 4"))?
+        .get(..2)?;
     let head = std::str::from_utf8(bytes).ok()?.split_once("\r\n\r\n")?.0;
-    let is_empty = bytes.len() < 256 && head.lines().any(|line| line.eq_ignore_ascii_case("content-length: 0"));
-    is_empty.then(|| std::str::from_utf8(status).ok()?.parse::<u16>().ok()).flatten().map(|rest| 400 + rest)
+    let is_empty = bytes.len() < 256
+        && head.lines().any(|line| line.eq_ignore_ascii_case("content-length: 0"));
+    is_empty
+        .then(|| std::str::from_utf8(status).ok()?.parse::<u16>().ok())
+        .flatten()
+        .map(|rest| 400 + rest)
 }
 
 #[cfg(test)]
@@ -253,8 +265,14 @@ mod tests {
     fn only_the_librarys_own_answers_are_replaced() {
         let empty = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(empty_client_error(empty), Some(431));
-        assert_eq!(empty_client_error(b"HTTP/1.0 400 Bad Request\r\ncontent-length: 0\r\n\r\n"), Some(400));
-        assert_eq!(empty_client_error(b"HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\n0123456789"), None);
+        assert_eq!(
+            empty_client_error(b"HTTP/1.0 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
+            Some(400)
+        );
+        assert_eq!(
+            empty_client_error(b"HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\n0123456789"),
+            None
+        );
         assert_eq!(empty_client_error(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), None);
     }
 }

@@ -131,19 +131,33 @@ impl ApiError {
         use StatusCode as S;
         let (status, code, title) = match self {
             Self::NotFound => (S::NOT_FOUND, "not_found", "No such route"),
-            Self::MethodNotAllowed(_) => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::MethodNotAllowed(_) => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
             Self::Unauthenticated(_) => (S::UNAUTHORIZED, "unauthorized", "No valid credential"),
-            Self::InsufficientScope(_) => (S::FORBIDDEN, "insufficient_scope", "The API key may not do this"),
+            Self::InsufficientScope(_) => {
+                (S::FORBIDDEN, "insufficient_scope", "The API key may not do this")
+            }
             Self::TenantSuspended => (S::FORBIDDEN, "tenant_suspended", "The tenant is suspended"),
-            Self::MalformedBody(_) => (S::BAD_REQUEST, "malformed_body", "The body can not be read"),
-            Self::MalformedRequest(_) => (S::BAD_REQUEST, "malformed_request", "The request can not be read"),
-            Self::BodyTooLarge(_) => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
+            Self::MalformedBody(_) => {
+                (S::BAD_REQUEST, "malformed_body", "The body can not be read")
+            }
+            Self::MalformedRequest(_) => {
+                (S::BAD_REQUEST, "malformed_request", "The request can not be read")
+            }
+            Self::BodyTooLarge(_) => {
+                (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large")
+            }
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
-            Self::Invalid { code, .. } => (S::UNPROCESSABLE_ENTITY, *code, "A parameter is not valid"),
-            Self::UnknownParameter(_) => (S::UNPROCESSABLE_ENTITY, "unknown_parameter", "A parameter is not known"),
+            Self::Invalid { code, .. } => {
+                (S::UNPROCESSABLE_ENTITY, *code, "A parameter is not valid")
+            }
+            Self::UnknownParameter(_) => {
+                (S::UNPROCESSABLE_ENTITY, "unknown_parameter", "A parameter is not known")
+            }
             Self::InvalidIdempotencyKey => {
                 (S::BAD_REQUEST, "invalid_idempotency_key", "The idempotency key is not valid")
             }
@@ -160,27 +174,43 @@ impl ApiError {
             }
             Self::CounterNotFound => (S::NOT_FOUND, "counter_not_found", "No such counter"),
             Self::CounterExists => (S::CONFLICT, "counter_exists", "The counter exists"),
-            Self::DefaultCounter => (S::CONFLICT, "default_counter", "The counter default always exists"),
+            Self::DefaultCounter => {
+                (S::CONFLICT, "default_counter", "The counter default always exists")
+            }
             Self::PreconditionFailed(_) => {
                 (S::PRECONDITION_FAILED, "precondition_failed", "The counter is not as expected")
             }
             Self::QuotaExceeded(_) => (S::CONFLICT, "quota_exceeded", "No more are allowed"),
-            Self::IdempotencyKeyReused => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key was used for another request")
-            }
-            Self::IdempotencyFull => {
-                (S::SERVICE_UNAVAILABLE, "idempotency_full", "No more idempotency keys can be remembered")
-            }
+            Self::IdempotencyKeyReused => (
+                S::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "The idempotency key was used for another request",
+            ),
+            Self::IdempotencyFull => (
+                S::SERVICE_UNAVAILABLE,
+                "idempotency_full",
+                "No more idempotency keys can be remembered",
+            ),
             Self::KeyNotFound => (S::NOT_FOUND, "key_not_found", "No such API key"),
             Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
             Self::HttpsRequired => (S::FORBIDDEN, "https_required", "Use HTTPS"),
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
             Self::Closing => (S::SERVICE_UNAVAILABLE, "closing", "The server is going down"),
-            Self::StorageFull => (S::INSUFFICIENT_STORAGE, "storage_full", "The disk is almost full"),
-            Self::Poisoned => (S::SERVICE_UNAVAILABLE, "poisoned", "The server takes no changes until it restarts"),
-            Self::OutcomeUnknown => (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is not known"),
+            Self::StorageFull => {
+                (S::INSUFFICIENT_STORAGE, "storage_full", "The disk is almost full")
+            }
+            Self::Poisoned => (
+                S::SERVICE_UNAVAILABLE,
+                "poisoned",
+                "The server takes no changes until it restarts",
+            ),
+            Self::OutcomeUnknown => {
+                (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is not known")
+            }
             Self::TenantNotFound(_) => (S::NOT_FOUND, "tenant_not_found", "No such tenant"),
-            Self::BackupFailed(_) => (S::INTERNAL_SERVER_ERROR, "backup_failed", "No backup was made"),
+            Self::BackupFailed(_) => {
+                (S::INTERNAL_SERVER_ERROR, "backup_failed", "No backup was made")
+            }
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
         };
         ErrorSpec { status, code, title }
@@ -275,11 +305,13 @@ impl ApiError {
             Self::UsernameTaken => Some(Source::Parameter("username")),
             Self::InvalidIdempotencyKey => Some(Source::Header("Idempotency-Key")),
             Self::Invalid { parameter, .. } => Some(Source::Parameter(parameter)),
-            Self::Counter(CounterRefusal::OutOfRange { .. } | CounterRefusal::RewindRequired { .. }) => {
-                Some(Source::Parameter("value"))
-            }
+            Self::Counter(
+                CounterRefusal::OutOfRange { .. } | CounterRefusal::RewindRequired { .. },
+            ) => Some(Source::Parameter("value")),
             Self::PreconditionFailed(_) => Some(Source::Header("If-Match")),
-            Self::IdempotencyKeyReused | Self::IdempotencyFull => Some(Source::Header("Idempotency-Key")),
+            Self::IdempotencyKeyReused | Self::IdempotencyFull => {
+                Some(Source::Header("Idempotency-Key"))
+            }
             Self::CounterExists => Some(Source::Parameter("name")),
             Self::Unauthenticated(_) | Self::InsufficientScope(_) | Self::TenantSuspended => {
                 Some(Source::Header("Authorization"))
@@ -318,14 +350,20 @@ fn credential_hint(needs: AuthRequirement) -> &'static str {
         AuthRequirement::KeyOrPassword(_) => {
             "Send your API key as: Authorization: Bearer <key>, or username and password as: Authorization: Basic <base64>."
         }
-        AuthRequirement::Password => "This route takes username and password as: Authorization: Basic <base64>.",
+        AuthRequirement::Password => {
+            "This route takes username and password as: Authorization: Basic <base64>."
+        }
     }
 }
 
 /// A parameter's name as it may be shown to whoever sent it: whole if it could be a name, its beginning if it is longer than any, which may be a
 /// secret that was sent without a name.
 fn redact_name(name: &str) -> &str {
-    if name.len() <= MAX_SHOWN_BYTES { name } else { &name[..name.floor_char_boundary(TRUNCATED_BYTES)] }
+    if name.len() <= MAX_SHOWN_BYTES {
+        name
+    } else {
+        &name[..name.floor_char_boundary(TRUNCATED_BYTES)]
+    }
 }
 
 const MAX_SHOWN_BYTES: usize = 32;
@@ -368,13 +406,17 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::NoSuchCounter) => Self::CounterNotFound,
             StoreError::Refused(Refusal::CounterExists) => Self::CounterExists,
             StoreError::Refused(Refusal::DefaultCounter) => Self::DefaultCounter,
-            StoreError::Refused(Refusal::PreconditionFailed(state)) => Self::PreconditionFailed(state),
+            StoreError::Refused(Refusal::PreconditionFailed(state)) => {
+                Self::PreconditionFailed(state)
+            }
             StoreError::Refused(Refusal::Quota(limit)) => Self::QuotaExceeded(limit),
             StoreError::Refused(Refusal::IdempotencyKeyReused) => Self::IdempotencyKeyReused,
             StoreError::Refused(Refusal::IdempotencyFull) => Self::IdempotencyFull,
             StoreError::Refused(Refusal::NoSuchKey) => Self::KeyNotFound,
             // Deleted between the look at its key and the change.
-            StoreError::Refused(Refusal::NoSuchTenant) => Self::Unauthenticated(AuthFailure::Unknown),
+            StoreError::Refused(Refusal::NoSuchTenant) => {
+                Self::Unauthenticated(AuthFailure::Unknown)
+            }
             StoreError::Unavailable(Unavailable::Overloaded) => Self::Overloaded,
             StoreError::Unavailable(Unavailable::Closing) => Self::Closing,
             StoreError::Unavailable(Unavailable::DiskLow) => Self::StorageFull,

@@ -42,7 +42,8 @@ fn describe(error: &ApiError) -> ErrorReference {
 
 fn samples() -> Vec<ApiError> {
     const Z: Value = Value::ZERO;
-    let limit = RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
+    let limit =
+        RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
     let decision = RateLimitDecision { limit, remaining: 0, retry_after: None };
     let invalid = |code| ApiError::Invalid { parameter: "", code, detail: String::new() };
     let mut samples = vec![
@@ -96,18 +97,25 @@ fn samples() -> Vec<ApiError> {
 /// What an error means, and whether to send the same request again.
 fn meaning(error: &ApiError) -> (&'static str, &'static str) {
     match error {
-        ApiError::MalformedBody(_) | ApiError::MalformedRequest(_) | ApiError::NotSupported(_) => unreadable(error),
-        ApiError::InvalidIdempotencyKey => {
-            ("The key is not 1 to 255 visible ASCII characters, or is there twice.", "no; correct it")
+        ApiError::MalformedBody(_) | ApiError::MalformedRequest(_) | ApiError::NotSupported(_) => {
+            unreadable(error)
         }
+        ApiError::InvalidIdempotencyKey => (
+            "The key is not 1 to 255 visible ASCII characters, or is there twice.",
+            "no; correct it",
+        ),
         ApiError::Unauthenticated(_)
         | ApiError::InsufficientScope(_)
         | ApiError::TenantSuspended
         | ApiError::HttpsRequired => unauthorized(error),
-        ApiError::NotFound => ("There is no such path. A slash at the end makes another path.", "no"),
+        ApiError::NotFound => {
+            ("There is no such path. A slash at the end makes another path.", "no")
+        }
         ApiError::CounterNotFound => ("The tenant has no such counter.", "no"),
         ApiError::KeyNotFound => ("The tenant has no such API key.", "no"),
-        ApiError::TenantNotFound(_) => ("No tenant has this name. Only the admin socket answers this.", "no"),
+        ApiError::TenantNotFound(_) => {
+            ("No tenant has this name. Only the admin socket answers this.", "no")
+        }
         ApiError::MethodNotAllowed(_) => ("The path has other methods: see `Allow`.", "no"),
         ApiError::BodyTimeout => ("The body did not arrive within 5 s.", "yes"),
         ApiError::Counter(_)
@@ -117,11 +125,14 @@ fn meaning(error: &ApiError) -> (&'static str, &'static str) {
         | ApiError::UsernameTaken
         | ApiError::PreconditionFailed(_) => conflict(error),
         ApiError::BodyTooLarge(_) => ("The body has more than 4,096 bytes.", "no"),
-        ApiError::UnsupportedMediaType => ("The body is neither JSON, JSON:API nor a form; or it is compressed.", "no"),
-        ApiError::Invalid { code, .. } => invalid(code),
-        ApiError::UnknownParameter(_) => {
-            ("The route has no such parameter; `source.parameter` names it.", "no; see whether it is mistyped")
+        ApiError::UnsupportedMediaType => {
+            ("The body is neither JSON, JSON:API nor a form; or it is compressed.", "no")
         }
+        ApiError::Invalid { code, .. } => invalid(code),
+        ApiError::UnknownParameter(_) => (
+            "The route has no such parameter; `source.parameter` names it.",
+            "no; see whether it is mistyped",
+        ),
         ApiError::IdempotencyKeyReused => (
             "Another request was sent with this key: another route, counter or parameter.",
             "no; use a new key for a new request",
@@ -144,9 +155,10 @@ fn meaning(error: &ApiError) -> (&'static str, &'static str) {
 
 fn unreadable(error: &ApiError) -> (&'static str, &'static str) {
     match error {
-        ApiError::MalformedBody(_) => {
-            ("The body is not valid JSON or UTF-8, ended early, or has a parameter twice.", "no; correct it")
-        }
+        ApiError::MalformedBody(_) => (
+            "The body is not valid JSON or UTF-8, ended early, or has a parameter twice.",
+            "no; correct it",
+        ),
         ApiError::MalformedRequest(_) => (
             "The head is not valid HTTP/1.1 or too large, has both `Transfer-Encoding` and \
              `Content-Length`, or is plain HTTP on the HTTPS port.",
@@ -162,9 +174,10 @@ fn unreadable(error: &ApiError) -> (&'static str, &'static str) {
 
 fn unauthorized(error: &ApiError) -> (&'static str, &'static str) {
     match error {
-        ApiError::InsufficientScope(_) => {
-            ("The key is valid and may not do this: `WWW-Authenticate` names the scope.", "with another key")
-        }
+        ApiError::InsufficientScope(_) => (
+            "The key is valid and may not do this: `WWW-Authenticate` names the scope.",
+            "with another key",
+        ),
         ApiError::TenantSuspended => ("The operator suspended the tenant.", "no; ask the operator"),
         ApiError::HttpsRequired => (
             "A key or a body came to the plain HTTP port. The request was not processed, and the \
@@ -181,20 +194,26 @@ fn unauthorized(error: &ApiError) -> (&'static str, &'static str) {
 
 fn conflict(error: &ApiError) -> (&'static str, &'static str) {
     match error {
-        ApiError::Counter(CounterRefusal::Exhausted { .. }) => {
-            ("The counter is at its maximum, or so near that the range does not fit.", "no; set it, if you may")
-        }
-        ApiError::Counter(CounterRefusal::RewindRequired { .. }) => {
-            ("The value is lower than the counter's, so numbers would repeat.", "with `rewind=true`, if that is wanted")
-        }
+        ApiError::Counter(CounterRefusal::Exhausted { .. }) => (
+            "The counter is at its maximum, or so near that the range does not fit.",
+            "no; set it, if you may",
+        ),
+        ApiError::Counter(CounterRefusal::RewindRequired { .. }) => (
+            "The value is lower than the counter's, so numbers would repeat.",
+            "with `rewind=true`, if that is wanted",
+        ),
         ApiError::Counter(CounterRefusal::OutOfRange { .. }) => (
             "The value is below the counter's minimum or above its maximum; or the start of a new \
              counter is.",
             "no",
         ),
         ApiError::CounterExists => ("The tenant has a counter of this name.", "no"),
-        ApiError::DefaultCounter => ("The counter `default` can be neither created nor deleted.", "no"),
-        ApiError::QuotaExceeded(_) => ("The tenant has as many counters or keys as it may have.", "no; delete one"),
+        ApiError::DefaultCounter => {
+            ("The counter `default` can be neither created nor deleted.", "no")
+        }
+        ApiError::QuotaExceeded(_) => {
+            ("The tenant has as many counters or keys as it may have.", "no; delete one")
+        }
         ApiError::PreconditionFailed(_) => (
             "The counter is in another state than `If-Match` says. `meta.value` and `ETag` tell \
              which.",
@@ -216,7 +235,9 @@ fn invalid(code: &str) -> (&'static str, &'static str) {
             "Another tenant has the name, perhaps in another case; the answer of `/users/create`.",
             "no; choose another name",
         ),
-        "invalid_name" => ("The name is not one of a counter: 1 to 128 of `A-Z a-z 0-9 . _ -`.", "no"),
+        "invalid_name" => {
+            ("The name is not one of a counter: 1 to 128 of `A-Z a-z 0-9 . _ -`.", "no")
+        }
         "invalid_value" => (
             "The number is missing, negative, above what the parameter takes, fractional, or not \
              in plain digits.",
@@ -237,19 +258,28 @@ fn failure(error: &ApiError) -> (&'static str, &'static str) {
              admin socket answers this.",
             "yes, once the cause is removed",
         ),
-        ApiError::Overloaded => ("Too many requests or passwords wait already.", "after `Retry-After`"),
-        ApiError::Closing => ("The server is shutting down.", "after `Retry-After`"),
-        ApiError::Poisoned => {
-            ("An earlier write failed; nothing is changed any more until the restart.", "after `Retry-After`")
+        ApiError::Overloaded => {
+            ("Too many requests or passwords wait already.", "after `Retry-After`")
         }
+        ApiError::Closing => ("The server is shutting down.", "after `Retry-After`"),
+        ApiError::Poisoned => (
+            "An earlier write failed; nothing is changed any more until the restart.",
+            "after `Retry-After`",
+        ),
         ApiError::OutcomeUnknown => (
             "A write failed under this very change: it may or may not have happened.",
             "with the same `Idempotency-Key`; without one **read first, never blindly**",
         ),
-        ApiError::IdempotencyFull => {
-            ("As many idempotency keys are stored as there is room for; nothing was changed.", "after `Retry-After`")
+        ApiError::IdempotencyFull => (
+            "As many idempotency keys are stored as there is room for; nothing was changed.",
+            "after `Retry-After`",
+        ),
+        ApiError::StorageFull => {
+            ("The disk is almost full; reads go on.", "after `Retry-After`, once there is room")
         }
-        ApiError::StorageFull => ("The disk is almost full; reads go on.", "after `Retry-After`, once there is room"),
-        _ => ("The server failed; the log has the cause under the error's `id`.", "read first, and tell the operator"),
+        _ => (
+            "The server failed; the log has the cause under the error's `id`.",
+            "read first, and tell the operator",
+        ),
     }
 }

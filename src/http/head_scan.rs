@@ -106,7 +106,10 @@ mod tests {
         ("PUT / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n", false),
         ("PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\ncontent-length: 4", false),
         ("PUT / HTTP/1.1\r\ncontent-length: 40\r\n\r\n\ntransfer-encoding: x", false),
-        ("PUT / HTTP/1.1\r\ntransfer-encoding: x\r\n\r\nGET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n", false),
+        (
+            "PUT / HTTP/1.1\r\ntransfer-encoding: x\r\n\r\nGET / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+            false,
+        ),
         ("PUT / HTTP/1.1\r\nx-content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n", false),
         ("PUT / HTTP/1.1\r\ncontent-length: 4\r\nx: transfer-encoding: chunked\r\n\r\n", false),
         ("PUT / HTTP/1.1\r\ncontent-lengthy: 4\r\ntransfer-encodings: chunked\r\n\r\n", false),

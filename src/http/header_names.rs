@@ -49,9 +49,29 @@ mod tests {
 
     #[test]
     fn a_name_is_the_same_name_in_the_table_or_not() {
-        let known = ["host", "authorization", "content-type", "content-length", "cache-control", "etag", "if-match"];
-        let more = ["strict-transport-security", "if-none-match", "retry-after", "location", "x-request-id"];
-        let own = ["ratelimit", "ratelimit-policy", "idempotency-key", "idempotency-replayed", "traceparent"];
+        let known = [
+            "host",
+            "authorization",
+            "content-type",
+            "content-length",
+            "cache-control",
+            "etag",
+            "if-match",
+        ];
+        let more = [
+            "strict-transport-security",
+            "if-none-match",
+            "retry-after",
+            "location",
+            "x-request-id",
+        ];
+        let own = [
+            "ratelimit",
+            "ratelimit-policy",
+            "idempotency-key",
+            "idempotency-replayed",
+            "traceparent",
+        ];
         for name in [&known[..], &more, &own, &["accept", "allow", "x-unknown"]].concat() {
             let sent = standard::HeaderName::from_static(name);
             let read = to_actix(&sent).unwrap();

@@ -11,7 +11,8 @@ use std::io::{self, Write};
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ALLOW, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use serde::Serialize;
@@ -45,7 +46,14 @@ pub struct Reply<I, A> {
 impl<I: Display, A: Attributes> Reply<I, A> {
     /// 200 with this resource.
     pub fn ok(id: I, attributes: A) -> Self {
-        Self { status: StatusCode::OK, id, attributes, version: None, location: None, is_replayed: false }
+        Self {
+            status: StatusCode::OK,
+            id,
+            attributes,
+            version: None,
+            location: None,
+            is_replayed: false,
+        }
     }
 
     /// 201 with this resource, which is found at the path `location` from now on.
@@ -70,7 +78,8 @@ impl<I: Display, A: Attributes> Responder for Reply<I, A> {
     type Body = BoxBody;
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
-        let mut response = document(self.status, "", |body| write_resource(body, &self.id, &self.attributes));
+        let mut response =
+            document(self.status, "", |body| write_resource(body, &self.id, &self.attributes));
         let headers = response.headers_mut();
         if let Some(version) = self.version {
             insert(headers, ETAG, etag(version));
@@ -111,7 +120,11 @@ impl<A: Attributes> Responder for Page<A> {
 
 /// The document around its data. Its members are written as they stand, not through a tree of types:
 /// that takes a third of the time, and a document is most of what an increment's response costs.
-fn document(status: StatusCode, links: &str, data: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> HttpResponse {
+fn document(
+    status: StatusCode,
+    links: &str,
+    data: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+) -> HttpResponse {
     let mut body = Vec::with_capacity(256);
     body.extend_from_slice(br#"{"data":"#);
     if let Err(error) = data(&mut body) {
@@ -122,7 +135,11 @@ fn document(status: StatusCode, links: &str, data: impl FnOnce(&mut Vec<u8>) -> 
     json_api(status, body)
 }
 
-fn write_resource<A: Attributes>(body: &mut Vec<u8>, id: &impl Display, attributes: &A) -> io::Result<()> {
+fn write_resource<A: Attributes>(
+    body: &mut Vec<u8>,
+    id: &impl Display,
+    attributes: &A,
+) -> io::Result<()> {
     write!(body, r#"{{"id":"{id}","type":"{}","attributes":"#, A::TYPE)?;
     serde_json::to_writer(&mut *body, attributes)?;
     body.push(b'}');
@@ -146,7 +163,9 @@ pub fn error(error: &ApiError, request_id: &str, needs: Option<AuthRequirement>)
         "detail": error.detail(needs),
     });
     match error.source() {
-        Some(Source::Parameter(name)) => member["source"] = serde_json::json!({ "parameter": name }),
+        Some(Source::Parameter(name)) => {
+            member["source"] = serde_json::json!({ "parameter": name })
+        }
         Some(Source::Header(name)) => member["source"] = serde_json::json!({ "header": name }),
         None => {}
     }
@@ -166,7 +185,11 @@ fn set_error_headers(error: &ApiError, needs: Option<AuthRequirement>, headers: 
             challenge(headers, failure, needs.unwrap_or(AuthRequirement::ANY_CREDENTIAL))
         }
         ApiError::InsufficientScope(scopes) => {
-            insert(headers, WWW_AUTHENTICATE, format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\""));
+            insert(
+                headers,
+                WWW_AUTHENTICATE,
+                format!("Bearer error=\"insufficient_scope\", scope=\"{scopes}\""),
+            );
         }
         ApiError::PreconditionFailed(state) => insert(headers, ETAG, etag(state.version)),
         _ => {}

@@ -15,8 +15,17 @@ use super::target::as_sent;
 
 /// What goes into `Location` has to be a URI, but the HTTP library takes paths that are none. A `%`
 /// stays as it is: it has encoded something already.
-const NO_URI: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+const NO_URI: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// The port at which clients reach HTTPS.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +43,8 @@ pub(super) async fn redirect(
     let reads = matches!(*req.method(), Method::GET | Method::HEAD);
     let has_body = !matches!(payload.into_inner(), actix_web::dev::Payload::None);
     let is_bare = !req.headers().contains_key(AUTHORIZATION) && !has_body;
-    let location = location(&req, port.0.0).filter(|_| reads && is_bare).ok_or(ApiError::HttpsRequired)?;
+    let location =
+        location(&req, port.0.0).filter(|_| reads && is_bare).ok_or(ApiError::HttpsRequired)?;
     let mut response = HttpResponse::build(StatusCode::PERMANENT_REDIRECT);
     response.insert_header((LOCATION, location));
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")));

@@ -27,7 +27,8 @@ impl RouteTable {
     /// The table of these routes, whose handlers' names are their operations' ids.
     #[must_use]
     pub fn new(routes: &mut OpenApi) -> Self {
-        let (mut patterns, mut allow, mut handlers) = (vec!["other"], vec![String::new()], Vec::new());
+        let (mut patterns, mut allow, mut handlers) =
+            (vec!["other"], vec![String::new()], Vec::new());
         for (path, item) in &mut routes.paths.paths {
             let mut methods = Vec::new();
             for (method, operation) in operations(item) {
@@ -49,7 +50,9 @@ impl RouteTable {
     /// The label of the route that a request matched, whatever its method.
     #[must_use]
     pub fn label(&self, req: &HttpRequest) -> usize {
-        let found = req.match_name().and_then(|name| self.handlers.iter().find(|(handler, _)| handler == name));
+        let found = req
+            .match_name()
+            .and_then(|name| self.handlers.iter().find(|(handler, _)| handler == name));
         found.map_or(UNMATCHED, |(_, label)| *label)
     }
 
@@ -63,6 +66,11 @@ impl RouteTable {
 /// The operations of a path, by method.
 pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
     let PathItem { get, post, put, delete, .. } = item;
-    let all = [(HttpMethod::Get, get), (HttpMethod::Post, post), (HttpMethod::Put, put), (HttpMethod::Delete, delete)];
+    let all = [
+        (HttpMethod::Get, get),
+        (HttpMethod::Post, post),
+        (HttpMethod::Put, put),
+        (HttpMethod::Delete, delete),
+    ];
     all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }

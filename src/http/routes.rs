@@ -174,7 +174,11 @@ pub fn table() -> &'static RouteTable {
 #[must_use]
 pub fn admin_table() -> &'static RouteTable {
     static TABLE: OnceLock<RouteTable> = OnceLock::new();
-    TABLE.get_or_init(|| RouteTable::new(&mut App::new().into_utoipa_app().configure(admin_routes).split_for_parts().1))
+    TABLE.get_or_init(|| {
+        RouteTable::new(
+            &mut App::new().into_utoipa_app().configure(admin_routes).split_for_parts().1,
+        )
+    })
 }
 
 /// The OpenAPI document.
@@ -189,7 +193,9 @@ pub fn json() -> Bytes {
     static JSON: OnceLock<Bytes> = OnceLock::new();
     // It has no key that is not a text and no number that JSON lacks, which is all that could fail.
     let make = || {
-        serde_json::to_vec_pretty(&document()).map(|json| [json, b"\n".to_vec()].concat().into()).unwrap_or_default()
+        serde_json::to_vec_pretty(&document())
+            .map(|json| [json, b"\n".to_vec()].concat().into())
+            .unwrap_or_default()
     };
     JSON.get_or_init(make).clone()
 }
@@ -199,7 +205,8 @@ pub fn json() -> Bytes {
 #[must_use]
 pub fn metrics() -> Metrics {
     let table = table();
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), env!("ODOMETER_GIT_REVISION"), table.patterns);
+    let metrics =
+        Metrics::new(env!("CARGO_PKG_VERSION"), env!("ODOMETER_GIT_REVISION"), table.patterns);
     for (path, mut item) in document().paths.paths {
         let label = table.patterns.iter().position(|pattern| *pattern == path).unwrap_or_default();
         for (method, operation) in operations(&mut item) {
@@ -208,8 +215,10 @@ pub fn metrics() -> Metrics {
             }
             let method = serde_json::to_value(&method).unwrap_or_default();
             let method = method.as_str().unwrap_or_default().to_ascii_uppercase();
-            let success = operation.responses.responses.keys().filter_map(|status| status.parse().ok());
-            let codes: Vec<u16> = success.filter(|status| *status < 300).chain([500, 503, 507]).collect();
+            let success =
+                operation.responses.responses.keys().filter_map(|status| status.parse().ok());
+            let codes: Vec<u16> =
+                success.filter(|status| *status < 300).chain([500, 503, 507]).collect();
             metrics.preregister_http(label, method_index(&method), &codes);
         }
     }

@@ -84,7 +84,11 @@ impl ServerParts {
     fn observer(&self, listener: Listener) -> Rc<Observer> {
         Rc::new(Observer {
             metrics: self.metrics.clone(),
-            routes: if listener == Listener::Admin { routes::admin_table() } else { routes::table() },
+            routes: if listener == Listener::Admin {
+                routes::admin_table()
+            } else {
+                routes::table()
+            },
             listener,
             trusted_proxies: Arc::clone(&self.trusted_proxies),
             sampler: Arc::clone(&self.sampler),
@@ -93,26 +97,37 @@ impl ServerParts {
     }
 
     async fn public(&self, tasks: TaskTracker) -> Endpoint {
-        let state = Rc::new(AppState { store: self.store.for_worker(), shared: Arc::clone(&self.shared) });
+        let state =
+            Rc::new(AppState { store: self.store.for_worker(), shared: Arc::clone(&self.shared) });
         let observer = self.observer(Listener::Public);
-        let app = bridge::start(routes::public(&Parts { state, observer: Rc::clone(&observer), tasks })).await;
+        let app =
+            bridge::start(routes::public(&Parts { state, observer: Rc::clone(&observer), tasks }))
+                .await;
         Endpoint { app, observer }
     }
 
     /// The operators' endpoint, on the calling thread.
     pub async fn ops(&self) -> Endpoint {
-        let state = Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
+        let state =
+            Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
         let (observer, tasks) = (self.observer(Listener::Ops), TaskTracker::new());
-        let app = bridge::start(routes::ops(&Parts { state, observer: Rc::clone(&observer), tasks })).await;
+        let app =
+            bridge::start(routes::ops(&Parts { state, observer: Rc::clone(&observer), tasks }))
+                .await;
         Endpoint { app, observer }
     }
 
     /// The endpoint of the admin socket, on the calling thread. Changes are tasks of `tasks`, and
     /// this store makes backups.
     pub async fn admin(&self, store: EmbeddedStore, tasks: TaskTracker) -> Endpoint {
-        let state = Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
+        let state =
+            Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
         let observer = self.observer(Listener::Admin);
-        let app = bridge::start(routes::admin(&Parts { state, observer: Rc::clone(&observer), tasks }, store)).await;
+        let app = bridge::start(routes::admin(
+            &Parts { state, observer: Rc::clone(&observer), tasks },
+            store,
+        ))
+        .await;
         Endpoint { app, observer }
     }
 
@@ -162,16 +177,21 @@ impl Workers {
             let connections = Arc::new(AtomicUsize::new(0));
             let (parts, counted) = (parts.clone(), Arc::clone(&connections));
             let (started, has_started) = std::sync::mpsc::channel();
-            let thread = thread::Builder::new().name(format!("odometer-worker-{number}")).spawn(move || {
-                // A runtime whose tasks stay on its thread is made there, too.
-                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                    Ok(runtime) => {
-                        let _ = started.send(Ok(()));
-                        runtime.block_on(run_worker(inbox, parts, counted, drain_timeout));
+            let thread = thread::Builder::new().name(format!("odometer-worker-{number}")).spawn(
+                move || {
+                    // A runtime whose tasks stay on its thread is made there, too.
+                    match Builder::new_current_thread()
+                        .enable_all()
+                        .build_local(LocalOptions::default())
+                    {
+                        Ok(runtime) => {
+                            let _ = started.send(Ok(()));
+                            runtime.block_on(run_worker(inbox, parts, counted, drain_timeout));
+                        }
+                        Err(error) => drop(started.send(Err(error))),
                     }
-                    Err(error) => drop(started.send(Err(error))),
-                }
-            })?;
+                },
+            )?;
             has_started.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
             workers.push(Worker { accepted, connections, thread });
         }
@@ -179,7 +199,8 @@ impl Workers {
     }
 
     fn dispatch(&self, connection: AcceptedConnection) {
-        let idlest = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
+        let idlest =
+            self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
         if let Some(worker) = idlest {
             worker.connections.fetch_add(1, Ordering::Relaxed);
             // A worker that is gone drops the connection, which closes it.
@@ -231,11 +252,20 @@ pub enum ConnectionTarget {
 }
 
 /// Accepts connections until the task is aborted.
-pub async fn accept(listener: tokio::net::TcpListener, limiter: Arc<ConnectionLimiter>, target: ConnectionTarget) {
+pub async fn accept(
+    listener: tokio::net::TcpListener,
+    limiter: Arc<ConnectionLimiter>,
+    target: ConnectionTarget,
+) {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 continue;
             }
             Err(error) => {

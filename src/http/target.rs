@@ -17,7 +17,8 @@ const PERCENT: &AsciiSet = &CONTROLS.add(b'%');
 /// The target for the router. Forms of a target that name no path get one that has no route.
 #[must_use]
 pub fn for_router(target: &str) -> Uri {
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let (path, query) =
+        target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let parsed = if path.contains('%') { Err(()) } else { Uri::try_from(target).map_err(drop) };
     let encoded = || {
         let mut encoded = utf8_percent_encode(path, PERCENT).to_string();
@@ -42,7 +43,8 @@ mod tests {
 
     #[test]
     fn a_path_comes_back_as_it_was_sent_and_a_query_unchanged() {
-        for path in ["/", "/api/v1/counters/a%2eb", "/%61pi", "/a%252e", "/%", "/%zz", "/a%2Fb%25"] {
+        for path in ["/", "/api/v1/counters/a%2eb", "/%61pi", "/a%252e", "/%", "/%zz", "/a%2Fb%25"]
+        {
             for query in ["", "?", "?a=%61&b=%25", "?page[size]=2"] {
                 let uri = for_router(&format!("{path}{query}"));
                 assert_eq!(as_sent(uri.path()), path);

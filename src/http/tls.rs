@@ -93,10 +93,11 @@ impl ServerCertificate {
     /// # Errors
     /// If rustls takes none of its own protocol versions, which would be a fault of the build.
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -147,17 +148,19 @@ fn load(source: &TlsSource) -> Result<CertifiedKey> {
             Err(error) => return Err(anyhow!("TLS certificate {}: {error}", cert_file.display())),
         };
         let will_do = chain.first().is_some_and(|cert| {
-            expiry(cert).is_some_and(|expiry| expiry > (now + RENEW_BEFORE).unix_timestamp()) && names(cert, address)
+            expiry(cert).is_some_and(|expiry| expiry > (now + RENEW_BEFORE).unix_timestamp())
+                && names(cert, address)
         });
         if !will_do || !key_file.is_file() {
             make_self_signed(folder, address, now)?;
         }
     }
     let chain = read_chain(&cert_file)?;
-    let key =
-        PrivateKeyDer::from_pem_file(&key_file).map_err(|error| anyhow!("TLS key {}: {error}", key_file.display()))?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-        .map_err(|error| anyhow!("TLS certificate {} and key {}: {error}", cert_file.display(), key_file.display()))
+    let key = PrivateKeyDer::from_pem_file(&key_file)
+        .map_err(|error| anyhow!("TLS key {}: {error}", key_file.display()))?;
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| {
+        anyhow!("TLS certificate {} and key {}: {error}", cert_file.display(), key_file.display())
+    })
 }
 
 fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
@@ -182,7 +185,8 @@ fn names(cert: &CertificateDer<'_>, address: IpAddr) -> bool {
     };
     let Ok((_, cert)) = x509_parser::parse_x509_certificate(cert) else { return false };
     let Ok(Some(names)) = cert.subject_alternative_name() else { return false };
-    let named = |name: &GeneralName<'_>| matches!(name, GeneralName::IPAddress(bytes) if *bytes == octets);
+    let named =
+        |name: &GeneralName<'_>| matches!(name, GeneralName::IPAddress(bytes) if *bytes == octets);
     address.is_unspecified() || names.value.general_names.iter().any(named)
 }
 
@@ -199,8 +203,8 @@ fn make_self_signed(folder: &Path, address: IpAddr, now: OffsetDateTime) -> Resu
     let make = || -> Result<(String, String)> {
         let key = KeyPair::generate()?;
         // A host name that is no DNS name must not keep the service from starting.
-        let mut params =
-            CertificateParams::new(names.clone()).or_else(|_| CertificateParams::new(&names[..certain]))?;
+        let mut params = CertificateParams::new(names.clone())
+            .or_else(|_| CertificateParams::new(&names[..certain]))?;
         params.not_before = now - Duration::days(1);
         params.not_after = now + SELF_SIGNED_VALIDITY;
         params.distinguished_name.push(DnType::CommonName, "odometer self-signed");
@@ -213,7 +217,12 @@ fn make_self_signed(folder: &Path, address: IpAddr, now: OffsetDateTime) -> Resu
         let path = folder.join(name);
         let temporary = folder.join(format!("{name}.new"));
         let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(mode)
+                .open(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, &path)
@@ -236,8 +245,10 @@ mod tests {
         let second = ServerCertificate::load(source).unwrap();
         assert_eq!(first.fingerprint(), second.fingerprint());
         assert_eq!(first.fingerprint().len(), 32 * 3 - 1);
-        let elsewhere =
-            TlsSource::SelfSigned { folder: temp.path().join("tls"), address: IpAddr::from([127, 0, 0, 2]) };
+        let elsewhere = TlsSource::SelfSigned {
+            folder: temp.path().join("tls"),
+            address: IpAddr::from([127, 0, 0, 2]),
+        };
         assert_ne!(ServerCertificate::load(elsewhere).unwrap().fingerprint(), first.fingerprint());
         let left = first.expires_unix_s().unwrap() - OffsetDateTime::now_utc().unix_timestamp();
         assert!(left > 390 * 86_400);
@@ -248,7 +259,11 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
             let address = IpAddr::from([127, 0, 0, 1]);
-            ServerCertificate::load(TlsSource::SelfSigned { folder: temp.path().join(name), address }).unwrap();
+            ServerCertificate::load(TlsSource::SelfSigned {
+                folder: temp.path().join(name),
+                address,
+            })
+            .unwrap();
         }
         let cert = temp.path().join("a/cert.pem");
         let mixed = TlsSource::Files { cert: cert.clone(), key: temp.path().join("b/key.pem") };

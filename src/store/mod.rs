@@ -22,8 +22,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 pub use self::records::{
-    Applied, CounterState, Digest128, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
-    NewTenant, Page, Precondition, TenantRecord, TenantUpdate, TenantUsage, Version,
+    Applied, CounterState, Digest128, IdempotencyToken, Issued, KeyRecord, ListedCounter,
+    ListedKey, NewCounter, NewTenant, Page, Precondition, TenantRecord, TenantUpdate, TenantUsage,
+    Version,
 };
 use crate::domain::api_key::KeyId;
 use crate::domain::counter::{CounterName, CounterRefusal, Value};
@@ -79,11 +80,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Updates a tenant; returns the updated record. *Durable* when it returns, and seen by every
     /// call that starts after that. *May be retried.*
-    fn change_tenant(&self, tenant: TenantId, update: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>>;
+    fn change_tenant(
+        &self,
+        tenant: TenantId,
+        update: TenantUpdate,
+    ) -> StoreFuture<'_, Arc<TenantRecord>>;
 
     /// Replaces a password and, if `revoke_keys`, revokes every API key, *atomically*. Returns the
     /// number of revoked keys. *May be retried.*
-    fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32>;
+    fn change_password(
+        &self,
+        tenant: TenantId,
+        password: PasswordHash,
+        revoke_keys: bool,
+    ) -> StoreFuture<'_, u32>;
 
     /// Deletes a tenant. When it returns, the name is free and no API key of the tenant is found.
     /// Its data is purged from the disk too; if this returned an error, the next start does so.
@@ -96,7 +106,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The tenant's API keys with an id greater than `after`, in ascending order, at most `limit`.
     /// *May be retried.*
-    fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>>;
+    fn list_api_keys(
+        &self,
+        tenant: TenantId,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Page<ListedKey>>;
 
     /// Revokes an API key of the tenant. *Durable* when it returns; the key is not found by any
     /// call that starts after that. *May be retried.*
@@ -164,7 +179,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a counter if it meets the precondition. A counter of the same name that is created
     /// later is another one, with another [`Version`]. *Durable* when it returns.
-    fn delete(&self, tenant: TenantId, name: &CounterName, precondition: Precondition) -> StoreFuture<'_, ()>;
+    fn delete(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        precondition: Precondition,
+    ) -> StoreFuture<'_, ()>;
 
     /// The health of the store, without waiting.
     fn health(&self) -> Health;

@@ -30,11 +30,21 @@ pub(super) enum Style {
 }
 
 /// What follows the message in every JSON line.
-const JSON_SERVICE: &str =
-    concat!(r#","ecs.version":"8.11.0","service.name":"odometer","service.version":""#, env!("CARGO_PKG_VERSION"), '"');
+const JSON_SERVICE: &str = concat!(
+    r#","ecs.version":"8.11.0","service.name":"odometer","service.version":""#,
+    env!("CARGO_PKG_VERSION"),
+    '"'
+);
 /// Keys that the line writes by itself; an event's field of such a name is left out.
-const RESERVED: [&str; 7] =
-    ["@timestamp", "log.level", "message", "ecs.version", "service.name", "service.version", "log.logger"];
+const RESERVED: [&str; 7] = [
+    "@timestamp",
+    "log.level",
+    "message",
+    "ecs.version",
+    "service.name",
+    "service.version",
+    "log.logger",
+];
 /// A line longer than this gives its memory back.
 const MAX_RETAINED_BYTES: usize = 16 * 1024;
 
@@ -88,7 +98,10 @@ impl Scratch {
             Style::Json => {
                 let level = level_name(*metadata.level());
                 let micros = now.subsec_micros();
-                let _ = write!(line, r#"{{"@timestamp":"{seconds}.{micros:06}Z","log.level":"{level}","message":""#);
+                let _ = write!(
+                    line,
+                    r#"{{"@timestamp":"{seconds}.{micros:06}Z","log.level":"{level}","message":""#
+                );
                 event.record(&mut MessageVisitor::new(line, style));
                 line.push('"');
                 line.push_str(JSON_SERVICE);
@@ -97,7 +110,11 @@ impl Scratch {
                 let (dim, plain) = if colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
                 let tint = if colour { level_tint(*metadata.level()) } else { "" };
                 let millis = now.subsec_millis();
-                let _ = write!(line, "{dim}{seconds}.{millis:03}Z{plain} {tint}{:>5}{plain} ", metadata.level());
+                let _ = write!(
+                    line,
+                    "{dim}{seconds}.{millis:03}Z{plain} {tint}{:>5}{plain} ",
+                    metadata.level()
+                );
                 event.record(&mut MessageVisitor::new(line, style));
             }
         }
@@ -152,11 +169,15 @@ impl TimestampCache {
             self.second = second;
             self.text.clear();
             let seconds = i64::try_from(second).unwrap_or(i64::MAX);
-            let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let at =
+                OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
             let (year, month, day) = at.to_calendar_date();
             let (hour, minute, second) = at.to_hms();
             let month = u8::from(month);
-            let _ = write!(self.text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+            let _ = write!(
+                self.text,
+                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+            );
         }
         &self.text
     }

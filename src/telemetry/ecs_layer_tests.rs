@@ -35,7 +35,10 @@ fn json(log: impl FnOnce()) -> Map<String, Value> {
     let line = logged(Style::Json, log);
     assert!(line.ends_with('\n'), "{line}");
     let body = &line[..line.len() - 1];
-    assert!(!body.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')), "{body:?}");
+    assert!(
+        !body.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')),
+        "{body:?}"
+    );
     let object: Map<String, Value> = serde_json::from_str(body).unwrap();
     for key in object.keys() {
         let key = format!("{}:", Value::from(key.as_str()));
@@ -70,9 +73,20 @@ fn a_line_opens_with_the_fixed_keys_in_order() {
 #[test]
 fn nasty_strings_come_back_as_they_were() {
     let all: String = (0..=0x3000).chain(0x1f5f0..0x1f650).filter_map(char::from_u32).collect();
-    for nasty in ["", "\"", "\\", "\\\"", "a\nb\r\n", "\0", "\u{2028}\u{2029}\u{85}\u{7f}", "\u{1b}[31m", "🦀", &all]
-    {
-        let line = json(|| tracing::info!(text = nasty, shown = %nasty, debugged = ?nasty, "{nasty}"));
+    for nasty in [
+        "",
+        "\"",
+        "\\",
+        "\\\"",
+        "a\nb\r\n",
+        "\0",
+        "\u{2028}\u{2029}\u{85}\u{7f}",
+        "\u{1b}[31m",
+        "🦀",
+        &all,
+    ] {
+        let line =
+            json(|| tracing::info!(text = nasty, shown = %nasty, debugged = ?nasty, "{nasty}"));
         assert_eq!(line["message"], nasty);
         assert_eq!(line["text"], nasty);
         assert_eq!(line["shown"], nasty);
@@ -133,7 +147,10 @@ fn no_key_occurs_twice() {
     assert_eq!((&line["service.name"], &line["same"]), (&"odometer".into(), &1.into()));
     assert_eq!(line["log.logger"], module_path!());
     assert_eq!(json(|| tracing::info!(only = 1))["message"], "");
-    assert_eq!(json(|| tracing::info!(target: "sled::tree", message = "named"))["message"], "named");
+    assert_eq!(
+        json(|| tracing::info!(target: "sled::tree", message = "named"))["message"],
+        "named"
+    );
 }
 
 #[test]
@@ -177,16 +194,29 @@ fn what_libraries_call_their_fields_are_labels() {
     });
     assert_eq!((&line["labels.frame"], &line["labels.sz"]), (&"[1, 2]".into(), &7.into()));
     assert_eq!((&line["message"], &line["log.logger"]), (&"sent".into(), &"h2::codec".into()));
-    assert!(!line.contains_key("frame") && !line.keys().any(|key| key.ends_with("imposter")), "{line:?}");
+    assert!(
+        !line.contains_key("frame") && !line.keys().any(|key| key.ends_with("imposter")),
+        "{line:?}"
+    );
 }
 
 #[test]
 fn text_is_one_readable_line() {
     let line = text(|| {
-        tracing::info!("http.request.method" = "GET", status = 200, path = "a b", empty = "", "served \"it\"");
+        tracing::info!(
+            "http.request.method" = "GET",
+            status = 200,
+            path = "a b",
+            empty = "",
+            "served \"it\""
+        );
     });
-    assert_eq!(line, " INFO served \"it\" http.request.method=GET status=200 path=\"a b\" empty=\"\"\n");
-    let line = text(|| tracing::error!(target: "hyper::proto", why = "x=\"1\"", "two\nlines \u{1b}[31m"));
+    assert_eq!(
+        line,
+        " INFO served \"it\" http.request.method=GET status=200 path=\"a b\" empty=\"\"\n"
+    );
+    let line =
+        text(|| tracing::error!(target: "hyper::proto", why = "x=\"1\"", "two\nlines \u{1b}[31m"));
     assert_eq!(line, "ERROR two\\nlines \\u001b[31m why=\"x=\\\"1\\\"\" log.logger=hyper::proto\n");
     let coloured = logged(Style::Text { colour: true }, || tracing::warn!(n = 1, "careful"));
     assert!(coloured.contains("\x1b[33m WARN\x1b[0m careful \x1b[2mn=\x1b[0m1\n"), "{coloured:?}");
@@ -199,7 +229,10 @@ fn an_event_within_an_event_leaves_the_outer_line_alone() {
     impl Debug for Chatty {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let mut scratch = SCRATCH.take();
-            assert!(scratch.line.is_empty() && scratch.seen.is_empty(), "the outer line is not lent");
+            assert!(
+                scratch.line.is_empty() && scratch.seen.is_empty(),
+                "the outer line is not lent"
+            );
             scratch.line.push_str("inner");
             scratch.seen.push("after");
             SCRATCH.set(scratch);
@@ -207,7 +240,10 @@ fn an_event_within_an_event_leaves_the_outer_line_alone() {
         }
     }
     let line = json(|| tracing::info!(value = ?Chatty, after = 1, "outer"));
-    assert_eq!((&line["message"], &line["value"], &line["after"]), (&"outer".into(), &"said".into(), &1.into()));
+    assert_eq!(
+        (&line["message"], &line["value"], &line["after"]),
+        (&"outer".into(), &"said".into(), &1.into())
+    );
 }
 
 #[test]

@@ -140,7 +140,8 @@ impl ConnectionMetrics {
     pub(super) fn of(recorder: &Recorder, limit: usize) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "at most a million")]
         recorder.gauge(&definitions::CONNECTIONS_LIMIT, Vec::new()).set(limit as f64);
-        let refused = |limit| recorder.counter(&definitions::CONNECTIONS_REFUSED, label("limit", limit));
+        let refused =
+            |limit| recorder.counter(&definitions::CONNECTIONS_REFUSED, label("limit", limit));
         Self {
             open: recorder.gauge(&definitions::CONNECTIONS, Vec::new()),
             refused_total: refused("total"),
@@ -151,7 +152,11 @@ impl ConnectionMetrics {
     /// Handles that record nothing.
     #[must_use]
     pub const fn noop() -> Self {
-        Self { open: Gauge::noop(), refused_total: Counter::noop(), refused_address: Counter::noop() }
+        Self {
+            open: Gauge::noop(),
+            refused_total: Counter::noop(),
+            refused_address: Counter::noop(),
+        }
     }
 
     /// Says how many are open.

@@ -34,7 +34,10 @@ impl LogThrottle {
     fn pass_at(&self, now_ms: u64) -> Option<u64> {
         let next = self.next_ms.load(Ordering::Relaxed);
         let mine = now_ms >= next
-            && self.next_ms.compare_exchange(next, now_ms + INTERVAL_MS, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            && self
+                .next_ms
+                .compare_exchange(next, now_ms + INTERVAL_MS, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
         if mine {
             Some(self.suppressed.swap(0, Ordering::Relaxed))
         } else {

@@ -233,12 +233,20 @@ mod tests {
     use super::*;
 
     fn options(dir: &Path, level: &str) -> LogOptions {
-        LogOptions { format: LogFormat::Auto, level: level.into(), dir: Some(dir.into()), keep: 3, reserve_bytes: 0 }
+        LogOptions {
+            format: LogFormat::Auto,
+            level: level.into(),
+            dir: Some(dir.into()),
+            keep: 3,
+            reserve_bytes: 0,
+        }
     }
 
     #[test]
     fn levels_are_checked_strictly() {
-        for good in ["info", "OFF", "debug,sled=warn", "warn,odometer::store=trace", "odometer[span]=info"] {
+        for good in
+            ["info", "OFF", "debug,sled=warn", "warn,odometer::store=trace", "odometer[span]=info"]
+        {
             assert!(parse_level(good).is_ok(), "{good}");
         }
         for bad in ["inof", "", "info,,warn", "info,sled", "info,sled=loud"] {
@@ -268,16 +276,23 @@ mod tests {
         assert_eq!(logs.dropped_lines(), 0);
         logs.flush();
 
-        let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        let files: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
         assert_eq!(files.len(), 1);
         let name = files[0].file_name().unwrap().to_str().unwrap().to_owned();
         assert!(name.starts_with("odometer.2") && name.ends_with(".log"), "{name}");
         let text = std::fs::read_to_string(&files[0]).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let ours: Vec<_> = lines.iter().filter(|line| line["log.logger"] == module_path!()).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let ours: Vec<_> =
+            lines.iter().filter(|line| line["log.logger"] == module_path!()).collect();
         assert_eq!(ours.len(), 2, "{text}");
-        assert_eq!((&ours[0]["message"], &ours[1]["message"]), (&"shown".into(), &"shown too".into()));
-        let panic = lines.iter().find(|line| line["event.action"] == "panic").expect("the panic is logged");
+        assert_eq!(
+            (&ours[0]["message"], &ours[1]["message"]),
+            (&"shown".into(), &"shown too".into())
+        );
+        let panic =
+            lines.iter().find(|line| line["event.action"] == "panic").expect("the panic is logged");
         assert_eq!(panic["error.message"], "the \"reason\"\nin two lines");
         assert_eq!(panic["process.thread.name"], "unlucky");
         assert!(panic["log.origin.file.line"].is_u64());

@@ -24,7 +24,8 @@ use super::recorder::{Recorder, label};
 use super::snapshot::Snapshot;
 
 /// The methods that have a label of their own, and `other`, which all the rest share.
-pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+pub const METHODS: [&str; 8] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 /// Why credentials are refused; each is a series from the start, so that `rate()` sees the first failure.
 pub const AUTH_FAILURE_REASONS: [&str; 8] =
     ["missing", "malformed", "unknown", "expired", "ambiguous", "password", "scope", "suspended"];
@@ -35,8 +36,8 @@ const EXCEPTIONS: [&str; 2] = ["internal", "panic"];
 
 /// The status codes that have a place in the table; any other takes the slow way to the same metric.
 const KNOWN_STATUS_CODES: [u16; 33] = [
-    200, 201, 202, 204, 206, 301, 302, 304, 308, 400, 401, 403, 404, 405, 406, 408, 409, 411, 412, 413, 414, 415, 417,
-    422, 428, 429, 431, 499, 500, 501, 503, 505, 507,
+    200, 201, 202, 204, 206, 301, 302, 304, 308, 400, 401, 403, 404, 405, 406, 408, 409, 411, 412,
+    413, 414, 415, 417, 422, 428, 429, 431, 499, 500, 501, 503, 505, 507,
 ];
 
 /// The place of a method in [`METHODS`]; an unknown one is `other`.
@@ -85,7 +86,10 @@ impl Metrics {
         let recorder = Recorder::new();
         let process = Collector::default();
         recorder.with_local_recorder(|| process.describe());
-        let build = vec![Label::new("version", version.to_owned()), Label::new("revision", revision.to_owned())];
+        let build = vec![
+            Label::new("version", version.to_owned()),
+            Label::new("revision", revision.to_owned()),
+        ];
         recorder.gauge(&definitions::BUILD_INFO, build).set(1.0);
         for kind in EXCEPTIONS {
             drop(recorder.counter(&definitions::HTTP_EXCEPTIONS, label("exception", kind)));
@@ -96,8 +100,9 @@ impl Metrics {
             routes,
             requests: empty_table(routes.len() * METHODS.len() * KNOWN_STATUS_CODES.len()),
             durations: empty_table(routes.len() * METHODS.len()),
-            auth_failures: AUTH_FAILURE_REASONS
-                .map(|reason| recorder.counter(&definitions::AUTH_FAILURES, label("reason", reason))),
+            auth_failures: AUTH_FAILURE_REASONS.map(|reason| {
+                recorder.counter(&definitions::AUTH_FAILURES, label("reason", reason))
+            }),
             rate_limited: RATE_LIMIT_SCOPES
                 .map(|scope| recorder.counter(&definitions::RATE_LIMITED, label("scope", scope))),
             log_lines_dropped: recorder.counter(&definitions::LOG_DROPS, Vec::new()),
@@ -142,15 +147,19 @@ impl Metrics {
         let path = shared.routes.get(route).copied().unwrap_or("other");
         let row = route.saturating_mul(METHODS.len()).saturating_add(method);
         let code = KNOWN_STATUS_CODES.binary_search(&status);
-        let cell = code
-            .ok()
-            .and_then(|at| shared.requests.get(row.saturating_mul(KNOWN_STATUS_CODES.len()).saturating_add(at)));
+        let cell = code.ok().and_then(|at| {
+            shared.requests.get(row.saturating_mul(KNOWN_STATUS_CODES.len()).saturating_add(at))
+        });
         match cell {
-            Some(cell) => cell.get_or_init(|| shared.requests_counter(path, method, status)).increment(1),
+            Some(cell) => {
+                cell.get_or_init(|| shared.requests_counter(path, method, status)).increment(1)
+            }
             None => shared.requests_counter(path, method, status).increment(1),
         }
         match shared.durations.get(row) {
-            Some(cell) => cell.get_or_init(|| shared.duration_histogram(path, method)).record(duration),
+            Some(cell) => {
+                cell.get_or_init(|| shared.duration_histogram(path, method)).record(duration)
+            }
             None => shared.duration_histogram(path, method).record(duration),
         }
     }
@@ -165,7 +174,10 @@ impl Metrics {
 
     /// Counts a request that failed through a fault of the server.
     pub fn exception(&self, kind: &'static str) {
-        self.shared.recorder.counter(&definitions::HTTP_EXCEPTIONS, label("exception", kind)).increment(1);
+        self.shared
+            .recorder
+            .counter(&definitions::HTTP_EXCEPTIONS, label("exception", kind))
+            .increment(1);
     }
 
     /// Counts a request refused for its credentials; `reason` is one of [`AUTH_FAILURE_REASONS`].
@@ -173,7 +185,10 @@ impl Metrics {
         match auth_failure_index(reason) {
             Some(at) => self.shared.auth_failures[at].increment(1),
             None => {
-                self.shared.recorder.counter(&definitions::AUTH_FAILURES, label("reason", reason)).increment(1);
+                self.shared
+                    .recorder
+                    .counter(&definitions::AUTH_FAILURES, label("reason", reason))
+                    .increment(1);
             }
         }
     }
@@ -183,7 +198,10 @@ impl Metrics {
         match RATE_LIMIT_SCOPES.iter().position(|known| *known == scope) {
             Some(at) => self.shared.rate_limited[at].increment(1),
             None => {
-                self.shared.recorder.counter(&definitions::RATE_LIMITED, label("scope", scope)).increment(1);
+                self.shared
+                    .recorder
+                    .counter(&definitions::RATE_LIMITED, label("scope", scope))
+                    .increment(1);
             }
         }
     }
@@ -221,7 +239,10 @@ impl Shared {
 
     #[cold]
     fn duration_histogram(&self, path: &'static str, method: usize) -> Histogram {
-        let labels = vec![Label::from_static_parts("method", METHODS[method]), Label::from_static_parts("path", path)];
+        let labels = vec![
+            Label::from_static_parts("method", METHODS[method]),
+            Label::from_static_parts("path", path),
+        ];
         self.recorder.histogram(&definitions::HTTP_DURATION, labels)
     }
 }

@@ -37,11 +37,18 @@ fn the_page_has_every_metric_with_help_and_type() {
             Kind::Gauge => "gauge",
             Kind::Histogram(_) => "histogram",
         };
-        assert!(page.contains(&format!("# HELP {} {}\n", metric.name, metric.help)), "{}", metric.name);
+        assert!(
+            page.contains(&format!("# HELP {} {}\n", metric.name, metric.help)),
+            "{}",
+            metric.name
+        );
         assert!(page.contains(&format!("# TYPE {} {kind}\n", metric.name)), "{}", metric.name);
     }
     assert!(page.contains("# TYPE process_cpu_seconds_total counter\n"), "{page}");
-    assert!(page.contains("odometer_build_info{version=\"1.2.3\",revision=\"abc\\\"def\"} 1\n"), "{page}");
+    assert!(
+        page.contains("odometer_build_info{version=\"1.2.3\",revision=\"abc\\\"def\"} 1\n"),
+        "{page}"
+    );
     assert!(page.contains("odometer_commit_batch_size_bucket{le=\"64\"} 1\n"), "{page}");
     assert!(page.contains("odometer_commit_batch_size_bucket{le=\"32\"} 0\n"), "{page}");
 }
@@ -73,10 +80,16 @@ fn known_labels_start_at_zero_and_unused_routes_are_absent() {
     let metrics = metrics();
     let page = metrics.render();
     for reason in AUTH_FAILURE_REASONS {
-        assert!(page.contains(&format!("odometer_auth_failures_total{{reason=\"{reason}\"}} 0\n")), "{reason}");
+        assert!(
+            page.contains(&format!("odometer_auth_failures_total{{reason=\"{reason}\"}} 0\n")),
+            "{reason}"
+        );
     }
     for scope in RATE_LIMIT_SCOPES {
-        assert!(page.contains(&format!("odometer_rate_limited_total{{scope=\"{scope}\"}} 0\n")), "{scope}");
+        assert!(
+            page.contains(&format!("odometer_rate_limited_total{{scope=\"{scope}\"}} 0\n")),
+            "{scope}"
+        );
     }
     assert!(page.contains("odometer_log_lines_dropped_total 0\n"));
     assert!(!page.contains("http_server_requests_total") && !page.contains("certificate_expiry"));

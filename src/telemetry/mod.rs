@@ -33,5 +33,7 @@ mod snapshot;
 pub use handles::{ConnectionMetrics, StoreMetrics};
 pub use log_throttle::LogThrottle;
 pub use logs::{LogDrops, LogFormat, LogOptions, Logs, install};
-pub use metrics::{AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, auth_failure_index, method_index};
+pub use metrics::{
+    AUTH_FAILURE_REASONS, METHODS, Metrics, RATE_LIMIT_SCOPES, auth_failure_index, method_index,
+};
 pub use snapshot::{Sample, Snapshot};

@@ -120,8 +120,12 @@ impl Write for Queue {
 ///
 /// # Errors
 /// Any error of the system: no thread could be started.
-pub(super) fn start(target: impl Write + Send + 'static, drops: LogDrops) -> io::Result<(Queue, Receiver<()>)> {
-    let shared = Shared { waiting: Mutex::default(), changed: Condvar::new(), drops: drops.clone() };
+pub(super) fn start(
+    target: impl Write + Send + 'static,
+    drops: LogDrops,
+) -> io::Result<(Queue, Receiver<()>)> {
+    let shared =
+        Shared { waiting: Mutex::default(), changed: Condvar::new(), drops: drops.clone() };
     let queue = Queue(Arc::new(shared));
     let (done, ended) = channel();
     let own = queue.clone();
@@ -268,7 +272,10 @@ mod tests {
         queue.write_all(b"too late\n").unwrap();
         drop(go);
         ended.recv().unwrap();
-        assert_eq!(writes.iter().collect::<Vec<_>>(), [b"first\n".to_vec(), b"a line\n".repeat(100)]);
+        assert_eq!(
+            writes.iter().collect::<Vec<_>>(),
+            [b"first\n".to_vec(), b"a line\n".repeat(100)]
+        );
         assert_eq!((drops.count(), queue.len()), (1, 0));
     }
 

@@ -30,7 +30,8 @@ impl Snapshot {
     /// Reads Prometheus' text format.
     pub(super) fn parse(text: &str) -> Self {
         let mut metrics = BTreeMap::<String, Vec<Sample>>::new();
-        for (name, sample) in text.lines().filter(|line| !line.starts_with('#')).filter_map(sample) {
+        for (name, sample) in text.lines().filter(|line| !line.starts_with('#')).filter_map(sample)
+        {
             metrics.entry(name.to_owned()).or_default().push(sample);
         }
         Self { metrics }
@@ -121,7 +122,18 @@ worst NaN
 
     #[test]
     fn what_is_no_metric_is_left_out() {
-        for text in ["", "x", "x{ 1", "x{a} 1", "x{a=\"} 1", "x{a=\"\\", "{} {}", "x y", "x{a=\"b\"} z", "x +Inf"] {
+        for text in [
+            "",
+            "x",
+            "x{ 1",
+            "x{a} 1",
+            "x{a=\"} 1",
+            "x{a=\"\\",
+            "{} {}",
+            "x y",
+            "x{a=\"b\"} z",
+            "x +Inf",
+        ] {
             assert_eq!(Snapshot::parse(text).series("x"), [], "{text}");
         }
     }

@@ -56,7 +56,10 @@ pub fn run(data_dir: &Path, view: TopOptions) -> Result<()> {
             Err(error) if view.once => return Err(error),
             // Whoever watches wants to see it come back.
             missing => {
-                let why = missing.err().map_or_else(|| "no server runs there".to_owned(), |error| format!("{error:#}"));
+                let why = missing.err().map_or_else(
+                    || "no server runs there".to_owned(),
+                    |error| format!("{error:#}"),
+                );
                 before = None;
                 told = report_unavailable(
                     &mut out,
@@ -77,7 +80,9 @@ pub fn run(data_dir: &Path, view: TopOptions) -> Result<()> {
             if json {
                 writeln!(out, "{}", serde_json::to_string(&figures)?)?;
             } else if view.once {
-                render::lines(&figures, &history, size().0).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                render::lines(&figures, &history, size().0)
+                    .iter()
+                    .try_for_each(|line| writeln!(out, "{line}"))?;
             } else {
                 let (width, height) = size();
                 let lines = render::lines(&figures, &history, width);
@@ -140,6 +145,8 @@ fn show(out: &mut impl Write, lines: &[String]) -> std::io::Result<()> {
 
 /// How many characters and lines the terminal has; the last line is the cursor's.
 fn size() -> (usize, usize) {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 1);
+    let size = rustix::termios::tcgetwinsize(std::io::stdout())
+        .ok()
+        .filter(|size| size.ws_col > 0 && size.ws_row > 1);
     size.map_or((80, 23), |size| (usize::from(size.ws_col), usize::from(size.ws_row - 1)))
 }

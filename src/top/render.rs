@@ -45,8 +45,10 @@ fn quantiles(p50: Option<f64>, p99: Option<f64>) -> String {
 
 /// What tenants ask for, and what they get.
 fn requests_section(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
-    let (increments, requests) =
-        (quantiles(f.increment_p50_ms, f.increment_p99_ms), quantiles(f.request_p50_ms, f.request_p99_ms));
+    let (increments, requests) = (
+        quantiles(f.increment_p50_ms, f.increment_p99_ms),
+        quantiles(f.request_p50_ms, f.request_p99_ms),
+    );
     let (refused, failed) = (count(f.refused_per_s), count(f.failed_per_s));
     vec![
         row("increments", format!("{:>9}/s  {increments}", count(f.increments_per_s))),
@@ -54,7 +56,10 @@ fn requests_section(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
         row("integers", format!("{:>9}/s", count(f.integers_per_s))),
         row(
             "requests",
-            format!("{:>9}/s  {requests}   refused {refused}/s   failed {failed}/s", count(f.requests_per_s)),
+            format!(
+                "{:>9}/s  {requests}   refused {refused}/s   failed {failed}/s",
+                count(f.requests_per_s)
+            ),
         ),
     ]
 }
@@ -63,12 +68,20 @@ fn requests_section(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
 fn store_section(f: &Stats) -> Vec<String> {
     let mean = f.requests_per_commit.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
     let commits = quantiles(f.commit_p50_ms, f.commit_p99_ms);
-    let checkpoints = format!("{} checkpoints, {} each", count(f.checkpoints), ms(f.checkpoint_mean_ms));
-    let backup = f.backup_age_s.map_or("none".to_owned(), |age| format!("{} ago", format_duration(age)));
+    let checkpoints =
+        format!("{} checkpoints, {} each", count(f.checkpoints), ms(f.checkpoint_mean_ms));
+    let backup =
+        f.backup_age_s.map_or("none".to_owned(), |age| format!("{} ago", format_duration(age)));
     let (free, reserve) = (bytes(f.disk_free_bytes), bytes(f.disk_reserve_bytes));
     vec![
-        row("commits", format!("{:>9}/s  {commits}   {mean} requests each", count(f.commits_per_s))),
-        row("queue", format!("{}   shed {}/s", used(f.queue_depth, f.queue_limit), count(f.shed_per_s))),
+        row(
+            "commits",
+            format!("{:>9}/s  {commits}   {mean} requests each", count(f.commits_per_s)),
+        ),
+        row(
+            "queue",
+            format!("{}   shed {}/s", used(f.queue_depth, f.queue_limit), count(f.shed_per_s)),
+        ),
         row("journal", format!("{}   {checkpoints}", bytes(f.journal_bytes))),
         row("disk", format!("{free} free, {reserve} in reserve   last backup {backup}")),
     ]
@@ -79,10 +92,20 @@ fn limits(f: &Stats) -> Vec<String> {
     let refused = count(f.connections_refused_per_s);
     let (limited, credentials) = (count(f.rate_limited_per_s), count(f.auth_failures_per_s));
     vec![
-        row("connections", format!("{}   refused {refused}/s", used(f.connections, f.connections_limit))),
+        row(
+            "connections",
+            format!("{}   refused {refused}/s", used(f.connections, f.connections_limit)),
+        ),
         row("idempotency", format!("{} keys", used(f.idempotency_keys, f.idempotency_keys_limit))),
         row("limits", format!("rate limited {limited}/s   credentials refused {credentials}/s")),
-        row("process", format!("{} resident   {} descriptors", bytes(f.resident_bytes), used(f.open_fds, f.max_fds))),
+        row(
+            "process",
+            format!(
+                "{} resident   {} descriptors",
+                bytes(f.resident_bytes),
+                used(f.open_fds, f.max_fds)
+            ),
+        ),
     ]
 }
 
@@ -152,7 +175,11 @@ fn bytes(value: f64) -> String {
 
 /// A time in its two largest units.
 fn format_duration(seconds: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and a saturating cast")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and a saturating cast"
+    )]
     let seconds = seconds.max(0.0) as u64;
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -169,17 +196,27 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!([0.0, 999.4, 1000.0, 1_234_567.0].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [0.0, 999.4, 1000.0, 1_234_567.0].map(count),
+            ["0", "999", "1,000", "1,234,567"]
+        );
         assert_eq!([0.5, 2048.0, 67_108_864.0].map(bytes), ["0 B", "2.0 KiB", "64.0 MiB"]);
-        assert_eq!([59.9, 61.0, 3661.0, 90_000.0].map(format_duration), ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!(
+            [59.9, 61.0, 3661.0, 90_000.0].map(format_duration),
+            ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]
+        );
         assert_eq!([None, Some(0.1234), Some(12.4)].map(ms), ["-", "0.12 ms", "12 ms"]);
         assert_eq!(bars(&VecDeque::from([0.0, 50.0, 100.0])), "▁▅█");
     }
 
     #[test]
     fn no_line_is_wider_than_the_terminal_and_what_is_wrong_is_said() {
-        let page = Scrape::of(&[("odometer_store_ready", &[], 0.0), ("odometer_log_lines_dropped_total", &[], 3.0)]);
-        let figures = Stats::between(&Scrape::default(), &page, 1.0, 0.0, "2026-11-24T09:00:00Z".to_owned());
+        let page = Scrape::of(&[
+            ("odometer_store_ready", &[], 0.0),
+            ("odometer_log_lines_dropped_total", &[], 3.0),
+        ]);
+        let figures =
+            Stats::between(&Scrape::default(), &page, 1.0, 0.0, "2026-11-24T09:00:00Z".to_owned());
         let shown = lines(&figures, &VecDeque::from([1.0; HISTORY]), 40);
         assert!(shown.iter().all(|line| line.chars().count() <= 40), "{shown:?}");
         let said = shown.join("\n");

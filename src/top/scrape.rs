@@ -38,7 +38,9 @@ impl Scrape {
         let mut buckets = Buckets::new();
         for sample in self.0.series(&format!("{name}_bucket")) {
             let labels = Labels(&sample.labels);
-            let Some(bound) = labels.get("le").parse().ok().filter(|_| chosen(&labels)) else { continue };
+            let Some(bound) = labels.get("le").parse().ok().filter(|_| chosen(&labels)) else {
+                continue;
+            };
             match buckets.iter_mut().find(|(known, _)| *known == bound) {
                 Some((_, count)) => *count += sample.value,
                 None => buckets.push((bound, sample.value)),
@@ -62,8 +64,11 @@ impl Labels<'_> {
 /// The value below which so much of what came between two pages lies: as Prometheus'
 /// `histogram_quantile` finds it, evenly spread within a bucket. `None` if nothing came.
 pub(super) fn quantile(before: &Buckets, after: &Buckets, of: f64) -> Option<f64> {
-    let earlier = |bound: f64| before.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, count)| *count);
-    let counts: Vec<_> = after.iter().map(|(bound, count)| (*bound, count - earlier(*bound))).collect();
+    let earlier = |bound: f64| {
+        before.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, count)| *count)
+    };
+    let counts: Vec<_> =
+        after.iter().map(|(bound, count)| (*bound, count - earlier(*bound))).collect();
     let (_, all) = *counts.last()?;
     if all <= 0.0 {
         return None;
@@ -91,7 +96,10 @@ impl Scrape {
     pub(super) fn of(series: &[Series<'_>]) -> Self {
         let mut page = Snapshot::default();
         for (name, labels, value) in series {
-            let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let labels = labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
             let sample = crate::telemetry::Sample { labels, value: *value };
             page.metrics.entry((*name).to_owned()).or_default().push(sample);
         }
@@ -120,8 +128,14 @@ mod tests {
         assert_eq!((page.value("up"), page.value("down")), (Some(1.0), None));
         assert_eq!(page.sum("requests_total", |_| true), 9.0);
         assert_eq!(page.sum("requests_total", |labels| labels.get("path") == "/b"), 2.0);
-        assert_eq!((page.label("requests_total", "code"), page.label("up", "code")), ("200".to_owned(), String::new()));
-        assert_eq!(page.buckets("seconds", |_| true), [(0.1, 2.0), (0.2, 4.0), (f64::INFINITY, 5.0)]);
+        assert_eq!(
+            (page.label("requests_total", "code"), page.label("up", "code")),
+            ("200".to_owned(), String::new())
+        );
+        assert_eq!(
+            page.buckets("seconds", |_| true),
+            [(0.1, 2.0), (0.2, 4.0), (f64::INFINITY, 5.0)]
+        );
         assert_eq!(page.buckets("seconds", |labels| labels.get("path") == "/b")[0], (0.1, 1.0));
     }
 
@@ -132,6 +146,9 @@ mod tests {
         assert_eq!(quantile(&before, &after, 0.25), Some(0.5));
         assert_eq!(quantile(&before, &after, 0.75), Some(1.5));
         assert_eq!(quantile(&before, &before, 0.5), None);
-        assert_eq!(quantile(&Buckets::new(), &vec![(1.0, 0.0), (f64::INFINITY, 1.0)], 0.5), Some(1.0));
+        assert_eq!(
+            quantile(&Buckets::new(), &vec![(1.0, 0.0), (f64::INFINITY, 1.0)], 0.5),
+            Some(1.0)
+        );
     }
 }

@@ -73,18 +73,28 @@ impl Stats {
     /// What happened between two pages of one process, `interval_s` seconds apart; `unix_s` and
     /// `at` are when the second one came.
     #[must_use]
-    pub(super) fn between(before: &Scrape, after: &Scrape, interval_s: f64, unix_s: f64, at: String) -> Self {
+    pub(super) fn between(
+        before: &Scrape,
+        after: &Scrape,
+        interval_s: f64,
+        unix_s: f64,
+        at: String,
+    ) -> Self {
         let now = |name| after.value(name).unwrap_or(0.0);
         let rate = |name: &str, chosen: &dyn Fn(&Labels<'_>) -> bool| {
             ((after.sum(name, chosen) - before.sum(name, chosen)) / interval_s).max(0.0)
         };
         let all = |name: &str| rate(name, &|_| true);
-        let answered = |class: char| rate(REQUESTS, &|labels| of_api(labels) && labels.get("code").starts_with(class));
+        let answered = |class: char| {
+            rate(REQUESTS, &|labels| of_api(labels) && labels.get("code").starts_with(class))
+        };
         let milliseconds = |name: &str, chosen: &dyn Fn(&Labels<'_>) -> bool, of: f64| {
-            quantile(&before.buckets(name, chosen), &after.buckets(name, chosen), of).map(|seconds| seconds * 1000.0)
+            quantile(&before.buckets(name, chosen), &after.buckets(name, chosen), of)
+                .map(|seconds| seconds * 1000.0)
         };
         let mean = |sum: f64, count: f64| (count > 0.0).then(|| sum / count);
-        let state = match (now("odometer_store_poisoned") > 0.0, now("odometer_store_ready") > 0.0) {
+        let state = match (now("odometer_store_poisoned") > 0.0, now("odometer_store_ready") > 0.0)
+        {
             (true, _) => "poisoned",
             (false, true) => "ready",
             (false, false) => "not-ready",
@@ -109,7 +119,10 @@ impl Stats {
             rate_limited_per_s: all("odometer_rate_limited_total"),
             auth_failures_per_s: all("odometer_auth_failures_total"),
             commits_per_s: all("odometer_commits_total"),
-            requests_per_commit: mean(all("odometer_commit_batch_size_sum"), all("odometer_commit_batch_size_count")),
+            requests_per_commit: mean(
+                all("odometer_commit_batch_size_sum"),
+                all("odometer_commit_batch_size_count"),
+            ),
             commit_p50_ms: milliseconds(COMMITS, &|_| true, 0.5),
             commit_p99_ms: milliseconds(COMMITS, &|_| true, 0.99),
             queue_depth: now("odometer_queue_depth"),
@@ -121,7 +134,9 @@ impl Stats {
                 now("odometer_checkpoint_duration_seconds_sum") * 1000.0,
                 now("odometer_checkpoint_duration_seconds_count"),
             ),
-            backup_age_s: after.value("odometer_backup_last_success_timestamp_seconds").map(|made| unix_s - made),
+            backup_age_s: after
+                .value("odometer_backup_last_success_timestamp_seconds")
+                .map(|made| unix_s - made),
             idempotency_keys: now("odometer_idempotency_keys"),
             idempotency_keys_limit: now("odometer_idempotency_keys_limit"),
             connections: now("odometer_connections"),
@@ -165,8 +180,14 @@ mod tests {
             ("process_start_time_seconds", &[], 40.0),
         ]);
         let figures = Stats::between(&before, &after, 2.0, 100.0, "now".to_owned());
-        assert_eq!((figures.increments_per_s, figures.requests_per_s, figures.failed_per_s), (10.0, 12.0, 2.0));
+        assert_eq!(
+            (figures.increments_per_s, figures.requests_per_s, figures.failed_per_s),
+            (10.0, 12.0, 2.0)
+        );
         assert_eq!((figures.increment_p50_ms, figures.commit_p99_ms), (Some(0.5), None));
-        assert_eq!((figures.state, figures.uptime_s, figures.backup_age_s), ("not-ready", 60.0, None));
+        assert_eq!(
+            (figures.state, figures.uptime_s, figures.backup_age_s),
+            ("not-ready", 60.0, None)
+        );
     }
 }

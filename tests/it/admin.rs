@@ -35,7 +35,10 @@ fn increment(server: &TestServer, key: &str) -> Answer {
     let bearer = format!("Bearer {key}");
     runtime().block_on(async {
         let mut client = server.endpoint().connect(Protocol::Http1).await.unwrap();
-        client.request("PUT", "/api/v1/integer/increment", &[("authorization", &bearer)], "").await.unwrap()
+        client
+            .request("PUT", "/api/v1/integer/increment", &[("authorization", &bearer)], "")
+            .await
+            .unwrap()
     })
 }
 
@@ -55,7 +58,11 @@ fn tenants_are_listed_suspended_limited_and_deleted() {
     assert_eq!((answer.status, answer.code().as_str()), (403, "tenant_suspended"));
     assert_eq!(increment(&server, &keys[1]).status, 200, "another tenant is not touched");
     assert_eq!(rows(&dir, &["tenant", "resume", &name(0).to_uppercase()])[0]["suspended"], false);
-    assert_eq!(increment(&server, &keys[0]).json()["data"]["attributes"]["value"], 3, "nothing was taken meanwhile");
+    assert_eq!(
+        increment(&server, &keys[0]).json()["data"]["attributes"]["value"],
+        3,
+        "nothing was taken meanwhile"
+    );
 
     assert_eq!(rows(&dir, &["tenant", "limit", &name(1), "1/h:1"])[0]["limit"], "1/h");
     let answers = [increment(&server, &keys[1]), increment(&server, &keys[1])];
@@ -71,17 +78,25 @@ fn tenants_are_listed_suspended_limited_and_deleted() {
     assert_eq!(rows(&dir, &["tenant", "delete", &name(2), "--yes"]), Vec::<Value>::new());
     assert_eq!(increment(&server, &keys[2]).status, 401);
     assert!(refused(&dir, &["tenant", "show", &name(2)]).contains("there is no tenant named"));
-    assert!(refused(&dir, &["tenant", "limit", &name(1), "lots"]).contains("a rate is a count per s, m or h"));
+    assert!(
+        refused(&dir, &["tenant", "limit", &name(1), "lots"])
+            .contains("a rate is a count per s, m or h")
+    );
     assert_eq!(rows(&dir, &["tenant", "list"]).len(), 2);
 
     let written = server.stop();
-    for (action, count) in
-        [("tenant-suspended", 1), ("tenant-resumed", 1), ("tenant-limited", 4), ("tenant-deleted", 1)]
-    {
+    for (action, count) in [
+        ("tenant-suspended", 1),
+        ("tenant-resumed", 1),
+        ("tenant-limited", 4),
+        ("tenant-deleted", 1),
+    ] {
         let events = written.actions(action);
         assert_eq!(events.len(), count, "{action}");
         assert!(
-            events.iter().all(|event| event["organization.id"].is_string() && event["user.id"].is_number()),
+            events
+                .iter()
+                .all(|event| event["organization.id"].is_string() && event["user.id"].is_number()),
             "{events:?}"
         );
     }
@@ -93,15 +108,23 @@ fn keys_are_listed_without_secrets_and_revoked() {
     let server = TestServer::start();
     let dir = server.data_dir().to_owned();
     let keys = runtime().block_on(register(&server.endpoint(), "build", 2));
-    let names: Vec<String> =
-        rows(&dir, &["tenant", "list"]).iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<String> = rows(&dir, &["tenant", "list"])
+        .iter()
+        .map(|row| row["name"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(increment(&server, &keys[0]).status, 200);
     let listed = rows(&dir, &["key", "list", &names[0]]);
     assert_eq!(listed.len(), 1);
     let id = &keys[0][4..20];
-    assert_eq!((&listed[0]["id"], &listed[0]["scopes"]), (&json!(id), &json!("read increment manage")));
+    assert_eq!(
+        (&listed[0]["id"], &listed[0]["scopes"]),
+        (&json!(id), &json!("read increment manage"))
+    );
     assert!(!format!("{listed:?}").contains(&keys[0][21..40]), "a secret is shown");
-    assert!(refused(&dir, &["key", "revoke", &names[1], id]).contains("no such key"), "a key of somebody else");
+    assert!(
+        refused(&dir, &["key", "revoke", &names[1], id]).contains("no such key"),
+        "a key of somebody else"
+    );
     assert!(refused(&dir, &["key", "revoke", &names[0], "xyz"]).contains("16 hexadecimal digits"));
     assert_eq!(increment(&server, &keys[0]).status, 200);
     // Who found a key where it should not be has the whole of it at hand.
@@ -114,8 +137,13 @@ fn keys_are_listed_without_secrets_and_revoked() {
     let written = server.stop();
     let told = written.actions("key-revoked");
     assert_eq!(told.len(), 4, "what failed is told too");
-    assert_eq!((&told[2]["odometer.detail"], &told[3]["odometer.detail"]), (&Value::Null, &json!(id)));
-    assert!(!written.log.iter().any(|line| line.contains(&keys[0][21..40]) || line.contains(PASSWORD)));
+    assert_eq!(
+        (&told[2]["odometer.detail"], &told[3]["odometer.detail"]),
+        (&Value::Null, &json!(id))
+    );
+    assert!(
+        !written.log.iter().any(|line| line.contains(&keys[0][21..40]) || line.contains(PASSWORD))
+    );
 }
 
 #[test]
@@ -123,7 +151,8 @@ fn top_shows_what_the_server_does_without_an_ops_listener() {
     let server = TestServer::builder().flag("--ops-listen", "off").start();
     let dir = server.data_dir().to_owned();
     let key = runtime().block_on(register(&server.endpoint(), "busy", 1)).remove(0);
-    let looking = std::thread::spawn(move || rows(&dir, &["top", "--once", "--json", "--interval", "0.5"]));
+    let looking =
+        std::thread::spawn(move || rows(&dir, &["top", "--once", "--json", "--interval", "0.5"]));
     let mut made = 0;
     while !looking.is_finished() {
         assert_eq!(increment(&server, &key).status, 200);
@@ -132,16 +161,33 @@ fn top_shows_what_the_server_does_without_an_ops_listener() {
     let [figures] = &looking.join().unwrap()[..] else { panic!("one look") };
     let figure = |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("{name}: {figures}"));
     assert_eq!((&figures["state"], &figures["last_stop"]), (&json!("ready"), &json!("first")));
-    assert!(figure("increments_per_s") > 0.0 && figure("increments_per_s") * figure("interval_s") <= f64::from(made));
-    assert!(figure("commit_p50_ms") > 0.0 && figure("increment_p99_ms") > figure("commit_p50_ms"), "{figures}");
-    assert_eq!((figure("queue_limit"), figure("connections_limit"), figure("failed_per_s")), (8192.0, 10000.0, 0.0));
+    assert!(
+        figure("increments_per_s") > 0.0
+            && figure("increments_per_s") * figure("interval_s") <= f64::from(made)
+    );
+    assert!(
+        figure("commit_p50_ms") > 0.0 && figure("increment_p99_ms") > figure("commit_p50_ms"),
+        "{figures}"
+    );
+    assert_eq!(
+        (figure("queue_limit"), figure("connections_limit"), figure("failed_per_s")),
+        (8192.0, 10000.0, 0.0)
+    );
     let dir = server.data_dir().to_owned();
     // The counters of a busy server are read one after the other, so they are compared at rest.
-    let figures = look_around(&dir, || (0..10).for_each(|_| assert_eq!(increment(&server, &key).status, 200)));
+    let figures = look_around(&dir, || {
+        (0..10).for_each(|_| assert_eq!(increment(&server, &key).status, 200))
+    });
     let figure = |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("{name}: {figures}"));
     assert_eq!(figure("increments_per_s"), figure("integers_per_s"));
     assert!((figure("increments_per_s") * figure("interval_s") - 10.0).abs() < 1e-6, "{figures}");
-    assert!(server.stop().actions("recovered").iter().all(|event| event["odometer.last_stop"] == "first"));
+    assert!(
+        server
+            .stop()
+            .actions("recovered")
+            .iter()
+            .all(|event| event["odometer.last_stop"] == "first")
+    );
     let said = refused(&dir, &["top", "--once"]);
     assert!(said.contains("no server runs on"), "{said}");
     let server = TestServer::builder().data_dir(&dir).start();
@@ -158,7 +204,8 @@ fn look_around(data_dir: &Path, work: impl FnOnce()) -> Value {
     let relay = UnixListener::bind(folder.path().join("admin.sock")).unwrap();
     relay.set_nonblocking(true).unwrap();
     let dir = folder.path().to_owned();
-    let looking = std::thread::spawn(move || rows(&dir, &["top", "--once", "--json", "--interval", "0.5"]));
+    let looking =
+        std::thread::spawn(move || rows(&dir, &["top", "--once", "--json", "--interval", "0.5"]));
     let pass_on = || {
         let mut stream = loop {
             match relay.accept() {
@@ -199,11 +246,16 @@ impl Said {
     /// A header's value; empty if there is none.
     fn header(&self, name: &str) -> &str {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next().unwrap_or_default()
+        lines
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .next()
+            .unwrap_or_default()
     }
 
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The status and the code of a document of errors.
@@ -221,11 +273,16 @@ fn speak(data_dir: &Path, route: &str, json: &str) -> Said {
     let mut stream = UnixStream::connect(data_dir.join("admin.sock")).unwrap();
     let media = if json.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let head = format!("{route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{media}");
-    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{json}", json.len()).as_bytes()).unwrap();
+    stream
+        .write_all(format!("{head}Content-Length: {}\r\n\r\n{json}", json.len()).as_bytes())
+        .unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head has an end");
-    Said { head: String::from_utf8(bytes[..end].to_vec()).unwrap(), body: bytes[end + 4..].to_vec() }
+    Said {
+        head: String::from_utf8(bytes[..end].to_vec()).unwrap(),
+        body: bytes[end + 4..].to_vec(),
+    }
 }
 
 #[test]
@@ -237,7 +294,10 @@ fn the_socket_speaks_http_and_answers_json() {
     let keys = runtime().block_on(register(&server.endpoint(), "http", 3));
     let first = speak(&dir, "GET /tenants?limit=2", "");
     assert_eq!((first.status(), first.header("content-type")), (200, "application/json"));
-    assert_eq!((first.header("x-request-id").len(), first.header("strict-transport-security")), (32, ""));
+    assert_eq!(
+        (first.header("x-request-id").len(), first.header("strict-transport-security")),
+        (32, "")
+    );
     let page = first.json();
     assert_eq!((page["tenants"].as_array().unwrap().len(), &page["next"]), (2, &json!(2)));
     let rest = speak(&dir, "GET /tenants?limit=2&after=2", "").json();
@@ -250,7 +310,10 @@ fn the_socket_speaks_http_and_answers_json() {
     assert_eq!(increment(&server, &keys[0]).code(), "tenant_suspended");
     let limited = speak(&dir, &format!("PUT {path}/limit"), r#"{"limit":"100/s:200"}"#);
     assert_eq!((limited.status(), &limited.json()["limit"]), (200, &json!("100/s:200")));
-    assert_eq!(speak(&dir, &format!("GET {path}/keys"), "").json()["keys"][0]["id"], keys[0][4..20]);
+    assert_eq!(
+        speak(&dir, &format!("GET {path}/keys"), "").json()["keys"][0]["id"],
+        keys[0][4..20]
+    );
     assert_eq!(speak(&dir, &format!("DELETE {path}/keys/{}", keys[0]), "").status(), 204);
     assert_eq!(speak(&dir, &format!("DELETE {path}"), "").status(), 204);
     let after = speak(&dir, "GET /tenants?limit=1", "").json();
@@ -259,19 +322,33 @@ fn the_socket_speaks_http_and_answers_json() {
     let stats = speak(&dir, "GET /stats", "").json();
     let commits = &stats["metrics"]["odometer_commits_total"][0];
     assert!(commits["labels"] == json!({}) && commits["value"].as_u64() > Some(0), "{commits}");
-    assert!(String::from_utf8(speak(&dir, "GET /metrics", "").body).unwrap().contains("odometer_commits_total "));
+    assert!(
+        String::from_utf8(speak(&dir, "GET /metrics", "").body)
+            .unwrap()
+            .contains("odometer_commits_total ")
+    );
     assert_eq!(speak(&dir, "GET /livez", "").body, b"alive\n");
     assert_eq!(speak(&dir, "GET /readyz", "").body, b"ready\n");
     // Operators are no traffic.
     let page = server.ops_get("/metrics").1;
-    assert!(!page.contains("path=\"/tenants") && !page.contains("path=\"/stats") && page.contains("path=\"/users"));
+    assert!(
+        !page.contains("path=\"/tenants")
+            && !page.contains("path=\"/stats")
+            && page.contains("path=\"/users")
+    );
     let written = server.stop();
-    let paths: Vec<_> = written.actions("request").iter().map(|event| event["url.path"].clone()).collect();
+    let paths: Vec<_> =
+        written.actions("request").iter().map(|event| event["url.path"].clone()).collect();
     assert!(paths.contains(&json!("/users/create")), "{paths:?}");
-    let is_admin = |path: &Value| ["/tenants", "/stats"].iter().any(|admin| path.as_str().unwrap().starts_with(admin));
+    let is_admin = |path: &Value| {
+        ["/tenants", "/stats"].iter().any(|admin| path.as_str().unwrap().starts_with(admin))
+    };
     assert!(!paths.iter().any(is_admin), "{paths:?}");
     assert_eq!(written.actions("tenant-limited")[0]["odometer.detail"], "100/s:200");
-    assert_eq!(written.actions("tenant-suspended")[0]["http.request.id"], suspended.header("x-request-id"));
+    assert_eq!(
+        written.actions("tenant-suspended")[0]["http.request.id"],
+        suspended.header("x-request-id")
+    );
 }
 
 #[test]
@@ -285,13 +362,22 @@ fn the_socket_refuses_with_the_documents_of_the_api() {
     assert_eq!(missing.refusal(), (404, "tenant_not_found".to_owned()));
     assert_eq!(missing.json()["errors"][0]["detail"], "There is no tenant named \"no body\".");
     let wrong = speak(&dir, "POST /tenants", "");
-    assert_eq!((wrong.refusal(), wrong.header("allow")), ((405, "method_not_allowed".to_owned()), "GET, HEAD"));
+    assert_eq!(
+        (wrong.refusal(), wrong.header("allow")),
+        ((405, "method_not_allowed".to_owned()), "GET, HEAD")
+    );
     let wrong = speak(&dir, "POST /tenants/x", "");
     assert_eq!((wrong.status(), wrong.header("allow")), (405, "GET, HEAD, DELETE"));
     for (route, json, status, code, parameter) in [
         ("GET /api/v1/integer", "", 404, "not_found", Value::Null),
         ("PUT /tenants/NAME/limit", "{\"limit\":", 400, "malformed_body", Value::Null),
-        ("PUT /tenants/NAME/limit", "{\"limit\":\"lots\"}", 422, "invalid_parameter", json!("limit")),
+        (
+            "PUT /tenants/NAME/limit",
+            "{\"limit\":\"lots\"}",
+            422,
+            "invalid_parameter",
+            json!("limit"),
+        ),
         ("PUT /tenants/NAME/limit", "{\"rate\":\"off\"}", 422, "unknown_parameter", json!("rate")),
         ("POST /tenants/NAME/suspend", "{\"why\":\"x\"}", 422, "unknown_parameter", json!("why")),
         ("GET /tenants?limit=1001", "", 422, "invalid_value", json!("limit")),

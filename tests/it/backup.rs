@@ -38,7 +38,11 @@ type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Every record as of a commit, from the journal alone, which must still have its first frame.
 fn ledger(data_dir: &Path, up_to: CommitSeq) -> Records {
     let store = read_format(data_dir).unwrap().unwrap();
-    let files = JournalDir { dir: Arc::new(OsDirectory::new(data_dir.join("journal"))), store, segment_bytes: 0 };
+    let files = JournalDir {
+        dir: Arc::new(OsDirectory::new(data_dir.join("journal"))),
+        store,
+        segment_bytes: 0,
+    };
     let mut records = Records::new();
     let tail = replay(&files, CommitSeq(0), &mut |mark, body| {
         let FramePayload::Commit(changes) = body else { return };
@@ -54,7 +58,11 @@ fn ledger(data_dir: &Path, up_to: CommitSeq) -> Records {
             }
         }
     });
-    assert_eq!(tail.unwrap().unwrap().base.seq, CommitSeq(0), "the journal does not have its first frame any more");
+    assert_eq!(
+        tail.unwrap().unwrap().base.seq,
+        CommitSeq(0),
+        "the journal does not have its first frame any more"
+    );
     records
 }
 
@@ -83,7 +91,10 @@ fn backups_under_load_are_the_ledger_at_their_commit() {
     let (temp, seed) = (TempDir::new().unwrap(), Random::run_seed());
     let rounds = number_setting("ODOMETER_BACKUP_ROUNDS", 3);
     say(&format!("backup: {rounds} rounds, ODOMETER_SEED={seed}"));
-    let server = TestServer::builder().flag("--checkpoint-interval", "100ms").flag("--journal-cap", "64GiB").start();
+    let server = TestServer::builder()
+        .flag("--checkpoint-interval", "100ms")
+        .flag("--journal-cap", "64GiB")
+        .start();
     let (endpoint, clock) = (server.endpoint(), Clock::start());
     let keys = runtime().block_on(register(&endpoint, "backup", TENANTS));
     let mut random = Random::seeded(seed);
@@ -136,8 +147,9 @@ fn restored_serves(data_dir: &Path, backup: &Path, keys: &[String], records: &Re
     let mut sorted = read.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, stored);
-    let next = runtime()
-        .block_on(async { endpoint.connect(Protocol::Http1).await.unwrap().increment(&keys[0]).await.unwrap() });
+    let next = runtime().block_on(async {
+        endpoint.connect(Protocol::Http1).await.unwrap().increment(&keys[0]).await.unwrap()
+    });
     assert_eq!(next, read[0] + 1);
     server.stop();
 }
@@ -183,22 +195,30 @@ fn a_backup_without_a_server_is_the_same_and_changes_nothing() {
     // The file is replaced as a whole, and a folder is none.
     take_backup(&data_dir, &offline);
     let mut onto_folder = odometer(["backup", "--data-dir"]);
-    ended(onto_folder.arg(&data_dir).arg("--to").arg(temp.path())).complained(1, &["not a file's name"]);
+    ended(onto_folder.arg(&data_dir).arg("--to").arg(temp.path()))
+        .complained(1, &["not a file's name"]);
     let mut nowhere = odometer(["backup", "--data-dir"]);
-    ended(nowhere.arg(temp.path().join("none")).arg("--to").arg(&offline)).complained(1, &["none", "no odometer data"]);
+    ended(nowhere.arg(temp.path().join("none")).arg("--to").arg(&offline))
+        .complained(1, &["none", "no odometer data"]);
     assert!(!temp.path().join("none").exists());
-    let left: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "something is left: {left:?}");
 }
 
 /// The answer to a request for a backup, over the admin socket.
 fn sent_backup(data_dir: &Path) -> (String, Vec<u8>) {
     let mut stream = UnixStream::connect(data_dir.join("admin.sock")).unwrap();
-    stream.write_all(b"POST /backup HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"POST /backup HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head has an end");
-    (String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase(), bytes[end + 4..].to_vec())
+    (
+        String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase(),
+        bytes[end + 4..].to_vec(),
+    )
 }
 
 #[test]
@@ -231,7 +251,8 @@ fn a_backup_is_sent_with_its_length_and_one_that_ends_early_is_none() {
     });
     let target = temp.path().join("short");
     let mut command = odometer(["backup", "--data-dir"]);
-    ended(command.arg(&data_dir).arg("--to").arg(&target)).complained(1, &["with 1 of", "bytes to come"]);
+    ended(command.arg(&data_dir).arg("--to").arg(&target))
+        .complained(1, &["with 1 of", "bytes to come"]);
     assert!(!target.exists());
     dying.join().unwrap();
 }
@@ -263,7 +284,9 @@ fn automatic_backups_come_by_themselves_and_old_ones_go() {
         let mut client = server.endpoint().connect(Protocol::Http1).await.unwrap();
         while seen.len() < 4 {
             client.increment(&key).await.unwrap();
-            let names = fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let names = fs::read_dir(&backups)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap());
             let whole: Vec<_> = names.filter(|name| name.ends_with(".backup")).collect();
             assert!(whole.len() <= 3, "two are kept, and a third for a moment: {whole:?}");
             seen.extend(whole);
@@ -284,5 +307,9 @@ fn automatic_backups_come_by_themselves_and_old_ones_go() {
     let written = server.stop();
     let newest = fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
     assert!(written.actions("backup").len() >= 3);
-    assert!(ended(odometer(["restore", "--verify", "--from"]).arg(newest)).succeeded().starts_with("whole"));
+    assert!(
+        ended(odometer(["restore", "--verify", "--from"]).arg(newest))
+            .succeeded()
+            .starts_with("whole")
+    );
 }

@@ -39,11 +39,19 @@ impl Story {
     fn begin() -> Self {
         let (seed, folder) = (Random::run_seed(), TempDir::new().unwrap());
         say(&format!("clock: ODOMETER_SEED={seed}"));
-        Self { folder, clock: Clock::start(), keys: Vec::new(), history: Vec::new(), restarts: Vec::new(), seed }
+        Self {
+            folder,
+            clock: Clock::start(),
+            keys: Vec::new(),
+            history: Vec::new(),
+            restarts: Vec::new(),
+            seed,
+        }
     }
 
     fn server(&self) -> Builder {
-        let builder = TestServer::builder().data_dir(self.folder.path().join("data")).keep(Keep::All);
+        let builder =
+            TestServer::builder().data_dir(self.folder.path().join("data")).keep(Keep::All);
         builder.flag("--checkpoint-interval", "100ms")
     }
 
@@ -55,7 +63,11 @@ impl Story {
     }
 
     fn look(&mut self, server: &TestServer) {
-        self.history.extend(runtime().block_on(observe(&server.endpoint(), self.clock, &self.keys)));
+        self.history.extend(runtime().block_on(observe(
+            &server.endpoint(),
+            self.clock,
+            &self.keys,
+        )));
     }
 
     fn stop(&mut self, server: TestServer) {
@@ -64,7 +76,8 @@ impl Story {
     }
 
     fn judge(&self, name: &str) -> Verdict {
-        let verdict = check(&self.history, &Rules { restarts: self.restarts.clone(), ..Rules::default() });
+        let verdict =
+            check(&self.history, &Rules { restarts: self.restarts.clone(), ..Rules::default() });
         verdict.assert_clean(&format!("{name}, ODOMETER_SEED={}", self.seed));
         let Verdict { acknowledged, unknown, refused, gaps, .. } = verdict;
         say(&format!(
@@ -87,7 +100,12 @@ fn wait_for_increments(server: &TestServer, more: f64) {
     let done = || server.metric("odometer_increments_total").unwrap_or(0.0);
     let (goal, until) = (done() + more, Instant::now() + DEADLINE);
     while done() < goal {
-        assert!(Instant::now() < until, "the load does not go on: {}\n{}", done(), server.transcript());
+        assert!(
+            Instant::now() < until,
+            "the load does not go on: {}\n{}",
+            done(),
+            server.transcript()
+        );
     }
 }
 
@@ -117,7 +135,11 @@ fn a_process_that_was_stopped_goes_on_where_it_was() {
     story.stop(server);
     let verdict = story.judge(&format!("stopped for {seconds} s"));
     if seconds < 5 {
-        assert_eq!((verdict.unknown, verdict.refused, verdict.gaps), (0, 0, 0), "a short stop is only a slow answer");
+        assert_eq!(
+            (verdict.unknown, verdict.refused, verdict.gaps),
+            (0, 0, 0),
+            "a short stop is only a slow answer"
+        );
     }
 }
 
@@ -174,8 +196,10 @@ fn wait_for_date(server: &TestServer, seconds: i64) {
 fn dates_in(seconds: i64) -> [String; 2] {
     let format = time::macros::format_description!("[year]-[month]-[day]");
     #[expect(clippy::disallowed_methods, reason = "the wall clock is the subject")]
-    let now = time::OffsetDateTime::from(std::time::SystemTime::now()) + time::Duration::seconds(seconds);
-    [now, now - time::Duration::minutes(1)].map(|date| date.format(format).expect("a date can be written"))
+    let now =
+        time::OffsetDateTime::from(std::time::SystemTime::now()) + time::Duration::seconds(seconds);
+    [now, now - time::Duration::minutes(1)]
+        .map(|date| date.format(format).expect("a date can be written"))
 }
 
 #[test]
@@ -214,13 +238,17 @@ fn limits_do_not_notice_a_clock_that_jumps() {
     }
     let story = Story::begin();
     let wall = WallClock::new(story.folder.path());
-    let builder = story.server().flag("--tenant-rate-limit", "5/h:5").flag("--client-rate-limit", "4/s:4");
+    let builder =
+        story.server().flag("--tenant-rate-limit", "5/h:5").flag("--client-rate-limit", "4/s:4");
     let server = wall.give(builder).start();
-    let limited = |result: &Result<u64, Failure>| matches!(result, Err(Failure::Refused { status: 429, .. }));
+    let limited =
+        |result: &Result<u64, Failure>| matches!(result, Err(Failure::Refused { status: 429, .. }));
     runtime().block_on(async {
         let mut client = connect(&server).await;
-        let (spent, fresh) =
-            (client.register("spent", PASSWORD).await.unwrap(), client.register("fresh", PASSWORD).await);
+        let (spent, fresh) = (
+            client.register("spent", PASSWORD).await.unwrap(),
+            client.register("fresh", PASSWORD).await,
+        );
         for value in 2..7 {
             assert_eq!(client.increment(&spent).await.unwrap(), value);
         }

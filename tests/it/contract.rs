@@ -30,8 +30,13 @@ pub(crate) fn assert_described(method: &str, target: &str, answer: &Answer) {
     assert!(response.is_object(), "a status that is not described: {case}");
     let media_type = answer.header("content-type").split(';').next().unwrap_or_default();
     let content = &response["content"][media_type];
-    assert_eq!(content.is_null(), media_type.is_empty(), "a media type that is not described: {case}");
-    let codes = &content["schema"]["allOf"][1]["properties"]["errors"]["items"]["properties"]["code"]["enum"];
+    assert_eq!(
+        content.is_null(),
+        media_type.is_empty(),
+        "a media type that is not described: {case}"
+    );
+    let codes = &content["schema"]["allOf"][1]["properties"]["errors"]["items"]["properties"]["code"]
+        ["enum"];
     if let (Some(codes), false) = (codes.as_array(), answer.body.is_empty()) {
         assert!(codes.contains(&answer.code().into()), "a code that is not described: {case}");
     }
@@ -40,8 +45,11 @@ pub(crate) fn assert_described(method: &str, target: &str, answer: &Answer) {
 /// The pattern of the document that a path has, segment by segment.
 pub(crate) fn pattern_of(path: &str) -> Option<&'static str> {
     let has = |pattern: &str| {
-        let is_same = |(sent, known): (&str, &str)| sent == known || known.starts_with('{') && !sent.is_empty();
-        path.split('/').count() == pattern.split('/').count() && path.split('/').zip(pattern.split('/')).all(is_same)
+        let is_same = |(sent, known): (&str, &str)| {
+            sent == known || known.starts_with('{') && !sent.is_empty()
+        };
+        path.split('/').count() == pattern.split('/').count()
+            && path.split('/').zip(pattern.split('/')).all(is_same)
     };
     document()["paths"].as_object()?.keys().map(String::as_str).find(|pattern| has(pattern))
 }
@@ -52,5 +60,8 @@ fn method_name(method: &str) -> String {
 }
 
 fn resolved(value: &Value) -> &Value {
-    value["$ref"].as_str().and_then(|place| document().pointer(place.strip_prefix('#')?)).unwrap_or(value)
+    value["$ref"]
+        .as_str()
+        .and_then(|place| document().pointer(place.strip_prefix('#')?))
+        .unwrap_or(value)
 }

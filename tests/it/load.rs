@@ -57,20 +57,32 @@ fn load_and_restart(name: &str, tenants: usize) {
     assert_complete(&history, &after, sent);
     let verdict = check(&history, &Rules { restarts, ..Rules::default() });
     verdict.assert_clean(name);
-    assert_eq!((verdict.acknowledged, verdict.unknown, verdict.refused, verdict.gaps), (sent, 0, 0, 0), "{name}");
+    assert_eq!(
+        (verdict.acknowledged, verdict.unknown, verdict.refused, verdict.gaps),
+        (sent, 0, 0, 0),
+        "{name}"
+    );
     let rate = sent as f64 / seconds;
-    say(&format!("load, {name}: {CLIENTS} clients, {sent} increments, {rate:.0}/s, all distinct, gapless and kept"));
+    say(&format!(
+        "load, {name}: {CLIENTS} clients, {sent} increments, {rate:.0}/s, all distinct, gapless and kept"
+    ));
 }
 
 /// Without the checker, as a check of the checker: each tenant's answers are exactly 2, 3, … up to what the restarted server reads.
 fn assert_complete(history: &[Operation], after: &[Operation], sent: u64) {
     let mut total = 0;
     for last in after {
-        let of_tenant = |operation: &&Operation| operation.tenant == last.tenant && operation.op == Op::Increment;
+        let of_tenant = |operation: &&Operation| {
+            operation.tenant == last.tenant && operation.op == Op::Increment
+        };
         let mut values: Vec<u64> = history.iter().filter(of_tenant).map(value_of).collect();
         values.sort_unstable();
         total += u64::try_from(values.len()).expect("a small number");
-        assert!(values.iter().copied().eq(2..=value_of(last)), "tenant {}: {values:?}, then {last:?}", last.tenant);
+        assert!(
+            values.iter().copied().eq(2..=value_of(last)),
+            "tenant {}: {values:?}, then {last:?}",
+            last.tenant
+        );
     }
     assert_eq!(total, sent);
 }
@@ -82,20 +94,29 @@ fn value_of(operation: &Operation) -> u64 {
     }
 }
 
-async fn increment_all(endpoint: &Endpoint, clock: Clock, keys: &Arc<[String]>, each: u64) -> Vec<Operation> {
+async fn increment_all(
+    endpoint: &Endpoint,
+    clock: Clock,
+    keys: &Arc<[String]>,
+    each: u64,
+) -> Vec<Operation> {
     let connected = Arc::new(Barrier::new(CLIENTS as usize));
     let mut tasks = JoinSet::new();
     for client in 0..CLIENTS {
-        let (endpoint, keys, connected) = (endpoint.clone(), Arc::clone(keys), Arc::clone(&connected));
+        let (endpoint, keys, connected) =
+            (endpoint.clone(), Arc::clone(keys), Arc::clone(&connected));
         tasks.spawn(async move {
             let protocol = if client % 4 == 3 { Protocol::Http2 } else { Protocol::Http1 };
-            let mut connection = endpoint.connect(protocol).await.expect("the server accepts 64 connections");
+            let mut connection =
+                endpoint.connect(protocol).await.expect("the server accepts 64 connections");
             connected.wait().await;
             let mut told = Vec::new();
             for round in 0..each {
-                let tenant = u32::try_from((u64::from(client) + round) % keys.len() as u64).expect("a small number");
+                let tenant = u32::try_from((u64::from(client) + round) % keys.len() as u64)
+                    .expect("a small number");
                 let who = (client, tenant, keys[tenant as usize].as_str());
-                let (operation, failure) = perform(&mut connection, clock, who, Op::Increment).await;
+                let (operation, failure) =
+                    perform(&mut connection, clock, who, Op::Increment).await;
                 assert!(failure.is_none(), "nothing may fail under plain load: {failure:?}");
                 told.push(operation);
             }

@@ -72,7 +72,11 @@ enum Moment {
 impl Change {
     /// The headers that it is sent with, whichever way.
     fn headers(&self) -> [(&str, &str); 3] {
-        [("authorization", &self.bearer), ("idempotency-key", &self.once), ("content-type", "application/json")]
+        [
+            ("authorization", &self.bearer),
+            ("idempotency-key", &self.once),
+            ("content-type", "application/json"),
+        ]
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -170,7 +174,9 @@ fn kills_under_retries_leave_no_hole_and_no_duplicate() {
 fn one_key_on_several_connections_at_once_takes_one_number() {
     let seed = Random::run_seed();
     let keys = number_setting("ODOMETER_RETRY_INCREMENTS", 200).div_ceil(AT_ONCE as u64);
-    say(&format!("retries, at once: {keys} keys on {AT_ONCE} connections each, ODOMETER_SEED={seed}"));
+    say(&format!(
+        "retries, at once: {keys} keys on {AT_ONCE} connections each, ODOMETER_SEED={seed}"
+    ));
     let server = TestServer::builder().keep(Keep::Problems).start();
     let (plan, _starts) = plan(&server, keys, 2);
     let mut random = Random::seeded(seed);
@@ -182,7 +188,10 @@ fn one_key_on_several_connections_at_once_takes_one_number() {
             // Some of them go away; the others are enough to tell.
             let cut = (random.between(0, 2) == 0).then(|| change.moment(&mut random));
             let cutting = async { plan.send_and_leave(&change, cut?, number % 2 == 0).await.ok() };
-            let asking = clients.iter_mut().enumerate().map(|(at, client)| plan.until_answered(client, &change, at));
+            let asking = clients
+                .iter_mut()
+                .enumerate()
+                .map(|(at, client)| plan.until_answered(client, &change, at));
             let (seen, answers) = tokio::join!(cutting, join_all(asking));
             given.push(the_one(&answers, &change, counter, seen));
         }
@@ -193,25 +202,39 @@ fn one_key_on_several_connections_at_once_takes_one_number() {
 }
 
 /// All answers to one key are the same number, and one at most says that it is the first.
-fn the_one(answers: &[(Answer, bool)], change: &Change, counter: usize, seen: Option<Progress>) -> Given {
-    let all: Vec<Given> = answers.iter().map(|(answer, _)| Given::of(answer, change, counter, seen)).collect();
+fn the_one(
+    answers: &[(Answer, bool)],
+    change: &Change,
+    counter: usize,
+    seen: Option<Progress>,
+) -> Given {
+    let all: Vec<Given> =
+        answers.iter().map(|(answer, _)| Given::of(answer, change, counter, seen)).collect();
     let first = all.iter().filter(|given| !given.replayed).count();
     assert!(
         first == 1 || (first == 0 && seen > Some(Progress::Partly)),
         "{first} of {AT_ONCE} were the first: {all:#?}"
     );
-    assert!(all.iter().all(|given| (given.first, given.last) == (all[0].first, all[0].last)), "two numbers: {all:#?}");
+    assert!(
+        all.iter().all(|given| (given.first, given.last) == (all[0].first, all[0].last)),
+        "two numbers: {all:#?}"
+    );
     Given { replayed: first == 0, ..all[0].clone() }
 }
 
 fn server_on(folder: &TempDir, address: SocketAddr, random: &mut Random) -> Builder {
     let builder = TestServer::builder().data_dir(folder.path().join("data")).keep(Keep::Problems);
-    let builder = builder.flag("--listen", address.to_string()).flag("--idempotency-keys", "4000000");
+    let builder =
+        builder.flag("--listen", address.to_string()).flag("--idempotency-keys", "4000000");
     // Half of the processes checkpoint, roll and back up so often that the end falls into one of
     // these.
     if random.between(0, 1) == 0 {
-        let builder = builder.flag("--checkpoint-interval", "100ms").flag("--journal-segment-size", "1MiB");
-        return builder.flag("--journal-cap", "2MiB").flag("--backup-interval", "1s").flag("--backup-keep", "2");
+        let builder =
+            builder.flag("--checkpoint-interval", "100ms").flag("--journal-segment-size", "1MiB");
+        return builder
+            .flag("--journal-cap", "2MiB")
+            .flag("--backup-interval", "1s")
+            .flag("--backup-keep", "2");
     }
     builder
 }
@@ -226,7 +249,8 @@ fn own_address() -> Ipv4Addr {
 /// The random moment of the fault; the load goes on meanwhile.
 fn wait_a_while(random: &mut Random) {
     let (_nobody_tells, told) = channel::<()>();
-    let ran_out = told.recv_timeout(Duration::from_millis(random.between(KILL_AFTER_MS.0, KILL_AFTER_MS.1)));
+    let ran_out =
+        told.recv_timeout(Duration::from_millis(random.between(KILL_AFTER_MS.0, KILL_AFTER_MS.1)));
     assert!(ran_out.is_err(), "only the time can end this");
 }
 
@@ -236,18 +260,23 @@ fn plan(server: &TestServer, least: u64, one_cut_in: u64) -> (Plan, watch::Sende
     let bearer = runtime().block_on(async {
         let key = register(&endpoint, "retries", 1).await.remove(0);
         let bearer = format!("Bearer {key}");
-        let mut client = endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
+        let mut client =
+            endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
         for name in &COUNTERS[1..] {
             let headers = [("authorization", &*bearer), ("content-type", "application/json")];
-            let answer =
-                client.request("POST", "/api/v1/counters", &headers, json!({ "name": name }).to_string()).await;
+            let answer = client
+                .request("POST", "/api/v1/counters", &headers, json!({ "name": name }).to_string())
+                .await;
             assert_eq!(answer.expect("an answer").status, 201);
         }
         bearer
     });
     let (sender, starts) = watch::channel(0);
     let connector = endpoint.tls(&[b"http/1.1"]);
-    (Plan { endpoint, connector, bearer, starts, stopped: Arc::default(), least, one_cut_in }, sender)
+    (
+        Plan { endpoint, connector, bearer, starts, stopped: Arc::default(), least, one_cut_in },
+        sender,
+    )
 }
 
 async fn run_clients(plan: &Plan, seed: u64) -> Vec<Given> {
@@ -314,7 +343,10 @@ impl Given {
     /// whole was not.
     fn follows(self) -> Self {
         assert!(self.replayed || self.seen != Some(Progress::Begun), "done twice: {self:?}");
-        assert!(!self.replayed || self.seen > Some(Progress::Partly), "done without being asked: {self:?}");
+        assert!(
+            !self.replayed || self.seen > Some(Progress::Partly),
+            "done without being asked: {self:?}"
+        );
         self
     }
 }
@@ -323,7 +355,10 @@ impl Plan {
     /// Sends it and goes away, to any server that there is.
     async fn cut(&self, change: &Change, moment: Moment, reset: bool) -> Option<Progress> {
         let cutting = self.send_and_leave(change, moment, reset);
-        match tokio::time::timeout(DEADLINE, cutting).await.expect("an answer begins or its connection ends") {
+        match tokio::time::timeout(DEADLINE, cutting)
+            .await
+            .expect("an answer begins or its connection ends")
+        {
             Ok(seen) => Some(seen),
             Err(_) => {
                 self.pause().await;
@@ -334,7 +369,12 @@ impl Plan {
 
     /// The same once; `reset` leaves a connection with RST instead of FIN. An error means that
     /// nothing was sent.
-    async fn send_and_leave(&self, change: &Change, moment: Moment, reset: bool) -> io::Result<Progress> {
+    async fn send_and_leave(
+        &self,
+        change: &Change,
+        moment: Moment,
+        reset: bool,
+    ) -> io::Result<Progress> {
         match moment {
             Moment::Connection(at) => {
                 let connection = RawConnection::over_tls(&self.endpoint, &self.connector).await?;
@@ -346,17 +386,27 @@ impl Plan {
             Moment::Stream(wait) => {
                 let mut client = self.endpoint.connect(Protocol::Http2).await?;
                 let headers = change.headers();
-                let asking = client.request(change.method, &change.path, &headers, change.body.clone());
+                let asking =
+                    client.request(change.method, &change.path, &headers, change.body.clone());
                 let is_done = |answer: &Answer| answer.status == 200;
                 let answer = tokio::time::timeout(wait, asking).await.ok().and_then(Result::ok);
-                Ok(if answer.as_ref().is_some_and(is_done) { Progress::Begun } else { Progress::Sent })
+                Ok(if answer.as_ref().is_some_and(is_done) {
+                    Progress::Begun
+                } else {
+                    Progress::Sent
+                })
             }
         }
     }
 
     /// Asks until there is an answer, by HTTP/2 for one kind in four. The second: whether a try was
     /// sent and not answered.
-    async fn until_answered(&self, client: &mut Option<Client>, change: &Change, kind: usize) -> (Answer, bool) {
+    async fn until_answered(
+        &self,
+        client: &mut Option<Client>,
+        change: &Change,
+        kind: usize,
+    ) -> (Answer, bool) {
         let (until, mut unanswered) = (Instant::now() + DEADLINE, false);
         let protocol = if kind == 3 { Protocol::Http2 } else { Protocol::Http1 };
         loop {
@@ -368,7 +418,10 @@ impl Plan {
                 self.pause().await;
                 continue;
             };
-            match connected.request(change.method, &change.path, &change.headers(), change.body.clone()).await {
+            match connected
+                .request(change.method, &change.path, &change.headers(), change.body.clone())
+                .await
+            {
                 Ok(answer) if answer.status == 503 => {
                     unanswered |= answer.code() == "outcome_unknown";
                     self.pause().await;
@@ -397,17 +450,27 @@ fn assert_complete(name: &str, plan: &Plan, given: &[Given]) -> (usize, usize) {
     let mut counters: BTreeMap<usize, Vec<&Given>> = BTreeMap::new();
     given.iter().for_each(|one| counters.entry(one.counter).or_default().push(one));
     let values = runtime().block_on(async {
-        let mut client = plan.endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
+        let mut client =
+            plan.endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
         for one in given {
             let change = &one.change;
-            let answer = client.request(change.method, &change.path, &change.headers(), change.body.clone()).await;
-            let again = Given::of(&answer.expect("an answer"), change, one.counter, Some(Progress::Begun)).follows();
-            assert_eq!((again.first, again.last), (one.first, one.last), "another number for {one:?}");
+            let answer = client
+                .request(change.method, &change.path, &change.headers(), change.body.clone())
+                .await;
+            let again =
+                Given::of(&answer.expect("an answer"), change, one.counter, Some(Progress::Begun))
+                    .follows();
+            assert_eq!(
+                (again.first, again.last),
+                (one.first, one.last),
+                "another number for {one:?}"
+            );
         }
         let mut values = Vec::new();
         for counter in COUNTERS {
             let headers = [("authorization", &*plan.bearer)];
-            let answer = client.request("GET", &format!("/api/v1/counters/{counter}"), &headers, "").await;
+            let answer =
+                client.request("GET", &format!("/api/v1/counters/{counter}"), &headers, "").await;
             let document: Value = answer.expect("an answer").json();
             values.push(document["data"]["attributes"]["value"].as_u64().expect("a value"));
         }
@@ -424,7 +487,11 @@ fn assert_complete(name: &str, plan: &Plan, given: &[Given]) -> (usize, usize) {
             );
             one.last
         });
-        assert_eq!(values[counter], end, "{name}: {} went further than it was answered", COUNTERS[counter]);
+        assert_eq!(
+            values[counter], end,
+            "{name}: {} went further than it was answered",
+            COUNTERS[counter]
+        );
     }
     let count = |replayed: bool, least: Progress| {
         given.iter().filter(|one| one.replayed == replayed && one.seen >= Some(least)).count()

@@ -36,7 +36,10 @@ struct Identity {
 
 impl Identity {
     fn at(folder: &Path, name: &str) -> Self {
-        Self { cert: folder.join(format!("{name}.cert.pem")), key: folder.join(format!("{name}.key.pem")) }
+        Self {
+            cert: folder.join(format!("{name}.cert.pem")),
+            key: folder.join(format!("{name}.key.pem")),
+        }
     }
 
     fn self_signed(folder: &Path, name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
@@ -76,7 +79,8 @@ fn a_first_run_makes_a_certificate_and_a_restart_keeps_it() {
     let server = TestServer::builder().data_dir(&data_dir).start();
     let mode = |name: &str| fs::metadata(data_dir.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode("tls"), mode("tls/key.pem")), (0o700, 0o700, 0o600));
-    let files = || ["tls/cert.pem", "tls/key.pem"].map(|name| fs::read(data_dir.join(name)).unwrap());
+    let files =
+        || ["tls/cert.pem", "tls/key.pem"].map(|name| fs::read(data_dir.join(name)).unwrap());
     let first = files();
     for protocol in [Protocol::Http1, Protocol::Http2] {
         assert!(is_alive(&server.endpoint(), protocol));
@@ -112,7 +116,10 @@ fn own_certificates_of_every_kind_are_shown() {
         for protocol in [Protocol::Http1, Protocol::Http2] {
             assert!(is_alive(&endpoint, protocol), "{name}");
         }
-        assert!(!server.data_dir().join("tls").exists(), "{name}: a self-signed certificate was made besides");
+        assert!(
+            !server.data_dir().join("tls").exists(),
+            "{name}: a self-signed certificate was made besides"
+        );
         server.stop();
     }
 }
@@ -132,14 +139,18 @@ fn a_chain_is_sent_whole() {
     let between_key = KeyPair::generate().unwrap();
     let between_cert = between.signed_by(&between_key, &root_issuer).unwrap();
     let leaf_key = KeyPair::generate().unwrap();
-    let leaf = localhost().signed_by(&leaf_key, &Issuer::from_params(&between, &between_key)).unwrap();
+    let leaf =
+        localhost().signed_by(&leaf_key, &Issuer::from_params(&between, &between_key)).unwrap();
     let identity = Identity::at(folder.path(), "chain");
     fs::write(&identity.cert, format!("{}{}", leaf.pem(), between_cert.pem())).unwrap();
     fs::write(&identity.key, leaf_key.serialize_pem()).unwrap();
     let root_file = folder.path().join("root.pem");
     fs::write(&root_file, root.pem()).unwrap();
     let server = identity.builder().start();
-    assert!(is_alive(&Endpoint::trusting(server.public(), &root_file), Protocol::Http2), "the chain was not sent");
+    assert!(
+        is_alive(&Endpoint::trusting(server.public(), &root_file), Protocol::Http2),
+        "the chain was not sent"
+    );
     server.stop();
 }
 
@@ -152,7 +163,11 @@ fn what_can_not_be_used_is_one_line_and_the_end() {
     fs::write(path("empty.pem"), "").unwrap();
     fs::write(path("text.pem"), "no PEM at all\n").unwrap();
     fs::write(path("half.pem"), "-----BEGIN CERTIFICATE-----\nMIIB\n").unwrap();
-    fs::write(path("junk.pem"), "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n").unwrap();
+    fs::write(
+        path("junk.pem"),
+        "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
     for (case, cert, key, named) in [
         ("no certificate", &path("none.pem"), &good.key, "none.pem"),
         ("no key", &good.cert, &path("none.pem"), "none.pem"),
@@ -165,8 +180,11 @@ fn what_can_not_be_used_is_one_line_and_the_end() {
         ("exchanged", &good.key, &good.cert, "good.key.pem"),
         ("a folder", &path(""), &good.key, &folder.path().display().to_string()),
     ] {
-        let mut server = TestServer::builder().flag("--tls-cert", cert).flag("--tls-key", key).spawn();
-        let status = server.wait_exit(DEADLINE).unwrap_or_else(|| panic!("{case}: it serves\n{}", server.transcript()));
+        let mut server =
+            TestServer::builder().flag("--tls-cert", cert).flag("--tls-key", key).spawn();
+        let status = server
+            .wait_exit(DEADLINE)
+            .unwrap_or_else(|| panic!("{case}: it serves\n{}", server.transcript()));
         let written = server.written();
         assert!(matches!(status.code(), Some(1 | 64)), "{case}: {status}");
         assert_eq!(written.stderr.lines().count(), 1, "{case}: {}", written.stderr);
@@ -175,7 +193,10 @@ fn what_can_not_be_used_is_one_line_and_the_end() {
             "{case}: {}",
             written.stderr
         );
-        assert!(!server.data_dir().join("tls").exists(), "{case}: fell back to a certificate of its own");
+        assert!(
+            !server.data_dir().join("tls").exists(),
+            "{case}: fell back to a certificate of its own"
+        );
     }
 }
 
@@ -185,8 +206,11 @@ fn a_missing_certificate_leaves_no_data_folder() {
     let folder = folder();
     let data_dir = folder.path().join("data");
     let none = folder.path().join("none.pem");
-    let mut server =
-        TestServer::builder().flag("--tls-cert", &none).flag("--tls-key", &none).data_dir(&data_dir).spawn();
+    let mut server = TestServer::builder()
+        .flag("--tls-cert", &none)
+        .flag("--tls-key", &none)
+        .data_dir(&data_dir)
+        .spawn();
     assert!(server.wait_exit(DEADLINE).is_some_and(|status| !status.success()));
     assert!(!data_dir.join("FORMAT").exists(), "a store was made for a server that can not start");
 }
@@ -211,14 +235,18 @@ fn sighup_shows_the_new_certificate_and_breaks_nothing() {
     server.signal(Signal::HUP);
     let new = Endpoint::trusting(server.public(), &identity.cert);
     wait_for("the new certificate", || is_alive(&new, Protocol::Http2));
-    assert!(!is_alive(&old, Protocol::Http1), "the old certificate is still shown to new connections");
+    assert!(
+        !is_alive(&old, Protocol::Http1),
+        "the old certificate is still shown to new connections"
+    );
     assert_eq!(runtime.block_on(kept.increment(&key)).unwrap(), 4, "the open connection");
     assert_eq!(runtime.block_on(kept2.increment(&key)).unwrap(), 5, "the open HTTP/2 connection");
 
     // A reload that fails leaves all as it is.
     fs::write(&identity.cert, "half a file").unwrap();
     server.signal(Signal::HUP);
-    let failures = || server.log().iter().filter(|line| line.contains(r#""event.outcome":"failure""#)).count();
+    let failures =
+        || server.log().iter().filter(|line| line.contains(r#""event.outcome":"failure""#)).count();
     wait_for("the failure in the log", || failures() == 1);
     assert!(is_alive(&new, Protocol::Http1), "a failed reload lost the certificate");
     assert_eq!(runtime.block_on(kept.increment(&key)).unwrap(), 6);
@@ -240,9 +268,10 @@ fn wait_for(what: &str, is_so: impl Fn() -> bool) {
 #[test]
 fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     let server = TestServer::start();
-    for (version, name) in
-        [(&rustls::version::TLS12, ProtocolVersion::TLSv1_2), (&rustls::version::TLS13, ProtocolVersion::TLSv1_3)]
-    {
+    for (version, name) in [
+        (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
+        (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
+    ] {
         for (offered, agreed) in [
             (&[&b"h2"[..], b"http/1.1"][..], Some(&b"h2"[..])),
             (&[b"http/1.1", b"h2"], Some(b"h2")),
@@ -258,24 +287,37 @@ fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
             assert_eq!((spoken, protocol.as_deref()), (Some(name), agreed), "{offered:?}");
         }
         let connector = connector(&server, version, &[b"spdy/3"]);
-        assert!(runtime().block_on(server.endpoint().open(&connector)).is_err(), "agreed to speak SPDY");
+        assert!(
+            runtime().block_on(server.endpoint().open(&connector)).is_err(),
+            "agreed to speak SPDY"
+        );
     }
     for minor in [0, 1, 2] {
         let reply = runtime().block_on(over_tcp(server.public(), &[&old_hello(minor)], DEADLINE));
         assert!(reply.closed, "TLS 1.{minor} is waited for");
         // An alert record, fatal: nothing that could be a ServerHello.
-        assert_eq!((reply.bytes.first(), reply.bytes.get(5)), (Some(&0x15), Some(&2)), "3.{minor}: {:?}", reply.bytes);
+        assert_eq!(
+            (reply.bytes.first(), reply.bytes.get(5)),
+            (Some(&0x15), Some(&2)),
+            "3.{minor}: {:?}",
+            reply.bytes
+        );
     }
     server.stop();
 }
 
-fn connector(server: &TestServer, version: &'static SupportedProtocolVersion, offered: &[&[u8]]) -> TlsConnector {
+fn connector(
+    server: &TestServer,
+    version: &'static SupportedProtocolVersion,
+    offered: &[&[u8]],
+) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let file = server.data_dir().join("tls/cert.pem");
     roots.add(CertificateDer::from_pem_file(file).expect("a certificate")).expect("an anchor");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
-    let mut config = builder.expect("a version").with_root_certificates(roots).with_no_client_auth();
+    let mut config =
+        builder.expect("a version").with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
     TlsConnector::from(Arc::new(config))
 }

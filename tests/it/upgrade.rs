@@ -24,7 +24,9 @@ use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
 use odometer::store::embedded::backup::directory::backup_file_name;
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
-use odometer::store::{IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter, Store};
+use odometer::store::{
+    IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter, Store,
+};
 use odometer::telemetry::StoreMetrics;
 use tempfile::TempDir;
 
@@ -39,7 +41,11 @@ fn open(data_dir: &Path) -> EmbeddedStore {
         cache_records: 1000,
         idempotency_keys: 1000,
         min_free_disk_bytes: 0,
-        backups: Some(BackupPolicy { interval: Duration::from_secs(3600), journal_cap_bytes: 1 << 30, keep: 7 }),
+        backups: Some(BackupPolicy {
+            interval: Duration::from_secs(3600),
+            journal_cap_bytes: 1 << 30,
+            keep: 7,
+        }),
     };
     EmbeddedStore::open(&options, StoreMetrics::noop()).unwrap().0
 }
@@ -49,11 +55,13 @@ fn name(text: &str) -> CounterName {
 }
 
 /// A request that was answered when the fixture was made.
-const TOKEN: IdempotencyToken = IdempotencyToken { key_hash: [5; 16], request_fingerprint: [6; 16] };
+const TOKEN: IdempotencyToken =
+    IdempotencyToken { key_hash: [5; 16], request_fingerprint: [6; 16] };
 
 fn new_counter() -> NewCounter {
     let value = |raw| Value::new(raw).unwrap();
-    let shape = CounterConfig::new(value(10), Step::new(2).unwrap(), value(0), Value::MAX, false).unwrap();
+    let shape =
+        CounterConfig::new(value(10), Step::new(2).unwrap(), value(0), Value::MAX, false).unwrap();
     NewCounter { shape, created_unix_s: 1_700_000_000, quota: 9 }
 }
 
@@ -63,14 +71,21 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
     for number in 1..=3 {
         let tenant = NewTenant {
             name: TenantName::parse(&format!("tenant-{number}")).unwrap(),
-            password: PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [number; 16], hash: [7; 32] },
+            password: PasswordHash {
+                memory_kib: 19456,
+                passes: 2,
+                lanes: 1,
+                salt: [number; 16],
+                hash: [7; 32],
+            },
             key: KeyId([number; 8]),
             secret: SecretHash([number; 32]),
             created_unix_s: 1_700_000_000,
         };
         store.register(tenant).await.unwrap();
     }
-    let to = SetCounter { value: Value::new(41).unwrap(), rewind: false, expected: Precondition::Any };
+    let to =
+        SetCounter { value: Value::new(41).unwrap(), rewind: false, expected: Precondition::Any };
     store.set(TenantId(1), &name("default"), to, None).await.unwrap();
     for (tenant, counter) in [(2, "invoices"), (3, "a.b_c-9")] {
         store.create(TenantId(tenant), &name(counter), new_counter(), None).await.unwrap();
@@ -79,7 +94,8 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
     let (label, scopes) = (KeyLabel::parse("of the build").unwrap(), Scopes::INCREMENT);
     let (id, secret, expires_unix_s) = (KeyId([9; 8]), SecretHash([9; 32]), Some(1_900_000_000));
     let (tenant, created_unix_s, last_used_day) = (TenantId(2), 1_700_000_000, None);
-    let key = KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day };
+    let key =
+        KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day };
     store.add_key(id, key, 9).await.unwrap();
     store.close().await.unwrap();
     let store = open(data_dir);
@@ -88,7 +104,8 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
     let mut bytes = Vec::new();
     backup.rewind().unwrap();
     backup.read_to_end(&mut bytes).unwrap();
-    fs::write(data_dir.join("backups").join(backup_file_name(summary.header.position.seq)), bytes).unwrap();
+    fs::write(data_dir.join("backups").join(backup_file_name(summary.header.position.seq)), bytes)
+        .unwrap();
     store.advance(TenantId(3), &name("a.b_c-9"), 7, None).await.unwrap();
     folder::copy(data_dir, copy);
     store.close().await.unwrap();
@@ -96,7 +113,8 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
 }
 
 fn pack(folder: &Path, below: &str, text: &mut String) {
-    let mut entries: Vec<_> = fs::read_dir(folder.join(below)).unwrap().map(Result::unwrap).collect();
+    let mut entries: Vec<_> =
+        fs::read_dir(folder.join(below)).unwrap().map(Result::unwrap).collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = format!("{below}{}", entry.file_name().to_string_lossy());
@@ -106,7 +124,9 @@ fn pack(folder: &Path, below: &str, text: &mut String) {
         }
         let bytes = fs::read(entry.path()).unwrap();
         writeln!(text, "file {path} {}", bytes.len()).unwrap();
-        for (index, line) in bytes.chunks(LINE).enumerate().filter(|(_, line)| !folder::is_zero(line)) {
+        for (index, line) in
+            bytes.chunks(LINE).enumerate().filter(|(_, line)| !folder::is_zero(line))
+        {
             write!(text, "{} ", index * LINE).unwrap();
             line.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
             text.push('\n');
@@ -152,7 +172,9 @@ fn folders_of_every_earlier_format_are_served() {
         let (store, copy) = (place.path().join("store"), place.path().join("copy"));
         let counters = block_on(write_store(&store, &copy));
         let mut text = String::new();
-        counters.iter().for_each(|(tenant, name, value)| writeln!(text, "counter {tenant} {name} {value}").unwrap());
+        counters.iter().for_each(|(tenant, name, value)| {
+            writeln!(text, "counter {tenant} {name} {value}").unwrap()
+        });
         pack(&copy, "", &mut text);
         fs::write(file, text).unwrap();
     }
@@ -169,33 +191,61 @@ fn folders_of_every_earlier_format_are_served() {
         assert!(counters.len() > 2, "{entry:?} says nothing");
         let said = ended(odometer(["verify", "--data-dir"]).arg(&data_dir)).succeeded();
         assert!(said.starts_with("clean"), "{said}");
-        let backup = fs::read_dir(data_dir.join("backups")).unwrap().next().unwrap().unwrap().path();
-        assert!(ended(odometer(["restore", "--verify", "--from"]).arg(backup)).succeeded().starts_with("whole"));
+        let backup =
+            fs::read_dir(data_dir.join("backups")).unwrap().next().unwrap().unwrap().path();
+        assert!(
+            ended(odometer(["restore", "--verify", "--from"]).arg(backup))
+                .succeeded()
+                .starts_with("whole")
+        );
         TestServer::builder().data_dir(&data_dir).start().stop();
         let store = open(&data_dir);
         for (tenant, counter, value) in counters {
             let found = block_on(store.get_counter(TenantId(tenant), &name(&counter))).unwrap();
-            assert_eq!(found.counter.value().get(), value, "{entry:?}: tenant {tenant}, counter {counter}");
+            assert_eq!(
+                found.counter.value().get(),
+                value,
+                "{entry:?}: tenant {tenant}, counter {counter}"
+            );
             let next = block_on(store.advance(TenantId(tenant), &name(&counter), 1, None)).unwrap();
             assert_eq!(next.result.range.first.get(), value + found.counter.config().step().get());
         }
-        let again = block_on(store.advance(TenantId(2), &name("invoices"), 1000, Some(TOKEN))).unwrap();
+        let again =
+            block_on(store.advance(TenantId(2), &name("invoices"), 1000, Some(TOKEN))).unwrap();
         assert_eq!(
             (again.replayed, again.result.range.last.get()),
             (true, 2010),
             "what was answered is answered again"
         );
         let listed = block_on(store.list_counters(TenantId(2), None, 9)).unwrap();
-        assert_eq!(listed.items.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["default", "invoices"]);
+        assert_eq!(
+            listed.items.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["default", "invoices"]
+        );
         let keys = block_on(store.list_api_keys(TenantId(2), None, 9)).unwrap();
-        assert_eq!(keys.items.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [KeyId([2; 8]), KeyId([9; 8])]);
-        assert_eq!((keys.items[1].1.scopes, keys.items[1].1.expires_unix_s), (Scopes::INCREMENT, Some(1_900_000_000)));
+        assert_eq!(
+            keys.items.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+            [KeyId([2; 8]), KeyId([9; 8])]
+        );
+        assert_eq!(
+            (keys.items[1].1.scopes, keys.items[1].1.expires_unix_s),
+            (Scopes::INCREMENT, Some(1_900_000_000))
+        );
         let key = block_on(store.api_key(KeyId([2; 8]))).unwrap().expect("the key is there");
         assert_eq!((key.tenant, key.secret), (TenantId(2), SecretHash([2; 32])));
         block_on(store.close()).unwrap();
-        assert!(fs::read_to_string(data_dir.join("FORMAT")).unwrap().contains(" format 4 "), "{entry:?}");
-        for (old, new) in [("journal/newest", "journal/CURRENT"), ("sled/odometer.seals", "sled/odometer.digests")] {
-            assert!(!data_dir.join(old).exists() && data_dir.join(new).exists(), "{entry:?}: {old} is {new} now");
+        assert!(
+            fs::read_to_string(data_dir.join("FORMAT")).unwrap().contains(" format 4 "),
+            "{entry:?}"
+        );
+        for (old, new) in [
+            ("journal/newest", "journal/CURRENT"),
+            ("sled/odometer.seals", "sled/odometer.digests"),
+        ] {
+            assert!(
+                !data_dir.join(old).exists() && data_dir.join(new).exists(),
+                "{entry:?}: {old} is {new} now"
+            );
         }
         served += 1;
     }

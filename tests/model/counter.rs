@@ -23,7 +23,8 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// Of the counter `default`, which every tenant has.
-    pub(crate) const DEFAULT: Self = Self { start: 1, step: 1, min: 1, max: DEFAULT_MAX, rewindable: true };
+    pub(crate) const DEFAULT: Self =
+        Self { start: 1, step: 1, min: 1, max: DEFAULT_MAX, rewindable: true };
 
     /// Whether there can be such a counter.
     pub(crate) fn is_sound(&self) -> bool {

@@ -76,7 +76,8 @@ pub(crate) struct Counters<D> {
 
 impl<D: Clone + Default> Default for Counters<D> {
     fn default() -> Self {
-        let default = Entry { counter: Counter::default(), version: Version::default(), data: D::default() };
+        let default =
+            Entry { counter: Counter::default(), version: Version::default(), data: D::default() };
         Self { entries: BTreeMap::from([(DEFAULT.to_owned(), default)]), created: 0 }
     }
 }
@@ -96,7 +97,13 @@ impl<D: Clone + Default> Counters<D> {
         self.entries.len() - 1
     }
 
-    pub(crate) fn create(&mut self, name: &str, shape: Shape, quota: u32, data: D) -> Result<Entry<D>, Refusal<D>> {
+    pub(crate) fn create(
+        &mut self,
+        name: &str,
+        shape: Shape,
+        quota: u32,
+        data: D,
+    ) -> Result<Entry<D>, Refusal<D>> {
         if name == DEFAULT {
             return Err(Refusal::DefaultCounter);
         }
@@ -113,7 +120,11 @@ impl<D: Clone + Default> Counters<D> {
         Ok(entry)
     }
 
-    pub(crate) fn increment(&mut self, name: &str, count: u64) -> Result<(Range, Version), Refusal<D>> {
+    pub(crate) fn increment(
+        &mut self,
+        name: &str,
+        count: u64,
+    ) -> Result<(Range, Version), Refusal<D>> {
         let entry = self.entries.get_mut(name).ok_or(Refusal::NotFound)?;
         let range = entry.counter.increment(count)?;
         entry.version.revision += 1;

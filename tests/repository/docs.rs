@@ -31,7 +31,10 @@ fn the_settings_are_those_of_the_code() {
 #[test]
 fn readme_is_short() {
     let lines = read(&root().join("README.md")).lines().count();
-    assert!(lines <= README_LINES, "README.md has {lines} lines of {README_LINES}: move some into docs/");
+    assert!(
+        lines <= README_LINES,
+        "README.md has {lines} lines of {README_LINES}: move some into docs/"
+    );
 }
 
 #[test]
@@ -98,7 +101,11 @@ fn settings() -> String {
             page.push_str("| flag | environment | default | meaning |\n|---|---|---|---|\n");
         }
         let Setting { name, help, .. } = setting;
-        let default = if setting.default.is_empty() { "none".to_owned() } else { format!("`{}`", setting.default) };
+        let default = if setting.default.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("`{}`", setting.default)
+        };
         let help = help.replace('|', "\\|").replace('<', "&lt;");
         let _ = writeln!(page, "| `--{name}` | `{}` | {default} | {help}. |", setting.env_name());
     }
@@ -126,8 +133,10 @@ fn wrap(text: &str) -> String {
 fn assert_generated(page: &str, part: &str, generated: &str) {
     let path = root().join(page);
     let committed = read(&path);
-    let (begin, end) = (format!("<!-- BEGIN GENERATED {part}"), format!("<!-- END GENERATED {part} -->"));
-    let (before, rest) = committed.split_once(&begin).unwrap_or_else(|| panic!("{page} has no {begin}"));
+    let (begin, end) =
+        (format!("<!-- BEGIN GENERATED {part}"), format!("<!-- END GENERATED {part} -->"));
+    let (before, rest) =
+        committed.split_once(&begin).unwrap_or_else(|| panic!("{page} has no {begin}"));
     let (comment, rest) = rest.split_once("-->\n").expect("the comment ends");
     let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no {end}"));
     let made = format!("{before}{begin}{comment}-->\n\n{generated}\n{end}{after}");
@@ -135,8 +144,9 @@ fn assert_generated(page: &str, part: &str, generated: &str) {
         fs::write(&path, &made).expect("the page can be written");
         say(&format!("{page} was written"));
     }
-    let hint =
-        format!("{page} is not what the code makes: run ODOMETER_BLESS=1 cargo test --test repository, and commit it");
+    let hint = format!(
+        "{page} is not what the code makes: run ODOMETER_BLESS=1 cargo test --test repository, and commit it"
+    );
     assert!(read(&path) == made, "{hint}");
 }
 
@@ -163,7 +173,9 @@ impl Page {
                         page.add_anchor(heading);
                     }
                     // A reference, `[name]: target`.
-                    if let Some((_, target)) = line.split_once("]: ").filter(|_| line.starts_with('[')) {
+                    if let Some((_, target)) =
+                        line.split_once("]: ").filter(|_| line.starts_with('['))
+                    {
                         page.links.push(target.trim().to_owned());
                     }
                     prose.push_str(line);
@@ -207,7 +219,8 @@ fn problem_of(from: &Path, link: &str, pages: &BTreeMap<PathBuf, Page>) -> Optio
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
     }
-    let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+    let (file, anchor) =
+        link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
     let folder = from.parent().unwrap_or(from);
     let target = if file.is_empty() { from.to_owned() } else { folder.join(file) };
     let Ok(target) = target.canonicalize() else { return Some("is not there".to_owned()) };

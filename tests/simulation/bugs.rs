@@ -44,6 +44,10 @@ impl Bug {
         Self::KeysForgotten,
     ];
     /// The bugs of journal and recovery, judged by everything.
-    pub(crate) const OF_THE_STORE: [Self; 4] =
-        [Self::DirSyncForgotten, Self::CheckpointTooEarly, Self::DigestsDeceived, Self::NothingRewritten];
+    pub(crate) const OF_THE_STORE: [Self; 4] = [
+        Self::DirSyncForgotten,
+        Self::CheckpointTooEarly,
+        Self::DigestsDeceived,
+        Self::NothingRewritten,
+    ];
 }

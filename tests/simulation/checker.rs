@@ -15,7 +15,9 @@ use odometer::store::embedded::codec::key::IndexScan;
 use odometer::store::embedded::codec::key::{IndexEntry, IndexKind, RecordKey};
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::LogPosition;
-use odometer::store::embedded::recovery::open::{RebuiltState, StateOrigin, open_state_and_journal};
+use odometer::store::embedded::recovery::open::{
+    RebuiltState, StateOrigin, open_state_and_journal,
+};
 use odometer::store::embedded::recovery::rebuild::RebuildSource;
 use odometer::store::embedded::state::State;
 
@@ -53,7 +55,13 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// A process is up.
-    pub(crate) fn started(&mut self, report: &Report, site: &Site, rot: &Rot, cause: bool) -> Result<Start, String> {
+    pub(crate) fn started(
+        &mut self,
+        report: &Report,
+        site: &Site,
+        rot: &Rot,
+        cause: bool,
+    ) -> Result<Start, String> {
         if let Some(rebuilt) = report.rebuilt.as_ref().filter(|_| !cause) {
             return Err(format!("the state was rebuilt without a cause: {}", rebuilt.problem));
         }
@@ -63,18 +71,27 @@ impl Checker {
             if lost.is_some_and(|lost| lost.into_iter().all(|place| rot.touches(place))) {
                 return Ok(Start::InherentLoss);
             }
-            return Err(format!("the store goes on behind {:?}, but {needed:?} was answered", report.last));
+            return Err(format!(
+                "the store goes on behind {:?}, but {needed:?} was answered",
+                report.last
+            ));
         }
         self.resume(report.last)?;
         if let Some(RebuiltState { rebuild_source: base, .. }) = &report.rebuilt {
-            let records = site.sled.as_ref().map(|sled| sled.lock().records().clone()).unwrap_or_default();
+            let records =
+                site.sled.as_ref().map(|sled| sled.lock().records().clone()).unwrap_or_default();
             if records != stored(&self.truth) {
-                return Err(format!("a state rebuilt from {base:?} is not that of {:?}", report.last));
+                return Err(format!(
+                    "a state rebuilt from {base:?} is not that of {:?}",
+                    report.last
+                ));
             }
             if let RebuildSource::Backup(name, mark) = base
                 && !self.ledger.follows(report.last, *mark)
             {
-                return Err(format!("a state was rebuilt from {name}, which is of another history"));
+                return Err(format!(
+                    "a state was rebuilt from {name}, which is of another history"
+                ));
             }
         }
         Ok(Start::Right)
@@ -114,7 +131,11 @@ impl Checker {
 
     /// Replies of one batch: ranges follow each other from the old value to the new one, sets and
     /// reads say the new one.
-    fn check_answers(&self, before: &BTreeMap<Place, u64>, answered: &[(What, Reply)]) -> Result<(), String> {
+    fn check_answers(
+        &self,
+        before: &BTreeMap<Place, u64>,
+        answered: &[(What, Reply)],
+    ) -> Result<(), String> {
         let after = self.values();
         let mut ranges: BTreeMap<Place, Vec<(u64, u64)>> = BTreeMap::new();
         let mut sets: Vec<Place> = Vec::new();
@@ -127,11 +148,14 @@ impl Checker {
                 (What::Create(place), Reply::Value(value)) => {
                     *value == value_of(None) && self.truth.contains_key(&key(*place))
                 }
-                (What::Create(place), Reply::Refused("exists")) => self.truth.contains_key(&key(*place)),
+                (What::Create(place), Reply::Refused("exists")) => {
+                    self.truth.contains_key(&key(*place))
+                }
                 // Nothing is deleted here, so what was known must be listed; later names may be.
                 (What::List(tenant, known), Reply::Names(names)) => {
                     let now = self.counters_of_tenant(*tenant);
-                    known.iter().all(|name| names.contains(name)) && names.iter().all(|name| now.contains(name))
+                    known.iter().all(|name| names.contains(name))
+                        && names.iter().all(|name| now.contains(name))
                 }
                 (What::Advance(_, _, Some(_)), Reply::Replayed(_)) => true,
                 (What::Set(place, value), Reply::Value(told)) => {
@@ -139,7 +163,9 @@ impl Checker {
                     told == value
                 }
                 (What::Read(place), Reply::Value(value)) => after.get(place) == Some(value),
-                (What::Register(name, api_key), Reply::Tenant(id)) => self.is_registered(name, *api_key, *id),
+                (What::Register(name, api_key), Reply::Tenant(id)) => {
+                    self.is_registered(name, *api_key, *id)
+                }
                 (What::Register(name, _), Reply::Refused("name taken")) => {
                     self.truth.contains_key(&RecordKey::Name(name.normalized()))
                 }
@@ -153,12 +179,16 @@ impl Checker {
         for (place, mut ranges) in ranges {
             ranges.sort_unstable();
             let mut counter = Counter { value: before[&place], ..Counter::default() };
-            let follows = |(last, count): &(u64, u64)| counter.increment(*count).is_ok_and(|range| range.last == *last);
+            let follows = |(last, count): &(u64, u64)| {
+                counter.increment(*count).is_ok_and(|range| range.last == *last)
+            };
             let followed = ranges.iter().all(follows);
             let right = followed && counter.value == after[&place];
             if !right && !sets.contains(&place) {
                 let (was, is) = (before[&place], after[&place]);
-                return Err(format!("{place:?} went from {was} to {is}, but {ranges:?} were answered"));
+                return Err(format!(
+                    "{place:?} went from {was} to {is}, but {ranges:?} were answered"
+                ));
             }
         }
         Ok(())
@@ -176,7 +206,9 @@ impl Checker {
     /// The named counters of a tenant.
     pub(crate) fn counters_of_tenant(&self, tenant: u32) -> Vec<String> {
         let members = self.truth.keys().filter_map(|key| match key {
-            RecordKey::IndexEntry(id, IndexEntry::Counter(name)) if id.0 == u64::from(tenant) + 1 => {
+            RecordKey::IndexEntry(id, IndexEntry::Counter(name))
+                if id.0 == u64::from(tenant) + 1 =>
+            {
                 Some(name.as_str().to_owned())
             }
             _ => None,
@@ -197,7 +229,11 @@ impl Checker {
     /// A client read a value that the store publishes.
     pub(crate) fn read(&self, place: Place, value: u64) -> Result<(), String> {
         let is = value_of(self.truth.get(&key(place)));
-        if value == is { Ok(()) } else { Err(format!("{place:?} was read as {value}, but {is} is durable")) }
+        if value == is {
+            Ok(())
+        } else {
+            Err(format!("{place:?} was read as {value}, but {is} is durable"))
+        }
     }
 
     /// An automatic backup is said to be finished: its file holds the truth of its mark.
@@ -223,7 +259,8 @@ impl Checker {
             records.insert(key.to_vec(), record.to_vec());
             Ok(())
         });
-        let summary = summary.map_err(|error| format!("the finished backup {name} is not one: {error}"))?;
+        let summary =
+            summary.map_err(|error| format!("the finished backup {name} is not one: {error}"))?;
         if summary.header.position != mark || records != stored(&self.ledger.truth(mark)?) {
             return Err(format!("the backup {name} is not what the ledger holds at {mark:?}"));
         }
@@ -233,16 +270,28 @@ impl Checker {
     /// Starts a copy of the site, as it is on the disk, and reads every record of it.
     pub(crate) fn look(&self, site: &Site, plan: &Plan) -> Result<BTreeMap<Place, u64>, String> {
         let copy = site.fork();
-        let state = copy.sled.as_ref().ok_or("there is no state")?.open().map_err(|error| format!("{error:?}"))?;
-        let recovered = open_state_and_journal(state, &files(&copy.journal, plan.segment_bytes), StateOrigin::Existing);
-        let mut recovered = recovered.map_err(|error| format!("a copy of the directory is refused: {error:?}"))?;
+        let state = copy
+            .sled
+            .as_ref()
+            .ok_or("there is no state")?
+            .open()
+            .map_err(|error| format!("{error:?}"))?;
+        let recovered = open_state_and_journal(
+            state,
+            &files(&copy.journal, plan.segment_bytes),
+            StateOrigin::Existing,
+        );
+        let mut recovered =
+            recovered.map_err(|error| format!("a copy of the directory is refused: {error:?}"))?;
         for (key, record) in self.truth.iter().filter(|_| plan.strict) {
             if recovered.checkpointer.load(key)?.as_ref() != Some(record) {
                 return Err(format!("{key:?} is not {record:?} after a restart"));
             }
         }
         let answers = self.truth.iter().filter_map(|(key, record)| match (key, record) {
-            (RecordKey::IdempotencyPage(page), Record::IdempotencyPage(answers)) => Some((*page, answers.clone())),
+            (RecordKey::IdempotencyPage(page), Record::IdempotencyPage(answers)) => {
+                Some((*page, answers.clone()))
+            }
             _ => None,
         });
         if plan.strict && recovered.idempotency_pages != answers.collect::<Vec<_>>() {
@@ -250,7 +299,12 @@ impl Checker {
         }
         for tenant in (0..3).filter(|_| plan.strict) {
             let tenant_id = TenantId(u64::from(tenant) + 1);
-            let listing = IndexScan { tenant: tenant_id, index_kind: IndexKind::Counters, after: None, limit: 100 };
+            let listing = IndexScan {
+                tenant: tenant_id,
+                index_kind: IndexKind::Counters,
+                after: None,
+                limit: 100,
+            };
             let listed = recovered.checkpointer.list(&listing)?;
             let wanted = self.counters_of_tenant(tenant);
             if !listed
@@ -261,7 +315,9 @@ impl Checker {
                 return Err(format!("tenant {tenant} has {wanted:?}, and {listed:?} are listed"));
             }
         }
-        places().map(|place| Ok((place, value_of(recovered.checkpointer.load(&key(place))?.as_ref())))).collect()
+        places()
+            .map(|place| Ok((place, value_of(recovered.checkpointer.load(&key(place))?.as_ref()))))
+            .collect()
     }
 
     /// The bug of numbers issued twice: the last frame disappears.
@@ -274,7 +330,9 @@ impl Checker {
     /// The counters that a frame changes, and to what.
     pub(crate) fn counters_of(&self, mark: LogPosition) -> Vec<(Place, u64)> {
         let changes = self.ledger.changes(mark);
-        let value = |place: Place| changes.iter().find(|(is, _)| *is == key(place)).map(|(_, record)| record.as_ref());
+        let value = |place: Place| {
+            changes.iter().find(|(is, _)| *is == key(place)).map(|(_, record)| record.as_ref())
+        };
         places().filter_map(|place| value(place).map(|record| (place, value_of(record)))).collect()
     }
 }
@@ -282,5 +340,9 @@ impl Checker {
 /// Judges the replies that clients got.
 pub(crate) fn history(operations: &[Operation], restarts: &[u64]) -> Result<(), String> {
     let verdict = check(operations, &Rules { restarts: restarts.to_vec(), ..Rules::default() });
-    if verdict.is_clean() { Ok(()) } else { Err(format!("the history: {:?}", verdict.violations.first())) }
+    if verdict.is_clean() {
+        Ok(())
+    } else {
+        Err(format!("the history: {:?}", verdict.violations.first()))
+    }
 }

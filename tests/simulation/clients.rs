@@ -17,7 +17,9 @@ use odometer::store::embedded::commit::command::{
 };
 use odometer::store::embedded::commit::idempotency::RETENTION_S;
 use odometer::store::embedded::commit::queue::{Queue, QueuedCommand, Responder};
-use odometer::store::{IdempotencyToken, NewCounter, NewTenant, Precondition, Refusal, SetCounter, StoreError};
+use odometer::store::{
+    IdempotencyToken, NewCounter, NewTenant, Precondition, Refusal, SetCounter, StoreError,
+};
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -114,7 +116,8 @@ pub(crate) fn key(place: Place) -> RecordKey {
 
 /// Every counter that there may be.
 pub(crate) fn places() -> impl Iterator<Item = Place> {
-    (0..TENANTS as u32).flat_map(|tenant| (0..COUNTERS as u32).map(move |counter| (tenant, counter)))
+    (0..TENANTS as u32)
+        .flat_map(|tenant| (0..COUNTERS as u32).map(move |counter| (tenant, counter)))
 }
 
 /// A counter's value; one that nobody touched or created holds 1.
@@ -127,7 +130,14 @@ pub(crate) fn value_of(record: Option<&Record>) -> u64 {
 
 impl Clients {
     pub(crate) fn new(bug: Option<Bug>) -> Self {
-        Self { waiting: Vec::new(), owed: Vec::new(), bug, registered: 0, keys: 0, history: Vec::new() }
+        Self {
+            waiting: Vec::new(),
+            owed: Vec::new(),
+            bug,
+            registered: 0,
+            keys: 0,
+            history: Vec::new(),
+        }
     }
 
     /// Whether nobody waits for an answer.
@@ -145,7 +155,9 @@ impl Clients {
         known: impl Fn(u32) -> Vec<String>,
     ) -> Option<(Place, u64)> {
         let client = random.between(0, CLIENTS - 1) as u32;
-        if let Some(at) = self.waiting.iter().position(|waiting| waiting.client == client && !waiting.gave_up) {
+        if let Some(at) =
+            self.waiting.iter().position(|waiting| waiting.client == client && !waiting.gave_up)
+        {
             if random.between(0, 99) == 0 {
                 self.waiting[at].gave_up = true;
                 let Waiting { what, sent, resent, .. } = &self.waiting[at];
@@ -178,7 +190,12 @@ impl Clients {
         None
     }
 
-    fn wish(&mut self, client: u32, random: &mut Random, known: impl Fn(u32) -> Vec<String>) -> What {
+    fn wish(
+        &mut self,
+        client: u32,
+        random: &mut Random,
+        known: impl Fn(u32) -> Vec<String>,
+    ) -> What {
         if self.registered < TENANTS && random.between(0, 3) == 0 {
             return self.registration(random);
         }
@@ -208,11 +225,25 @@ impl Clients {
         let (ticket, answer) = Responder::new(None);
         if queue.push(QueuedCommand { command: ask, responder: ticket }).is_ok() {
             let Owed { client, what, sent, resent } = owed;
-            self.waiting.push(Waiting { client, what, sent, resent, answer, gave_up: false, is_retry });
+            self.waiting.push(Waiting {
+                client,
+                what,
+                sent,
+                resent,
+                answer,
+                gave_up: false,
+                is_retry,
+            });
         } else if is_retry {
             self.owed.push(owed);
         } else {
-            self.record(owed.client, &owed.what, owed.resent, owed.resent, &Reply::Refused("overloaded"));
+            self.record(
+                owed.client,
+                &owed.what,
+                owed.resent,
+                owed.resent,
+                &Reply::Refused("overloaded"),
+            );
         }
     }
 
@@ -223,23 +254,38 @@ impl Clients {
         };
         match what {
             What::Advance(place, count, key) => {
-                let more = u32::from(self.bug == Some(Bug::ValueSkipped) && step.is_multiple_of(16));
-                of(*place, CounterOp::Advance(count + more), key.map(|key| once(key, *place, *count)))
+                let more =
+                    u32::from(self.bug == Some(Bug::ValueSkipped) && step.is_multiple_of(16));
+                of(
+                    *place,
+                    CounterOp::Advance(count + more),
+                    key.map(|key| once(key, *place, *count)),
+                )
             }
             What::Set(place, _) if self.bug == Some(Bug::SetLost) => Command::Load(key(*place)),
             What::Set(place, value) => {
                 let value = Value::new(*value).expect("a small value");
                 of(
                     *place,
-                    CounterOp::Set(Box::new(SetCounter { value, rewind: true, expected: Precondition::Any })),
+                    CounterOp::Set(Box::new(SetCounter {
+                        value,
+                        rewind: true,
+                        expected: Precondition::Any,
+                    })),
                     None,
                 )
             }
             What::Read(place) => Command::Load(key(*place)),
-            What::Register(name, key) => Command::Register(Box::new(new_tenant(name.clone(), *key))),
+            What::Register(name, key) => {
+                Command::Register(Box::new(new_tenant(name.clone(), *key)))
+            }
             What::Create(place) => of(
                 *place,
-                CounterOp::Create(Box::new(NewCounter { shape: CounterConfig::DEFAULT, created_unix_s: 7, quota: 1 })),
+                CounterOp::Create(Box::new(NewCounter {
+                    shape: CounterConfig::DEFAULT,
+                    created_unix_s: 7,
+                    quota: 1,
+                })),
                 None,
             ),
             What::List(tenant, _) => Command::List(IndexScan {
@@ -255,11 +301,17 @@ impl Clients {
         // Sometimes a name that somebody has, in another case.
         if self.registered > 0 && random.between(0, 3) == 0 {
             let name = format!("NAME{}", random.between(1, self.registered));
-            return What::Register(TenantName::parse(&name).expect("a good name"), KeyId(random.next().to_be_bytes()));
+            return What::Register(
+                TenantName::parse(&name).expect("a good name"),
+                KeyId(random.next().to_be_bytes()),
+            );
         }
         self.registered += 1;
         let name = format!("name{}", self.registered);
-        What::Register(TenantName::parse(&name).expect("a good name"), KeyId(random.next().to_be_bytes()))
+        What::Register(
+            TenantName::parse(&name).expect("a good name"),
+            KeyId(random.next().to_be_bytes()),
+        )
     }
 
     /// Takes every answer that arrived until `now`.
@@ -275,7 +327,8 @@ impl Clients {
                     continue;
                 }
             };
-            let Waiting { client, what, sent, resent, gave_up, is_retry, .. } = self.waiting.remove(at);
+            let Waiting { client, what, sent, resent, gave_up, is_retry, .. } =
+                self.waiting.remove(at);
             let reply = reply(told, &what);
             let is_open = match reply {
                 Reply::Unknown => true,
@@ -303,7 +356,8 @@ impl Clients {
 
     /// The process is gone, and whoever waits will not hear of it any more.
     pub(crate) fn lose_all(&mut self, now: u64) {
-        for Waiting { client, what, sent, resent, gave_up, .. } in std::mem::take(&mut self.waiting) {
+        for Waiting { client, what, sent, resent, gave_up, .. } in std::mem::take(&mut self.waiting)
+        {
             if !gave_up {
                 self.lose(Owed { client, what, sent, resent }, now);
             }
@@ -338,11 +392,22 @@ impl Clients {
         let step = model::Shape::DEFAULT.step;
         for index in 0..count {
             let outcome = match reply {
-                Reply::Value(last) | Reply::Replayed(last) => Outcome::Ok(last - step * (count - 1 - index)),
+                Reply::Value(last) | Reply::Replayed(last) => {
+                    Outcome::Ok(last - step * (count - 1 - index))
+                }
                 Reply::Refused(_) => Outcome::Refused,
                 Reply::Unknown | Reply::Tenant(_) | Reply::Names(_) => Outcome::Unknown,
             };
-            self.history.push(Operation { client, tenant, counter, op, sent, resent: sent, returned, outcome });
+            self.history.push(Operation {
+                client,
+                tenant,
+                counter,
+                op,
+                sent,
+                resent: sent,
+                returned,
+                outcome,
+            });
         }
     }
 }
@@ -360,14 +425,20 @@ fn once(key: u64, place: Place, count: u32) -> IdempotencyToken {
 fn reply(told: Option<CommandResult>, what: &What) -> Reply {
     match (told, what) {
         (None | Some(Err(StoreError::OutcomeUnknown)), _) => Reply::Unknown,
-        (Some(Ok(StoreReply::Issued(done))), _) if done.replayed => Reply::Replayed(done.result.range.last.get()),
+        (Some(Ok(StoreReply::Issued(done))), _) if done.replayed => {
+            Reply::Replayed(done.result.range.last.get())
+        }
         (Some(Ok(StoreReply::Issued(done))), _) => Reply::Value(done.result.range.last.get()),
         (Some(Ok(StoreReply::State(done))), _) => Reply::Value(done.result.counter.value().get()),
         (Some(Ok(StoreReply::Registered(id))), _) => Reply::Tenant(id),
-        (Some(Ok(StoreReply::Listed(members))), _) => Reply::Names(members.iter().map(counter_name).collect()),
+        (Some(Ok(StoreReply::Listed(members))), _) => {
+            Reply::Names(members.iter().map(counter_name).collect())
+        }
         // Only the bug of lost sets answers a set like this.
         (Some(Ok(StoreReply::Loaded(_))), What::Set(_, value)) => Reply::Value(*value),
-        (Some(Ok(StoreReply::Loaded(published))), _) => Reply::Value(value_of(published.record().as_deref())),
+        (Some(Ok(StoreReply::Loaded(published))), _) => {
+            Reply::Value(value_of(published.record().as_deref()))
+        }
         (Some(Ok(other)), _) => panic!("nobody asked for {other:?}"),
         (Some(Err(StoreError::Refused(refusal))), _) => Reply::Refused(match refusal {
             Refusal::NameTaken => "name taken",
@@ -389,6 +460,7 @@ fn counter_name(member: &IndexEntry) -> String {
 }
 
 fn new_tenant(name: TenantName, key: KeyId) -> NewTenant {
-    let password = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [3; 16], hash: [4; 32] };
+    let password =
+        PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [3; 16], hash: [4; 32] };
     NewTenant { name, password, key, secret: SecretHash([5; 32]), created_unix_s: 7 }
 }

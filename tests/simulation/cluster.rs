@@ -114,7 +114,9 @@ impl World {
         };
         if self.plan.strict {
             let cause = cause || self.cause_to_rebuild();
-            if let Found::InherentLoss = self.checker.started(&report, &self.site, &self.rot, cause)? {
+            if let Found::InherentLoss =
+                self.checker.started(&report, &self.site, &self.rot, cause)?
+            {
                 self.site.power.tally("last frame rotted", "", "");
                 return Ok(Err(End::Over));
             }
@@ -148,7 +150,9 @@ impl World {
             // State and journal hurt at once are more than is promised for.
             Refusal::NoRebuildSource(_)
                 if self.cause_to_rebuild()
-                    && (self.plan.backups.is_none() || self.rot.backup || self.rot.is_journal_hurt()) =>
+                    && (self.plan.backups.is_none()
+                        || self.rot.backup
+                        || self.rot.is_journal_hurt()) =>
             {
                 self.site.power.tally("refused state rot", "", "");
                 Ok(End::Over)
@@ -233,7 +237,10 @@ impl World {
             return Ok(());
         }
         if process.damaged.is_some() && !self.cause_to_rebuild() {
-            return Err(format!("the state was found damaged without a cause: {:?}", process.damaged));
+            return Err(format!(
+                "the state was found damaged without a cause: {:?}",
+                process.damaged
+            ));
         }
         if process.damaged.is_some() {
             // Marked corrupt or not: after this report a rebuilt state is no surprise.
@@ -285,12 +292,16 @@ impl World {
         let now = Now { step: self.clock, age_s: self.age_s };
         self.clients.ask(1, What::Advance((0, 0), 1, None), now, &process.queue);
         self.settle(process)?;
-        let taken = self.checker.answered.last().is_some_and(|(_, reply)| matches!(reply, Reply::Value(_)));
+        let taken =
+            self.checker.answered.last().is_some_and(|(_, reply)| matches!(reply, Reply::Value(_)));
         if self.site.power.is_dead() || process.poisoned.is_some() || taken || !self.plan.strict {
             self.site.power.tally("rests", "", "");
             return Ok(());
         }
-        Err(format!("a store that nothing disturbs took no change: {:?}", self.checker.answered.last()))
+        Err(format!(
+            "a store that nothing disturbs took no change: {:?}",
+            self.checker.answered.last()
+        ))
     }
 
     fn settle(&mut self, process: &mut Process) -> Result<(), String> {
@@ -303,7 +314,9 @@ impl World {
                 _ => process.allocator_step(),
             }
             self.absorb(process)?;
-            if self.site.power.is_dead() || (round > 24 && process.is_quiet() && self.clients.are_idle()) {
+            if self.site.power.is_dead()
+                || (round > 24 && process.is_quiet() && self.clients.are_idle())
+            {
                 return Ok(());
             }
         }

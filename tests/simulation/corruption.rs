@@ -39,12 +39,21 @@ impl Rot {
     }
 
     fn strike_journal(&mut self, random: &mut Random, site: &Site) {
-        let files: Vec<usize> =
-            site.journal.names().into_iter().filter(|(name, _)| name != "spare").map(|f| f.1).collect();
+        let files: Vec<usize> = site
+            .journal
+            .names()
+            .into_iter()
+            .filter(|(name, _)| name != "spare")
+            .map(|f| f.1)
+            .collect();
         if files.is_empty() || self.scar.is_some() {
             return;
         }
-        let at = if coin(random) { files.len() - 1 } else { random.between(0, files.len() as u64 - 1) as usize };
+        let at = if coin(random) {
+            files.len() - 1
+        } else {
+            random.between(0, files.len() as u64 - 1) as usize
+        };
         let (inode, length) = (files[at], site.journal.length(files[at]) as u64);
         if length == 0 {
             return;

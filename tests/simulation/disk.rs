@@ -152,7 +152,13 @@ impl SimDisk {
     }
 
     /// Changes bytes behind everybody's back, on the disk itself.
-    pub(crate) fn rot(&self, inode: usize, from: usize, to: usize, change: impl Fn(&mut [u8])) -> Scar {
+    pub(crate) fn rot(
+        &self,
+        inode: usize,
+        from: usize,
+        to: usize,
+        change: impl Fn(&mut [u8]),
+    ) -> Scar {
         let mut dir = self.lock();
         let file = &mut dir.inodes[inode];
         let scar = Scar { inode, now: file.now.clone(), durable: file.durable.clone() };
@@ -186,7 +192,8 @@ impl Directory for SimDisk {
         if fate == Fate::Dead || (fate == Fate::Fails && self.power.coin()) {
             return Err(full());
         }
-        let part = if fate == Fate::Fine { bytes } else { self.power.between(0, bytes as u64) as usize };
+        let part =
+            if fate == Fate::Fine { bytes } else { self.power.between(0, bytes as u64) as usize };
         let mut dir = self.lock();
         let inode = dir.make(name);
         dir.inodes[inode].write(&vec![0; part], 0);
@@ -306,7 +313,9 @@ impl VfsFile for SimFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let fate = self.disk.power.act(self.disk.area, "sync");
-        let lies = self.disk.bug == Some(Bug::SyncLies) && self.disk.area == JOURNAL && self.disk.power.coin();
+        let lies = self.disk.bug == Some(Bug::SyncLies)
+            && self.disk.area == JOURNAL
+            && self.disk.power.coin();
         let file = &mut self.disk.lock().inodes[self.inode];
         match fate {
             Fate::Fine if lies => Ok(()),

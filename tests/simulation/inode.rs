@@ -53,9 +53,13 @@ impl Inode {
             self.durable.resize(self.now.len(), 0);
             self.size_dirty = false;
         }
-        (0..self.dirty.len()).filter(|&sector| self.dirty[sector]).collect::<Vec<_>>().into_iter().for_each(|sector| {
-            self.persist(sector);
-        });
+        (0..self.dirty.len())
+            .filter(|&sector| self.dirty[sector])
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|sector| {
+                self.persist(sector);
+            });
     }
 
     /// The kernel gives up on pages and calls them clean; some had reached the disk.
@@ -75,7 +79,11 @@ impl Inode {
         for sector in 0..self.sectors() {
             let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.now.len()));
             let clean = !self.dirty.get(sector).copied().unwrap_or(false);
-            if clean && to <= self.durable.len() && self.now[from..to] != self.durable[from..to] && coin(random) {
+            if clean
+                && to <= self.durable.len()
+                && self.now[from..to] != self.durable[from..to]
+                && coin(random)
+            {
                 self.now[from..to].copy_from_slice(&self.durable[from..to]);
             }
         }

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use odometer::store::embedded::codec::key::RecordKey;
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::{
-    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, RecordWrite, SEGMENT_HEADER_BYTES, next_frame,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, RecordWrite, SEGMENT_HEADER_BYTES,
+    next_frame,
 };
 
 use crate::disk::Written;
@@ -33,12 +34,15 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Takes what was written to a journal file; returns the mark if it is a frame.
     pub(crate) fn hear(&mut self, (inode, offset, bytes): &Written) -> Option<LogPosition> {
-        let offset = usize::try_from(*offset).ok().filter(|&offset| offset >= SEGMENT_HEADER_BYTES)?;
+        let offset =
+            usize::try_from(*offset).ok().filter(|&offset| offset >= SEGMENT_HEADER_BYTES)?;
         let chain = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
         let epoch = u64::from_be_bytes(bytes.get(16..24)?.try_into().ok()?);
         let seq = CommitSeq(u64::from_be_bytes(bytes.get(24..32)?.try_into().ok()?));
         let expected = NextFrame { epoch, seq, prev_crc: chain };
-        let FrameRead::Frame { payload: body, crc, .. } = next_frame(bytes, 0, expected, CommitSeq(0)) else {
+        let FrameRead::Frame { payload: body, crc, .. } =
+            next_frame(bytes, 0, expected, CommitSeq(0))
+        else {
             return None;
         };
         let changes = match body {
@@ -68,8 +72,14 @@ impl Ledger {
     }
 
     /// Brings `truth` from `after` to `mark`.
-    pub(crate) fn advance(&self, truth: &mut Truth, after: LogPosition, mark: LogPosition) -> Result<(), String> {
-        let path = self.path(after, mark).ok_or_else(|| format!("{mark:?} does not follow {after:?}"))?;
+    pub(crate) fn advance(
+        &self,
+        truth: &mut Truth,
+        after: LogPosition,
+        mark: LogPosition,
+    ) -> Result<(), String> {
+        let path =
+            self.path(after, mark).ok_or_else(|| format!("{mark:?} does not follow {after:?}"))?;
         for (key, record) in path.into_iter().flat_map(|frame| &frame.changes) {
             match record {
                 Some(record) => drop(truth.insert(key.clone(), record.clone())),
@@ -89,7 +99,9 @@ impl Ledger {
     /// The newest frame at or before `mark` that changed something.
     pub(crate) fn last_change(&self, mark: LogPosition) -> LogPosition {
         let mut at = mark;
-        while let Some(frame) = self.frames.get(&(at.seq.0, at.crc)).filter(|frame| frame.changes.is_empty()) {
+        while let Some(frame) =
+            self.frames.get(&(at.seq.0, at.crc)).filter(|frame| frame.changes.is_empty())
+        {
             at = frame.parent;
         }
         at
@@ -101,7 +113,11 @@ impl Ledger {
     }
 
     /// Where the bytes of the frames behind `after` up to `mark` are.
-    pub(crate) fn places(&self, after: LogPosition, mark: LogPosition) -> Option<Vec<(usize, usize, usize)>> {
+    pub(crate) fn places(
+        &self,
+        after: LogPosition,
+        mark: LogPosition,
+    ) -> Option<Vec<(usize, usize, usize)>> {
         Some(self.path(after, mark)?.into_iter().map(|frame| frame.place).collect())
     }
 

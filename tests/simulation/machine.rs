@@ -35,7 +35,13 @@ impl Tally {
         self.count(what, area, operation, 1);
     }
 
-    pub(crate) fn count(&mut self, what: &'static str, area: &'static str, operation: &'static str, times: u64) {
+    pub(crate) fn count(
+        &mut self,
+        what: &'static str,
+        area: &'static str,
+        operation: &'static str,
+        times: u64,
+    ) {
         *self.0.entry((what, area, operation)).or_default() += times;
     }
 
@@ -49,7 +55,12 @@ impl Tally {
     }
 
     /// How often exactly this happened.
-    pub(crate) fn times(&self, what: &'static str, area: &'static str, operation: &'static str) -> u64 {
+    pub(crate) fn times(
+        &self,
+        what: &'static str,
+        area: &'static str,
+        operation: &'static str,
+    ) -> u64 {
         self.0.get(&(what, area, operation)).copied().unwrap_or(0)
     }
 
@@ -57,7 +68,11 @@ impl Tally {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for ((what, area, operation), count) in &self.0 {
-            let part = if area.is_empty() { count.to_string() } else { format!("{area} {operation} {count}") };
+            let part = if area.is_empty() {
+                count.to_string()
+            } else {
+                format!("{area} {operation} {count}")
+            };
             lines.entry(*what).or_default().push(part);
         }
         lines.into_iter().map(|(what, parts)| format!("{what}: {}", parts.join(", "))).collect()
@@ -115,7 +130,12 @@ impl Power {
 
     /// A new process begins: it dies at its operation number `crash_at`; `fault_rate` of 10,000
     /// operations fail, and every fourth weak one.
-    pub(crate) fn rise(&self, crash_at: Option<u64>, fault_rate: u64, weak: Option<(&'static str, &'static str)>) {
+    pub(crate) fn rise(
+        &self,
+        crash_at: Option<u64>,
+        fault_rate: u64,
+        weak: Option<(&'static str, &'static str)>,
+    ) {
         let mut machine = self.lock();
         machine.dead = false;
         machine.operations = 0;
@@ -183,7 +203,9 @@ impl Power {
         machine
             .events
             .iter()
-            .map(|(at, phase, what, area, operation)| format!("operation {at} ({phase}): {what} {area} {operation}"))
+            .map(|(at, phase, what, area, operation)| {
+                format!("operation {at} ({phase}): {what} {area} {operation}")
+            })
             .collect()
     }
 

@@ -108,25 +108,33 @@ const ROT: [(&str, &str); 10] = [
 
 /// Seeds of millions that found a fault when they were played first: a journal that was written to
 /// after a write of it had failed. With each change of the harness a seed becomes another run.
-const FOUND: [u64; 13] =
-    [54505, 66931, 103692, 226726, 464225, 520005, 653543, 685910, 773920, 786613, 881812, 897991, 960347];
+const FOUND: [u64; 13] = [
+    54505, 66931, 103692, 226726, 464225, 520005, 653543, 685910, 773920, 786613, 881812, 897991,
+    960347,
+];
 
 /// Plays a seed; a panic is a failure like another.
 fn play(seed: u64, bug: Option<Bug>) -> Result<Tally, Failure> {
     catch_unwind(AssertUnwindSafe(|| run(Plan::of(seed, bug)))).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Failure { problem: format!("a panic: {}", said.unwrap_or_default()), events: Vec::new() })
+        Err(Failure {
+            problem: format!("a panic: {}", said.unwrap_or_default()),
+            events: Vec::new(),
+        })
     })
 }
 
 #[test]
 fn ten_thousand_seeds_lose_and_repeat_nothing() {
-    let (base, seeds) = (number_setting("ODOMETER_SEED", BASE), number_setting("ODOMETER_SIM_SEEDS", SEEDS));
+    let (base, seeds) =
+        (number_setting("ODOMETER_SEED", BASE), number_setting("ODOMETER_SIM_SEEDS", SEEDS));
     say(&format!("{seeds} seeds from ODOMETER_SEED={base}"));
     let start = Instant::now();
     let (tally, failures) = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS).map(|worker| scope.spawn(move || play_some(base, seeds, worker))).collect();
+        let workers: Vec<_> = (0..THREADS)
+            .map(|worker| scope.spawn(move || play_some(base, seeds, worker)))
+            .collect();
         let mut all = (Tally::default(), Vec::new());
         for worker in workers {
             let (tally, failures) = worker.join().expect("a failing seed is no panic");
@@ -138,14 +146,20 @@ fn ten_thousand_seeds_lose_and_repeat_nothing() {
     tally.lines().iter().for_each(|line| say(&format!("  {line}")));
     say(&format!("{seeds} seeds in {:.1} s", start.elapsed().as_secs_f64()));
     for (seed, failure) in failures.iter().take(5) {
-        say(&format!("ODOMETER_SEED={seed} ODOMETER_SIM_SEEDS=1: {}\n  {:?}", failure.problem, Plan::of(*seed, None)));
+        say(&format!(
+            "ODOMETER_SEED={seed} ODOMETER_SIM_SEEDS=1: {}\n  {:?}",
+            failure.problem,
+            Plan::of(*seed, None)
+        ));
         failure.events.iter().for_each(|event| say(&format!("    {event}")));
     }
     if seeds >= SEEDS {
-        let missing: Vec<&str> = MUST_HAPPEN.into_iter().filter(|what| tally.total(what) == 0).collect();
+        let missing: Vec<&str> =
+            MUST_HAPPEN.into_iter().filter(|what| tally.total(what) == 0).collect();
         assert!(missing.is_empty(), "never happened: {missing:?}");
         let never = FAILING.into_iter().find(|(area, operation)| {
-            tally.times("failed", area, operation) == 0 || tally.times("crash at", area, operation) == 0
+            tally.times("failed", area, operation) == 0
+                || tally.times("crash at", area, operation) == 0
         });
         assert!(never.is_none(), "never failed, or never was the last before a crash: {never:?}");
         let sound = ROT.into_iter().find(|(area, what)| tally.times("rot", area, what) == 0);
@@ -186,8 +200,10 @@ const BOUND: u64 = 3_000;
 fn seeded_bugs_are_caught() {
     let base = number_setting("ODOMETER_SEED", BASE);
     for bug in Bug::SEEN_BY_CLIENTS.into_iter().chain(Bug::OF_THE_STORE) {
-        let found = (base..base + BOUND).find_map(|seed| Some((seed, play(seed, Some(bug)).err()?)));
-        let (seed, failure) = found.unwrap_or_else(|| panic!("{bug:?} was not caught by {BOUND} seeds"));
+        let found =
+            (base..base + BOUND).find_map(|seed| Some((seed, play(seed, Some(bug)).err()?)));
+        let (seed, failure) =
+            found.unwrap_or_else(|| panic!("{bug:?} was not caught by {BOUND} seeds"));
         say(&format!("{bug:?}: seed {seed}, {}", failure.problem));
         if let Err(failure) = play(seed, None) {
             panic!("seed {seed} fails without {bug:?} too: {}", failure.problem);

@@ -71,7 +71,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn of(seed: u64, bug: Option<Bug>) -> Self {
         let mut random = Random::seeded(seed ^ 0x9a7c_15f3_9cc0_605d);
-        let mut one_of = |choices: &[u64]| choices[random.between(0, choices.len() as u64 - 1) as usize];
+        let mut one_of =
+            |choices: &[u64]| choices[random.between(0, choices.len() as u64 - 1) as usize];
         let strict = bug.is_none_or(|bug| !Bug::SEEN_BY_CLIENTS.contains(&bug));
         let backups = one_of(&[0, 0, 1, 2, 3]);
         let asks = one_of(&[0, 0, 0, 1]) == 1;
@@ -107,7 +108,11 @@ impl Plan {
 
     /// How the store is run.
     pub(crate) fn options(&self) -> Options {
-        let policy = |keep| BackupPolicy { interval: BACKUP_INTERVAL, journal_cap_bytes: 6 * self.segment_bytes, keep };
+        let policy = |keep| BackupPolicy {
+            interval: BACKUP_INTERVAL,
+            journal_cap_bytes: 6 * self.segment_bytes,
+            keep,
+        };
         Options {
             data_dir: PathBuf::new(),
             journal_segment_bytes: self.segment_bytes,

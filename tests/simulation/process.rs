@@ -16,7 +16,9 @@ use odometer::store::embedded::backup::format::Summary;
 use odometer::store::embedded::checkpoint::messages::CheckpointMessage;
 use odometer::store::embedded::checkpoint::scheduler::CheckpointScheduler;
 use odometer::store::embedded::commit::cache::ReadView;
-use odometer::store::embedded::commit::committer::{BackgroundTask, Committer, CommitterEvent, EventEffect};
+use odometer::store::embedded::commit::committer::{
+    BackgroundTask, Committer, CommitterEvent, EventEffect,
+};
 use odometer::store::embedded::commit::queue::{Queue, send_replies};
 use odometer::store::embedded::fs::Directory;
 use odometer::store::embedded::journal::frame::LogPosition;
@@ -70,7 +72,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(plan: Arc<Plan>, power: Power, journal: SimDisk, parts: StoreParts<SimState, SimDisk>) -> Self {
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        power: Power,
+        journal: SimDisk,
+        parts: StoreParts<SimState, SimDisk>,
+    ) -> Self {
         Self {
             allocator: SegmentAllocator::new(Arc::new(journal.clone()), plan.segment_bytes),
             power,
@@ -145,7 +152,8 @@ impl Process {
         self.committed = batch.committed;
         send_replies(batch.replies);
         if let Err(error) = result {
-            let effect = self.committer.poison(format!("the journal could not be written: {error}"));
+            let effect =
+                self.committer.poison(format!("the journal could not be written: {error}"));
             self.report(effect);
         }
         let sealed_bytes = self.committer.journal().sealed_bytes();

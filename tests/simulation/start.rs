@@ -58,9 +58,9 @@ impl From<RecoveryError> for Refusal {
     fn from(error: RecoveryError) -> Self {
         let text = error.to_string();
         match error {
-            RecoveryError::Journal(_) | RecoveryError::JournalTruncated(_) | RecoveryError::FormatMissing(_) => {
-                Self::Journal(text)
-            }
+            RecoveryError::Journal(_)
+            | RecoveryError::JournalTruncated(_)
+            | RecoveryError::FormatMissing(_) => Self::Journal(text),
             RecoveryError::NoRebuildSource(_) => Self::NoRebuildSource(text),
             _ => Self::System(text),
         }

@@ -86,11 +86,15 @@ impl Sled {
             0 => return None,
             count => self.images[random.between(0, count - 1) as usize].clone(),
         };
-        let older = image.records.iter().filter(|(key, bytes)| self.durable.get(*key).is_some_and(|is| is != *bytes));
+        let older = image
+            .records
+            .iter()
+            .filter(|(key, bytes)| self.durable.get(*key).is_some_and(|is| is != *bytes));
         let older: Vec<_> = older.map(|(key, bytes)| (key.clone(), bytes.clone())).collect();
         let rot = match random.between(0, 7) {
             0 | 1 if !older.is_empty() => {
-                let (key, bytes) = older[random.between(0, older.len() as u64 - 1) as usize].clone();
+                let (key, bytes) =
+                    older[random.between(0, older.len() as u64 - 1) as usize].clone();
                 self.durable.insert(key, bytes);
                 "older record"
             }
@@ -135,7 +139,8 @@ impl Sled {
     /// The bug: records of an older time are what a reader gets.
     fn deceive(&mut self) {
         let older = self.images.first().map(|image| image.records.clone()).unwrap_or_default();
-        self.deceit = older.into_iter().filter(|(key, bytes)| self.durable.get(key) != Some(bytes)).collect();
+        self.deceit =
+            older.into_iter().filter(|(key, bytes)| self.durable.get(key) != Some(bytes)).collect();
     }
 
     /// Everything in it.
@@ -147,8 +152,11 @@ impl Sled {
         if self.images.len() == KEPT_IMAGES {
             self.images.remove(0);
         }
-        let image =
-            Image { records: self.durable.clone(), synced_through: self.synced_through, digests: self.digests.clone() };
+        let image = Image {
+            records: self.durable.clone(),
+            synced_through: self.synced_through,
+            digests: self.digests.clone(),
+        };
         self.images.push(image);
     }
 }
@@ -220,7 +228,8 @@ impl State for SimState {
         let prefix = bucket.to_be_bytes();
         let found: Vec<KeyValue> = {
             let sled = self.lock();
-            let behind = sled.now.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(&prefix));
+            let behind =
+                sled.now.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(&prefix));
             behind.map(|(key, bytes)| (key.clone(), bytes.clone())).collect()
         };
         // Most buckets are empty; if each of these reads were an operation, most crashes would be
@@ -231,10 +240,18 @@ impl State for SimState {
         Ok(found)
     }
 
-    fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+    fn keys_after(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, String> {
         self.read()?;
         let sled = self.lock();
-        let behind = sled.now.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded)).map(|(key, _)| key);
+        let behind = sled
+            .now
+            .range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded))
+            .map(|(key, _)| key);
         Ok(behind.take_while(|key| key.starts_with(prefix)).take(limit).cloned().collect())
     }
 

@@ -33,7 +33,8 @@ const JUDGEMENTS: u64 = 10;
 #[test]
 fn kills_lose_and_repeat_nothing() {
     let folder = TempDir::new().expect("a temporary folder");
-    let mut trial = Trial::new("kill", folder.path().join("data"), number_setting("ODOMETER_KILL_ROUNDS", 3));
+    let mut trial =
+        Trial::new("kill", folder.path().join("data"), number_setting("ODOMETER_KILL_ROUNDS", 3));
     for round in 0..trial.rounds {
         let server = trial.start_server();
         trial.look(&server);
@@ -94,7 +95,9 @@ fn the_cut_drops_what_was_not_synced() {
 
     fs::write(&created, b"never synced").expect("a write without a sync succeeds");
     let mut file = File::options().write(true).open(&overwritten).expect("the file is there");
-    file.seek(SeekFrom::Start(512)).and_then(|_| file.write_all(b"1111")).expect("a write without a sync succeeds");
+    file.seek(SeekFrom::Start(512))
+        .and_then(|_| file.write_all(b"1111"))
+        .expect("a write without a sync succeeds");
     assert_eq!(&fs::read(&overwritten).expect("readable before the cut")[512..516], b"1111");
     disk.arm().now();
     assert!(file.sync_all().is_err(), "after the cut nothing can be synced any more");
@@ -103,7 +106,11 @@ fn the_cut_drops_what_was_not_synced() {
 
     assert_eq!(fs::read(&synced).expect("what was synced is there"), b"new");
     assert!(!created.exists(), "a file that was never synced survived the cut");
-    assert_eq!(fs::read(&overwritten).expect("what was synced is there"), [b'0'; 4096], "an unsynced write survived");
+    assert_eq!(
+        fs::read(&overwritten).expect("what was synced is there"),
+        [b'0'; 4096],
+        "an unsynced write survived"
+    );
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) {
@@ -150,8 +157,13 @@ impl Trial {
         let mut server = TestServer::builder().data_dir(&self.data_dir).keep(Keep::Problems);
         // Half of the processes checkpoint, roll and back up so often that the end falls into one of these.
         if self.random.between(0, 1) == 0 {
-            server = server.flag("--checkpoint-interval", "100ms").flag("--journal-segment-size", "1MiB");
-            server = server.flag("--journal-cap", "2MiB").flag("--backup-interval", "1s").flag("--backup-keep", "2");
+            server = server
+                .flag("--checkpoint-interval", "100ms")
+                .flag("--journal-segment-size", "1MiB");
+            server = server
+                .flag("--journal-cap", "2MiB")
+                .flag("--backup-interval", "1s")
+                .flag("--backup-keep", "2");
         }
         let server = server.start();
         self.slowest_start = self.slowest_start.max(server.ready_after());
@@ -189,7 +201,8 @@ impl Trial {
     /// The random moment of the fault; the load goes on meanwhile.
     fn wait_a_random_while(&mut self) {
         let (_nobody_tells, told) = channel::<()>();
-        let ran_out = told.recv_timeout(Duration::from_millis(self.random.between(LOAD_MS.0, LOAD_MS.1)));
+        let ran_out =
+            told.recv_timeout(Duration::from_millis(self.random.between(LOAD_MS.0, LOAD_MS.1)));
         assert!(ran_out.is_err(), "only the time can end this");
     }
 
@@ -202,12 +215,17 @@ impl Trial {
     fn kill_during_start(&mut self) {
         let mut server = TestServer::builder().data_dir(&self.data_dir).spawn();
         let ended = server.wait_exit(Duration::from_millis(self.random.between(0, 60)));
-        assert!(ended.is_none(), "a start that nobody disturbed ended with {ended:?}\n{}", server.transcript());
+        assert!(
+            ended.is_none(),
+            "a start that nobody disturbed ended with {ended:?}\n{}",
+            server.transcript()
+        );
         server.kill();
     }
 
     fn judge(&self) -> Verdict {
-        let verdict = check(&self.history, &Rules { restarts: self.restarts.clone(), ..Rules::default() });
+        let verdict =
+            check(&self.history, &Rules { restarts: self.restarts.clone(), ..Rules::default() });
         verdict.assert_clean(&format!("{}, ODOMETER_SEED={}", self.name, self.seed));
         verdict
     }

@@ -58,13 +58,19 @@ impl Scenario {
     fn some_load(&mut self, server: &mut TestServer) {
         let done = server.metric("odometer_increments_total").unwrap_or(0.0);
         let load = self.load(server);
-        let enough = |server: &TestServer| server.metric("odometer_increments_total").unwrap_or(0.0) > done + 200.0;
+        let enough = |server: &TestServer| {
+            server.metric("odometer_increments_total").unwrap_or(0.0) > done + 200.0
+        };
         wait_for("the load goes on", server, enough);
         self.history.extend(load.finish());
     }
 
     fn look(&mut self, server: &TestServer) {
-        self.history.extend(runtime().block_on(observe(&server.endpoint(), self.clock, &self.keys)));
+        self.history.extend(runtime().block_on(observe(
+            &server.endpoint(),
+            self.clock,
+            &self.keys,
+        )));
     }
 
     fn end_of_process(&mut self) {
@@ -93,7 +99,11 @@ fn wait_for(what: &str, server: &mut TestServer, is_so: impl Fn(&TestServer) -> 
     let until = Instant::now() + NOTICED;
     while !is_so(server) {
         let ended = server.wait_exit(Duration::from_millis(10));
-        assert!(ended.is_none() && Instant::now() < until, "not within {NOTICED:?}: {what}; {}", server.transcript());
+        assert!(
+            ended.is_none() && Instant::now() < until,
+            "not within {NOTICED:?}: {what}; {}",
+            server.transcript()
+        );
     }
 }
 
@@ -159,7 +169,8 @@ fn a_disk_that_is_almost_full_stops_changes_and_not_reads() {
     let server = TestServer::builder().data_dir(folder.path()).start();
     let key = runtime().block_on(register(&server.endpoint(), "t", 1)).remove(0);
     server.stop();
-    let server = TestServer::builder().data_dir(folder.path()).flag("--min-free-disk", "1000000GiB").start();
+    let server =
+        TestServer::builder().data_dir(folder.path()).flag("--min-free-disk", "1000000GiB").start();
     assert_reads_only(&server, &key);
     assert_eq!(runtime().block_on(async { connect(&server).await.read(&key).await.unwrap() }), 1);
     assert!(says(&server, 503, "disk_low"));
@@ -192,7 +203,8 @@ fn a_segment_that_does_not_fit_stops_changes_until_it_does() {
     assert_reads_only(&running, &scenario.keys[0]);
     fs::remove_file(filler).unwrap();
     wait_for("the room is noticed", &mut running, |server| says(server, 200, "ready"));
-    let warnings = running.log().iter().filter(|line| line.contains("journal-segment-failed")).count();
+    let warnings =
+        running.log().iter().filter(|line| line.contains("journal-segment-failed")).count();
     assert!(warnings < 50, "it tried again and again: {warnings} warnings");
     scenario.some_load(&mut running);
     running.stop();
@@ -249,8 +261,18 @@ fn a_disk_that_turns_read_only_is_a_failed_write() {
     disk.remount("abort");
     let status = server.wait_exit(GONE);
     scenario.history.extend(load.finish());
-    assert_eq!(status.and_then(|status| status.code()), Some(1), "{status:?}\n{}", server.transcript());
-    assert_eq!(server.written().actions("poison").len(), 1, "the log says why\n{}", server.transcript());
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(1),
+        "{status:?}\n{}",
+        server.transcript()
+    );
+    assert_eq!(
+        server.written().actions("poison").len(),
+        1,
+        "the log says why\n{}",
+        server.transcript()
+    );
     scenario.end_of_process();
     assert_refused(&mut scenario.server().spawn(), &scenario.data_dir, "Read-only file system");
     disk.mount_again();
@@ -273,5 +295,8 @@ fn assert_refused(server: &mut TestServer, data_dir: &Path, why: &str) {
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let place = data_dir.display().to_string();
-    assert!(stderr.starts_with("odometer: ") && stderr.contains(&place) && stderr.contains(why), "{stderr}");
+    assert!(
+        stderr.starts_with("odometer: ") && stderr.contains(&place) && stderr.contains(why),
+        "{stderr}"
+    );
 }

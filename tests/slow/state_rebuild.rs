@@ -103,8 +103,15 @@ fn a_damaged_state_is_rebuilt_or_refused_as_the_table_says() {
         match promise {
             Promise::Served => assert_rebuilt(name, &seed, &data, &verdict),
             Promise::Refused(words) => {
-                assert_eq!((verdict.outcome, verdict.code), (Outcome::Refused, Some(4)), "{name}: {verdict:?}");
-                assert!(words.iter().all(|word| verdict.detail.contains(word)), "{name}: {verdict:?}");
+                assert_eq!(
+                    (verdict.outcome, verdict.code),
+                    (Outcome::Refused, Some(4)),
+                    "{name}: {verdict:?}"
+                );
+                assert!(
+                    words.iter().all(|word| verdict.detail.contains(word)),
+                    "{name}: {verdict:?}"
+                );
                 assert!(!verdict.detail.contains("panicked"), "{name}: {verdict:?}");
             }
         }
@@ -208,7 +215,11 @@ fn a_rebuild_that_is_killed_anywhere_is_done_by_the_next_start() {
     };
     serve(&data_dir, None).start().stop();
     let points = kill_points(calls(&trace), &mut random);
-    say(&format!("state rebuild: kills at {} of {} calls, ODOMETER_SEED={seed}", points.len(), calls(&trace)));
+    say(&format!(
+        "state rebuild: kills at {} of {} calls, ODOMETER_SEED={seed}",
+        points.len(),
+        calls(&trace)
+    ));
     let mut killed = 0;
     for (round, at) in points.into_iter().enumerate() {
         let data_dir = damaged(&format!("killed-{round}"));
@@ -234,18 +245,29 @@ fn a_restore_that_is_killed_anywhere_leaves_no_store_or_the_whole_one() {
     let sample = seeds::backed_up(temp.path());
     let mut random = Random::seeded(seed);
     let (trace, backup) = (temp.path().join("trace"), temp.path().join("backup"));
-    ended(odometer(["backup", "--data-dir"]).arg(sample.store()).arg("--to").arg(&backup)).succeeded();
+    ended(odometer(["backup", "--data-dir"]).arg(sample.store()).arg("--to").arg(&backup))
+        .succeeded();
     let restore = |target: &Path, kill_at: Option<u64>| {
         let words = killed_at(&trace, kill_at);
         let mut command = std::process::Command::new(&words[0]);
         let binary = crate::support::server::binary().canonicalize().unwrap();
-        command.args(&words[1..]).arg(binary).args(["restore", "--from"]).arg(&backup).arg("--data-dir").arg(target);
+        command
+            .args(&words[1..])
+            .arg(binary)
+            .args(["restore", "--from"])
+            .arg(&backup)
+            .arg("--data-dir")
+            .arg(target);
         command.output().unwrap()
     };
     let target = temp.path().join("counted");
     assert!(restore(&target, None).status.success());
     let points = kill_points(calls(&trace), &mut random);
-    say(&format!("restore: kills at {} of {} calls, ODOMETER_SEED={seed}", points.len(), calls(&trace)));
+    say(&format!(
+        "restore: kills at {} of {} calls, ODOMETER_SEED={seed}",
+        points.len(),
+        calls(&trace)
+    ));
     let (mut none, mut whole) = (0, 0);
     for at in points {
         let target = temp.path().join(format!("killed-{at}"));
@@ -260,11 +282,20 @@ fn a_restore_that_is_killed_anywhere_leaves_no_store_or_the_whole_one() {
                 let mut server = TestServer::builder().data_dir(&target).spawn();
                 let status = server.wait_exit(DEADLINE).expect("it does not serve");
                 let stderr = server.written().stderr;
-                assert!(status.code() == Some(1) && stderr.contains("restore"), "killed at {at}: {status}: {stderr}");
+                assert!(
+                    status.code() == Some(1) && stderr.contains("restore"),
+                    "killed at {at}: {status}: {stderr}"
+                );
             }
-            ended(odometer(["restore", "--from"]).arg(&backup).arg("--data-dir").arg(&target)).succeeded();
+            ended(odometer(["restore", "--from"]).arg(&backup).arg("--data-dir").arg(&target))
+                .succeeded();
         }
-        assert_served(&target, &sample.keys, &sample.values, &format!("restore killed at call {at}"));
+        assert_served(
+            &target,
+            &sample.keys,
+            &sample.values,
+            &format!("restore killed at call {at}"),
+        );
         fs::remove_dir_all(&target).unwrap();
     }
     say(&format!("restore: no store after {none}, the whole one after {whole}"));

@@ -15,8 +15,8 @@ use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
-    CounterState, Health, IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, Refusal, SetCounter, Store,
-    StoreError, TenantUpdate, TenantUsage, Version,
+    CounterState, Health, IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition,
+    Refusal, SetCounter, Store, StoreError, TenantUpdate, TenantUsage, Version,
 };
 use odometer::telemetry::StoreMetrics;
 use proptest::prelude::*;
@@ -24,22 +24,80 @@ use proptest::prelude::*;
 /// What may happen to a store.
 #[derive(Clone, Debug)]
 enum What {
-    Register { name: u8, upper: bool },
-    Advance { tenant: u64, name: u8, count: u32, once: Option<u8> },
-    Set { tenant: u64, name: u8, value: u64, rewind: bool, expected: Option<(u64, u64)>, once: Option<u8> },
-    Create { tenant: u64, name: u8, start: u64, step: u64, room: Option<u64>, rewindable: bool, once: Option<u8> },
-    Delete { tenant: u64, name: u8, expected: Option<(u64, u64)> },
-    Current { tenant: u64, name: u8 },
-    Counters { tenant: u64, after: Option<u8>, limit: usize },
-    FindKey { key: u8 },
-    AddKey { tenant: u64 },
-    RevokeKey { tenant: u64, key: u8 },
-    Keys { tenant: u64, after: Option<u8>, limit: usize },
-    Use { key: u8, day: u32 },
-    Tenant { tenant: u64 },
-    Change { tenant: u64, suspended: Option<bool> },
-    Password { tenant: u64, revoke: bool },
-    DeleteTenant { tenant: u64 },
+    Register {
+        name: u8,
+        upper: bool,
+    },
+    Advance {
+        tenant: u64,
+        name: u8,
+        count: u32,
+        once: Option<u8>,
+    },
+    Set {
+        tenant: u64,
+        name: u8,
+        value: u64,
+        rewind: bool,
+        expected: Option<(u64, u64)>,
+        once: Option<u8>,
+    },
+    Create {
+        tenant: u64,
+        name: u8,
+        start: u64,
+        step: u64,
+        room: Option<u64>,
+        rewindable: bool,
+        once: Option<u8>,
+    },
+    Delete {
+        tenant: u64,
+        name: u8,
+        expected: Option<(u64, u64)>,
+    },
+    Current {
+        tenant: u64,
+        name: u8,
+    },
+    Counters {
+        tenant: u64,
+        after: Option<u8>,
+        limit: usize,
+    },
+    FindKey {
+        key: u8,
+    },
+    AddKey {
+        tenant: u64,
+    },
+    RevokeKey {
+        tenant: u64,
+        key: u8,
+    },
+    Keys {
+        tenant: u64,
+        after: Option<u8>,
+        limit: usize,
+    },
+    Use {
+        key: u8,
+        day: u32,
+    },
+    Tenant {
+        tenant: u64,
+    },
+    Change {
+        tenant: u64,
+        suspended: Option<bool>,
+    },
+    Password {
+        tenant: u64,
+        revoke: bool,
+    },
+    DeleteTenant {
+        tenant: u64,
+    },
     Reopen,
 }
 
@@ -103,7 +161,8 @@ fn counter_name(number: u8) -> CounterName {
 fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
     let text = format!("tenant-{name}");
     let text = if upper { text.to_uppercase() } else { text };
-    let password = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [key; 16], hash: [1; 32] };
+    let password =
+        PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [key; 16], hash: [1; 32] };
     NewTenant {
         name: TenantName::parse(&text).unwrap(),
         password,
@@ -120,7 +179,9 @@ fn expected(version: Option<(u64, u64)>) -> Precondition {
 
 /// A request with this key; it is another request for another step of the same key, but for equal ones.
 fn once(key: Option<u8>, request: &What) -> Option<IdempotencyToken> {
-    let digest = format!("{request:?}").bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let digest = format!("{request:?}")
+        .bytes()
+        .fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let digest = u128::from(digest).to_be_bytes();
     // Two requests with one key are often the same one.
     let request = if digest[15] % 2 == 0 { digest } else { [0; 16] };
@@ -131,30 +192,48 @@ fn once(key: Option<u8>, request: &What) -> Option<IdempotencyToken> {
 async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
     let value = |raw: u64| Value::new(raw).unwrap();
     match what {
-        What::Register { name, upper } => format!("{:?}", store.register(new_tenant(*name, *upper, number)).await),
+        What::Register { name, upper } => {
+            format!("{:?}", store.register(new_tenant(*name, *upper, number)).await)
+        }
         What::Advance { tenant, name, count, once: key } => {
             let once = once(*key, what);
-            format!("{:?}", store.advance(TenantId(*tenant), &counter_name(*name), *count, once).await)
+            format!(
+                "{:?}",
+                store.advance(TenantId(*tenant), &counter_name(*name), *count, once).await
+            )
         }
         What::Set { tenant, name, value: raw, rewind, expected: version, once: key } => {
-            let to = SetCounter { value: value(*raw), rewind: *rewind, expected: expected(*version) };
-            format!("{:?}", store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await)
+            let to =
+                SetCounter { value: value(*raw), rewind: *rewind, expected: expected(*version) };
+            format!(
+                "{:?}",
+                store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await
+            )
         }
         What::Create { tenant, name, start, step, room, rewindable, once: key } => {
             let max = room.map_or(Value::MAX, |room| value(start + room));
             let (start, step) = (value(*start), Step::new(*step).unwrap());
             let shape = CounterConfig::new(start, step, Value::ZERO, max, *rewindable).unwrap();
             let new = NewCounter { shape, created_unix_s: u64::from(number), quota: 2 };
-            format!("{:?}", store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await)
+            format!(
+                "{:?}",
+                store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await
+            )
         }
         What::Delete { tenant, name, expected: version } => {
-            format!("{:?}", store.delete(TenantId(*tenant), &counter_name(*name), expected(*version)).await)
+            format!(
+                "{:?}",
+                store.delete(TenantId(*tenant), &counter_name(*name), expected(*version)).await
+            )
         }
         What::Current { tenant, name } => {
             format!("{:?}", store.get_counter(TenantId(*tenant), &counter_name(*name)).await)
         }
         What::Counters { tenant, after, limit } => {
-            format!("{:?}", store.list_counters(TenantId(*tenant), after.map(counter_name), *limit).await)
+            format!(
+                "{:?}",
+                store.list_counters(TenantId(*tenant), after.map(counter_name), *limit).await
+            )
         }
         What::FindKey { key } => format!("{:?}", store.api_key(KeyId([*key; 8])).await),
         What::AddKey { tenant } => {
@@ -173,12 +252,23 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             format!("{:?}", store.revoke_key(TenantId(*tenant), KeyId([*key; 8])).await)
         }
         What::Keys { tenant, after, limit } => {
-            format!("{:?}", store.list_api_keys(TenantId(*tenant), after.map(|key| KeyId([key; 8])), *limit).await)
+            format!(
+                "{:?}",
+                store
+                    .list_api_keys(TenantId(*tenant), after.map(|key| KeyId([key; 8])), *limit)
+                    .await
+            )
         }
-        What::Use { key, day } => format!("{:?}", store.touch_api_key(KeyId([*key; 8]), *day).await),
+        What::Use { key, day } => {
+            format!("{:?}", store.touch_api_key(KeyId([*key; 8]), *day).await)
+        }
         What::Tenant { tenant } => {
             let tenant = TenantId(*tenant);
-            let found = (store.find_tenant(tenant).await, store.usage(tenant).await, store.last_tenant_id().await);
+            let found = (
+                store.find_tenant(tenant).await,
+                store.usage(tenant).await,
+                store.last_tenant_id().await,
+            );
             let name = store.tenant_by_name(&TenantName::parse("Tenant-1").unwrap()).await;
             format!("{found:?} {name:?}")
         }
@@ -188,10 +278,18 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             format!("{:?}", store.change_tenant(TenantId(*tenant), change).await)
         }
         What::Password { tenant, revoke } => {
-            let password = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [number; 16], hash: [2; 32] };
+            let password = PasswordHash {
+                memory_kib: 8,
+                passes: 1,
+                lanes: 1,
+                salt: [number; 16],
+                hash: [2; 32],
+            };
             format!("{:?}", store.change_password(TenantId(*tenant), password, *revoke).await)
         }
-        What::DeleteTenant { tenant } => format!("{:?}", store.delete_tenant(TenantId(*tenant)).await),
+        What::DeleteTenant { tenant } => {
+            format!("{:?}", store.delete_tenant(TenantId(*tenant)).await)
+        }
         What::Reopen => String::new(),
     }
 }
@@ -207,7 +305,13 @@ async fn compare(steps: &[What], cache_records: usize) -> Result<(), TestCaseErr
             continue;
         }
         let expected = answer(&model, step, number).await;
-        prop_assert_eq!(answer(store.as_ref(), step, number).await, expected, "step {} {:?}", number, step);
+        prop_assert_eq!(
+            answer(store.as_ref(), step, number).await,
+            expected,
+            "step {} {:?}",
+            number,
+            step
+        );
     }
     store.close().await.unwrap();
     Ok(())
@@ -239,18 +343,27 @@ async fn story(store: &dyn Store) {
     let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
     let taken = store.register(new_tenant(1, true, 2)).await;
     assert!(matches!(taken, Err(StoreError::Refused(Refusal::NameTaken))));
-    assert!(store.api_key(KeyId([2; 8])).await.unwrap().is_none(), "a refused registration leaves no key");
+    assert!(
+        store.api_key(KeyId([2; 8])).await.unwrap().is_none(),
+        "a refused registration leaves no key"
+    );
     assert_eq!(store.api_key(KeyId([1; 8])).await.unwrap().unwrap().tenant, tenant);
     assert_eq!(store.get_counter(tenant, &name).await.unwrap(), CounterState::default());
     let issued = store.advance(tenant, &name, 10, None).await.unwrap().result;
-    assert_eq!((issued.range.first.get(), issued.range.last.get(), issued.range.count), (2, 11, 10));
+    assert_eq!(
+        (issued.range.first.get(), issued.range.last.get(), issued.range.count),
+        (2, 11, 10)
+    );
     let once = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [2; 16] });
     let first = store.advance(tenant, &name, 5, once).await.unwrap();
     let again = store.advance(tenant, &name, 5, once).await.unwrap();
     assert_eq!((again.result, first.replayed, again.replayed), (first.result, false, true));
     let other = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [3; 16] });
     let reused = store.advance(tenant, &name, 6, other).await;
-    assert!(matches!(reused, Err(StoreError::Refused(Refusal::IdempotencyKeyReused))), "{reused:?}");
+    assert!(
+        matches!(reused, Err(StoreError::Refused(Refusal::IdempotencyKeyReused))),
+        "{reused:?}"
+    );
     let to = SetCounter {
         value: Value::DEFAULT_MAX,
         rewind: false,
@@ -259,7 +372,10 @@ async fn story(store: &dyn Store) {
     store.set(tenant, &name, to.clone(), None).await.unwrap();
     let late = store.set(tenant, &name, to, None).await;
     assert!(matches!(late, Err(StoreError::Refused(Refusal::PreconditionFailed(_)))), "{late:?}");
-    assert!(matches!(store.advance(tenant, &name, 1, None).await, Err(StoreError::Refused(Refusal::Counter(_)))));
+    assert!(matches!(
+        store.advance(tenant, &name, 1, None).await,
+        Err(StoreError::Refused(Refusal::Counter(_)))
+    ));
     assert_eq!(store.get_counter(tenant, &name).await.unwrap().counter.value(), Value::DEFAULT_MAX);
     store.close().await.unwrap();
     assert!(store.advance(tenant, &name, 1, None).await.is_err(), "a closed store takes nothing");
@@ -287,7 +403,16 @@ fn many_at_once_get_every_integer_once_and_in_order() {
             tasks.push(tokio::spawn(async move {
                 let mut own = Vec::new();
                 for _ in 0..50 {
-                    own.push(store.advance(TenantId(1), &name, 1, None).await.unwrap().result.range.last.get());
+                    own.push(
+                        store
+                            .advance(TenantId(1), &name, 1, None)
+                            .await
+                            .unwrap()
+                            .result
+                            .range
+                            .last
+                            .get(),
+                    );
                 }
                 assert!(own.is_sorted(), "one caller's integers go up");
                 own
@@ -308,7 +433,8 @@ fn many_at_once_get_every_integer_once_and_in_order() {
 fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
     const COUNTERS: usize = 600;
     let temp = tempfile::tempdir().unwrap();
-    let options = Options { checkpoint_interval: Duration::from_secs(3600), ..options(temp.path(), 10_000) };
+    let options =
+        Options { checkpoint_interval: Duration::from_secs(3600), ..options(temp.path(), 10_000) };
     let open = || EmbeddedStore::open(&options, StoreMetrics::noop()).unwrap().0;
     runtime().block_on(async {
         let store = open();
@@ -320,18 +446,31 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
         }
         let mut deletion = store.delete_tenant(tenant);
         while store.find_tenant(tenant).await.unwrap().is_some() {
-            assert!((&mut deletion).now_or_never().is_none(), "a deletion of so many takes several commits");
+            assert!(
+                (&mut deletion).now_or_never().is_none(),
+                "a deletion of so many takes several commits"
+            );
         }
         drop(deletion);
         store.close().await.unwrap();
 
         let store = open();
-        assert!(store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1, "nothing was left to do");
+        assert!(
+            store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1,
+            "nothing was left to do"
+        );
         store.resume_deletions().await.unwrap();
-        assert_eq!(store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len(), 1, "default alone");
+        assert_eq!(
+            store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len(),
+            1,
+            "default alone"
+        );
         assert_eq!(store.usage(tenant).await.unwrap(), TenantUsage::default());
         assert!(store.api_key(KeyId([1; 8])).await.unwrap().is_none());
-        assert!(matches!(store.delete_tenant(tenant).await, Err(StoreError::Refused(Refusal::NoSuchTenant))));
+        assert!(matches!(
+            store.delete_tenant(tenant).await,
+            Err(StoreError::Refused(Refusal::NoSuchTenant))
+        ));
         store.resume_deletions().await.unwrap();
         store.close().await.unwrap();
     });

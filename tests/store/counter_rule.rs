@@ -26,8 +26,9 @@ fn steps() -> impl Strategy<Value = u64> {
 }
 
 fn shapes() -> impl Strategy<Value = model::Shape> {
-    (values(), values(), values(), steps(), any::<bool>())
-        .prop_map(|(start, min, max, step, rewindable)| model::Shape { start, step, min, max, rewindable })
+    (values(), values(), values(), steps(), any::<bool>()).prop_map(
+        |(start, min, max, step, rewindable)| model::Shape { start, step, min, max, rewindable },
+    )
 }
 
 /// Three of four are sorted into a sound shape.
@@ -68,14 +69,16 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
 fn play(shape: model::Shape, changes: &[Change]) -> Result<(), TestCaseError> {
     let value = |raw: u64| Value::new(raw).unwrap();
     let (start, step) = (value(shape.start), Step::new(shape.step).unwrap());
-    let theirs = CounterConfig::new(start, step, value(shape.min), value(shape.max), shape.rewindable);
+    let theirs =
+        CounterConfig::new(start, step, value(shape.min), value(shape.max), shape.rewindable);
     prop_assert_eq!(theirs.is_ok(), shape.is_sound());
     let Ok(theirs) = theirs else { return Ok(()) };
     let (mut counter, mut expected) = (Counter::new(theirs), model::Counter::new(shape));
     for change in changes {
         let (to, rewind) = match *change {
             Change::Increment(count) => {
-                let answer = expected.increment(count.into()).map(range_of).map_err(rule_refusal_of);
+                let answer =
+                    expected.increment(count.into()).map(range_of).map_err(rule_refusal_of);
                 prop_assert_eq!(counter.advance(count), answer);
                 prop_assert_eq!(counter.value().get(), expected.value);
                 continue;

@@ -14,9 +14,9 @@ use odometer::domain::api_key::{KeyId, KeyLabel, Scopes};
 use odometer::domain::counter::{self, CounterName, CounterRefusal, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::{
-    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
-    NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture, TenantRecord, TenantUpdate,
-    TenantUsage, Unavailable, Version,
+    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey,
+    NewCounter, NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture,
+    TenantRecord, TenantUpdate, TenantUsage, Unavailable, Version,
 };
 
 use crate::support::model::{self, Condition, Counters, IdempotencyTable, Lookup, RuleRefusal};
@@ -58,7 +58,9 @@ impl From<Given> for Issued {
 
 impl From<Given> for CounterState {
     fn from(given: Given) -> Self {
-        let Given::State(state) = given else { panic!("{given:?} was given to a set or a creation") };
+        let Given::State(state) = given else {
+            panic!("{given:?} was given to a set or a creation")
+        };
         state
     }
 }
@@ -84,7 +86,8 @@ fn version_of(version: model::Version) -> Version {
 fn state_of(entry: &model::Entry<u64>) -> CounterState {
     let model::Shape { start, step, min, max, rewindable } = entry.counter.shape;
     let (step, start) = (Step::new(step).unwrap(), value(start));
-    let shape = counter::CounterConfig::new(start, step, value(min), value(max), rewindable).unwrap();
+    let shape =
+        counter::CounterConfig::new(start, step, value(min), value(max), rewindable).unwrap();
     let counter = counter::Counter::from_parts(value(entry.counter.value), shape).unwrap();
     CounterState { counter, version: version_of(entry.version), created_unix_s: entry.data }
 }
@@ -93,7 +96,10 @@ fn condition_of(expected: &Precondition) -> Condition {
     match expected {
         Precondition::Any => Condition::Exists,
         Precondition::OneOf(versions) => {
-            let version = |one: &Version| model::Version { generation: one.generation, revision: one.revision };
+            let version = |one: &Version| model::Version {
+                generation: one.generation,
+                revision: one.revision,
+            };
             Condition::OneOf(versions.iter().map(version).collect())
         }
     }
@@ -113,12 +119,16 @@ fn refusal_of(refusal: model::Refusal<u64>) -> Refusal {
 /// As the program words what the model's rule refuses.
 pub(crate) fn rule_refusal_of(refusal: RuleRefusal) -> CounterRefusal {
     match refusal {
-        RuleRefusal::Exhausted { value: at, max, count } => {
-            CounterRefusal::Exhausted { value: value(at), max: value(max), count: count.try_into().unwrap() }
-        }
-        RuleRefusal::OutOfRange { requested, min, max } => {
-            CounterRefusal::OutOfRange { requested: value(requested), min: value(min), max: value(max) }
-        }
+        RuleRefusal::Exhausted { value: at, max, count } => CounterRefusal::Exhausted {
+            value: value(at),
+            max: value(max),
+            count: count.try_into().unwrap(),
+        },
+        RuleRefusal::OutOfRange { requested, min, max } => CounterRefusal::OutOfRange {
+            requested: value(requested),
+            min: value(min),
+            max: value(max),
+        },
         RuleRefusal::RewindRequired { value: at, requested } => {
             CounterRefusal::RewindRequired { value: value(at), requested: value(requested) }
         }
@@ -127,13 +137,21 @@ pub(crate) fn rule_refusal_of(refusal: RuleRefusal) -> CounterRefusal {
 
 /// As the program words what the model's rule issues.
 pub(crate) fn range_of(range: model::Range) -> counter::Range {
-    counter::Range { first: value(range.first), last: value(range.last), count: range.count.try_into().unwrap() }
+    counter::Range {
+        first: value(range.first),
+        last: value(range.last),
+        count: range.count.try_into().unwrap(),
+    }
 }
 
 impl ModelStore {
-    fn with<'a, T: Send + 'a>(&self, verb: impl FnOnce(&mut Model) -> Result<T, StoreError>) -> StoreFuture<'a, T> {
+    fn with<'a, T: Send + 'a>(
+        &self,
+        verb: impl FnOnce(&mut Model) -> Result<T, StoreError>,
+    ) -> StoreFuture<'a, T> {
         let mut model = self.0.lock().unwrap();
-        let outcome = if model.closed { Err(Unavailable::Closing.into()) } else { verb(&mut model) };
+        let outcome =
+            if model.closed { Err(Unavailable::Closing.into()) } else { verb(&mut model) };
         Box::pin(std::future::ready(outcome))
     }
 }
@@ -148,7 +166,10 @@ impl Model {
     }
 
     fn keys_of(&self, tenant: TenantId) -> impl Iterator<Item = ListedKey> {
-        self.keys.iter().filter(move |(_, key)| key.tenant == tenant).map(|(id, key)| (*id, Arc::clone(key)))
+        self.keys
+            .iter()
+            .filter(move |(_, key)| key.tenant == tenant)
+            .map(|(id, key)| (*id, Arc::clone(key)))
     }
 
     /// Changes a counter once.
@@ -163,7 +184,9 @@ impl Model {
         if let Some((key, request)) = &entry {
             match self.results.lookup(key, request) {
                 Lookup::New => {}
-                Lookup::Replay(given) => return Ok(Applied { result: (*given).into(), replayed: true }),
+                Lookup::Replay(given) => {
+                    return Ok(Applied { result: (*given).into(), replayed: true });
+                }
                 Lookup::Reused => return Err(Refusal::IdempotencyKeyReused.into()),
             }
         }
@@ -184,17 +207,36 @@ fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
 impl Store for ModelStore {
     fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
         self.with(|model| {
-            if model.tenants.values().any(|other| other.name.normalized() == tenant.name.normalized()) {
+            if model
+                .tenants
+                .values()
+                .any(|other| other.name.normalized() == tenant.name.normalized())
+            {
                 return Err(Refusal::NameTaken.into());
             }
             model.registered += 1;
             let id = TenantId(model.registered);
             let NewTenant { name, password, key, secret, created_unix_s } = tenant;
             let (limit, label) = (TenantLimit::Default, KeyLabel::default());
-            let record = TenantRecord { name, password, created_unix_s, suspended: false, limit, deleting: false };
+            let record = TenantRecord {
+                name,
+                password,
+                created_unix_s,
+                suspended: false,
+                limit,
+                deleting: false,
+            };
             model.tenants.insert(id, Arc::new(record));
             let (scopes, expires_unix_s, last_used_day) = (Scopes::ALL, None, None);
-            let first = KeyRecord { tenant: id, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day };
+            let first = KeyRecord {
+                tenant: id,
+                secret,
+                label,
+                scopes,
+                created_unix_s,
+                expires_unix_s,
+                last_used_day,
+            };
             model.keys.insert(key, Arc::new(first));
             Ok(id)
         })
@@ -209,7 +251,9 @@ impl Store for ModelStore {
     }
 
     fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
-        let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| tenant.name.normalized() == name.normalized();
+        let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| {
+            tenant.name.normalized() == name.normalized()
+        };
         self.with(|model| Ok(model.tenants.iter().find(is_it).map(|(id, _)| *id)))
     }
 
@@ -222,11 +266,19 @@ impl Store for ModelStore {
             let count = |count: usize| u32::try_from(count).unwrap();
             let keys = count(model.keys_of(tenant).count());
             let counters = model.counters(tenant);
-            Ok(TenantUsage { counters: count(counters.named()), keys, counters_created: counters.created })
+            Ok(TenantUsage {
+                counters: count(counters.named()),
+                keys,
+                counters_created: counters.created,
+            })
         })
     }
 
-    fn change_tenant(&self, tenant: TenantId, change: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
+    fn change_tenant(
+        &self,
+        tenant: TenantId,
+        change: TenantUpdate,
+    ) -> StoreFuture<'_, Arc<TenantRecord>> {
         self.with(|model| {
             let record = model.tenant(tenant)?;
             match change {
@@ -237,7 +289,12 @@ impl Store for ModelStore {
         })
     }
 
-    fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32> {
+    fn change_password(
+        &self,
+        tenant: TenantId,
+        password: PasswordHash,
+        revoke_keys: bool,
+    ) -> StoreFuture<'_, u32> {
         self.with(|model| {
             model.tenant(tenant)?.password = password;
             let before = model.keys.len();
@@ -266,7 +323,12 @@ impl Store for ModelStore {
         })
     }
 
-    fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
+    fn list_api_keys(
+        &self,
+        tenant: TenantId,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Page<ListedKey>> {
         let behind = |(id, _): &ListedKey| after.is_none_or(|after| *id > after);
         self.with(|model| Ok(page(model.keys_of(tenant).filter(behind).collect(), limit)))
     }
@@ -274,7 +336,11 @@ impl Store for ModelStore {
     fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
         self.with(|model| {
             model.tenant(tenant)?;
-            model.keys.get(&key).filter(|record| record.tenant == tenant).ok_or(Refusal::NoSuchKey)?;
+            model
+                .keys
+                .get(&key)
+                .filter(|record| record.tenant == tenant)
+                .ok_or(Refusal::NoSuchKey)?;
             model.keys.remove(&key);
             Ok(())
         })
@@ -305,7 +371,8 @@ impl Store for ModelStore {
         self.with(|model| {
             let behind = |name: &str| after.as_ref().is_none_or(|after| name > after.as_str());
             let all = model.counters(tenant).iter().filter(|(name, _)| behind(name));
-            let listed = all.map(|(name, entry)| (CounterName::parse(name).unwrap(), state_of(entry)));
+            let listed =
+                all.map(|(name, entry)| (CounterName::parse(name).unwrap(), state_of(entry)));
             Ok(page(listed.collect(), limit))
         })
     }
@@ -321,7 +388,12 @@ impl Store for ModelStore {
             model.once(tenant, Kind::State, once, |model| {
                 model.tenant(tenant)?;
                 let NewCounter { shape, created_unix_s, quota } = new;
-                let created = model.counters(tenant).create(name.as_str(), shape_of(shape), quota, created_unix_s);
+                let created = model.counters(tenant).create(
+                    name.as_str(),
+                    shape_of(shape),
+                    quota,
+                    created_unix_s,
+                );
                 Ok(Given::State(state_of(&created.map_err(refusal_of)?)))
             })
         })
@@ -354,13 +426,19 @@ impl Store for ModelStore {
             model.once(tenant, Kind::State, once, |model| {
                 let SetCounter { value, rewind, expected } = to;
                 let condition = condition_of(&expected);
-                let set = model.counters(tenant).set(name.as_str(), value.get(), rewind, &condition);
+                let set =
+                    model.counters(tenant).set(name.as_str(), value.get(), rewind, &condition);
                 Ok(Given::State(state_of(&set.map_err(refusal_of)?)))
             })
         })
     }
 
-    fn delete(&self, tenant: TenantId, name: &CounterName, expected: Precondition) -> StoreFuture<'_, ()> {
+    fn delete(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        expected: Precondition,
+    ) -> StoreFuture<'_, ()> {
         self.with(|model| {
             let deleted = model.counters(tenant).delete(name.as_str(), &condition_of(&expected));
             Ok(deleted.map_err(refusal_of)?)

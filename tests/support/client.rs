@@ -45,7 +45,8 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// The server at this address, which must show this certificate.
     pub(crate) fn trusting(address: SocketAddr, certificate: &Path) -> Self {
-        let certificate = CertificateDer::from_pem_file(certificate).expect("the server wrote its certificate");
+        let certificate =
+            CertificateDer::from_pem_file(certificate).expect("the server wrote its certificate");
         let mut roots = RootCertStore::empty();
         roots.add(certificate).expect("the certificate can be a trust anchor");
         Self { address, roots: Arc::new(roots) }
@@ -55,14 +56,20 @@ impl Endpoint {
     pub(crate) fn tls(&self, protocols: &[&[u8]]) -> TlsConnector {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_safe_default_protocol_versions().expect("aws-lc-rs has the default versions");
-        let mut config = builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
+        let builder = builder
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc-rs has the default versions");
+        let mut config =
+            builder.with_root_certificates(Arc::clone(&self.roots)).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         TlsConnector::from(Arc::new(config))
     }
 
     /// One TLS connection.
-    pub(crate) async fn open(&self, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn open(
+        &self,
+        connector: &TlsConnector,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         self.shake_hands(connector, stream).await
@@ -83,13 +90,15 @@ impl Endpoint {
         let stream = TokioIo::new(self.open(&self.tls(&[offered])).await?);
         let sender = match protocol {
             Protocol::Http1 => {
-                let (sender, connection) = http1::handshake(stream).await.map_err(std::io::Error::other)?;
+                let (sender, connection) =
+                    http1::handshake(stream).await.map_err(std::io::Error::other)?;
                 tokio::spawn(connection);
                 Sender::Http1(sender)
             }
             Protocol::Http2 => {
                 let executor = TokioExecutor::new();
-                let (sender, connection) = http2::handshake(executor, stream).await.map_err(std::io::Error::other)?;
+                let (sender, connection) =
+                    http2::handshake(executor, stream).await.map_err(std::io::Error::other)?;
                 tokio::spawn(connection);
                 Sender::Http2(sender)
             }
@@ -213,13 +222,18 @@ impl Client {
     }
 
     /// Registers a tenant and returns its key.
-    pub(crate) async fn register(&mut self, username: &str, password: &str) -> Result<String, Failure> {
+    pub(crate) async fn register(
+        &mut self,
+        username: &str,
+        password: &str,
+    ) -> Result<String, Failure> {
         let body = json!({ "username": username, "password": password }).to_string();
         let headers = [(CONTENT_TYPE.as_str(), "application/json")];
         let answer = self.request("POST", "/users/create", &headers, body).await?;
         let document = accepted(&answer)?;
         let key = document["data"]["attributes"]["api_key"].as_str();
-        key.map(str::to_owned).ok_or_else(|| Failure::Unknown(format!("answered without a key: {}", answer.text())))
+        key.map(str::to_owned)
+            .ok_or_else(|| Failure::Unknown(format!("answered without a key: {}", answer.text())))
     }
 
     pub(crate) async fn increment(&mut self, key: &str) -> Result<u64, Failure> {
@@ -234,7 +248,13 @@ impl Client {
         self.value("PUT", "/api/v1/integer", key, Some(json!({ "value": value }))).await
     }
 
-    async fn value(&mut self, method: &str, path: &str, key: &str, body: Option<Value>) -> Result<u64, Failure> {
+    async fn value(
+        &mut self,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<Value>,
+    ) -> Result<u64, Failure> {
         let bearer = format!("Bearer {key}");
         let mut headers = vec![(AUTHORIZATION.as_str(), bearer.as_str())];
         let body = body.map(|body| body.to_string()).unwrap_or_default();
@@ -243,7 +263,8 @@ impl Client {
         }
         let answer = self.request(method, path, &headers, body).await?;
         let value = accepted(&answer)?["data"]["attributes"]["value"].as_u64();
-        value.ok_or_else(|| Failure::Unknown(format!("answered without a value: {}", answer.text())))
+        value
+            .ok_or_else(|| Failure::Unknown(format!("answered without a value: {}", answer.text())))
     }
 }
 
@@ -251,7 +272,9 @@ impl Client {
 fn accepted(answer: &Answer) -> Result<Value, Failure> {
     match (answer.status, answer.code()) {
         (200..=299, _) => Ok(answer.json()),
-        (503, code) if code == "outcome_unknown" => Err(Failure::Unknown("answered outcome_unknown".to_owned())),
+        (503, code) if code == "outcome_unknown" => {
+            Err(Failure::Unknown("answered outcome_unknown".to_owned()))
+        }
         (status @ (400..=499 | 503 | 507), code) => Err(Failure::Refused { status, code }),
         (status, code) => Err(Failure::Unknown(format!("answered {status} {code}"))),
     }

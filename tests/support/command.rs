@@ -38,7 +38,9 @@ impl Ended {
 pub(crate) fn odometer(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(binary().canonicalize().expect("the binary was built"));
     command.args(words);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ODOMETER_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ODOMETER_"))
+    {
         command.env_remove(name);
     }
     command

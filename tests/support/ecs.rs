@@ -14,13 +14,26 @@ const FIELDS: &str = include_str!("ecs-fields.csv");
 const TEMPLATE: &str = include_str!("../../dashboards/logs/elasticsearch/index-template.json");
 const TABLE: &str = include_str!("../../dashboards/logs/README.md");
 /// What every line has.
-const ALWAYS: [&str; 7] =
-    ["@timestamp", "log.level", "message", "ecs.version", "service.name", "service.version", "log.logger"];
+const ALWAYS: [&str; 7] = [
+    "@timestamp",
+    "log.level",
+    "message",
+    "ecs.version",
+    "service.name",
+    "service.version",
+    "log.logger",
+];
 
 /// The schema's fields, and their types.
 pub(crate) fn fields() -> &'static BTreeMap<&'static str, &'static str> {
     static FIELD_TYPES: OnceLock<BTreeMap<&str, &str>> = OnceLock::new();
-    let rows = || FIELDS.lines().filter(|line| !line.starts_with('#')).skip(1).filter_map(|line| line.split_once(','));
+    let rows = || {
+        FIELDS
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .skip(1)
+            .filter_map(|line| line.split_once(','))
+    };
     FIELD_TYPES.get_or_init(|| rows().collect())
 }
 
@@ -29,7 +42,8 @@ pub(crate) fn events() -> &'static BTreeSet<&'static str> {
     static EVENTS: OnceLock<BTreeSet<&str>> = OnceLock::new();
     EVENTS.get_or_init(|| {
         let table = TABLE.split("| `event.action` |").nth(1).unwrap_or_default();
-        let cells = table.lines().skip(2).map_while(|row| row.strip_prefix("| ")?.split(" |").next());
+        let cells =
+            table.lines().skip(2).map_while(|row| row.strip_prefix("| ")?.split(" |").next());
         cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`')).collect()
     })
 }
@@ -57,17 +71,25 @@ fn collect(properties: &Value, before: &str, fields: &mut BTreeMap<String, Strin
 
 /// What is wrong with a line, if anything is.
 pub(crate) fn problem(line: &str) -> Option<String> {
-    let Ok(Value::Object(event)) = serde_json::from_str(line) else { return Some("it is no JSON object".to_owned()) };
+    let Ok(Value::Object(event)) = serde_json::from_str(line) else {
+        return Some("it is no JSON object".to_owned());
+    };
     if let Some(action) = event.get("event.action").and_then(Value::as_str)
         && !events().contains(action)
     {
-        return Some(format!("the event {action} is not in the table of dashboards/logs/README.md"));
+        return Some(format!(
+            "the event {action} is not in the table of dashboards/logs/README.md"
+        ));
     }
-    let unmapped = event.keys().find(|name| !name.starts_with("labels.") && !mapped().contains_key(*name));
+    let unmapped =
+        event.keys().find(|name| !name.starts_with("labels.") && !mapped().contains_key(*name));
     if let Some(name) = unmapped {
         return Some(format!("{name} has no type in the index template"));
     }
-    let missing = ALWAYS.iter().find(|name| !event.contains_key(**name)).map(|name| format!("it has no {name}"));
+    let missing = ALWAYS
+        .iter()
+        .find(|name| !event.contains_key(**name))
+        .map(|name| format!("it has no {name}"));
     missing.or_else(|| event.iter().find_map(|(name, value)| misfit(name, value)))
 }
 
@@ -76,7 +98,9 @@ fn misfit(name: &str, value: &Value) -> Option<String> {
         let scalar = !value.is_object() && !value.is_array();
         return (!scalar).then(|| format!("{name} is no scalar: {value}"));
     }
-    let Some(kind) = fields().get(name) else { return Some(format!("{name} is no field of the schema")) };
+    let Some(kind) = fields().get(name) else {
+        return Some(format!("{name} is no field of the schema"));
+    };
     let fits = match *kind {
         "keyword" | "constant_keyword" => value.is_string() || value.is_number(),
         "match_only_text" | "wildcard" | "text" => value.is_string(),

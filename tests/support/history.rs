@@ -118,7 +118,10 @@ fn check_counter(place: Place, operations: Vec<Operation>, rules: &Rules, verdic
     let mut unknown: Vec<Filler> = operations
         .iter()
         .filter(|operation| operation.op == Op::Increment && operation.outcome == Outcome::Unknown)
-        .map(|operation| Filler { sent: operation.sent, until: rules.latest_effect(operation.resent) })
+        .map(|operation| Filler {
+            sent: operation.sent,
+            until: rules.latest_effect(operation.resent),
+        })
         .collect();
     unknown.sort_unstable_by_key(|filler| filler.sent);
     let mut segments = distribute(&operations, &cuts).into_iter();
@@ -213,7 +216,8 @@ impl Cut {
 }
 
 fn find_cuts(operations: &[Operation], rules: &Rules) -> Vec<Cut> {
-    let mut cuts: Vec<Cut> = operations.iter().filter_map(|operation| cut_of(operation, rules)).collect();
+    let mut cuts: Vec<Cut> =
+        operations.iter().filter_map(|operation| cut_of(operation, rules)).collect();
     cuts.sort_unstable_by_key(|cut| cut.start);
     let mut merged: Vec<Cut> = Vec::with_capacity(cuts.len());
     for cut in cuts {
@@ -238,7 +242,8 @@ fn cut_of(operation: &Operation, rules: &Rules) -> Option<Cut> {
         Outcome::Refused => return None,
     };
     let dead = rules.latest_effect(operation.resent);
-    let end = if certain || dead == u64::MAX { operation.returned } else { operation.returned.max(dead) };
+    let end =
+        if certain || dead == u64::MAX { operation.returned } else { operation.returned.max(dead) };
     Some(Cut { start: operation.sent, end, candidates: vec![value], certain })
 }
 

@@ -3,7 +3,10 @@
 //! Invariant: every server has its own folder and ports that the kernel chose, so tests run side by side; everything
 //! that a test started is ended with it. It must never wait for a while instead of for an event, signal a process that it
 //! did not start, or skip a test silently (`require`).
-#![allow(dead_code, reason = "every test crate and every bench uses its own part of the support code")]
+#![allow(
+    dead_code,
+    reason = "every test crate and every bench uses its own part of the support code"
+)]
 
 pub(crate) mod client;
 pub(crate) mod command;
@@ -58,7 +61,9 @@ pub(crate) fn setting(name: &str) -> Option<String> {
 
 /// A number from the environment, or the default; anything else there is a mistake of the caller.
 pub(crate) fn number_setting(name: &str, default: u64) -> u64 {
-    setting(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    setting(name).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number"))
+    })
 }
 
 /// One line for the person who runs the tests, shown even when the test passes.

@@ -63,11 +63,19 @@ impl Output {
             if left.is_zero() {
                 return Err("time is up, and no `ready` line came".to_owned());
             }
-            collected = self.changed.wait_timeout(collected, left).expect("no reader panics while it holds the lock").0;
+            collected = self
+                .changed
+                .wait_timeout(collected, left)
+                .expect("no reader panics while it holds the lock")
+                .0;
         }
     }
 
-    pub(crate) fn collect_log(self: &Arc<Self>, stdout: impl Read + Send + 'static, keep: Keep) -> JoinHandle<()> {
+    pub(crate) fn collect_log(
+        self: &Arc<Self>,
+        stdout: impl Read + Send + 'static,
+        keep: Keep,
+    ) -> JoinHandle<()> {
         let output = Arc::clone(self);
         std::thread::spawn(move || {
             let mut ready = false;
@@ -76,7 +84,9 @@ impl Output {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 let mut collected = output.lock();
                 collected.lines += 1;
-                if let Some(secret) = collected.secrets.iter().find(|secret| line.contains(*secret)).cloned() {
+                if let Some(secret) =
+                    collected.secrets.iter().find(|secret| line.contains(*secret)).cloned()
+                {
                     collected.told.push((secret, line.clone()));
                 }
                 if keep == Keep::All || !ready || is_problem(&line) {
@@ -90,7 +100,10 @@ impl Output {
         })
     }
 
-    pub(crate) fn collect_stderr(self: &Arc<Self>, mut stderr: impl Read + Send + 'static) -> JoinHandle<()> {
+    pub(crate) fn collect_stderr(
+        self: &Arc<Self>,
+        mut stderr: impl Read + Send + 'static,
+    ) -> JoinHandle<()> {
         let output = Arc::clone(self);
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -103,7 +116,9 @@ impl Output {
 
 /// Whether a line, JSON or text, is a warning or an error. A refused request is neither, though it has an `error.code`.
 fn is_problem(line: &str) -> bool {
-    [r#""log.level":"warn""#, r#""log.level":"error""#, " WARN ", "ERROR "].iter().any(|level| line.contains(level))
+    [r#""log.level":"warn""#, r#""log.level":"error""#, " WARN ", "ERROR "]
+        .iter()
+        .any(|level| line.contains(level))
 }
 
 pub(crate) fn open_pidfd(pid: u32) -> Option<OwnedFd> {
@@ -113,12 +128,15 @@ pub(crate) fn open_pidfd(pid: u32) -> Option<OwnedFd> {
 
 /// The process that runs `wanted`: `root` itself or one below it.
 pub(crate) fn find_process(root: u32, wanted: &Path) -> Option<u32> {
-    let runs = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == wanted);
+    let runs =
+        |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == wanted);
     if runs(root) {
         return Some(root);
     }
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    let numbers = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let numbers = std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     for pid in numbers {
         if let Some(parent) = parent_of(pid) {
             children.entry(parent).or_default().push(pid);
@@ -137,7 +155,8 @@ pub(crate) fn find_process(root: u32, wanted: &Path) -> Option<u32> {
 /// Whether the process, told to stop, can no longer run any code of its own: one thread has stopped, which marks all of
 /// them, and the others have too or wait in the kernel for the disk. `Some(true)`: one waits there, a sync as a rule.
 pub(crate) fn is_frozen(pid: u32) -> Option<bool> {
-    let states: Vec<char> = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.filter_map(thread_state).collect();
+    let states: Vec<char> =
+        std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.filter_map(thread_state).collect();
     let frozen = states.contains(&'T') && states.iter().all(|state| ['T', 'D'].contains(state));
     frozen.then(|| states.contains(&'D'))
 }
@@ -156,6 +175,7 @@ fn parent_of(pid: u32) -> Option<u32> {
 pub(crate) fn free_ports() -> (SocketAddr, SocketAddr) {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
     let (first, second) = (bind(), bind());
-    let address = |listener: &TcpListener| listener.local_addr().expect("a bound listener has an address");
+    let address =
+        |listener: &TcpListener| listener.local_addr().expect("a bound listener has an address");
     (address(&first), address(&second))
 }

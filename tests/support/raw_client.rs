@@ -35,7 +35,10 @@ impl RawConnection<TlsStream<TcpStream>> {
     ///
     /// # Errors
     /// That of the connection or of the handshake.
-    pub(crate) async fn over_tls(endpoint: &Endpoint, connector: &TlsConnector) -> io::Result<Self> {
+    pub(crate) async fn over_tls(
+        endpoint: &Endpoint,
+        connector: &TlsConnector,
+    ) -> io::Result<Self> {
         Ok(Self::new(endpoint.open(connector).await?))
     }
 
@@ -90,7 +93,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
             self.read.drain(..std::mem::take(&mut self.taken));
             if self.read_more().await? == 0 {
                 let text = String::from_utf8_lossy(&self.read).into_owned();
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("ended within {text:?}")));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("ended within {text:?}"),
+                ));
             }
         }
     }
@@ -100,7 +106,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
 pub(crate) fn message_length(bytes: &[u8]) -> Option<usize> {
     const LENGTH: &[u8] = b"\r\ncontent-length:";
     let head = find(bytes, b"\r\n\r\n")?;
-    let at = bytes[..head].windows(LENGTH.len()).position(|window| window.eq_ignore_ascii_case(LENGTH));
+    let at =
+        bytes[..head].windows(LENGTH.len()).position(|window| window.eq_ignore_ascii_case(LENGTH));
     let body = at.map_or(0, |at| {
         let digits = bytes[at + LENGTH.len()..head].trim_ascii_start();
         number(digits).expect("a length is a number")
@@ -124,7 +131,9 @@ pub(crate) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 /// The digits at the beginning.
 pub(crate) fn number(bytes: &[u8]) -> Option<usize> {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
-    digits.fold(None, |sum: Option<usize>, digit| Some(sum.unwrap_or(0) * 10 + usize::from(digit - b'0')))
+    digits.fold(None, |sum: Option<usize>, digit| {
+        Some(sum.unwrap_or(0) * 10 + usize::from(digit - b'0'))
+    })
 }
 
 /// What came back, and whether the server ended the connection before the deadline.

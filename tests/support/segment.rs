@@ -56,7 +56,12 @@ impl Verdict {
     /// Panics with the first broken rules unless the history is correct.
     #[track_caller]
     pub(crate) fn assert_clean(&self, context: &str) {
-        assert!(self.is_clean(), "{context}: {} rules broken, first: {:#?}", self.broken, self.violations);
+        assert!(
+            self.is_clean(),
+            "{context}: {} rules broken, first: {:#?}",
+            self.broken,
+            self.violations
+        );
     }
 
     pub(crate) fn has(&self, kind: Kind) -> bool {
@@ -140,7 +145,8 @@ impl Place {
 
 /// What returned before an operation was sent bounds that operation's value from below.
 fn check_real_time(place: Place, segment: &mut Segment, verdict: &mut Verdict) {
-    let mut returned: Vec<(u64, u64)> = segment.evidence.iter().map(|seen| (seen.returned, seen.value)).collect();
+    let mut returned: Vec<(u64, u64)> =
+        segment.evidence.iter().map(|seen| (seen.returned, seen.value)).collect();
     returned.sort_unstable();
     segment.evidence.sort_unstable_by_key(|seen| seen.sent);
     let (mut known, mut next) = (segment.base, 0);
@@ -172,7 +178,12 @@ fn check_distinct(place: Place, segment: &Segment, verdict: &mut Verdict) {
 /// Matches every value that nobody was told to an unknown increment that was sent before the value was first exceeded
 /// and that could still happen after every smaller value was in use. Both bounds rise with the value, so taking the
 /// earliest usable increment each time finds a matching whenever there is one.
-fn check_gapless(place: Place, segment: &Segment, fillers: &mut VecDeque<Filler>, verdict: &mut Verdict) {
+fn check_gapless(
+    place: Place,
+    segment: &Segment,
+    fillers: &mut VecDeque<Filler>,
+    verdict: &mut Verdict,
+) {
     let evidence = &segment.evidence;
     let mut seen_by = vec![u64::MAX; evidence.len() + 1];
     for (index, seen) in evidence.iter().enumerate().rev() {
@@ -186,14 +197,19 @@ fn check_gapless(place: Place, segment: &Segment, fillers: &mut VecDeque<Filler>
         let missing = last.saturating_add(1)..value.saturating_add(u64::from(!acknowledged));
         let mut unexplained = None;
         for absent in missing.clone() {
-            if !segment.perhaps.contains(&absent) && !explain(fillers, not_before, seen_by[index], verdict) {
+            if !segment.perhaps.contains(&absent)
+                && !explain(fillers, not_before, seen_by[index], verdict)
+            {
                 unexplained = Some(absent);
                 break;
             }
         }
         if let Some(first) = unexplained {
-            let detail =
-                format!("nobody can have been issued {first}..={}, yet: {:?}", missing.end - 1, evidence[index]);
+            let detail = format!(
+                "nobody can have been issued {first}..={}, yet: {:?}",
+                missing.end - 1,
+                evidence[index]
+            );
             verdict.report(place.violation(Kind::Skipped, first, detail));
         }
         last = last.max(value);
@@ -204,7 +220,12 @@ fn check_gapless(place: Place, segment: &Segment, fillers: &mut VecDeque<Filler>
     }
 }
 
-fn explain(fillers: &mut VecDeque<Filler>, not_before: u64, seen_by: u64, verdict: &mut Verdict) -> bool {
+fn explain(
+    fillers: &mut VecDeque<Filler>,
+    not_before: u64,
+    seen_by: u64,
+    verdict: &mut Verdict,
+) -> bool {
     while fillers.front().is_some_and(|filler| filler.until < not_before) {
         fillers.pop_front();
     }

@@ -35,7 +35,8 @@ const OPS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The binary under test: the one that cargo built, or `ODOMETER_TEST_BINARY`.
 pub(crate) fn binary() -> PathBuf {
-    super::setting("ODOMETER_TEST_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_odometer")), PathBuf::from)
+    super::setting("ODOMETER_TEST_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_odometer")), PathBuf::from)
 }
 
 /// A running server. Dropping it kills what still runs.
@@ -174,14 +175,17 @@ impl TestServer {
     /// One request to the ops listener: status and body.
     #[track_caller]
     pub(crate) fn ops_get(&self, path: &str) -> (u16, String) {
-        self.try_ops(path).unwrap_or_else(|| panic!("the ops listener does not answer {path}\n{}", self.transcript()))
+        self.try_ops(path).unwrap_or_else(|| {
+            panic!("the ops listener does not answer {path}\n{}", self.transcript())
+        })
     }
 
     /// The same, or nothing when nobody answers.
     pub(crate) fn try_ops(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.ops(), OPS_DEADLINE).ok()?;
         stream.set_read_timeout(Some(OPS_DEADLINE)).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -194,8 +198,12 @@ impl TestServer {
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
         let (status, text) = self.ops_get("/metrics");
         assert_eq!(status, 200, "/metrics: {text}");
-        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let values = text.lines().filter(of_name).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        let of_name =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values = text
+            .lines()
+            .filter(of_name)
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
         values.reduce(|sum, value| sum + value)
     }
 
@@ -226,7 +234,11 @@ impl TestServer {
         let pid = self.pid().expect("the server runs");
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
         let after_name = stat.rsplit_once(") ").expect("the name is in brackets").1;
-        let ticks = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().expect("a number"));
+        let ticks = after_name
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<f64>().expect("a number"));
         ticks.sum::<f64>() / TICKS_PER_SECOND
     }
 
@@ -275,7 +287,11 @@ impl TestServer {
         self.signal(Signal::TERM);
         let status = self.wait_exit(STOP_DEADLINE);
         let ended_well = status.is_some_and(|status| status.success());
-        assert!(ended_well, "after SIGTERM: {status:?} within {STOP_DEADLINE:?}\n{}", self.transcript());
+        assert!(
+            ended_well,
+            "after SIGTERM: {status:?} within {STOP_DEADLINE:?}\n{}",
+            self.transcript()
+        );
         self.written()
     }
 
@@ -325,7 +341,11 @@ impl TestServer {
         const SHOWN_LINES: usize = 50;
         let output = self.output.lock();
         let from = output.log.len().saturating_sub(SHOWN_LINES);
-        format!("--- stdout, last lines\n{}\n--- stderr\n{}", output.log[from..].join("\n"), output.stderr)
+        format!(
+            "--- stdout, last lines\n{}\n--- stderr\n{}",
+            output.log[from..].join("\n"),
+            output.stderr
+        )
     }
 }
 

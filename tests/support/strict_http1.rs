@@ -29,8 +29,13 @@ pub(crate) fn next_answer(bytes: &[u8], asked: Asked) -> Result<Option<(Answer, 
     if bytes[..known] != START[..known] {
         return Err("bytes that do not begin an answer".to_owned());
     }
-    let Some(end) = bytes.windows(4).take(MOST_HEAD_BYTES).position(|window| window == b"\r\n\r\n") else {
-        return if bytes.len() > MOST_HEAD_BYTES { Err("a head without an end".to_owned()) } else { Ok(None) };
+    let Some(end) = bytes.windows(4).take(MOST_HEAD_BYTES).position(|window| window == b"\r\n\r\n")
+    else {
+        return if bytes.len() > MOST_HEAD_BYTES {
+            Err("a head without an end".to_owned())
+        } else {
+            Ok(None)
+        };
     };
     let (status, headers) = head(&bytes[..end])?;
     let rest = &bytes[end + 4..];
@@ -54,8 +59,10 @@ fn head(bytes: &[u8]) -> Result<(u16, HeaderMap), String> {
     let status = status(line).ok_or_else(|| format!("not a status line: {line:?}"))?;
     let mut headers = HeaderMap::new();
     for line in lines {
-        let (name, value) = line.split_once(": ").ok_or_else(|| format!("not a header: {line:?}"))?;
-        let is_token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let (name, value) =
+            line.split_once(": ").ok_or_else(|| format!("not a header: {line:?}"))?;
+        let is_token = !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let is_visible = value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
         match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
             (Ok(name), Ok(value)) if is_token && is_visible => drop(headers.append(name, value)),
@@ -70,7 +77,8 @@ fn status(line: &str) -> Option<u16> {
     let rest = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "))?;
     let (digits, reason) = rest.split_once(' ')?;
     let is_status = digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let has_reason = !reason.is_empty() && reason.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let has_reason =
+        !reason.is_empty() && reason.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     (is_status && has_reason).then(|| digits.parse().ok()).flatten()
 }
 

@@ -43,12 +43,16 @@ impl Clock {
 
 /// A runtime on the calling thread: the load shares its cores with the server.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be made")
 }
 
 /// Registers tenants `<prefix>-0` and on; returns their keys.
 pub(crate) async fn register(endpoint: &Endpoint, prefix: &str, count: usize) -> Vec<String> {
-    let mut client = endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
+    let mut client =
+        endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
     let mut keys = Vec::with_capacity(count);
     for number in 0..count {
         let name = format!("{prefix}-{number}");
@@ -73,13 +77,15 @@ pub(crate) async fn perform(
     let returned = clock.now();
     let outcome = Outcome::from(&result);
     let (counter, resent) = (DEFAULT_COUNTER, sent);
-    let operation = Operation { client: number, tenant, counter, op, sent, resent, returned, outcome };
+    let operation =
+        Operation { client: number, tenant, counter, op, sent, resent, returned, outcome };
     (operation, result.err())
 }
 
 /// Reads the value of every tenant once.
 pub(crate) async fn observe(endpoint: &Endpoint, clock: Clock, keys: &[String]) -> Vec<Operation> {
-    let mut client = endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
+    let mut client =
+        endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
     let mut reads = Vec::with_capacity(keys.len());
     for (tenant, key) in (0..).zip(keys) {
         let (read, failure) = perform(&mut client, clock, (OBSERVER, tenant, key), Op::Read).await;
@@ -108,7 +114,13 @@ struct Plan {
 
 impl Load {
     /// Starts the clients; returns when all of them are connected and on their way.
-    pub(crate) fn start(endpoint: &Endpoint, keys: &[String], clock: Clock, clients: u32, seed: u64) -> Self {
+    pub(crate) fn start(
+        endpoint: &Endpoint,
+        keys: &[String],
+        clock: Clock,
+        clients: u32,
+        seed: u64,
+    ) -> Self {
         assert!(keys.len() > 1, "one tenant to share and one that is set");
         let stopped = Arc::new(AtomicBool::new(false));
         let all = usize::try_from(clients).expect("a small number") + 1;
@@ -124,7 +136,11 @@ impl Load {
             runtime().block_on(async {
                 let mut tasks = JoinSet::new();
                 for client in 0..clients {
-                    tasks.spawn(run_client(plan.clone(), client, Random::seeded(seed ^ u64::from(client))));
+                    tasks.spawn(run_client(
+                        plan.clone(),
+                        client,
+                        Random::seeded(seed ^ u64::from(client)),
+                    ));
                 }
                 plan.connected.wait().await;
                 tell.send(()).expect("the test waits for this");
@@ -148,7 +164,8 @@ fn wait_connected(told: &Receiver<()>) {
 
 async fn run_client(plan: Plan, number: u32, mut random: Random) -> Vec<Operation> {
     let protocol = if number % 4 == 3 { Protocol::Http2 } else { Protocol::Http1 };
-    let mut client = plan.endpoint.connect(protocol).await.expect("a ready server accepts a connection");
+    let mut client =
+        plan.endpoint.connect(protocol).await.expect("a ready server accepts a connection");
     plan.connected.wait().await;
     let mut told = Vec::new();
     let shared = u64::try_from(plan.keys.len()).expect("a small number") - 1;
@@ -158,7 +175,8 @@ async fn run_client(plan: Plan, number: u32, mut random: Random) -> Vec<Operatio
         let op = next_op(sets, told.is_empty(), &mut random);
         let tenant = u32::try_from(tenant).expect("a small number");
         let key = &plan.keys[tenant as usize];
-        let (operation, failure) = perform(&mut client, plan.clock, (number, tenant, key), op).await;
+        let (operation, failure) =
+            perform(&mut client, plan.clock, (number, tenant, key), op).await;
         told.push(operation);
         if failure.is_some_and(|failure| !failure.is_answer()) {
             break;

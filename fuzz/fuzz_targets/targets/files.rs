@@ -26,7 +26,8 @@ pub(crate) fn backup(input: &[u8]) -> bool {
         Ok(())
     });
     // Whoever takes the records may give up, and that is told.
-    let refused = odometer::store::embedded::backup::format::read(bytes, &mut |_, _| Err("no".to_owned()));
+    let refused =
+        odometer::store::embedded::backup::format::read(bytes, &mut |_, _| Err("no".to_owned()));
     assert!(refused.is_err() || records.is_empty());
     let Ok(summary) = read else { return false };
     assert_eq!(Header::decode(bytes), Some(summary.header));
@@ -97,7 +98,10 @@ pub(crate) fn seals(input: &[u8]) -> bool {
     );
     for bucket in [0, BUCKETS - 1, BUCKETS, u16::MAX] {
         let wanted = seals.table.get(usize::from(bucket)).copied();
-        assert!(!seals.is_verified(bucket) && seals.verify(bucket, wanted.unwrap_or(0).wrapping_add(1)).is_err());
+        assert!(
+            !seals.is_verified(bucket)
+                && seals.verify(bucket, wanted.unwrap_or(0).wrapping_add(1)).is_err()
+        );
         assert_eq!(seals.verify(bucket, wanted.unwrap_or(0)).is_ok(), wanted.is_some());
         assert_eq!(seals.is_verified(bucket), wanted.is_some());
     }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use odometer::store::embedded::codec::key::RecordKey;
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::{
-    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, align_up,
-    encode_checkpoint, encode_commit, find_data_after, next_frame,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES,
+    SegmentHeader, align_up, encode_checkpoint, encode_commit, find_data_after, next_frame,
 };
 use odometer::store::embedded::journal::reader::{JournalTail, replay};
 use odometer::store::embedded::journal::segment::{JournalDir, JournalError, SPARE};
@@ -34,7 +34,9 @@ pub(crate) fn frame(input: &[u8]) -> bool {
     let Some((&flags, rest)) = input.split_first() else { return false };
     let mut files = split(rest);
     let mut before = None;
-    for bytes in files.iter_mut().filter(|(name, _)| name.ends_with(".journal")).map(|(_, bytes)| bytes) {
+    for bytes in
+        files.iter_mut().filter(|(name, _)| name.ends_with(".journal")).map(|(_, bytes)| bytes)
+    {
         mend_segment(bytes, flags, &mut before);
     }
     let read = files.values().map(|bytes| walk(bytes)).max().unwrap_or(0);
@@ -86,7 +88,8 @@ fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<NextFrame>) {
         }
         let crc = crc32c::crc32c(&frame[8..]);
         put(frame, 4, &crc.to_be_bytes());
-        expected = NextFrame { seq: CommitSeq(expected.seq.0.wrapping_add(1)), prev_crc: crc, ..expected };
+        expected =
+            NextFrame { seq: CommitSeq(expected.seq.0.wrapping_add(1)), prev_crc: crc, ..expected };
         offset += align_up(length);
     }
     *before = Some(expected);
@@ -128,21 +131,32 @@ fn walk(bytes: &[u8]) -> usize {
     let (mut expected, mut offset) =
         header.map_or((claimed(bytes), 0), |header| (first(&header), SEGMENT_HEADER_BYTES));
     let mut frames = 0;
-    while let FrameRead::Frame { payload, crc, bytes: length } = next_frame(bytes, offset, expected, CommitSeq(0)) {
+    while let FrameRead::Frame { payload, crc, bytes: length } =
+        next_frame(bytes, offset, expected, CommitSeq(0))
+    {
         let exact = exact_length(bytes, offset).expect("an accepted frame has a length");
         assert_eq!(length, align_up(exact));
         let mut again = Vec::new();
         let crc_again = match &payload {
-            FramePayload::Commit(changes) => {
-                encode_commit(&mut again, expected, changes.iter().map(|(key, record)| (key, record.as_ref())))
-            }
+            FramePayload::Commit(changes) => encode_commit(
+                &mut again,
+                expected,
+                changes.iter().map(|(key, record)| (key, record.as_ref())),
+            ),
             FramePayload::Checkpoint(covered) => encode_checkpoint(&mut again, expected, *covered),
             FramePayload::SkippedCommit => panic!("nothing is covered"),
         };
         assert_eq!(crc, crc_again, "{payload:?}");
         assert_eq!(again.get(..exact), bytes.get(offset..offset + exact), "{payload:?}");
-        let payload = if matches!(payload, FramePayload::Commit(_)) { FramePayload::SkippedCommit } else { payload };
-        assert_eq!(next_frame(bytes, offset, expected, expected.seq), FrameRead::Frame { payload, crc, bytes: length });
+        let payload = if matches!(payload, FramePayload::Commit(_)) {
+            FramePayload::SkippedCommit
+        } else {
+            payload
+        };
+        assert_eq!(
+            next_frame(bytes, offset, expected, expected.seq),
+            FrameRead::Frame { payload, crc, bytes: length }
+        );
         offset += length;
         expected = NextFrame { seq: expected.seq.next(), prev_crc: crc, ..expected };
         frames += 1;
@@ -160,7 +174,8 @@ fn claimed(bytes: &[u8]) -> NextFrame {
     let Some(head) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
         return NextFrame { epoch: 1, seq: CommitSeq(1), prev_crc: 0 };
     };
-    let number = |at: usize| u64::from_be_bytes(*head[at..].first_chunk().expect("the head is longer"));
+    let number =
+        |at: usize| u64::from_be_bytes(*head[at..].first_chunk().expect("the head is longer"));
     // The largest number is never reached, and what is read alone has no header that would be refused for it.
     let seq = CommitSeq(number(24).min(u64::MAX / 2));
     NextFrame {
@@ -172,7 +187,10 @@ fn claimed(bytes: &[u8]) -> NextFrame {
 
 /// Replays the folder, starts behind its end, appends, and replays what is there then; returns whether there was a journal.
 fn go_on(files: &Contents) -> bool {
-    let store = files.values().find_map(|bytes| SegmentHeader::decode(bytes)).map_or([0; 16], |header| header.store);
+    let store = files
+        .values()
+        .find_map(|bytes| SegmentHeader::decode(bytes))
+        .map_or([0; 16], |header| header.store);
     let disk = Arc::new(MemoryDisk::of(files));
     let folder = || JournalDir { dir: Arc::clone(&disk), store, segment_bytes: SEGMENT_BYTES };
     let (whole, covered) = (read(&folder(), CommitSeq(0)), read(&folder(), CommitSeq(u64::MAX)));
@@ -193,10 +211,12 @@ fn go_on(files: &Contents) -> bool {
         Err(error) => panic!("nothing fails in memory: {error}"),
     };
     let record = Record::Tenants(1);
-    let appended = journal.append(iter::once((&RecordKey::Tenants, Some(&record)))).expect("there is room");
+    let appended =
+        journal.append(iter::once((&RecordKey::Tenants, Some(&record)))).expect("there is room");
     assert_eq!(appended.seq.0, last.seq.0 + 1);
     marks.push(appended);
-    let (again, tail) = read(&folder(), CommitSeq(0)).expect("a journal that was whole stays whole");
+    let (again, tail) =
+        read(&folder(), CommitSeq(0)).expect("a journal that was whole stays whole");
     let tail = tail.expect("there is a segment");
     assert_eq!((again, tail.base, tail.torn), (marks, before, None));
     true

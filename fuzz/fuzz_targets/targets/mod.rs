@@ -25,8 +25,14 @@ pub(crate) use self::texts::{body, key};
 pub(crate) type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All targets.
-pub(crate) const TARGETS: [Target; 6] =
-    [("frame", frame), ("record", record), ("backup", backup), ("seals", seals), ("body", body), ("key", key)];
+pub(crate) const TARGETS: [Target; 6] = [
+    ("frame", frame),
+    ("record", record),
+    ("backup", backup),
+    ("seals", seals),
+    ("body", body),
+    ("key", key),
+];
 
 /// Flag of an input: its checksums are made right.
 pub(crate) const MEND: u8 = 1;

@@ -63,7 +63,8 @@ struct Sent<'a> {
 pub(crate) fn body(input: &[u8]) -> bool {
     let mut parts = input.splitn(3, |&byte| byte == b'\n');
     let (kind, query, body) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
-    let (kind, query) = (kind.unwrap_or_default(), query.and_then(|query| std::str::from_utf8(query).ok()));
+    let (kind, query) =
+        (kind.unwrap_or_default(), query.and_then(|query| std::str::from_utf8(query).ok()));
     if let (Some(text), Ok(form)) = (query, HeaderValue::from_str(FORM)) {
         let asked = Sent { query, kind: None, body: b"" };
         let sent = Sent { query: None, kind: Some(form), body: text.as_bytes() };
@@ -76,7 +77,10 @@ pub(crate) fn body(input: &[u8]) -> bool {
         let text = sent.parse::<NumberAsText>().ok().map(|text| text.value);
         check_number(input, text.as_deref(), value.get());
     }
-    if kind.is_some_and(|kind| kind == "application/json") && query.is_none_or(str::is_empty) && !body.is_empty() {
+    if kind.is_some_and(|kind| kind == "application/json")
+        && query.is_none_or(str::is_empty)
+        && !body.is_empty()
+    {
         check_wrapped(&sent);
     }
     number.is_ok()
@@ -114,7 +118,10 @@ fn check_number(input: &[u8], text: Option<&str>, value: Value) {
         assert_eq!(text, digits);
     }
     if !input.iter().any(|byte| matches!(byte, b'\\' | b'%')) {
-        assert!(input.windows(digits.len()).any(|window| window == digits.as_bytes()), "{digits} was not written");
+        assert!(
+            input.windows(digits.len()).any(|window| window == digits.as_bytes()),
+            "{digits} was not written"
+        );
     }
 }
 
@@ -124,7 +131,9 @@ fn check_wrapped(sent: &Sent<'_>) {
     let kind = Some(HeaderValue::from_static("application/vnd.api+json"));
     let wrapped = Sent { query: None, kind, body: &document };
     // A body that is such a document itself is read in another way inside one; so is one that nests as deep as is allowed.
-    if wrapped.parse::<Data>().is_ok_and(|wrapped| wrapped.data.is_none()) && sent.parse::<Data>().is_ok() {
+    if wrapped.parse::<Data>().is_ok_and(|wrapped| wrapped.data.is_none())
+        && sent.parse::<Data>().is_ok()
+    {
         assert_eq!(sent.shown(), wrapped.shown());
     }
 }
@@ -165,7 +174,9 @@ fn check_key(text: &[u8]) -> bool {
     assert!(key.matches(&key.secret_hash()));
     // The same key but for its secret: it must not prove the first, and Debug must not tell one from the other.
     let mut twin = text.to_vec();
-    twin[SECRET_START..KEY_CHARS - CRC_DIGITS].iter_mut().for_each(|digit| *digit = other_digit(*digit));
+    twin[SECRET_START..KEY_CHARS - CRC_DIGITS]
+        .iter_mut()
+        .for_each(|digit| *digit = other_digit(*digit));
     let twin = ApiKey::parse(&with_crc(&twin)).expect("it has the shape of a key");
     assert!(!twin.matches(&key.secret_hash()));
     assert_eq!(format!("{key:?}"), format!("{twin:?}"));

@@ -27,7 +27,10 @@ pub async fn read_body(req: &HttpRequest, payload: &mut Payload) -> Result<Bytes
     if matches!(payload, Payload::None) {
         return Ok(Bytes::new());
     }
-    let announced = req.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = req
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
     }

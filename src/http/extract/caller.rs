@@ -108,15 +108,21 @@ impl Attempt<'_> {
             .and_then(|credential| Credential::from_header(credential.as_bytes(), self.needs));
         let identity = match credential {
             Ok(Credential::Password(password)) => self.verify_password(&password).await?,
-            Ok(Credential::Key(key)) => match authenticate_key(self.state.store.as_ref(), &key).await {
-                Ok(identity) => {
-                    let decision = self.state.shared.throttle.check_tenant(identity.tenant(), identity.record().limit);
-                    self.context.set_tenant(identity.tenant());
-                    enforce_limit("tenant", decision, self.context)?;
-                    identity
+            Ok(Credential::Key(key)) => {
+                match authenticate_key(self.state.store.as_ref(), &key).await {
+                    Ok(identity) => {
+                        let decision = self
+                            .state
+                            .shared
+                            .throttle
+                            .check_tenant(identity.tenant(), identity.record().limit);
+                        self.context.set_tenant(identity.tenant());
+                        enforce_limit("tenant", decision, self.context)?;
+                        identity
+                    }
+                    Err(failure) => return Err(self.reject_unauthenticated(failure)),
                 }
-                Err(failure) => return Err(self.reject_unauthenticated(failure)),
-            },
+            }
             Err(failure) => return Err(self.reject_unauthenticated(failure)),
         };
         self.context.set_tenant(identity.tenant());
@@ -183,7 +189,9 @@ fn enforce_limit(
 /// Records that the key was used today, once a day and beside the request. Where that fails, the
 /// next request tries again.
 fn touch_key(state: &Rc<AppState>, key: KeyId, today: u32) {
-    if state.store.health() != Health::Ready || !state.shared.key_touches_in_flight.pin().insert(key) {
+    if state.store.health() != Health::Ready
+        || !state.shared.key_touches_in_flight.pin().insert(key)
+    {
         return;
     }
     let (store, shared) = (Arc::clone(&state.store), Arc::clone(&state.shared));

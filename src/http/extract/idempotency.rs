@@ -70,7 +70,8 @@ impl IdempotencyKey {
     fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut sent = headers.get_all(IDEMPOTENCY_KEY);
         let Some(key) = sent.next() else { return Ok(Self(None)) };
-        let is_valid = (1..=MAX_KEY_CHARS).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
+        let is_valid = (1..=MAX_KEY_CHARS).contains(&key.len())
+            && key.as_bytes().iter().all(u8::is_ascii_graphic);
         if is_valid && sent.next().is_none() {
             Ok(Self(Some(key.clone())))
         } else {
@@ -80,12 +81,19 @@ impl IdempotencyKey {
 
     /// What the store is to remember the request by.
     #[must_use]
-    pub fn token(&self, tenant: TenantId, request: FingerprintedRequest<'_>) -> Option<IdempotencyToken> {
+    pub fn token(
+        &self,
+        tenant: TenantId,
+        request: FingerprintedRequest<'_>,
+    ) -> Option<IdempotencyToken> {
         let key = self.0.as_ref()?;
         let mut named = Context::new(&SHA256);
         named.update(&tenant.0.to_be_bytes());
         named.update(key.as_bytes());
-        Some(IdempotencyToken { key_hash: truncate_digest(named), request_fingerprint: request.fingerprint() })
+        Some(IdempotencyToken {
+            key_hash: truncate_digest(named),
+            request_fingerprint: request.fingerprint(),
+        })
     }
 }
 
@@ -117,7 +125,10 @@ impl FingerprintedRequest<'_> {
                 all.number(6);
                 all.text(name.as_str());
                 let bounds = [shape.start(), shape.min(), shape.max()].map(|value| value.get());
-                bounds.into_iter().chain([shape.step().get(), shape.rewindable().into()]).for_each(|n| all.number(n));
+                bounds
+                    .into_iter()
+                    .chain([shape.step().get(), shape.rewindable().into()])
+                    .for_each(|n| all.number(n));
             }
         }
         truncate_digest(all.0)
@@ -174,12 +185,19 @@ mod tests {
 
     #[test]
     fn a_key_is_1_to_255_visible_characters_and_there_once() {
-        let read = |text: &str| IdempotencyKey::from_headers(&headers(&[(IDEMPOTENCY_KEY, text)])).is_ok();
+        let read =
+            |text: &str| IdempotencyKey::from_headers(&headers(&[(IDEMPOTENCY_KEY, text)])).is_ok();
         assert!(read("a") && read("!\"~") && read(&"x".repeat(255)));
         for bad in ["", " ", "a b", "a\tb", "ä", &"x".repeat(256)] {
             assert!(!read(bad), "{bad:?}");
         }
-        assert!(IdempotencyKey::from_headers(&headers(&[(IDEMPOTENCY_KEY, "a"), (IDEMPOTENCY_KEY, "a")])).is_err());
+        assert!(
+            IdempotencyKey::from_headers(&headers(&[
+                (IDEMPOTENCY_KEY, "a"),
+                (IDEMPOTENCY_KEY, "a")
+            ]))
+            .is_err()
+        );
         assert!(IdempotencyKey::from_headers(&HeaderMap::new()).unwrap().0.is_none());
     }
 
@@ -190,7 +208,8 @@ mod tests {
         let set = |raw, rewind, expected| SetCounter { value: value(raw), rewind, expected };
         let version = |born, changes| Version { generation: born, revision: changes };
         let shape = |step, rewindable| {
-            CounterConfig::new(value(1), Step::new(step).unwrap(), value(1), value(9), rewindable).unwrap()
+            CounterConfig::new(value(1), Step::new(step).unwrap(), value(1), value(9), rewindable)
+                .unwrap()
         };
         let (a, b, default) = (name("a"), name("b"), CounterName::default_counter());
         let sets = [
@@ -209,9 +228,13 @@ mod tests {
             FingerprintedRequest::IncrementInteger(Some(2)).fingerprint(),
         ];
         for name in [&a, &b, &default] {
-            digests.extend([1, 2].map(|count| FingerprintedRequest::Increment(name, count).fingerprint()));
+            digests.extend(
+                [1, 2].map(|count| FingerprintedRequest::Increment(name, count).fingerprint()),
+            );
             digests.extend(sets.iter().map(|to| FingerprintedRequest::Set(name, to).fingerprint()));
-            digests.extend(shapes.iter().map(|shape| FingerprintedRequest::Create(name, shape).fingerprint()));
+            digests.extend(
+                shapes.iter().map(|shape| FingerprintedRequest::Create(name, shape).fingerprint()),
+            );
         }
         digests.extend(sets.iter().map(|to| FingerprintedRequest::SetInteger(to).fingerprint()));
         let count = digests.len();

@@ -55,13 +55,20 @@ enum Media {
 
 fn media_type(headers: &HeaderMap) -> Result<Media, ApiError> {
     let mut types = headers.get_all(CONTENT_TYPE);
-    let (Some(first), None) = (types.next(), types.next()) else { return Err(ApiError::UnsupportedMediaType) };
+    let (Some(first), None) = (types.next(), types.next()) else {
+        return Err(ApiError::UnsupportedMediaType);
+    };
     let text = first.to_str().map_err(|_| ApiError::UnsupportedMediaType)?;
-    let (essence, parameters) = text.split_once(';').map_or((text, ""), |(essence, rest)| (essence, rest.trim()));
+    let (essence, parameters) =
+        text.split_once(';').map_or((text, ""), |(essence, rest)| (essence, rest.trim()));
     match essence.trim().to_ascii_lowercase().as_str() {
         "application/json" => Ok(Media::Json),
         // JSON:API: any other parameter than ext and profile must be refused, and of these this server knows none but may ignore profiles.
-        "application/vnd.api+json" if parameters.is_empty() || parameters.starts_with("profile=") => Ok(Media::Json),
+        "application/vnd.api+json"
+            if parameters.is_empty() || parameters.starts_with("profile=") =>
+        {
+            Ok(Media::Json)
+        }
         "application/x-www-form-urlencoded" => Ok(Media::Form),
         _ => Err(ApiError::UnsupportedMediaType),
     }
@@ -73,17 +80,22 @@ fn parse_form(text: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> {
         .map(|(name, value)| (name.into_owned(), JsonValue::Text(value.into_owned())))
         .collect();
     let replaced = |text: &str| text.contains('\u{FFFD}');
-    if decoded.iter().any(|(name, value)| replaced(name) || matches!(value, JsonValue::Text(text) if replaced(text))) {
+    if decoded.iter().any(|(name, value)| {
+        replaced(name) || matches!(value, JsonValue::Text(text) if replaced(text))
+    }) {
         return Err(ApiError::MalformedBody("the parameters are not valid UTF-8"));
     }
     Ok(decoded)
 }
 
 fn parse_json_object(body: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::MalformedBody("the body is not valid UTF-8"))?;
+    let text = std::str::from_utf8(body)
+        .map_err(|_| ApiError::MalformedBody("the body is not valid UTF-8"))?;
     let json: JsonValue = serde_json::from_str(text).map_err(|error| {
         if error.to_string().starts_with(DUPLICATE) {
-            ApiError::MalformedBody("a member of the JSON object is given twice; send each one once")
+            ApiError::MalformedBody(
+                "a member of the JSON object is given twice; send each one once",
+            )
         } else {
             ApiError::MalformedBody("the body is not valid JSON")
         }
@@ -94,12 +106,16 @@ fn parse_json_object(body: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> 
     let mut data = members.iter().position(|(name, _)| name == "data");
     let Some(data) = data.take() else { return Ok(members) };
     let attributes = match members.into_iter().nth(data) {
-        Some((_, JsonValue::Object(data))) => data.into_iter().find(|(name, _)| name == "attributes"),
+        Some((_, JsonValue::Object(data))) => {
+            data.into_iter().find(|(name, _)| name == "attributes")
+        }
         _ => None,
     };
     match attributes {
         Some((_, JsonValue::Object(attributes))) => Ok(attributes),
-        _ => Err(ApiError::MalformedBody("a JSON:API document has its parameters in data.attributes, an object")),
+        _ => Err(ApiError::MalformedBody(
+            "a JSON:API document has its parameters in data.attributes, an object",
+        )),
     }
 }
 

@@ -14,7 +14,8 @@ use actix_web::dev::Payload;
 use actix_web::http::header::HeaderMap;
 use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, Unexpected, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess,
+    Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -75,7 +76,9 @@ impl ParameterError {
     fn into_api_error(self) -> ApiError {
         match self {
             Self::Unknown(name) => ApiError::UnknownParameter(name),
-            Self::Invalid { parameter, code, detail } => ApiError::Invalid { parameter, code, detail },
+            Self::Invalid { parameter, code, detail } => {
+                ApiError::Invalid { parameter, code, detail }
+            }
         }
     }
 
@@ -132,7 +135,12 @@ impl<'de> Deserializer<'de> for Members {
     ) -> Result<V::Value, ParameterError> {
         let (known, unknown): (Vec<_>, Vec<_>) =
             self.0.into_iter().partition(|(name, _)| fields.contains(&name.as_str()));
-        visitor.visit_map(Fields { known, unknown: unknown.into_iter(), fields: fields.iter(), value: None })
+        visitor.visit_map(Fields {
+            known,
+            unknown: unknown.into_iter(),
+            fields: fields.iter(),
+            value: None,
+        })
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
@@ -157,20 +165,27 @@ struct Fields {
 impl<'de> MapAccess<'de> for Fields {
     type Error = ParameterError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ParameterError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, ParameterError> {
         if let Some((name, _)) = self.unknown.next() {
             self.value = Some(Field { name: "", value: None });
             return seed.deserialize(name.as_str().into_deserializer()).map(Some);
         }
         let Some(name) = self.fields.next() else { return Ok(None) };
         let at = self.known.iter().position(|(known, _)| known == name);
-        let value = at.map(|at| self.known.swap_remove(at).1).filter(|value| *value != JsonValue::Null);
+        let value =
+            at.map(|at| self.known.swap_remove(at).1).filter(|value| *value != JsonValue::Null);
         self.value = Some(Field { name, value });
         let key: StrDeserializer<'_, ParameterError> = name.into_deserializer();
         seed.deserialize(key).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ParameterError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, ParameterError> {
         let field = self.value.take().unwrap_or(Field { name: "", value: None });
         seed.deserialize(field)
     }
@@ -209,7 +224,9 @@ impl<'de> Deserializer<'de> for Field {
             None => Ok(false),
             Some(JsonValue::Bool(flag)) => Ok(*flag),
             Some(JsonValue::Text(text)) if text == "true" || text == "false" => Ok(text == "true"),
-            Some(_) => Err(ParameterError::must_be(&"true or false").of(self.name, INVALID_PARAMETER)),
+            Some(_) => {
+                Err(ParameterError::must_be(&"true or false").of(self.name, INVALID_PARAMETER))
+            }
         };
         visitor.visit_bool(flag?)
     }
@@ -231,7 +248,9 @@ impl<'de> Deserializer<'de> for Field {
     /// A JSON array of texts, or one text with commas. White space around a comma does not count.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
         let texts: Option<Vec<String>> = match self.value {
-            Some(JsonValue::Text(text)) => Some(text.split(',').map(|text| text.trim().to_owned()).collect()),
+            Some(JsonValue::Text(text)) => {
+                Some(text.split(',').map(|text| text.trim().to_owned()).collect())
+            }
             Some(JsonValue::Array(elements)) => elements
                 .into_iter()
                 .map(|element| if let JsonValue::Text(text) = element { Some(text) } else { None })
@@ -253,7 +272,8 @@ impl<'de> Deserializer<'de> for Field {
 }
 
 fn digits(text: &str) -> Option<u64> {
-    let canonical = (text == "0" || !text.starts_with('0')) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let canonical =
+        (text == "0" || !text.starts_with('0')) && text.bytes().all(|byte| byte.is_ascii_digit());
     canonical.then(|| text.parse().ok()).flatten()
 }
 

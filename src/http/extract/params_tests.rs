@@ -52,7 +52,10 @@ fn the_three_kinds_of_body_say_the_same() {
     for (content_type, body) in [
         ("application/json", r#"{"value": 42}"#),
         ("Application/JSON; charset=utf-8", r#"{"value": "42"}"#),
-        ("application/vnd.api+json", r#"{"data":{"type":"user_integer","attributes":{"value":42}}}"#),
+        (
+            "application/vnd.api+json",
+            r#"{"data":{"type":"user_integer","attributes":{"value":42}}}"#,
+        ),
         ("application/x-www-form-urlencoded", "value=42"),
     ] {
         assert_eq!(parse::<Set>(content_type, body).unwrap().value.0, 42, "{body}");
@@ -61,14 +64,32 @@ fn the_three_kinds_of_body_say_the_same() {
 
 #[test]
 fn a_number_is_an_integer_as_written_or_refused() {
-    for bad in ["-1", "-0", "1.0", "1.5", "1e3", "9223372036854775808", "1e400", "null", "true", "[]", "{}", "\"\""] {
+    for bad in [
+        "-1",
+        "-0",
+        "1.0",
+        "1.5",
+        "1e3",
+        "9223372036854775808",
+        "1e400",
+        "null",
+        "true",
+        "[]",
+        "{}",
+        "\"\"",
+    ] {
         let refused = json::<Set>(&format!(r#"{{"value":{bad}}}"#));
         assert!(
-            matches!(refused, Err(ApiError::Invalid { code: "invalid_value", .. } | ApiError::MalformedBody(_))),
+            matches!(
+                refused,
+                Err(ApiError::Invalid { code: "invalid_value", .. } | ApiError::MalformedBody(_))
+            ),
             "{bad}"
         );
     }
-    for bad in ["", "007", "00", "-0", "+5", "1e3", "1.0", " 5", "5 ", "٣", "0x10", "9223372036854775808"] {
+    for bad in
+        ["", "007", "00", "-0", "+5", "1e3", "1.0", " 5", "5 ", "٣", "0x10", "9223372036854775808"]
+    {
         assert!(json::<Set>(&format!(r#"{{"value":"{bad}"}}"#)).is_err(), "{bad:?}");
     }
     for zero in [r#"{"value":0}"#, r#"{"value":"0"}"#] {
@@ -78,7 +99,10 @@ fn a_number_is_an_integer_as_written_or_refused() {
     let missing = json::<Set>("{}").unwrap_err();
     assert_eq!(missing.detail(None), "Value is missing.");
     let wrong = json::<Set>(r#"{"value":-1}"#).unwrap_err();
-    assert_eq!(wrong.detail(None), "Value must be a whole number from 0 to 9223372036854775807, in digits only.");
+    assert_eq!(
+        wrong.detail(None),
+        "Value must be a whole number from 0 to 9223372036854775807, in digits only."
+    );
 }
 
 #[test]
@@ -99,8 +123,13 @@ fn unreadable_bodies_are_malformed() {
     for body in ["value=1&value=2", "a=%FF"] {
         assert!(matches!(form::<Set>(body), Err(ApiError::MalformedBody(_))), "{body}");
     }
-    for content_type in ["text/plain", "application/vnd.api+json; version=1", "multipart/form-data; boundary=x"] {
-        assert!(matches!(parse::<Set>(content_type, "{}"), Err(ApiError::UnsupportedMediaType)), "{content_type}");
+    for content_type in
+        ["text/plain", "application/vnd.api+json; version=1", "multipart/form-data; boundary=x"]
+    {
+        assert!(
+            matches!(parse::<Set>(content_type, "{}"), Err(ApiError::UnsupportedMediaType)),
+            "{content_type}"
+        );
     }
 }
 
@@ -115,18 +144,27 @@ fn the_query_and_the_body_may_not_both_say_it() {
 
 #[test]
 fn lists_flags_counts_and_times_are_taken_as_written_or_refused() {
-    let lists = [json::<All>(r#"{"l":["read","manage"]}"#), json(r#"{"l":"read, manage"}"#), form("l=read,manage")];
+    let lists = [
+        json::<All>(r#"{"l":["read","manage"]}"#),
+        json(r#"{"l":"read, manage"}"#),
+        form("l=read,manage"),
+    ];
     for all in lists {
         assert_eq!(all.unwrap().list.unwrap(), ["read", "manage"]);
     }
     for body in ["{}", r#"{"l":null,"f":null,"count":null,"t":null,"text":null}"#] {
         let all = json::<All>(body).unwrap();
-        assert_eq!((all.list, all.flag, all.count, all.time, all.text), (None, false, None, None, String::new()));
+        assert_eq!(
+            (all.list, all.flag, all.count, all.time, all.text),
+            (None, false, None, None, String::new())
+        );
     }
     for body in [r#"{"l":[1]}"#, r#"{"l":{}}"#] {
         assert_eq!(refusal(json(body)), ("l", "invalid_parameter"));
     }
-    for (all, flag) in [(json::<All>(r#"{"f":true}"#), true), (form("f=true"), true), (form("f=false"), false)] {
+    for (all, flag) in
+        [(json::<All>(r#"{"f":true}"#), true), (form("f=true"), true), (form("f=false"), false)]
+    {
         assert_eq!(all.unwrap().flag, flag);
     }
     for bad in [json(r#"{"f":1}"#), form("f=yes"), form("f="), form("f=TRUE")] {
@@ -139,8 +177,17 @@ fn lists_flags_counts_and_times_are_taken_as_written_or_refused() {
         assert_eq!(refusal(form(&format!("count={bad}"))), ("count", "invalid_value"), "{bad}");
     }
     assert_eq!(form::<All>("t=1970-01-02T00:00:00Z").unwrap().time, Some(Timestamp(86_400)));
-    assert_eq!(form::<All>("t=2026-11-24T09%3A00%3A00.5Z").unwrap().time, Some(Timestamp(1_795_510_800)));
-    for bad in ["t=", "t=tomorrow", "t=2027-01-31", "t=2027-01-31T12:00:00%2B01:00", "t=1969-12-31T23:59:59Z"] {
+    assert_eq!(
+        form::<All>("t=2026-11-24T09%3A00%3A00.5Z").unwrap().time,
+        Some(Timestamp(1_795_510_800))
+    );
+    for bad in [
+        "t=",
+        "t=tomorrow",
+        "t=2027-01-31",
+        "t=2027-01-31T12:00:00%2B01:00",
+        "t=1969-12-31T23:59:59Z",
+    ] {
         assert_eq!(refusal(form(bad)), ("t", "invalid_parameter"), "{bad}");
     }
     assert_eq!(refusal(json(r#"{"text":7}"#)), ("text", "invalid_parameter"));
@@ -149,7 +196,9 @@ fn lists_flags_counts_and_times_are_taken_as_written_or_refused() {
 #[test]
 fn an_unknown_name_is_refused_first_unless_the_type_is_open() {
     assert_eq!(refusal(form("count=x&coumt=1")), ("", "unknown"));
-    assert!(matches!(form::<NoParams>("a=1"), Err(ApiError::UnknownParameter(name)) if &*name == "a"));
+    assert!(
+        matches!(form::<NoParams>("a=1"), Err(ApiError::UnknownParameter(name)) if &*name == "a")
+    );
     assert!(form::<NoParams>("").is_ok());
     assert_eq!(form::<Set>("what=ever&value=5").unwrap().value.0, 5);
     // Of two that are wrong, the one that the type names first, in whatever order they came.

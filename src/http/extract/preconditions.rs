@@ -42,8 +42,15 @@ impl Extract for IfMatch {
 /// # Errors
 /// [`ApiError::NotSupported`], naming the first that is there and not among `taken`.
 pub fn reject_unsupported(headers: &HeaderMap, taken: &[HeaderName]) -> Result<(), ApiError> {
-    let asked = [(IDEMPOTENCY_KEY, "Idempotency-Key"), (IF_MATCH, "If-Match"), (IF_NONE_MATCH, "If-None-Match")];
-    match asked.into_iter().find(|(header, _)| headers.contains_key(header) && !taken.contains(header)) {
+    let asked = [
+        (IDEMPOTENCY_KEY, "Idempotency-Key"),
+        (IF_MATCH, "If-Match"),
+        (IF_NONE_MATCH, "If-None-Match"),
+    ];
+    match asked
+        .into_iter()
+        .find(|(header, _)| headers.contains_key(header) && !taken.contains(header))
+    {
         Some((_, name)) => Err(ApiError::NotSupported(name)),
         None => Ok(()),
     }
@@ -62,7 +69,9 @@ pub fn parse_if_match(headers: &HeaderMap) -> Precondition {
         return Precondition::Any;
     }
     let tags = lines.iter().flat_map(|line| line.split(|byte| *byte == b','));
-    Precondition::OneOf(tags.filter_map(|tag| version(std::str::from_utf8(tag.trim_ascii()).ok()?)).collect())
+    Precondition::OneOf(
+        tags.filter_map(|tag| version(std::str::from_utf8(tag.trim_ascii()).ok()?)).collect(),
+    )
 }
 
 fn version(tag: &str) -> Option<Version> {
@@ -80,7 +89,9 @@ mod tests {
     fn if_match_takes_our_strong_tags_only() {
         let read = |lines: &[&str]| {
             let mut headers = HeaderMap::new();
-            lines.iter().for_each(|line| headers.append(IF_MATCH, HeaderValue::from_bytes(line.as_bytes()).unwrap()));
+            lines.iter().for_each(|line| {
+                headers.append(IF_MATCH, HeaderValue::from_bytes(line.as_bytes()).unwrap())
+            });
             parse_if_match(&headers)
         };
         let version = |born, changes| Version { generation: born, revision: changes };
@@ -88,8 +99,18 @@ mod tests {
         assert_eq!(read(&["\"1-2\""]), Precondition::OneOf(vec![version(1, 2)]));
         let several = Precondition::OneOf(vec![version(1, 2), version(3, 4), version(0, 5)]);
         assert_eq!(read(&["\"1-2\" , W/\"8-8\",\"3-4\"", "\"x\", \"0-5\""]), several);
-        for garbage in ["", "1-2", "W/\"1-2\"", "\"01-2\"", "\"+1-2\"", "\"1-2", "*, \"x\"", "\"1-2-3\"", "\"-\"", "ä"]
-        {
+        for garbage in [
+            "",
+            "1-2",
+            "W/\"1-2\"",
+            "\"01-2\"",
+            "\"+1-2\"",
+            "\"1-2",
+            "*, \"x\"",
+            "\"1-2-3\"",
+            "\"-\"",
+            "ä",
+        ] {
             assert_eq!(read(&[garbage]), Precondition::OneOf(vec![]), "{garbage}");
         }
         assert_eq!(read(&["*", "*"]), Precondition::OneOf(vec![]));

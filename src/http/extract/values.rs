@@ -95,7 +95,9 @@ impl Visitor<'_> for TimestampVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
-        let utc = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|moment| moment.offset() == UtcOffset::UTC);
+        let utc = OffsetDateTime::parse(text, &Rfc3339)
+            .ok()
+            .filter(|moment| moment.offset() == UtcOffset::UTC);
         let seconds = utc.and_then(|moment| u64::try_from(moment.unix_timestamp()).ok());
         seconds.map(Timestamp).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }

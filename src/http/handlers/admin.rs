@@ -111,7 +111,8 @@ async fn set_suspended(
 ) -> Result<web::Json<TenantRow>, ApiError> {
     let (id, _) = find(state, &name).await?;
     let changed = state.store.change_tenant(id, TenantUpdate::Suspended(suspended)).await;
-    let record = audited(req, id, operator, action, None, changed.map_err(|error| gone(error, &name)))?;
+    let record =
+        audited(req, id, operator, action, None, changed.map_err(|error| gone(error, &name)))?;
     Ok(web::Json(row(state, id, &record).await?))
 }
 
@@ -126,10 +127,14 @@ pub(crate) async fn limit_tenant(
     let (id, _) = find(&state, &name).await?;
     let limit = limit.parse::<TenantLimit>();
     let changed = match limit {
-        Ok(limit) => {
-            state.store.change_tenant(id, TenantUpdate::Limit(limit)).await.map_err(|error| gone(error, &name))
+        Ok(limit) => state
+            .store
+            .change_tenant(id, TenantUpdate::Limit(limit))
+            .await
+            .map_err(|error| gone(error, &name)),
+        Err(bad) => {
+            Err(invalid_parameter("limit", format!("must be off, default or a rate; {bad}")))
         }
-        Err(bad) => Err(invalid_parameter("limit", format!("must be off, default or a rate; {bad}"))),
     };
     let detail = limit.ok().map(|limit| limit.to_string());
     let record = audited(&req, id, operator, "tenant-limited", detail, changed)?;
@@ -177,12 +182,19 @@ pub(crate) async fn list_keys(
 
 #[utoipa::path(tag = "internal")]
 #[delete("/tenants/{name}/keys/{id}")]
-pub(crate) async fn revoke_key(state: State, req: HttpRequest, asked: KeyAction) -> Result<impl Responder, ApiError> {
+pub(crate) async fn revoke_key(
+    state: State,
+    req: HttpRequest,
+    asked: KeyAction,
+) -> Result<impl Responder, ApiError> {
     let InOrder((operator, PathParam(name), PathParam(TypedKey(key)), _)) = asked;
     let (id, _) = find(&state, &name).await?;
     let revoked = match key {
         Some(key) => state.store.revoke_key(id, key).await.map_err(|error| gone(error, &name)),
-        None => Err(invalid_parameter("id", "must be a key's id, 16 hexadecimal digits, or a whole key")),
+        None => Err(invalid_parameter(
+            "id",
+            "must be a key's id, 16 hexadecimal digits, or a whole key",
+        )),
     };
     audited(&req, id, operator, "key-revoked", key.map(|key| key.to_string()), revoked)?;
     Ok(HttpResponse::NoContent())
@@ -235,7 +247,15 @@ fn audited<T>(
 ) -> Result<T, ApiError> {
     let context = RequestContext::of(req);
     context.set_tenant(tenant);
-    let problem = result.as_ref().err().map(|error| error.cause().map_or_else(|| error.detail(None), str::to_owned));
-    context.note(SecurityEvent::Operator(OperatorEvent { action, uid: operator.uid, detail, problem }));
+    let problem = result
+        .as_ref()
+        .err()
+        .map(|error| error.cause().map_or_else(|| error.detail(None), str::to_owned));
+    context.note(SecurityEvent::Operator(OperatorEvent {
+        action,
+        uid: operator.uid,
+        detail,
+        problem,
+    }));
     result
 }

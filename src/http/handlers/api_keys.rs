@@ -22,7 +22,8 @@ use crate::http::extract::preconditions::NoPreconditions;
 use crate::http::extract::values::{Timestamp, Whole};
 use crate::http::jsonapi::{Page, Reply};
 use crate::http::openapi::error_responses::{
-    AdminArgs, Body, Changing, From, InvalidParameter, InvalidValue, NamedKey, Parameters, Quota, Refused,
+    AdminArgs, Body, Changing, From, InvalidParameter, InvalidValue, NamedKey, Parameters, Quota,
+    Refused,
 };
 use crate::http::state::State;
 use crate::store::{KeyRecord, now_unix_s};
@@ -72,14 +73,17 @@ pub(crate) async fn list_keys(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, QueryParams(page))) = asked;
     let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
-    let cursor =
-        |text: String| KeyId::parse(&text).ok_or_else(|| invalid_parameter("page[after]", "must be the id of a key"));
+    let cursor = |text: String| {
+        KeyId::parse(&text)
+            .ok_or_else(|| invalid_parameter("page[after]", "must be the id of a key"))
+    };
     let after = page.after.map(cursor).transpose()?;
     let limit = usize::try_from(size).unwrap_or(1);
     let page = non_empty_page(|| state.store.list_api_keys(caller.tenant(), after, limit)).await?;
     let last = page.items.last().filter(|_| page.more).map(|(id, _)| id.to_string());
     let next = last.map(|last| next_page("/api/v1/keys", size, &last));
-    let resources = page.items.iter().map(|(id, record)| (id.to_string(), Key::from(&**record))).collect();
+    let resources =
+        page.items.iter().map(|(id, record)| (id.to_string(), Key::from(&**record))).collect();
     Ok(Page { resources, next })
 }
 
@@ -130,13 +134,19 @@ fn scopes(params: &CreateKeyParams) -> Result<Scopes, ApiError> {
     let Some(names) = &params.scopes else { return Ok(Scopes::ALL) };
     let all = names.iter().map(|name| Scopes::parse(name)).collect::<Option<Vec<_>>>();
     let together = all.and_then(|all| all.into_iter().reduce(Scopes::union));
-    together.ok_or_else(|| invalid_parameter("scopes", "must be one or more of read, increment, manage"))
+    together.ok_or_else(|| {
+        invalid_parameter("scopes", "must be one or more of read, increment, manage")
+    })
 }
 
 fn expiry(params: &CreateKeyParams, now: u64) -> Result<Option<u64>, ApiError> {
     match (params.expires_at, params.expires_in) {
-        (Some(_), Some(_)) => Err(invalid_parameter("expires_in", "and expires_at say the same; send one of them")),
-        (Some(Timestamp(at)), None) if at <= now => Err(invalid_parameter("expires_at", "must be in the future")),
+        (Some(_), Some(_)) => {
+            Err(invalid_parameter("expires_in", "and expires_at say the same; send one of them"))
+        }
+        (Some(Timestamp(at)), None) if at <= now => {
+            Err(invalid_parameter("expires_at", "must be in the future"))
+        }
         (at, after) => Ok(at.map(|at| at.0).or(after.map(|seconds| now + seconds.0))),
     }
 }

@@ -44,7 +44,9 @@ pub(crate) async fn make_backup(
     context.note(SecurityEvent::Backup(Ok(BackupMade { commit_seq: seq, records, bytes })));
     let mut response = HttpResponse::Ok();
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")));
-    response.insert_header((COMMIT_SEQ, HeaderValue::from(seq))).insert_header((RECORDS, HeaderValue::from(records)));
+    response
+        .insert_header((COMMIT_SEQ, HeaderValue::from(seq)))
+        .insert_header((RECORDS, HeaderValue::from(records)));
     Ok(response.body(SizedStream::new(bytes, pieces(file, bytes))))
 }
 
@@ -86,7 +88,10 @@ mod tests {
         };
         for length in [0, 1, PIECE, PIECE + 1, PIECE * 2 + 7] {
             let sent = collect(length).unwrap();
-            assert!(sent.iter().all(|piece| (1..=PIECE).contains(&(piece.len() as u64))), "{length}");
+            assert!(
+                sent.iter().all(|piece| (1..=PIECE).contains(&(piece.len() as u64))),
+                "{length}"
+            );
             assert_eq!(sent.concat(), bytes[..usize::try_from(length).unwrap()], "{length}");
         }
         assert_eq!(collect(PIECE * 2 + 8).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);

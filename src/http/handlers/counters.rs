@@ -8,7 +8,9 @@ use actix_web::{HttpResponse, Responder, delete, get, post, put};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::dto::{Count, Counter, CounterDocument, CountersDocument, IssuedRange, RangeDocument, StepSize};
+use super::dto::{
+    Count, Counter, CounterDocument, CountersDocument, IssuedRange, RangeDocument, StepSize,
+};
 use super::{invalid_parameter, next_page, non_empty_page};
 use crate::domain::counter::{CounterConfig, CounterName, Step, Value};
 use crate::http::error::ApiError;
@@ -21,8 +23,9 @@ use crate::http::extract::preconditions::IfMatch;
 use crate::http::extract::values::{AnyValue, Whole};
 use crate::http::jsonapi::{Page, Reply};
 use crate::http::openapi::error_responses::{
-    AdminArgs, Body, Changing, Conditional, Exhausted, Exists, From, Idempotent, InvalidName, InvalidParameter,
-    InvalidValue, IsDefault, NamedCounter, OutOfRange, Parameters, Quota, Refused, Rewind,
+    AdminArgs, Body, Changing, Conditional, Exhausted, Exists, From, Idempotent, InvalidName,
+    InvalidParameter, InvalidValue, IsDefault, NamedCounter, OutOfRange, Parameters, Quota,
+    Refused, Rewind,
 };
 use crate::http::state::State;
 use crate::store::{NewCounter, SetCounter, now_unix_s};
@@ -104,14 +107,18 @@ pub(crate) async fn list_counters(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, QueryParams(page))) = asked;
     let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
-    let cursor = |text: String| CounterName::parse(&text).map_err(|bad| invalid_parameter("page[after]", bad));
+    let cursor = |text: String| {
+        CounterName::parse(&text).map_err(|bad| invalid_parameter("page[after]", bad))
+    };
     let after = page.after.map(cursor).transpose()?;
     let limit = usize::try_from(size).unwrap_or(1);
-    let page = non_empty_page(|| state.store.list_counters(caller.tenant(), after.clone(), limit)).await?;
+    let page =
+        non_empty_page(|| state.store.list_counters(caller.tenant(), after.clone(), limit)).await?;
     let last = page.items.last().filter(|_| page.more).map(|(name, _)| name.as_str());
     let next = last.map(|last| next_page("/api/v1/counters", size, last));
-    let resource =
-        |(name, found): &(CounterName, _)| (name.as_str().to_owned(), Counter::new(found, name.is_default()));
+    let resource = |(name, found): &(CounterName, _)| {
+        (name.as_str().to_owned(), Counter::new(found, name.is_default()))
+    };
     Ok(Page { resources: page.items.iter().map(resource).collect(), next })
 }
 
@@ -150,7 +157,8 @@ pub(crate) async fn create_counter(
     })?;
     let shape = shape(&params)?;
     let once = key.token(caller.tenant(), FingerprintedRequest::Create(&name, &shape));
-    let new = NewCounter { shape, created_unix_s: now_unix_s(), quota: state.shared.counters_per_tenant };
+    let new =
+        NewCounter { shape, created_unix_s: now_unix_s(), quota: state.shared.counters_per_tenant };
     let done = state.store.create(caller.tenant(), &name, new, once).await?;
     let location = format!("/api/v1/counters/{}", name.as_str());
     let attributes = Counter::new(&done.result, name.is_default());
@@ -165,10 +173,12 @@ fn shape(params: &CreateCounterParams) -> Result<CounterConfig, ApiError> {
     let min = params.min.map_or(least, AnyValue::get);
     let max = params.max.map_or(Value::DEFAULT_MAX, AnyValue::get);
     let step = params.step.and_then(|step| Step::new(step.0)).unwrap_or(Step::ONE);
-    CounterConfig::new(start.unwrap_or(min), step, min, max, params.rewindable).map_err(|bad| ApiError::Invalid {
-        parameter: "start",
-        code: "value_out_of_range",
-        detail: bad.to_string().trim_start_matches("start ").to_owned(),
+    CounterConfig::new(start.unwrap_or(min), step, min, max, params.rewindable).map_err(|bad| {
+        ApiError::Invalid {
+            parameter: "start",
+            code: "value_out_of_range",
+            detail: bad.to_string().trim_start_matches("start ").to_owned(),
+        }
     })
 }
 
@@ -216,9 +226,15 @@ pub(crate) async fn read_counter(
 #[put("/api/v1/counters/{name}")]
 pub(crate) async fn set_counter(
     state: State,
-    asked: InOrder<(Caller<Manage>, PathParam<CounterName>, IdempotentIfMatch, Params<SetCounterParams>)>,
+    asked: InOrder<(
+        Caller<Manage>,
+        PathParam<CounterName>,
+        IdempotentIfMatch,
+        Params<SetCounterParams>,
+    )>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(name), IdempotentIfMatch { key, expected }, Params(params))) = asked;
+    let InOrder((caller, PathParam(name), IdempotentIfMatch { key, expected }, Params(params))) =
+        asked;
     let to = SetCounter { value: params.value.get(), rewind: params.rewind, expected };
     let once = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
     let done = state.store.set(caller.tenant(), &name, to, once).await?;
@@ -264,7 +280,12 @@ pub(crate) async fn delete_counter(
 #[post("/api/v1/counters/{name}/increment")]
 pub(crate) async fn increment_counter(
     state: State,
-    asked: InOrder<(Caller<Increment>, PathParam<CounterName>, IdempotencyKey, Params<IncrementCounterParams>)>,
+    asked: InOrder<(
+        Caller<Increment>,
+        PathParam<CounterName>,
+        IdempotencyKey,
+        Params<IncrementCounterParams>,
+    )>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(name), key, Params(params))) = asked;
     let count = params.count.and_then(|count| u32::try_from(count.0).ok()).unwrap_or(1);
@@ -284,7 +305,8 @@ mod tests {
     fn a_new_counters_bounds_follow_from_what_is_given() {
         let shape = |query: &str| {
             let query = format!("name=x&{query}");
-            let Params(params) = Params::parse(Some(query.trim_end_matches('&')), &HeaderMap::new(), b"")?;
+            let Params(params) =
+                Params::parse(Some(query.trim_end_matches('&')), &HeaderMap::new(), b"")?;
             shape(&params)
         };
         let bounds = |query: &str| {
@@ -299,9 +321,15 @@ mod tests {
         assert_eq!(bounds("min=0"), (0, 0, max, 1));
         assert_eq!(bounds("min=2&start=4&max=4"), (4, 2, 4, 1));
         assert_eq!(bounds("max=9223372036854775807").2, Value::MAX.get());
-        for bad in
-            ["min=5&start=4", "start=6&max=5", "max=0", "step=0", "min=-1", "min=2&start=0", "start=9007199254740992"]
-        {
+        for bad in [
+            "min=5&start=4",
+            "start=6&max=5",
+            "max=0",
+            "step=0",
+            "min=-1",
+            "min=2&start=0",
+            "start=9007199254740992",
+        ] {
             assert!(matches!(shape(bad), Err(ApiError::Invalid { .. })), "{bad}");
         }
     }

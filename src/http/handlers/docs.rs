@@ -8,8 +8,8 @@
 use std::sync::OnceLock;
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue,
+    IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpRequest, HttpResponse, Responder, get};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -30,11 +30,17 @@ struct Asset {
     etag: OnceLock<String>,
 }
 
-static PAGE: Asset = Asset::new("text/html; charset=utf-8", include_bytes!("docs/page.html"), false);
-static START: Asset = Asset::new("text/javascript; charset=utf-8", include_bytes!("docs/start.js"), false);
-static STYLE: Asset = Asset::new("text/css; charset=utf-8", include_bytes!("docs/swagger-ui.css.gz"), true);
-static BUNDLE: Asset =
-    Asset::new("text/javascript; charset=utf-8", include_bytes!("docs/swagger-ui-bundle.js.gz"), true);
+static PAGE: Asset =
+    Asset::new("text/html; charset=utf-8", include_bytes!("docs/page.html"), false);
+static START: Asset =
+    Asset::new("text/javascript; charset=utf-8", include_bytes!("docs/start.js"), false);
+static STYLE: Asset =
+    Asset::new("text/css; charset=utf-8", include_bytes!("docs/swagger-ui.css.gz"), true);
+static BUNDLE: Asset = Asset::new(
+    "text/javascript; charset=utf-8",
+    include_bytes!("docs/swagger-ui-bundle.js.gz"),
+    true,
+);
 
 impl Asset {
     const fn new(content_type: &'static str, bytes: &'static [u8], is_compressed: bool) -> Self {
@@ -42,18 +48,23 @@ impl Asset {
     }
 
     fn etag(&self) -> &str {
-        self.etag.get_or_init(|| format!("\"{}\"", &HEXLOWER.encode(digest(&SHA256, self.bytes).as_ref())[..32]))
+        self.etag.get_or_init(|| {
+            format!("\"{}\"", &HEXLOWER.encode(digest(&SHA256, self.bytes).as_ref())[..32])
+        })
     }
 
     /// The file with the policy, or that the client has it already.
     fn respond(&self, req: &HttpRequest) -> HttpResponse {
         let etag = self.etag();
         let known = req.headers().get_all(IF_NONE_MATCH).filter_map(|tags| tags.to_str().ok());
-        let mut tags = known.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+        let mut tags =
+            known.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
         let is_known = tags.any(|tag| tag == etag || tag == "*");
         let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
         // A browser keeps the file, and asks each time whether it is still the same.
-        response.insert_header((CACHE_CONTROL, HeaderValue::from_static("no-cache"))).insert_header((ETAG, etag));
+        response
+            .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-cache")))
+            .insert_header((ETAG, etag));
         if is_known {
             return response.finish();
         }

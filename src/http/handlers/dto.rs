@@ -103,7 +103,12 @@ impl IncrementedInteger {
     pub(crate) fn new(issued: &Issued, with_range: bool) -> Self {
         let IssuedRange { value, first, last, count } = IssuedRange::from(issued);
         let of_range = |value| with_range.then_some(value);
-        Self { value, first: of_range(first), last: of_range(last), count: with_range.then_some(count) }
+        Self {
+            value,
+            first: of_range(first),
+            last: of_range(last),
+            count: with_range.then_some(count),
+        }
     }
 }
 

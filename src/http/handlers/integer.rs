@@ -19,7 +19,8 @@ use crate::http::extract::params::Params;
 use crate::http::extract::values::{AnyValue, Whole};
 use crate::http::jsonapi::Reply;
 use crate::http::openapi::error_responses::{
-    AdminArgs, Body, Changing, Conditional, Exhausted, From, Idempotent, InvalidValue, OutOfRange, Refused,
+    AdminArgs, Body, Changing, Conditional, Exhausted, From, Idempotent, InvalidValue, OutOfRange,
+    Refused,
 };
 use crate::http::state::State;
 use crate::store::SetCounter;
@@ -54,7 +55,10 @@ fn reply(tenant: TenantId, value: Value) -> Reply<TenantId, Integer> {
     )
 )]
 #[get("/api/v1/integer")]
-pub(crate) async fn read_integer(state: State, asked: InOrder<(Caller<Read>,)>) -> Result<impl Responder, ApiError> {
+pub(crate) async fn read_integer(
+    state: State,
+    asked: InOrder<(Caller<Read>,)>,
+) -> Result<impl Responder, ApiError> {
     let InOrder((caller,)) = asked;
     let found = state.store.get_counter(caller.tenant(), &CounterName::default_counter()).await?;
     Ok(reply(caller.tenant(), found.counter.value()).version(found.version))

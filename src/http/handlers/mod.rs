@@ -27,7 +27,9 @@ const MAX_PAGE_RETRIES: usize = 4;
 
 /// A page that has something on it, unless the list ends there: the store leaves out entries that
 /// were removed between its list and its look.
-async fn non_empty_page<'a, T>(ask: impl Fn() -> StoreFuture<'a, Page<T>>) -> Result<Page<T>, ApiError> {
+async fn non_empty_page<'a, T>(
+    ask: impl Fn() -> StoreFuture<'a, Page<T>>,
+) -> Result<Page<T>, ApiError> {
     for _ in 0..MAX_PAGE_RETRIES {
         let page = ask().await?;
         if !page.items.is_empty() || !page.more {

@@ -48,7 +48,9 @@ pub(crate) struct OpenApiDocument;
 
 impl PartialSchema for OpenApiDocument {
     fn schema() -> RefOr<Schema> {
-        let schema = ObjectBuilder::new().property("openapi", string().pattern(Some("^3\\.1\\."))).required("openapi");
+        let schema = ObjectBuilder::new()
+            .property("openapi", string().pattern(Some("^3\\.1\\.")))
+            .required("openapi");
         let schema = schema.property("info", ObjectBuilder::new()).required("info");
         schema.property("paths", ObjectBuilder::new()).required("paths").into()
     }
@@ -88,11 +90,19 @@ pub(crate) async fn is_alive() -> impl Responder {
 #[get("/readyz")]
 pub(crate) async fn is_ready(state: State) -> impl Responder {
     let (status, word) = match state.store.health() {
-        _ if state.shared.draining.load(Ordering::Relaxed) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        _ if state.shared.draining.load(Ordering::Relaxed) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
         Health::Ready => (StatusCode::OK, "ready\n"),
-        Health::Unavailable(Unavailable::DiskLow) => (StatusCode::SERVICE_UNAVAILABLE, "disk_low\n"),
-        Health::Unavailable(Unavailable::Overloaded) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n"),
-        Health::Unavailable(Unavailable::Closing) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        Health::Unavailable(Unavailable::DiskLow) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "disk_low\n")
+        }
+        Health::Unavailable(Unavailable::Overloaded) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n")
+        }
+        Health::Unavailable(Unavailable::Closing) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
         Health::Poisoned => (StatusCode::SERVICE_UNAVAILABLE, "poisoned\n"),
     };
     text(status, PLAIN, word)

@@ -11,7 +11,9 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::api_keys::MAX_KEYS_PER_TENANT;
-use super::dto::{NewTenant, NewTenantDocument, QuotaUsage, Tenant, TenantDocument, User, UserDocument};
+use super::dto::{
+    NewTenant, NewTenantDocument, QuotaUsage, Tenant, TenantDocument, User, UserDocument,
+};
 use crate::auth::key::ApiKey;
 use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
 use crate::domain::time_format::rfc3339;
@@ -23,8 +25,8 @@ use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::preconditions::NoPreconditions;
 use crate::http::jsonapi::Reply;
 use crate::http::openapi::error_responses::{
-    AdminArgs, Body, Changing, From, InvalidCredentials, InvalidPassword, Limited, Parameters, Refused, UsernameTaken,
-    UsernameTakenBefore,
+    AdminArgs, Body, Changing, From, InvalidCredentials, InvalidPassword, Limited, Parameters,
+    Refused, UsernameTaken, UsernameTakenBefore,
 };
 use crate::http::state::State;
 use crate::store::{self, Refusal, StoreError, now_unix_s};
@@ -129,7 +131,12 @@ pub(crate) async fn register_tenant(
     Ok(Reply::created(new.id, attributes, "/api/v1/tenant".to_owned()))
 }
 
-async fn register(state: &State, req: &HttpRequest, name: &str, password: &str) -> Result<Registered, ApiError> {
+async fn register(
+    state: &State,
+    req: &HttpRequest,
+    name: &str,
+    password: &str,
+) -> Result<Registered, ApiError> {
     let name = TenantName::parse(name).map_err(|bad| ApiError::Invalid {
         parameter: "username",
         code: "invalid_username",
@@ -147,7 +154,11 @@ async fn register(state: &State, req: &HttpRequest, name: &str, password: &str) 
     Ok(Registered { id, name, created_unix_s, key })
 }
 
-async fn hash(state: &State, parameter: &'static str, password: &str) -> Result<PasswordHash, ApiError> {
+async fn hash(
+    state: &State,
+    parameter: &'static str,
+    password: &str,
+) -> Result<PasswordHash, ApiError> {
     state.shared.passwords.check(password).map_err(|bad| ApiError::Invalid {
         parameter,
         code: "invalid_password",
@@ -208,7 +219,8 @@ pub(crate) async fn change_password(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _, Params(params))) = asked;
     let password = hash(&state, "new_password", &params.new_password).await?;
-    let revoked = state.store.change_password(caller.tenant(), password, params.revoke_keys).await?;
+    let revoked =
+        state.store.change_password(caller.tenant(), password, params.revoke_keys).await?;
     RequestContext::of(&req).audit(AuditEvent::PasswordChanged { revoked });
     Ok(HttpResponse::NoContent())
 }

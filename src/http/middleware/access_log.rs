@@ -33,7 +33,9 @@ use crate::http::context::{RequestContext, RequestOutcome, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::jsonapi;
 use crate::http::route_table::{RouteTable, UNMATCHED};
-use crate::telemetry::{AUTH_FAILURE_REASONS, LogThrottle, METHODS, Metrics, auth_failure_index, method_index};
+use crate::telemetry::{
+    AUTH_FAILURE_REASONS, LogThrottle, METHODS, Metrics, auth_failure_index, method_index,
+};
 
 /// As nginx says it: the client closed the connection before there was a response. Nobody is sent
 /// this.
@@ -97,7 +99,10 @@ impl AccessLogSampler {
             Some(sample) => {
                 // Spread, so that clients who take turns do not fall into step with it: the golden
                 // ratio's multiples lie evenly.
-                let number = self.succeeded.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                let number = self
+                    .succeeded
+                    .fetch_add(1, Ordering::Relaxed)
+                    .wrapping_mul(0x9E37_79B9_7F4A_7C15);
                 (number >> 32).is_multiple_of(sample).then_some(Some(sample))
             }
             None => None,
@@ -128,7 +133,12 @@ pub async fn observe(
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse, Error> {
     let (meta, context) = observer.inspect(&req);
-    let in_flight = InFlightRequest { observer: &observer, meta, context: Rc::clone(&context), is_recorded: false };
+    let in_flight = InFlightRequest {
+        observer: &observer,
+        meta,
+        context: Rc::clone(&context),
+        is_recorded: false,
+    };
     let rejected = req.extensions_mut().remove::<Rejected>();
     if let Some(Rejected(rejection)) = rejected {
         let response = in_flight.finish(HttpResponse::from_error(rejection));
@@ -166,8 +176,12 @@ impl Observer {
     /// Records a request whose head could not be read, `detail` says why, and returns the response.
     #[must_use]
     pub fn malformed(&self, peer: IpAddr, detail: &'static str) -> HttpResponse {
-        let meta =
-            RequestMeta { start: Instant::now(), trace: None, method: method_index(""), version: Version::HTTP_11 };
+        let meta = RequestMeta {
+            start: Instant::now(),
+            trace: None,
+            method: method_index(""),
+            version: Version::HTTP_11,
+        };
         let context = Rc::new(RequestContext::new(peer.to_canonical(), new_request_id()));
         let in_flight = InFlightRequest { observer: self, meta, context, is_recorded: false };
         in_flight.finish(HttpResponse::from_error(ApiError::MalformedRequest(detail)))
@@ -226,7 +240,9 @@ impl Observer {
                 "a request failed inside the server"
             );
         }
-        let Some(weight) = is_traffic.then(|| self.sampler.sample_weight(status)).flatten() else { return };
+        let Some(weight) = is_traffic.then(|| self.sampler.sample_weight(status)).flatten() else {
+            return;
+        };
         self.log_access(meta, context, &outcome, status, duration, code, weight);
     }
 
@@ -263,7 +279,12 @@ impl Observer {
     }
 
     /// Of one reason, one event a second, so that a brute-force attempt can not fill the disk.
-    fn log_auth_failure(&self, reason: &'static str, context: &RequestContext, outcome: &RequestOutcome) {
+    fn log_auth_failure(
+        &self,
+        reason: &'static str,
+        context: &RequestContext,
+        outcome: &RequestOutcome,
+    ) {
         let throttle = auth_failure_index(reason).and_then(|at| self.sampler.auth_failures.get(at));
         let Some(suppressed) = throttle.and_then(LogThrottle::allow) else { return };
         tracing::warn!(
@@ -306,9 +327,12 @@ impl InFlightRequest<'_> {
 
     /// The document of an error, with the request's id.
     fn describe_error(&self, response: HttpResponse) -> HttpResponse {
-        let Some(error) = response.error().and_then(Error::as_error::<ApiError>) else { return response };
+        let Some(error) = response.error().and_then(Error::as_error::<ApiError>) else {
+            return response;
+        };
         let mut outcome = self.context.outcome.borrow_mut();
-        let cause = if let ApiError::Internal(cause) = error { Some(Arc::clone(cause)) } else { None };
+        let cause =
+            if let ApiError::Internal(cause) = error { Some(Arc::clone(cause)) } else { None };
         outcome.error = Some((error.spec().code, cause));
         jsonapi::error(error, &self.context.request_id, outcome.needs)
     }
@@ -351,11 +375,15 @@ mod tests {
         for (sample, success) in [(Some(1), Some(None)), (None, None)] {
             let sampler = AccessLogSampler::new(sample);
             assert_eq!([200, 204, 308].map(|status| sampler.sample_weight(status)), [success; 3]);
-            assert_eq!([400, 429, 499, 503].map(|status| sampler.sample_weight(status)), [Some(None); 4]);
+            assert_eq!(
+                [400, 429, 499, 503].map(|status| sampler.sample_weight(status)),
+                [Some(None); 4]
+            );
         }
         // Two clients who take turns: of each one in ten.
         let sampler = AccessLogSampler::new(Some(10));
-        let logged: Vec<bool> = (0..10_000).map(|_| sampler.sample_weight(200) == Some(Some(10))).collect();
+        let logged: Vec<bool> =
+            (0..10_000).map(|_| sampler.sample_weight(200) == Some(Some(10))).collect();
         for client in [0, 1] {
             let own = logged.iter().skip(client).step_by(2).filter(|logged| **logged).count();
             assert!((450..=550).contains(&own), "{own} of 5,000");

@@ -4,7 +4,9 @@
 //! operator. Invariant: an operator's change is told whether it was made or not.
 //! Must never: write a secret, or what was typed where a secret might have been.
 
-use crate::http::context::{AuditEvent, BackupMade, OperatorEvent, RequestContext, RequestOutcome, SecurityEvent};
+use crate::http::context::{
+    AuditEvent, BackupMade, OperatorEvent, RequestContext, RequestOutcome, SecurityEvent,
+};
 
 /// Writes the event of a change. What is no change has none here.
 pub(super) fn log(event: &SecurityEvent, context: &RequestContext, outcome: &RequestOutcome) {

@@ -12,12 +12,17 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of the client: the last address in `X-Forwarded-For` that no trusted proxy has, if a
 /// trusted proxy sent it; otherwise the peer's.
-pub(super) fn client_address(trusted_proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+pub(super) fn client_address(
+    trusted_proxies: &[IpNet],
+    peer: IpAddr,
+    headers: &HeaderMap,
+) -> IpAddr {
     let mut client = peer.to_canonical();
     if trusted_proxies.is_empty() {
         return client;
     }
-    let lines: Vec<&str> = headers.get_all(FORWARDED_FOR).filter_map(|line| line.to_str().ok()).collect();
+    let lines: Vec<&str> =
+        headers.get_all(FORWARDED_FOR).filter_map(|line| line.to_str().ok()).collect();
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         if !contains(trusted_proxies, client) {
             break;

@@ -23,7 +23,8 @@ use crate::http::middleware::request_id::new_request_id;
 
 /// Where the audited routes are: `POST`, `PUT` or `DELETE` on these, or below them. The last two are
 /// the admin socket's.
-const AUDITED: [&str; 5] = ["/users/create", "/api/v1/keys", "/api/v1/tenant", "/tenants", "/backup"];
+const AUDITED: [&str; 5] =
+    ["/users/create", "/api/v1/keys", "/api/v1/tenant", "/tenants", "/backup"];
 
 /// Observes a request; an audited one as a task of `tasks`.
 pub fn observe_or_detach(
@@ -34,14 +35,19 @@ pub fn observe_or_detach(
 ) -> impl Future<Output = Result<ServiceResponse, Error>> + use<> {
     let path = req.match_info().unprocessed();
     let reads = matches!(*req.method(), Method::GET | Method::HEAD);
-    let tasks = (!reads && AUDITED.iter().any(|audited| path.starts_with(audited))).then(|| tasks.clone());
+    let tasks =
+        (!reads && AUDITED.iter().any(|audited| path.starts_with(audited))).then(|| tasks.clone());
     let observed = observe(observer, req, next);
     async move {
         let Some(tasks) = tasks else { return observed.await };
         // A task that ends without a response panicked outside of a handler: nobody knows its id.
         tasks.spawn_local(observed).await.unwrap_or_else(|error| {
             let error = ApiError::Internal(error.to_string().into());
-            Err(InternalError::from_response("a task ended", jsonapi::error(&error, &new_request_id(), None)).into())
+            Err(InternalError::from_response(
+                "a task ended",
+                jsonapi::error(&error, &new_request_id(), None),
+            )
+            .into())
         })
     }
 }

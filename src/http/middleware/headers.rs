@@ -12,7 +12,12 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const A_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds them.
-pub(super) fn add_common_headers(headers: &mut HeaderMap, id: &str, trace: Option<&TraceContext>, is_https: bool) {
+pub(super) fn add_common_headers(
+    headers: &mut HeaderMap,
+    id: &str,
+    trace: Option<&TraceContext>,
+    is_https: bool,
+) {
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, NO_STORE);
     }

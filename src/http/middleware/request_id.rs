@@ -21,7 +21,9 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
     let sent = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_short = |id: &str| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len());
     // A key in the wrong header must not end in a log.
-    let is_valid = |id: &&str| is_short(id) && id.bytes().all(|b| b.is_ascii_graphic()) && !id.contains(PREFIX);
+    let is_valid = |id: &&str| {
+        is_short(id) && id.bytes().all(|b| b.is_ascii_graphic()) && !id.contains(PREFIX)
+    };
     sent.filter(is_valid).map_or_else(new_request_id, str::to_owned)
 }
 
@@ -60,8 +62,10 @@ impl TraceContext {
         let sent = headers.get(TRACEPARENT)?.to_str().ok()?;
         let hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let mut parts = sent.split('-');
-        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let lengths = version == "00" && trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
+        let (version, trace, parent, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let lengths =
+            version == "00" && trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
         let proper = lengths && hex(trace) && hex(parent) && hex(flags) && parts.next().is_none();
         if !proper || trace.bytes().all(|b| b == b'0') || parent.bytes().all(|b| b == b'0') {
             return None;
@@ -103,7 +107,9 @@ mod tests {
         let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = TraceContext::from_headers(&headers(TRACEPARENT, sent)).unwrap();
         assert_eq!(trace.id(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert!(trace.text.ends_with("-01") && trace.text.len() == sent.len() && trace.text != sent);
+        assert!(
+            trace.text.ends_with("-01") && trace.text.len() == sent.len() && trace.text != sent
+        );
         for bad in [
             "",
             "00",

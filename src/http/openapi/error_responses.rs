@@ -114,14 +114,25 @@ pub(crate) struct From<R>(PhantomData<R>);
 
 impl<R: Requirement> Refusals for From<R> {
     fn errors() -> Vec<ApiError> {
-        let known = [rate_limited(), ApiError::Unauthenticated(AuthFailure::Unknown), ApiError::TenantSuspended];
-        known.into_iter().chain(R::NEEDS.scopes().map(|_| ApiError::InsufficientScope(Scopes::ALL))).collect()
+        let known = [
+            rate_limited(),
+            ApiError::Unauthenticated(AuthFailure::Unknown),
+            ApiError::TenantSuspended,
+        ];
+        known
+            .into_iter()
+            .chain(R::NEEDS.scopes().map(|_| ApiError::InsufficientScope(Scopes::ALL)))
+            .collect()
     }
 }
 
 fn rate_limited() -> ApiError {
-    let limit = RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
-    ApiError::RateLimited { scope: "tenant", decision: RateLimitDecision { limit, remaining: 0, retry_after: None } }
+    let limit =
+        RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
+    ApiError::RateLimited {
+        scope: "tenant",
+        decision: RateLimitDecision { limit, remaining: 0, retry_after: None },
+    }
 }
 
 fn invalid(code: &'static str) -> ApiError {
@@ -155,10 +166,14 @@ pub(crate) struct Refused<T>(PhantomData<T>);
 impl<T: Refusals> IntoResponses for Refused<T> {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut by_status: BTreeMap<StatusCode, BTreeMap<&str, &str>> = BTreeMap::new();
-        for ErrorSpec { status, code, title } in Always::errors().iter().chain(&T::errors()).map(ApiError::spec) {
+        for ErrorSpec { status, code, title } in
+            Always::errors().iter().chain(&T::errors()).map(ApiError::spec)
+        {
             by_status.entry(status).or_default().insert(code, title);
         }
-        let responses = by_status.iter().map(|(status, codes)| (status.as_str().to_owned(), response(*status, codes)));
+        let responses = by_status
+            .iter()
+            .map(|(status, codes)| (status.as_str().to_owned(), response(*status, codes)));
         responses.map(|(status, response)| (status, RefOr::T(response))).collect()
     }
 }
@@ -166,10 +181,12 @@ impl<T: Refusals> IntoResponses for Refused<T> {
 /// A document of errors with one of these codes.
 fn response(status: StatusCode, codes: &BTreeMap<&str, &str>) -> Response {
     let one_of = string().enum_values(Some(codes.keys().copied()));
-    let member = ObjectBuilder::new().property("status", exactly(status.as_str())).property("code", one_of);
+    let member =
+        ObjectBuilder::new().property("status", exactly(status.as_str())).property("code", one_of);
     let narrowed = ObjectBuilder::new().property("errors", list(member.build()));
     let schema: Schema = AllOf::builder().item(named("Errors")).item(narrowed).build().into();
-    let meanings: Vec<String> = codes.iter().map(|(code, title)| format!("`{code}`: {title}")).collect();
+    let meanings: Vec<String> =
+        codes.iter().map(|(code, title)| format!("`{code}`: {title}")).collect();
     let content = Content::new(Some(schema));
     let mut response = Response::builder()
         .description(format!("{}.", meanings.join(". ")))
@@ -178,9 +195,9 @@ fn response(status: StatusCode, codes: &BTreeMap<&str, &str>) -> Response {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => &["WWW-Authenticate"],
         StatusCode::METHOD_NOT_ALLOWED => &["Allow"],
         StatusCode::PRECONDITION_FAILED => &["ETag"],
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => {
-            &["Retry-After"]
-        }
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::INSUFFICIENT_STORAGE => &["Retry-After"],
         _ => &[],
     };
     for name in special.iter().chain(&["X-Request-Id", "RateLimit-Policy", "RateLimit"]) {

@@ -23,12 +23,15 @@ use utoipa::openapi::schema::Components;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    ContactBuilder, Content, ContentBuilder, HeaderBuilder, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi,
-    OpenApiBuilder, OpenApiVersion, Ref, RefOr, Required, Response, Schema, ServerBuilder,
+    ContactBuilder, Content, ContentBuilder, HeaderBuilder, HttpMethod, InfoBuilder,
+    LicenseBuilder, OpenApi, OpenApiBuilder, OpenApiVersion, Ref, RefOr, Required, Response,
+    Schema, ServerBuilder,
 };
 
 use self::error_responses::component_name;
-use self::schema::{Media, body_example, body_variant, exactly, form_example, simplify, string, whole};
+use self::schema::{
+    Media, body_example, body_variant, exactly, form_example, simplify, string, whole,
+};
 use crate::domain::counter::CounterName;
 use crate::http::extract::body::MAX_BODY_BYTES;
 use crate::http::extract::idempotency::MAX_KEY_CHARS;
@@ -49,7 +52,8 @@ const ABOUT_ETAG: &str = "The counter's state: different after each change, and 
     was deleted and created anew either.";
 
 // What the texts say in figures.
-const _: () = assert!(MAX_BODY_BYTES == 4096 && MAX_KEY_CHARS == 255 && CounterName::MAX_BYTES == 128);
+const _: () =
+    assert!(MAX_BODY_BYTES == 4096 && MAX_KEY_CHARS == 255 && CounterName::MAX_BYTES == 128);
 
 /// Operations with this tag are routes that the document leaves out.
 pub const INTERNAL: &str = "internal";
@@ -60,18 +64,25 @@ const CURL: &str = "x-curl";
 #[must_use]
 pub fn description() -> OpenApi {
     let contact = ContactBuilder::new().name(Some("The operator of this server"));
-    let license = LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0"));
-    let info =
-        InfoBuilder::new().title("Odometer").version(env!("CARGO_PKG_VERSION")).description(Some(ABOUT.trim_end()));
+    let license =
+        LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0"));
+    let info = InfoBuilder::new()
+        .title("Odometer")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT.trim_end()));
     let info = info.contact(Some(contact.build())).license(Some(license.build()));
     let tags = [
-        ("integer", "The tenant's counter `default`, as the application that Odometer replaces had it."),
+        (
+            "integer",
+            "The tenant's counter `default`, as the application that Odometer replaces had it.",
+        ),
         ("counters", "Named counters, each with its own start, step and bounds."),
         ("keys", "API keys: several for each tenant, with scopes, and an end if wanted."),
         ("tenants", "Who has counters and keys."),
         ("service", "Whether the server is well, and how to ask it."),
     ];
-    let tags = tags.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build());
+    let tags =
+        tags.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build());
     let server = ServerBuilder::new().url("/").description(Some("This server."));
     OpenApiBuilder::new()
         .openapi(OpenApiVersion::Version31)
@@ -89,7 +100,10 @@ fn components() -> Components {
         components.parameters.insert(name.to_owned(), parameter.into());
     }
     for (name, about, schema, example) in shared_headers() {
-        let header = HeaderBuilder::new().description(Some(about)).schema(Some(schema)).example(Some(example));
+        let header = HeaderBuilder::new()
+            .description(Some(about))
+            .schema(Some(schema))
+            .example(Some(example));
         components.headers.insert(name.to_owned(), RefOr::T(header.build()));
     }
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("odo_…");
@@ -102,11 +116,18 @@ fn components() -> Components {
 
 /// Parameters that several operations have: an operation names them, and finds them here.
 fn shared_parameters() -> [(&'static str, Parameter); 7] {
-    let name =
-        || string().min_length(Some(1)).max_length(Some(CounterName::MAX_BYTES)).pattern(Some("^[A-Za-z0-9._-]+$"));
-    let key_id = || string().min_length(Some(16)).max_length(Some(16)).pattern(Some("^[0-9a-f]{16}$"));
-    let key = string().min_length(Some(1)).max_length(Some(MAX_KEY_CHARS)).pattern(Some("^[!-~]+$"));
-    let behind = "Behind which one to go on: take the whole of `links.next` instead of building this.";
+    let name = || {
+        string()
+            .min_length(Some(1))
+            .max_length(Some(CounterName::MAX_BYTES))
+            .pattern(Some("^[A-Za-z0-9._-]+$"))
+    };
+    let key_id =
+        || string().min_length(Some(16)).max_length(Some(16)).pattern(Some("^[0-9a-f]{16}$"));
+    let key =
+        string().min_length(Some(1)).max_length(Some(MAX_KEY_CHARS)).pattern(Some("^[!-~]+$"));
+    let behind =
+        "Behind which one to go on: take the whole of `links.next` instead of building this.";
     let new = |place: ParameterIn, name: &str, about: &str, schema: RefOr<Schema>| {
         let required = if place == ParameterIn::Path { Required::True } else { Required::False };
         let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(required);
@@ -122,8 +143,14 @@ fn shared_parameters() -> [(&'static str, Parameter); 7] {
         ("PageSize", new(Query, "page[size]", size, whole(1, 100).into()).build()),
         ("PageAfter", new(Query, "page[after]", behind, name().into()).build()),
         ("KeyPageAfter", new(Query, "page[after]", behind, key_id().into()).build()),
-        ("CounterName", new(Path, "name", counter, name().into()).example(Some("default".into())).build()),
-        ("KeyId", new(Path, "id", id, key_id().into()).example(Some("5fbfa5948d5fa1ea".into())).build()),
+        (
+            "CounterName",
+            new(Path, "name", counter, name().into()).example(Some("default".into())).build(),
+        ),
+        (
+            "KeyId",
+            new(Path, "id", id, key_id().into()).example(Some("5fbfa5948d5fa1ea".into())).build(),
+        ),
     ]
 }
 
@@ -134,7 +161,8 @@ fn shared_headers() -> [SharedHeader; 9] {
     let id = "The request's id, in the log too: the one that was sent, or a new one.";
     let policy = "The limit that the request was taken from: how many at once, refilled in how many seconds.";
     let policy_pattern = r#"^"(tenant|client|name)";q=[0-9]+;w=[0-9]+$"#;
-    let limit = "How that limit stands: how many are left, and in how many seconds it is full again.";
+    let limit =
+        "How that limit stands: how many are left, and in how many seconds it is full again.";
     let limit_pattern = r#"^"(tenant|client|name)";r=[0-9]+;t=[0-9]+$"#;
     let replayed = "An earlier request was the same: nothing was changed this time.";
     let retry = "In how many seconds to try again.";
@@ -144,9 +172,19 @@ fn shared_headers() -> [SharedHeader; 9] {
         ("RateLimit", limit, text(limit_pattern), r#""tenant";r=1999;t=1"#.into()),
         ("Retry-After", retry, whole(1, u64::from(u32::MAX)).into(), 1.into()),
         ("ETag", ABOUT_ETAG, text("^\"[0-9]+-[0-9]+\"$"), r#""3-17""#.into()),
-        ("Location", "Where the new resource is.", text("^/api/v1/"), "/api/v1/counters/invoices".into()),
+        (
+            "Location",
+            "Where the new resource is.",
+            text("^/api/v1/"),
+            "/api/v1/counters/invoices".into(),
+        ),
         ("Idempotency-Replayed", replayed, exactly("true").into(), "true".into()),
-        ("WWW-Authenticate", "What to send instead.", string().into(), r#"Bearer realm="odometer""#.into()),
+        (
+            "WWW-Authenticate",
+            "What to send instead.",
+            string().into(),
+            r#"Bearer realm="odometer""#.into(),
+        ),
         ("Allow", "The methods that the path has.", string().into(), "GET, HEAD, PUT".into()),
     ]
 }
@@ -162,7 +200,8 @@ pub fn finish(mut document: OpenApi) -> OpenApi {
             finish_operation(path, &method, operation, &components);
             hoist_responses(operation, &mut responses);
         }
-        operations(item).all(|(_, operation)| !operation.tags.iter().flatten().any(|tag| tag == INTERNAL))
+        operations(item)
+            .all(|(_, operation)| !operation.tags.iter().flatten().any(|tag| tag == INTERNAL))
     });
     components.responses.extend(responses);
     // A body's parameters stand in the operation, in each of its media types.
@@ -178,14 +217,25 @@ fn simplify_all(schema: &mut RefOr<Schema>) {
     }
 }
 
-fn finish_operation(path: &str, method: &HttpMethod, operation: &mut Operation, components: &Components) {
+fn finish_operation(
+    path: &str,
+    method: &HttpMethod,
+    operation: &mut Operation,
+    components: &Components,
+) {
     operation.operation_id = operation.operation_id.as_deref().map(camel_case);
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(Parameter { name, parameter_in, description: None, .. }) = parameter {
             let is_same = |shared: &RefOr<Parameter>| matches!(shared, RefOr::T(shared) if shared.name == *name && shared.parameter_in == *parameter_in);
-            let wanted = if path.ends_with("/keys") && name == "page[after]" { Some("KeyPageAfter") } else { None };
+            let wanted = if path.ends_with("/keys") && name == "page[after]" {
+                Some("KeyPageAfter")
+            } else {
+                None
+            };
             let found = components.parameters.iter().find(|(shared, parameter)| {
-                wanted.map_or(*shared != "KeyPageAfter" && is_same(parameter), |wanted| *shared == wanted)
+                wanted.map_or(*shared != "KeyPageAfter" && is_same(parameter), |wanted| {
+                    *shared == wanted
+                })
             });
             if let Some((shared, _)) = found {
                 *parameter = RefOr::Ref(Ref::new(format!("#/components/parameters/{shared}")));
@@ -204,9 +254,13 @@ fn finish_operation(path: &str, method: &HttpMethod, operation: &mut Operation, 
 /// The body in all its media types; returns the example of its parameters.
 fn finish_body(path: &str, operation: &mut Operation, components: &Components) -> Json {
     let Some(RefOr::T(body)) = &mut operation.request_body else { return Json::Null };
-    let Some(RefOr::T(derived)) = body.content.remove("application/json") else { return Json::Null };
+    let Some(RefOr::T(derived)) = body.content.remove("application/json") else {
+        return Json::Null;
+    };
     let params = match &derived.schema {
-        Some(RefOr::Ref(named)) => named.ref_location.rsplit('/').next().and_then(|name| components.schemas.get(name)),
+        Some(RefOr::Ref(named)) => {
+            named.ref_location.rsplit('/').next().and_then(|name| components.schemas.get(name))
+        }
         _ => None,
     };
     let Some(RefOr::T(Schema::Object(params))) = params else { return Json::Null };
@@ -240,13 +294,17 @@ fn finish_responses(operation: &mut Operation) {
             continue;
         }
         // Documents are of JSON:API; what is inlined is not.
-        let is_document =
-            |content: &RefOr<Content>| matches!(content, RefOr::T(Content { schema: Some(RefOr::Ref(_)), .. }));
+        let is_document = |content: &RefOr<Content>| {
+            matches!(content, RefOr::T(Content { schema: Some(RefOr::Ref(_)), .. }))
+        };
         if response.content.get("application/json").is_some_and(is_document) {
             let document = response.content.shift_remove("application/json");
-            response.content.extend(document.map(|document| (Media::JsonApi.name().to_owned(), document)));
+            response
+                .content
+                .extend(document.map(|document| (Media::JsonApi.name().to_owned(), document)));
         }
-        response.headers = response.headers.keys().map(|name| (name.clone(), header(name))).collect();
+        response.headers =
+            response.headers.keys().map(|name| (name.clone(), header(name))).collect();
         let usual = ["X-Request-Id", "RateLimit-Policy", "RateLimit"];
         for name in usual.into_iter().take(if limited { 3 } else { 1 }) {
             response.headers.insert(name.to_owned(), header(name));
@@ -272,11 +330,15 @@ fn needs(security: Vec<SecurityRequirement>, operation: &mut Operation) -> Strin
     let mut password = false;
     for requirement in &security {
         let requirement = serde_json::to_value(requirement).unwrap_or_default();
-        key = requirement.get("key").and_then(|scopes| serde_json::from_value(scopes.clone()).ok()).or(key);
+        key = requirement
+            .get("key")
+            .and_then(|scopes| serde_json::from_value(scopes.clone()).ok())
+            .or(key);
         password |= requirement.get("password").is_some();
     }
     let one = |name| SecurityRequirement::new(name, None::<&str>);
-    let bare = key.as_ref().map(|_| one("key")).into_iter().chain(password.then(|| one("password")));
+    let bare =
+        key.as_ref().map(|_| one("key")).into_iter().chain(password.then(|| one("password")));
     operation.security = Some(bare.collect());
     let by_key = key.map(|scopes| match &scopes[..] {
         [] => "an API key, whatever its scopes".to_owned(),
@@ -304,7 +366,8 @@ fn command(path: &str, method: &HttpMethod, operation: &Operation, example: &Jso
     if security.as_array().is_some_and(|all| all.iter().any(|one| one.get("key").is_some())) {
         command.push_str(r#" -H "Authorization: Bearer $KEY""#);
     }
-    let extension = operation.extensions.as_ref().and_then(|extensions| extensions.get(CURL)?.as_str());
+    let extension =
+        operation.extensions.as_ref().and_then(|extensions| extensions.get(CURL)?.as_str());
     command.extend(extension.map(|words| format!(" {words}")));
     for (name, value) in example.as_object().into_iter().flatten() {
         let value = match form_example(value) {

@@ -28,12 +28,16 @@ pub(crate) enum Id {
 impl Id {
     fn schema(self) -> RefOr<Schema> {
         let id = match self {
-            Self::Tenant => string().pattern(Some("^[1-9][0-9]*$")).description(Some("The tenant's number.")),
+            Self::Tenant => {
+                string().pattern(Some("^[1-9][0-9]*$")).description(Some("The tenant's number."))
+            }
             Self::Counter => string()
                 .pattern(Some("^[A-Za-z0-9._-]+$"))
                 .max_length(Some(CounterName::MAX_BYTES))
                 .description(Some("The counter's name.")),
-            Self::Key => string().pattern(Some("^[0-9a-f]{16}$")).description(Some("The key's public half.")),
+            Self::Key => {
+                string().pattern(Some("^[0-9a-f]{16}$")).description(Some("The key's public half."))
+            }
         };
         id.into()
     }
@@ -50,7 +54,12 @@ pub(crate) trait ResourceSchema: Attributes + PartialSchema {
 
     /// The resource object.
     fn resource() -> RefOr<Schema> {
-        closed([("id", Self::ID.schema()), ("type", exactly(Self::TYPE).into()), ("attributes", Self::schema())]).into()
+        closed([
+            ("id", Self::ID.schema()),
+            ("type", exactly(Self::TYPE).into()),
+            ("attributes", Self::schema()),
+        ])
+        .into()
     }
 
     /// The same, or the name of it.
@@ -89,8 +98,9 @@ pub(crate) struct PageDocument<A>(PhantomData<A>);
 
 impl<A: ResourceSchema> PartialSchema for PageDocument<A> {
     fn schema() -> RefOr<Schema> {
-        let next = ObjectBuilder::new()
-            .schema_type([Type::String, Type::Null].into_iter().collect::<utoipa::openapi::schema::SchemaType>());
+        let next = ObjectBuilder::new().schema_type(
+            [Type::String, Type::Null].into_iter().collect::<utoipa::openapi::schema::SchemaType>(),
+        );
         let next = next.description(Some("Where the list goes on; null: nowhere."));
         closed([
             ("data", list(A::resource_or_name()).into()),
@@ -113,22 +123,34 @@ impl<A: ResourceSchema> ToSchema for PageDocument<A> {
 
 /// The document of an error.
 pub(crate) fn errors() -> ObjectBuilder {
-    let source = ObjectBuilder::new().description(Some("Where the fault is, if it is in one place."));
+    let source =
+        ObjectBuilder::new().description(Some("Where the fault is, if it is in one place."));
     let source = source.property("parameter", string()).property("header", string());
-    let id = string().description(Some("The request's id.")).examples(["597b7bbb2606396f0000000000000007"]);
-    let title = string().description(Some("The same for people.")).examples(["A parameter is not valid"]);
+    let id = string()
+        .description(Some("The request's id."))
+        .examples(["597b7bbb2606396f0000000000000007"]);
+    let title =
+        string().description(Some("The same for people.")).examples(["A parameter is not valid"]);
     let detail = string().description(Some("What happened, to which input, and what to do."));
     let members = [
         ("id", id.into()),
         ("status", string().pattern(Some("^[45][0-9]{2}$")).into()),
-        ("code", string().description(Some("Stable, for programs.")).pattern(Some("^[a-z0-9_]+$")).into()),
+        (
+            "code",
+            string()
+                .description(Some("Stable, for programs."))
+                .pattern(Some("^[a-z0-9_]+$"))
+                .into(),
+        ),
         ("title", title.into()),
         ("detail", detail.examples(["Value is missing."]).into()),
     ];
     let mut value = whole(Value::ZERO.get(), Value::MAX.get());
     value.description = Some("Its value.".to_owned());
-    let meta = ObjectBuilder::new().description(Some("With `precondition_failed`: the counter as it is."));
-    let error = closed(members).property("source", source).property("meta", meta.property("value", value));
+    let meta =
+        ObjectBuilder::new().description(Some("With `precondition_failed`: the counter as it is."));
+    let error =
+        closed(members).property("source", source).property("meta", meta.property("value", value));
     let mut errors = list(error);
     (errors.min_items, errors.max_items) = (Some(1), Some(1));
     closed([("errors", errors.into()), ("jsonapi", named("Jsonapi"))])

@@ -8,7 +8,8 @@
 
 use serde_json::{Value as Json, json};
 use utoipa::openapi::schema::{
-    AdditionalProperties, AllOf, AnyOf, Array, ArrayItems, KnownFormat, OneOf, SchemaFormat, SchemaType,
+    AdditionalProperties, AllOf, AnyOf, Array, ArrayItems, KnownFormat, OneOf, SchemaFormat,
+    SchemaType,
 };
 use utoipa::openapi::{Object, ObjectBuilder, Ref, RefOr, Schema, Type};
 
@@ -50,14 +51,19 @@ pub(crate) fn exactly(text: &str) -> ObjectBuilder {
 /// A whole number from `min` to `max`.
 pub(crate) fn whole(min: u64, max: u64) -> Object {
     let format = if max > u64::from(u32::MAX) { KnownFormat::Int64 } else { KnownFormat::Int32 };
-    let object = ObjectBuilder::new().schema_type(Type::Integer).format(Some(SchemaFormat::KnownFormat(format)));
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(format)));
     object.minimum(Some(min)).maximum(Some(max)).build()
 }
 
 /// An object with these members, all of them always there, and no other.
 pub(crate) fn closed<const N: usize>(members: [(&str, RefOr<Schema>); N]) -> ObjectBuilder {
-    let object = ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(false)));
-    members.into_iter().fold(object, |object, (name, schema)| object.property(name, schema).required(name))
+    let object =
+        ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    members
+        .into_iter()
+        .fold(object, |object, (name, schema)| object.property(name, schema).required(name))
 }
 
 /// A list of these.
@@ -114,7 +120,8 @@ pub(crate) fn body_variant(params: &Object, media: Media) -> Schema {
     let mut object = params.clone();
     for (name, schema) in &mut object.properties {
         let required = params.required.contains(name);
-        *schema = if media == Media::Form { form_value(schema) } else { json_value(schema, required) };
+        *schema =
+            if media == Media::Form { form_value(schema) } else { json_value(schema, required) };
     }
     let is_open = object.additional_properties.is_none();
     if is_open && media == Media::Form {
@@ -127,7 +134,10 @@ pub(crate) fn body_variant(params: &Object, media: Media) -> Schema {
     let kind = ObjectBuilder::new()
         .schema_type(SchemaType::AnyValue)
         .description(Some("The type of the resource; it is not looked at."));
-    let data = ObjectBuilder::new().property("type", kind).property("attributes", object).required("attributes");
+    let data = ObjectBuilder::new()
+        .property("type", kind)
+        .property("attributes", object)
+        .required("attributes");
     let document = ObjectBuilder::new().property("data", data);
     // A document without data has no parameters, which is enough where none is required.
     if params.required.is_empty() { document.into() } else { document.required("data").into() }
@@ -147,16 +157,19 @@ pub(crate) fn body_example(example: &Json, media: Media, resource: &str) -> Json
 /// A value as a form has it.
 pub(crate) fn form_example(value: &Json) -> Json {
     match value {
-        Json::Array(items) => items.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(",").into(),
+        Json::Array(items) => {
+            items.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(",").into()
+        }
         other => other.clone(),
     }
 }
 
 fn form_value(schema: &RefOr<Schema>) -> RefOr<Schema> {
     match schema {
-        RefOr::T(Schema::Array(array)) => {
-            text_list(array).map_or_else(|| schema.clone(), |text| text.description(array.description.clone()).into())
-        }
+        RefOr::T(Schema::Array(array)) => text_list(array).map_or_else(
+            || schema.clone(),
+            |text| text.description(array.description.clone()).into(),
+        ),
         RefOr::T(Schema::Object(object)) => {
             let mut plain = object.clone();
             plain.schema_type = without_null(&plain.schema_type);
@@ -182,7 +195,9 @@ fn json_value(schema: &RefOr<Schema>, required: bool) -> RefOr<Schema> {
             let about = plain.description.take();
             let text = match &plain.schema_type {
                 SchemaType::Type(Type::Integer) => digits(&plain),
-                SchemaType::Type(Type::Boolean) => string().enum_values(Some(["true", "false"])).build(),
+                SchemaType::Type(Type::Boolean) => {
+                    string().enum_values(Some(["true", "false"])).build()
+                }
                 _ => return schema.clone(),
             };
             (plain.into(), text, about)

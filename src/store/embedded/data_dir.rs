@@ -145,7 +145,8 @@ impl DataDir {
         if version < FORMAT_VERSION {
             self.write_format(store)?;
         }
-        upgrade::rename_files(&self.path).map_err(|cause| DataDirError::Io { path: self.path.clone(), cause })
+        upgrade::rename_files(&self.path)
+            .map_err(|cause| DataDirError::Io { path: self.path.clone(), cause })
     }
 
     /// How the previous process stopped.
@@ -253,7 +254,8 @@ fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The first checkpoint saves the digests. Before it sled is empty, and an interrupted
             // first start can simply be repeated.
-            let has_digests = [DIGESTS_FILE, SEALS_FILE].iter().any(|name| dir.join("sled").join(name).exists());
+            let has_digests =
+                [DIGESTS_FILE, SEALS_FILE].iter().any(|name| dir.join("sled").join(name).exists());
             if has_digests && !dir.join(RESTORING).exists() {
                 return problem("it has data, but the file FORMAT is missing".to_owned());
             }
@@ -270,7 +272,9 @@ fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
     let version = match version.parse::<u32>() {
         Ok(known @ OLDEST_FORMAT..=FORMAT_VERSION) => known,
         Ok(newer) if newer > FORMAT_VERSION => {
-            return problem(format!("format {newer} is newer than {FORMAT_VERSION}; use the newer build"));
+            return problem(format!(
+                "format {newer} is newer than {FORMAT_VERSION}; use the newer build"
+            ));
         }
         _ => {
             return problem(format!(

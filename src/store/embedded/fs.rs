@@ -171,7 +171,8 @@ impl Directory for OsDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<OsFile> {
-        const NOT_WRITABLE: [io::ErrorKind; 2] = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+        const NOT_WRITABLE: [io::ErrorKind; 2] =
+            [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
         let path = self.dir.join(name);
         match OpenOptions::new().read(true).write(true).open(&path) {
             Err(error) if NOT_WRITABLE.contains(&error.kind()) => File::open(path).map(OsFile),

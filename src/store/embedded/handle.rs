@@ -12,15 +12,19 @@ use crate::domain::api_key::KeyId;
 use crate::domain::counter::CounterName;
 use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::embedded::codec::key::{IndexEntry, IndexKind, IndexScan, RecordKey, SYSTEM_TENANT};
+use crate::store::embedded::codec::key::{
+    IndexEntry, IndexKind, IndexScan, RecordKey, SYSTEM_TENANT,
+};
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::commit::command::{Command, CounterCommand, CounterOp, Reply, TenantOp};
+use crate::store::embedded::commit::command::{
+    Command, CounterCommand, CounterOp, Reply, TenantOp,
+};
 use crate::store::embedded::commit::queue::{QueuedCommand, ReplyChannel, Responder};
 use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::{
-    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey, NewCounter,
-    NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture, TenantRecord, TenantUpdate,
-    TenantUsage, Unavailable,
+    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey,
+    NewCounter, NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture,
+    TenantRecord, TenantUpdate, TenantUsage, Unavailable,
 };
 
 /// The number of objects that one commit of a purge removes.
@@ -61,7 +65,11 @@ impl EmbeddedStore {
     }
 
     /// A counter; `default` exists before it was ever written.
-    async fn counter(&self, tenant: TenantId, name: &CounterName) -> Result<Option<CounterState>, StoreError> {
+    async fn counter(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+    ) -> Result<Option<CounterState>, StoreError> {
         let record = self.record(RecordKey::Counter(tenant, name.clone())).await?;
         Ok(match record.as_deref() {
             Some(Record::Counter(state)) => Some(*state),
@@ -83,7 +91,12 @@ impl EmbeddedStore {
         }
     }
 
-    async fn key_ids(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyId>, StoreError> {
+    async fn key_ids(
+        &self,
+        tenant: TenantId,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<KeyId>, StoreError> {
         let after = after.map(IndexEntry::ApiKey);
         let entries = self.list(tenant, IndexKind::ApiKeys, after, limit).await?;
         let id = |entry| if let IndexEntry::ApiKey(id) = entry { Some(id) } else { None };
@@ -223,7 +236,11 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn change_tenant(&self, tenant: TenantId, update: TenantUpdate) -> StoreFuture<'_, Arc<TenantRecord>> {
+    fn change_tenant(
+        &self,
+        tenant: TenantId,
+        update: TenantUpdate,
+    ) -> StoreFuture<'_, Arc<TenantRecord>> {
         Box::pin(async move {
             match self.submit_tenant(tenant, TenantOp::Update(update)).await? {
                 Reply::Tenant(tenant) => Ok(tenant),
@@ -232,10 +249,19 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn change_password(&self, tenant: TenantId, password: PasswordHash, revoke_keys: bool) -> StoreFuture<'_, u32> {
+    fn change_password(
+        &self,
+        tenant: TenantId,
+        password: PasswordHash,
+        revoke_keys: bool,
+    ) -> StoreFuture<'_, u32> {
         Box::pin(async move {
             for _ in 0..MAX_RETRIES {
-                let keys = if revoke_keys { Some(self.key_ids(tenant, None, NO_LIMIT).await?) } else { None };
+                let keys = if revoke_keys {
+                    Some(self.key_ids(tenant, None, NO_LIMIT).await?)
+                } else {
+                    None
+                };
                 let count = keys.as_ref().map_or(0, Vec::len);
                 let count = u32::try_from(count).unwrap_or(u32::MAX);
                 match self.submit_tenant(tenant, TenantOp::Password(password, keys)).await? {
@@ -261,7 +287,12 @@ impl Store for EmbeddedStore {
         Box::pin(async move { self.submit_tenant(tenant, op).await.map(drop) })
     }
 
-    fn list_api_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: usize) -> StoreFuture<'_, Page<ListedKey>> {
+    fn list_api_keys(
+        &self,
+        tenant: TenantId,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> StoreFuture<'_, Page<ListedKey>> {
         Box::pin(async move {
             let (ids, more) = split_page(self.key_ids(tenant, after, limit + 1).await?, limit);
             let mut items = Vec::with_capacity(ids.len());
@@ -305,7 +336,8 @@ impl Store for EmbeddedStore {
             let after = after.map(IndexEntry::Counter);
             // One more than requested, to see whether there is a next page.
             let entries = self.list(tenant, IndexKind::Counters, after, limit + 1).await?;
-            let name = |entry| if let IndexEntry::Counter(name) = entry { Some(name) } else { None };
+            let name =
+                |entry| if let IndexEntry::Counter(name) = entry { Some(name) } else { None };
             let mut names: Vec<CounterName> = entries.into_iter().filter_map(name).collect();
             if has_default {
                 names.insert(names.partition_point(|name| *name < default), default);
@@ -362,7 +394,12 @@ impl Store for EmbeddedStore {
         Box::pin(async move { self.submit_counter_state(tenant, &name, op, idempotency).await })
     }
 
-    fn delete(&self, tenant: TenantId, name: &CounterName, precondition: Precondition) -> StoreFuture<'_, ()> {
+    fn delete(
+        &self,
+        tenant: TenantId,
+        name: &CounterName,
+        precondition: Precondition,
+    ) -> StoreFuture<'_, ()> {
         let (name, op) = (name.clone(), CounterOp::Delete(precondition));
         Box::pin(async move { self.submit_counter(tenant, &name, op, None).await.map(drop) })
     }

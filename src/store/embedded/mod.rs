@@ -80,15 +80,20 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// [`OpenError`]: the directory, the journal or sled cannot be used; it says which and why.
-    pub fn open(options: &Options, metrics: StoreMetrics) -> Result<(Self, RecoveryReport), OpenError> {
+    pub fn open(
+        options: &Options,
+        metrics: StoreMetrics,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
         let mut data_dir = DataDir::lock(&options.data_dir)?;
         let fresh = random_id()?;
         let now = Now { uptime: Duration::ZERO, unix_s: now_unix_s() };
-        let recovered = recover_store(&mut data_dir, fresh, options.journal_segment_bytes, now.unix_s)
-            .map_err(|error| OpenError::new(error, &data_dir))?;
+        let recovered =
+            recover_store(&mut data_dir, fresh, options.journal_segment_bytes, now.unix_s)
+                .map_err(|error| OpenError::new(error, &data_dir))?;
         let newest_backup = recovered.newest_backup;
-        let mut parts =
-            recovered.start(&mut data_dir, options, now).map_err(|error| OpenError::new(error, &data_dir))?;
+        let mut parts = recovered
+            .start(&mut data_dir, options, now)
+            .map_err(|error| OpenError::new(error, &data_dir))?;
         parts.report.previous_shutdown = data_dir.previous_shutdown().clone();
         let report = parts.report.clone();
         let shared = Arc::new(StoreInner {
@@ -105,7 +110,8 @@ impl EmbeddedStore {
             shared.metrics.set_last_backup(created_unix_s);
         }
         let (checkpoint_tx, inbox) = mpsc::channel();
-        let handle = spawn_threads(options, &shared, parts, (checkpoint_tx.clone(), inbox), data_dir)?;
+        let handle =
+            spawn_threads(options, &shared, parts, (checkpoint_tx.clone(), inbox), data_dir)?;
         let committer = Arc::new(Mutex::new(Some(handle)));
         Ok((Self { shared, replies: None, committer, checkpoint_tx }, report))
     }
@@ -133,8 +139,11 @@ impl EmbeddedStore {
 
 fn record_limits(options: &Options, metrics: &StoreMetrics) {
     #[expect(clippy::cast_precision_loss, reason = "gauges")]
-    let [queue, keys, reserve] =
-        [QUEUE_CAPACITY as f64, options.idempotency_keys as f64, options.min_free_disk_bytes as f64];
+    let [queue, keys, reserve] = [
+        QUEUE_CAPACITY as f64,
+        options.idempotency_keys as f64,
+        options.min_free_disk_bytes as f64,
+    ];
     metrics.queue_limit.set(queue);
     metrics.idempotency_keys_limit.set(keys);
     metrics.disk_reserve.set(reserve);
@@ -144,7 +153,11 @@ fn record_limits(options: &Options, metrics: &StoreMetrics) {
 }
 
 /// Sets health and metrics to what the start found.
-fn record_start(options: &Options, shared: &StoreInner, parts: &StoreParts<SledState, OsDirectory>) {
+fn record_start(
+    options: &Options,
+    shared: &StoreInner,
+    parts: &StoreParts<SledState, OsDirectory>,
+) {
     shared.metrics.set_previous_shutdown(parts.report.previous_shutdown.as_str());
     if parts.report.rebuilt.is_some() {
         shared.metrics.state_rebuilds.increment(1);
@@ -152,7 +165,11 @@ fn record_start(options: &Options, shared: &StoreInner, parts: &StoreParts<SledS
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     shared.metrics.disk_free.set(parts.available_bytes as f64);
     let is_low = parts.available_bytes < options.min_free_disk_bytes;
-    shared.set_health(if is_low { Health::Unavailable(Unavailable::DiskLow) } else { Health::Ready });
+    shared.set_health(if is_low {
+        Health::Unavailable(Unavailable::DiskLow)
+    } else {
+        Health::Ready
+    });
 }
 
 /// Generates a random store id.

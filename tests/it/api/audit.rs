@@ -12,7 +12,8 @@ use crate::support::workload::PASSWORD;
 #[test]
 fn each_change_is_one_event_and_no_secret_is_told() {
     let api = Api::on(TestServer::builder().flag("--log-level", "trace"));
-    let passwords = ["A-Very-Secret-Passphrase-1", "A-Very-Secret-Passphrase-2", "A-Wrong-Secret-Passphrase-3"];
+    let passwords =
+        ["A-Very-Secret-Passphrase-1", "A-Very-Secret-Passphrase-2", "A-Wrong-Secret-Passphrase-3"];
     let mut refusals = Vec::new();
     let mut ask = |method: &str, path: &str, authorization: &str, body: &Value| -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -28,21 +29,30 @@ fn each_change_is_one_event_and_no_secret_is_told() {
         }
         answer
     };
-    let secret =
-        |answer: &Answer| answer.json()["data"]["attributes"]["api_key"].as_str().unwrap_or_default().to_owned();
+    let secret = |answer: &Answer| {
+        answer.json()["data"]["attributes"]["api_key"].as_str().unwrap_or_default().to_owned()
+    };
     let registration = json!({ "username": "Audited", "password": passwords[0] });
     let made = ask("POST", TENANTS, "", &registration);
     let id = made.json()["data"]["id"].as_str().unwrap_or_default().to_owned();
     let first = Tenant::with_key(0, &secret(&made));
     let second = Tenant::with_key(0, &secret(&ask("POST", KEYS, &first.bearer, &Value::Null)));
-    let third = Tenant::with_key(0, &secret(&ask("POST", KEYS, &basic("audited", passwords[0]), &Value::Null)));
+    let third = Tenant::with_key(
+        0,
+        &secret(&ask("POST", KEYS, &basic("audited", passwords[0]), &Value::Null)),
+    );
     ask("DELETE", &format!("{KEYS}/{}", second.key_id()), &first.bearer, &Value::Null);
     // Refusals: none is an event of a change.
     ask("POST", TENANTS, "", &registration);
     ask("DELETE", &format!("{KEYS}/{}", second.key), &first.bearer, &Value::Null);
     ask("POST", KEYS, &first.bearer, &json!({ "label": passwords[0], "scopes": passwords[1] }));
     ask("POST", KEYS, &first.bearer, &json!({ first.key.as_str(): passwords[1] }));
-    ask("PUT", PASSWORD_ROUTE, &basic("audited", passwords[2]), &json!({ "new_password": passwords[1] }));
+    ask(
+        "PUT",
+        PASSWORD_ROUTE,
+        &basic("audited", passwords[2]),
+        &json!({ "new_password": passwords[1] }),
+    );
     ask(
         "PUT",
         PASSWORD_ROUTE,
@@ -67,7 +77,12 @@ fn each_change_is_one_event_and_no_secret_is_told() {
         let one = |event: &Value| {
             let revoked = event["odometer.keys_revoked"].as_u64().unwrap_or(0);
             assert_eq!(event["log.level"], "info", "{event}");
-            (text(&event["organization.id"]), text(&event["odometer.key_id"]), text(&event["http.request.id"]), revoked)
+            (
+                text(&event["organization.id"]),
+                text(&event["odometer.key_id"]),
+                text(&event["http.request.id"]),
+                revoked,
+            )
         };
         written.actions(action).iter().map(one).collect()
     };

@@ -5,7 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Api, BOTH, COUNTERS, FORM, INCREMENT, INTEGER, JSON_API, Tenant, assert_refusal, assert_status, value_of};
+use super::{
+    Api, BOTH, COUNTERS, FORM, INCREMENT, INTEGER, JSON_API, Tenant, assert_refusal, assert_status,
+    value_of,
+};
 use crate::support::client::Protocol;
 
 const MAX: u64 = 9_007_199_254_740_991;
@@ -23,10 +26,19 @@ fn a_counters_day() {
             let attributes = json!({ "value": value, "start": 0, "step": 1, "min": 0, "max": MAX, "rewindable": false, "created_at": created });
             json!({ "data": { "id": name, "type": "counter", "attributes": attributes }, "jsonapi": { "version": "1.0" } })
         };
-        let made = api.call(protocol, &tenant, ("POST", COUNTERS), &[], &json!({ "name": name, "start": 0 }));
+        let made = api.call(
+            protocol,
+            &tenant,
+            ("POST", COUNTERS),
+            &[],
+            &json!({ "name": name, "start": 0 }),
+        );
         assert_status(&made, 201, name);
         let created = made.json()["data"]["attributes"]["created_at"].clone();
-        assert!(created.as_str().is_some_and(|text| text.len() == 20 && text.ends_with('Z')), "{created}");
+        assert!(
+            created.as_str().is_some_and(|text| text.len() == 20 && text.ends_with('Z')),
+            "{created}"
+        );
         assert_eq!((made.json(), made.header("location")), (document(0, &created), &*path));
         assert_eq!(made.header("content-type"), JSON_API.1);
         let read = api.call(protocol, &tenant, ("GET", &path), &[], &NONE);
@@ -37,7 +49,13 @@ fn a_counters_day() {
             (json!({ "count": 5 }), 3, 7, 5),
             (json!({ "count": "3" }), 8, 10, 3),
         ] {
-            let answer = api.call(protocol, &tenant, ("POST", &format!("{path}/increment")), &[], &parameters);
+            let answer = api.call(
+                protocol,
+                &tenant,
+                ("POST", &format!("{path}/increment")),
+                &[],
+                &parameters,
+            );
             assert_status(&answer, 200, name);
             let attributes = json!({ "value": last, "first": first, "last": last, "count": count });
             let data = json!({ "id": name, "type": "counter", "attributes": attributes });
@@ -49,7 +67,13 @@ fn a_counters_day() {
         assert_refusal(&lower, 409, "rewind_required", "lower");
         assert_eq!(lower.json()["errors"][0]["source"], json!({ "parameter": "value" }));
         assert_eq!(api.value(&tenant, name), 40);
-        let rewound = api.call(protocol, &tenant, ("PUT", &path), &[], &json!({ "value": 39, "rewind": true }));
+        let rewound = api.call(
+            protocol,
+            &tenant,
+            ("PUT", &path),
+            &[],
+            &json!({ "value": 39, "rewind": true }),
+        );
         assert_eq!((rewound.status, rewound.json()), (200, document(39, &created)));
         let gone = api.call(protocol, &tenant, ("DELETE", &path), &[], &NONE);
         assert_status(&gone, 204, "delete");
@@ -60,7 +84,12 @@ fn a_counters_day() {
             ("DELETE", &path),
             ("POST", &format!("{path}/increment")),
         ] {
-            assert_refusal(&api.call(protocol, &tenant, (method, path), &[], &NONE), 404, "counter_not_found", method);
+            assert_refusal(
+                &api.call(protocol, &tenant, (method, path), &[], &NONE),
+                404,
+                "counter_not_found",
+                method,
+            );
         }
     }
     api.stop();
@@ -74,9 +103,18 @@ fn every_parameter_of_a_new_counter_is_kept() {
         (json!({}), (1, 1, 1, MAX, false)),
         (json!({ "start": 0 }), (0, 1, 0, MAX, false)),
         (json!({ "min": 5 }), (5, 1, 5, MAX, false)),
-        (json!({ "start": 7, "step": 3, "min": 2, "max": 20, "rewindable": true }), (7, 3, 2, 20, true)),
-        (json!({ "max": LARGEST, "step": MAX, "start": LARGEST }), (LARGEST, MAX, 1, LARGEST, false)),
-        (json!({ "start": "0", "max": "0", "rewindable": "false", "min": null }), (0, 1, 0, 0, false)),
+        (
+            json!({ "start": 7, "step": 3, "min": 2, "max": 20, "rewindable": true }),
+            (7, 3, 2, 20, true),
+        ),
+        (
+            json!({ "max": LARGEST, "step": MAX, "start": LARGEST }),
+            (LARGEST, MAX, 1, LARGEST, false),
+        ),
+        (
+            json!({ "start": "0", "max": "0", "rewindable": "false", "min": null }),
+            (0, 1, 0, 0, false),
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -91,13 +129,32 @@ fn every_parameter_of_a_new_counter_is_kept() {
         let all = json!({ "value": start, "start": start, "step": step, "min": min, "max": max, "rewindable": rewindable, "created_at": null });
         assert_eq!(attributes, all);
     }
-    let form =
-        api.ask(Protocol::Http1, "POST", COUNTERS, &[tenant.auth(), FORM], "name=form&start=0&rewindable=true&step=2");
+    let form = api.ask(
+        Protocol::Http1,
+        "POST",
+        COUNTERS,
+        &[tenant.auth(), FORM],
+        "name=form&start=0&rewindable=true&step=2",
+    );
     assert_status(&form, 201, "a form");
-    let incremented =
-        api.call(Protocol::Http1, &tenant, ("POST", "/api/v1/counters/form/increment"), &[], &json!({ "count": 2 }));
-    assert_eq!(incremented.json()["data"]["attributes"], json!({ "value": 4, "first": 2, "last": 4, "count": 2 }));
-    let lower = api.call(Protocol::Http1, &tenant, ("PUT", "/api/v1/counters/form"), &[], &json!({ "value": 0 }));
+    let incremented = api.call(
+        Protocol::Http1,
+        &tenant,
+        ("POST", "/api/v1/counters/form/increment"),
+        &[],
+        &json!({ "count": 2 }),
+    );
+    assert_eq!(
+        incremented.json()["data"]["attributes"],
+        json!({ "value": 4, "first": 2, "last": 4, "count": 2 })
+    );
+    let lower = api.call(
+        Protocol::Http1,
+        &tenant,
+        ("PUT", "/api/v1/counters/form"),
+        &[],
+        &json!({ "value": 0 }),
+    );
     assert_status(&lower, 200, "a rewindable counter goes down without a word");
     api.stop();
 }
@@ -118,10 +175,15 @@ fn what_is_no_new_counter_creates_nothing() {
             ("there", 409, "counter_exists"),
             ("default", 409, "default_counter"),
         ] {
-            let answer = api.call(protocol, &tenant, ("POST", COUNTERS), &[], &json!({ "name": name }));
+            let answer =
+                api.call(protocol, &tenant, ("POST", COUNTERS), &[], &json!({ "name": name }));
             assert_refusal(&answer, status, code, name);
             if code != "default_counter" {
-                assert_eq!(answer.json()["errors"][0]["source"], json!({ "parameter": "name" }), "{name}");
+                assert_eq!(
+                    answer.json()["errors"][0]["source"],
+                    json!({ "parameter": "name" }),
+                    "{name}"
+                );
             }
         }
         for (parameters, parameter, code) in [
@@ -143,7 +205,11 @@ fn what_is_no_new_counter_creates_nothing() {
             all["name"] = json!("new");
             let answer = api.call(protocol, &tenant, ("POST", COUNTERS), &[], &all);
             assert_refusal(&answer, 422, code, &all.to_string());
-            assert_eq!(answer.json()["errors"][0]["source"], json!({ "parameter": parameter }), "{all}");
+            assert_eq!(
+                answer.json()["errors"][0]["source"],
+                json!({ "parameter": parameter }),
+                "{all}"
+            );
         }
         let refused = api.call(protocol, &tenant, ("GET", "/api/v1/counters/new"), &[], &NONE);
         assert_refusal(&refused, 404, "counter_not_found", "new");
@@ -185,7 +251,8 @@ fn refused_changes_leave_the_counter_where_it_was() {
             assert_eq!(api.value(&tenant, "small"), 2, "{method} {path} {parameters}");
         }
     }
-    let answer = api.call(Protocol::Http1, &tenant, ("POST", increment), &[], &json!({ "count": 2 }));
+    let answer =
+        api.call(Protocol::Http1, &tenant, ("POST", increment), &[], &json!({ "count": 2 }));
     assert_eq!(value_of(&answer), 8);
     api.stop();
 }
@@ -198,17 +265,31 @@ fn the_old_routes_are_the_counter_default() {
     for (protocol, base) in BOTH.into_iter().zip([1, 11]) {
         api.set(&tenant, base);
         assert_eq!(api.value(&tenant, "default"), base);
-        let answer = api.call(protocol, &tenant, ("POST", &format!("{path}/increment")), &[], &NONE);
+        let answer =
+            api.call(protocol, &tenant, ("POST", &format!("{path}/increment")), &[], &NONE);
         assert_eq!((value_of(&answer), api.read(&tenant)), (base + 1, base + 1));
         // The old document, unless a count says that the new members are known.
-        let answer = api.call(protocol, &tenant, ("PUT", INCREMENT), &[], &json!({ "ignored": "as before" }));
+        let answer = api.call(
+            protocol,
+            &tenant,
+            ("PUT", INCREMENT),
+            &[],
+            &json!({ "ignored": "as before" }),
+        );
         assert_eq!(answer.json(), tenant.integer(base + 2));
         let answer = api.call(protocol, &tenant, ("PUT", INCREMENT), &[], &json!({ "count": 3 }));
         let mut document = tenant.integer(base + 5);
-        document["data"]["attributes"] = json!({ "value": base + 5, "first": base + 3, "last": base + 5, "count": 3 });
+        document["data"]["attributes"] =
+            json!({ "value": base + 5, "first": base + 3, "last": base + 5, "count": 3 });
         assert_eq!(answer.json(), document);
         for bad in ["0", "1000001", "x", ""] {
-            let answer = api.call(protocol, &tenant, ("PUT", &format!("{INCREMENT}?count={bad}")), &[], &NONE);
+            let answer = api.call(
+                protocol,
+                &tenant,
+                ("PUT", &format!("{INCREMENT}?count={bad}")),
+                &[],
+                &NONE,
+            );
             assert_refusal(&answer, 422, "invalid_value", bad);
         }
         assert_eq!(api.read(&tenant), base + 5);
@@ -227,13 +308,18 @@ fn no_more_counters_than_the_quota() {
     let (tenant, other) = (api.register("many"), api.register("few"));
     api.create(&tenant, "a", json!({}));
     api.create(&tenant, "b", json!({}));
-    let create =
-        |tenant: &Tenant, name| api.call(Protocol::Http2, tenant, ("POST", COUNTERS), &[], &json!({ "name": name }));
+    let create = |tenant: &Tenant, name| {
+        api.call(Protocol::Http2, tenant, ("POST", COUNTERS), &[], &json!({ "name": name }))
+    };
     let refused = create(&tenant, "c");
     assert_refusal(&refused, 409, "quota_exceeded", "a third");
     assert!(refused.text().contains("2 are allowed"), "{}", refused.text());
     assert_status(&create(&other, "c"), 201, "another tenant's");
-    assert_status(&api.call(Protocol::Http2, &tenant, ("DELETE", "/api/v1/counters/a"), &[], &NONE), 204, "room");
+    assert_status(
+        &api.call(Protocol::Http2, &tenant, ("DELETE", "/api/v1/counters/a"), &[], &NONE),
+        204,
+        "room",
+    );
     assert_status(&create(&tenant, "c"), 201, "after a deletion");
     assert_eq!(api.call(Protocol::Http1, &tenant, ("GET", INTEGER), &[], &NONE).status, 200);
     api.stop();

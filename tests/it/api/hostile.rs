@@ -11,7 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::{Api, BOTH, INCREMENT, INTEGER, Tenant, answer_of, answers_of, assert_error_document, assert_refusal};
+use super::{
+    Api, BOTH, INCREMENT, INTEGER, Tenant, answer_of, answers_of, assert_error_document,
+    assert_refusal,
+};
 use crate::support::client::{Endpoint, Protocol};
 use crate::support::raw_client::{Reply, over_tcp, over_tls};
 
@@ -20,7 +23,10 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(9);
 
 /// An increment, up to the end of its own headers.
 pub(super) fn increment(tenant: &Tenant) -> String {
-    format!("PUT {INCREMENT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: {}\r\n", tenant.bearer)
+    format!(
+        "PUT {INCREMENT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: {}\r\n",
+        tenant.bearer
+    )
 }
 
 pub(super) fn send(api: &Api, bytes: &[u8]) -> Reply {
@@ -49,16 +55,28 @@ fn heads_that_are_no_http_get_a_document() {
         ("a header without a name", with(": a\r\n")),
         ("a header without a colon", with("X\r\n")),
         ("NUL in the path", [&path(&format!("{INCREMENT}\0"))[..], b"\r\n"].concat()),
-        ("a control character in the path", [&path(&format!("{INCREMENT}\x01"))[..], b"\r\n"].concat()),
+        (
+            "a control character in the path",
+            [&path(&format!("{INCREMENT}\x01"))[..], b"\r\n"].concat(),
+        ),
         ("DEL in the path", [&path(&format!("{INCREMENT}\x7f"))[..], b"\r\n"].concat()),
         ("a space in the path", [&path("/api v1/integer")[..], b"\r\n"].concat()),
         ("a path without a slash", [&path("api/v1/integer")[..], b"\r\n"].concat()),
         ("no path", [&path("")[..], b"\r\n"].concat()),
-        ("a path of 100 KiB", [&path(&format!("/{}", "a".repeat(100 << 10)))[..], b"\r\n"].concat()),
+        (
+            "a path of 100 KiB",
+            [&path(&format!("/{}", "a".repeat(100 << 10)))[..], b"\r\n"].concat(),
+        ),
         ("a header of 100 KiB", with(&format!("X: {}\r\n", "a".repeat(100 << 10)))),
         ("1000 headers", with(&thousand)),
-        ("a version of its own", [&increment.replacen("HTTP/1.1", "HTTP/1.9", 1).into_bytes()[..], b"\r\n"].concat()),
-        ("HTTP/2 without its preface", [&increment.replacen("1.1", "2.0", 1).into_bytes()[..], b"\r\n"].concat()),
+        (
+            "a version of its own",
+            [&increment.replacen("HTTP/1.1", "HTTP/1.9", 1).into_bytes()[..], b"\r\n"].concat(),
+        ),
+        (
+            "HTTP/2 without its preface",
+            [&increment.replacen("1.1", "2.0", 1).into_bytes()[..], b"\r\n"].concat(),
+        ),
         ("binary", b"\x00\x01\x02\x03\r\n\r\n".to_vec()),
         ("a negative length", with("Content-Length: -1\r\n")),
         ("a signed length", with("Content-Length: +0\r\n")),
@@ -84,7 +102,10 @@ fn a_host_is_asked_for_once() {
     let increment = increment(&tenant);
     for (case, head) in [
         ("no Host", increment.replacen("Host: localhost\r\n", "", 1)),
-        ("two Hosts", increment.replacen("Host: localhost\r\n", "Host: localhost\r\nHost: evil\r\n", 1)),
+        (
+            "two Hosts",
+            increment.replacen("Host: localhost\r\n", "Host: localhost\r\nHost: evil\r\n", 1),
+        ),
     ] {
         let answer = answer_of(&send(&api, format!("{head}\r\n").as_bytes()), case);
         assert_error_document(&answer, case);
@@ -115,7 +136,11 @@ fn many_headers_and_long_ones_are_served_up_to_a_limit() {
     };
     for (number, protocol) in BOTH.into_iter().enumerate() {
         let answer = api.ask(protocol, "PUT", INCREMENT, &headers(100), "");
-        assert_eq!((answer.status, super::value_of(&answer)), (200, number as u64 + 2), "100 headers");
+        assert_eq!(
+            (answer.status, super::value_of(&answer)),
+            (200, number as u64 + 2),
+            "100 headers"
+        );
         let key = format!("Bearer {}", "a".repeat(10 << 10));
         let answer = api.ask(protocol, "PUT", INCREMENT, &[("authorization", &key)], "");
         assert_refusal(&answer, 401, "unauthorized", "a key of 10 KiB");
@@ -131,7 +156,8 @@ fn a_thousand_headers_over_http2_get_a_document() {
     let api = Api::start();
     let tenant = api.register("headers");
     let names: Vec<String> = (0..1000).map(|number| format!("x-{number}")).collect();
-    let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "y")).chain([tenant.auth()]).collect();
+    let headers: Vec<_> =
+        names.iter().map(|name| (name.as_str(), "y")).chain([tenant.auth()]).collect();
     let answer = api.ask(Protocol::Http2, "PUT", INCREMENT, &headers, "");
     assert_error_document(&answer, "1000 headers over HTTP/2");
     assert_eq!(api.read(&tenant), 1);
@@ -147,11 +173,16 @@ fn two_announced_lengths_are_refused_in_either_order() {
     for (case, lengths) in [
         ("Content-Length first", format!("{length}{coding}")),
         ("Transfer-Encoding first", format!("{coding}{length}")),
-        ("in other letters", format!("{}{}", coding.to_ascii_uppercase(), length.to_ascii_lowercase())),
+        (
+            "in other letters",
+            format!("{}{}", coding.to_ascii_uppercase(), length.to_ascii_lowercase()),
+        ),
         ("apart", format!("{coding}X: y\r\n{length}")),
     ] {
-        let smuggled =
-            format!("PUT {INCREMENT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n", tenant.bearer);
+        let smuggled = format!(
+            "PUT {INCREMENT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n",
+            tenant.bearer
+        );
         let reply = send(&api, format!("{head}{lengths}\r\n0\r\n\r\n{smuggled}").as_bytes());
         assert!(reply.closed, "{case}");
         assert_refusal(&answer_of(&reply, case), 400, "malformed_request", case);
@@ -174,7 +205,10 @@ fn a_peer_that_announced_two_lengths_is_left() {
     assert_eq!(api.read(&tenant), 1);
     // One that says one thing is served on.
     let reply = send(&api, format!("{open}{chunked}{}\r\n", increment(&tenant)).as_bytes());
-    assert_eq!(answers_of(&reply).iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200]);
+    assert_eq!(
+        answers_of(&reply).iter().map(|answer| answer.status).collect::<Vec<_>>(),
+        [200, 200]
+    );
     api.stop();
 }
 
@@ -189,14 +223,29 @@ fn two_announced_lengths_are_refused_however_they_arrive() {
     let reply = send(&api, format!("{open}\r\n{head}{second}").as_bytes());
     let answers = answers_of(&reply);
     assert_eq!(answers.len(), 2, "{}", reply.text());
-    assert_eq!((answers[0].status, answers[1].status), (200, 400), "behind another request: {}", answers[1].text());
+    assert_eq!(
+        (answers[0].status, answers[1].status),
+        (200, 400),
+        "behind another request: {}",
+        answers[1].text()
+    );
     assert_eq!(api.read(&tenant), 2);
     let (one, two) = head.split_at(head.len() / 2);
     for cut in ["Content-Length: 5\r\nTrans", "Content-Length: 5\r\n", "Content-L", ""] {
         let (first, rest) = (format!("{two}{cut}"), second.strip_prefix(cut).unwrap());
-        super::partial_requests::in_two(&api, &[one.as_bytes(), first.as_bytes()], rest.as_bytes(), |reply| {
-            assert_refusal(&answer_of(reply, cut), 400, "malformed_request", &format!("cut after {cut:?}"));
-        });
+        super::partial_requests::in_two(
+            &api,
+            &[one.as_bytes(), first.as_bytes()],
+            rest.as_bytes(),
+            |reply| {
+                assert_refusal(
+                    &answer_of(reply, cut),
+                    400,
+                    "malformed_request",
+                    &format!("cut after {cut:?}"),
+                );
+            },
+        );
         assert_eq!(api.read(&tenant), 2, "cut after {cut:?}");
     }
     api.stop();
@@ -207,9 +256,11 @@ fn bodies_without_an_end_are_cut_off() {
     let api = Api::start();
     let tenant = api.register("endless");
     let head = increment(&tenant);
-    let chunked = format!("{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunked =
+        format!("{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = [&b"400\r\n"[..], &[b'x'; 1024], b"\r\n"].concat();
-    let endless = |chunks| std::iter::once(chunked.as_bytes()).chain(std::iter::repeat_n(&chunk[..], chunks));
+    let endless =
+        |chunks| std::iter::once(chunked.as_bytes()).chain(std::iter::repeat_n(&chunk[..], chunks));
     let fast: Vec<&[u8]> = endless(20_000).collect();
     let reply = api.runtime.block_on(over_tls(&api.endpoint, &fast, DEADLINE));
     assert_refusal(&answer_of(&reply, "fast"), 413, "body_too_large", "chunks without an end");
@@ -223,16 +274,18 @@ fn bodies_without_an_end_are_cut_off() {
         ("no chunk at all", chunked.clone()),
         ("half of the announced length", format!("{head}Content-Length: 20\r\n\r\n{{}}")),
     ];
-    let replies = api.runtime.block_on(join_all(
-        slow.iter().map(async |(case, request)| (case, over_tls(&api.endpoint, &[request.as_bytes()], DEADLINE).await)),
-    ));
+    let replies = api.runtime.block_on(join_all(slow.iter().map(async |(case, request)| {
+        (case, over_tls(&api.endpoint, &[request.as_bytes()], DEADLINE).await)
+    })));
     for (case, reply) in replies {
         assert_refusal(&answer_of(&reply, case), 408, "body_timeout", case);
         assert!(reply.closed, "{case}");
     }
-    for (case, rest) in
-        [("no size", "zz\r\n"), ("no line break", "1\r\nxy\r\n"), ("a size beyond any", "fffffffffffffffff\r\n")]
-    {
+    for (case, rest) in [
+        ("no size", "zz\r\n"),
+        ("no line break", "1\r\nxy\r\n"),
+        ("a size beyond any", "fffffffffffffffff\r\n"),
+    ] {
         let reply = send(&api, format!("{chunked}{rest}").as_bytes());
         assert_refusal(&answer_of(&reply, case), 400, "malformed_body", case);
     }
@@ -245,17 +298,26 @@ fn http_on_the_tls_port_is_told_so() {
     let api = Api::start();
     let tenant = api.register("wrong-port");
     let long = format!("{}X: {}\r\n\r\n", increment(&tenant), "a".repeat(8 << 10));
-    for request in [format!("{}\r\n", increment(&tenant)), "GET / HTTP/1.0\r\n\r\n".to_owned(), long] {
-        let reply = api.runtime.block_on(over_tcp(api.server.public(), &[request.as_bytes()], DEADLINE));
+    for request in
+        [format!("{}\r\n", increment(&tenant)), "GET / HTTP/1.0\r\n\r\n".to_owned(), long]
+    {
+        let reply =
+            api.runtime.block_on(over_tcp(api.server.public(), &[request.as_bytes()], DEADLINE));
         assert!(reply.closed);
         let answer = answer_of(&reply, "HTTP on the TLS port");
         assert_error_document(&answer, "HTTP on the TLS port");
-        assert_eq!((answer.status, answer.text().contains("https")), (400, true), "{}", answer.text());
+        assert_eq!(
+            (answer.status, answer.text().contains("https")),
+            (400, true),
+            "{}",
+            answer.text()
+        );
     }
     assert_eq!(api.read(&tenant), 1);
     // Not even a first byte, or half a handshake: cut, and nobody else is kept waiting.
     let unfinished: [&[u8]; 2] = [b"", b"\x16\x03\x01\x02\x00\x01"];
-    let replies = unfinished.map(async |bytes| over_tcp(api.server.public(), &[bytes], DEADLINE).await);
+    let replies =
+        unfinished.map(async |bytes| over_tcp(api.server.public(), &[bytes], DEADLINE).await);
     for reply in api.runtime.block_on(join_all(replies)) {
         assert!(reply.closed, "an unfinished handshake is kept");
     }
@@ -285,7 +347,8 @@ fn http2_without_a_request_is_cut() {
     let api = Api::start();
     let opened = [&[][..], &[&PREFACE[..9]], &[PREFACE, SETTINGS], &[PREFACE, SETTINGS, HEADERS]];
     let cut = opened.map(async |pieces| {
-        let mut stream = api.endpoint.open(&api.endpoint.tls(&[b"h2"])).await.expect("the handshake succeeds");
+        let mut stream =
+            api.endpoint.open(&api.endpoint.tls(&[b"h2"])).await.expect("the handshake succeeds");
         stream.write_all(&pieces.concat()).await.expect("the server reads");
         stream.flush().await.expect("the server reads");
         let reading = async { while matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {} };
@@ -303,7 +366,8 @@ fn http2_without_a_request_is_cut() {
 fn an_ended_connection_gives_its_place_back() {
     let builder = super::TestServer::builder().flag("--max-connections-per-address", "3");
     let api = Api::on(builder.flag("--ops-listen", "off"));
-    let requests = ["GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "\0\r\n\r\n"];
+    let requests =
+        ["GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "\0\r\n\r\n"];
     api.runtime.block_on(async {
         for request in requests {
             let mut kept = Vec::new();
@@ -327,7 +391,9 @@ async fn place(endpoint: &Endpoint) -> TlsStream<TcpStream> {
     loop {
         match endpoint.open(&endpoint.tls(&[])).await {
             Ok(stream) => return stream,
-            Err(error) => assert!(Instant::now() < until, "peers that are done keep everybody out: {error}"),
+            Err(error) => {
+                assert!(Instant::now() < until, "peers that are done keep everybody out: {error}")
+            }
         }
         tokio::task::yield_now().await;
     }

@@ -12,7 +12,14 @@ use crate::support::server::TestServer;
 const NONE: Value = Value::Null;
 const IN_C: &str = "/api/v1/counters/c/increment";
 
-fn send(api: &Api, protocol: Protocol, tenant: &Tenant, route: (&str, &str), key: &str, parameters: &Value) -> Answer {
+fn send(
+    api: &Api,
+    protocol: Protocol,
+    tenant: &Tenant,
+    route: (&str, &str),
+    key: &str,
+    parameters: &Value,
+) -> Answer {
     api.call(protocol, tenant, route, &[("idempotency-key", key)], parameters)
 }
 
@@ -25,7 +32,11 @@ fn shown(answer: &Answer) -> (u16, String, String, String) {
 #[track_caller]
 fn assert_replay(first: &Answer, again: &Answer, case: &str) {
     assert_eq!(shown(again), shown(first), "{case}");
-    assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), ("", "true"), "{case}");
+    assert_eq!(
+        (first.header("idempotency-replayed"), again.header("idempotency-replayed")),
+        ("", "true"),
+        "{case}"
+    );
 }
 
 /// One request of each kind that can be sent again; each changes something.
@@ -64,7 +75,11 @@ fn the_same_request_is_answered_again_and_done_once_after_restarts_too() {
                 assert_replay(&firsts[number], &answer, &format!("{case}: {route:?}"));
             }
         }
-        assert_eq!((api.read(&tenant), api.value(&tenant, "c"), api.value(&tenant, "new")), values, "{case}");
+        assert_eq!(
+            (api.read(&tenant), api.value(&tenant, "c"), api.value(&tenant, "new")),
+            values,
+            "{case}"
+        );
     };
     again(&api, "at once");
     assert_eq!(api.server.metric("odometer_idempotency_keys"), Some(8.0));
@@ -76,12 +91,22 @@ fn the_same_request_is_answered_again_and_done_once_after_restarts_too() {
     let api = start();
     again(&api, "after SIGKILL");
     // The counter went on, and the first answer stays what it was; a deleted one too.
-    for (route, parameters) in [(("POST", "/api/v1/counters/new/increment"), NONE), (("POST", IN_C), NONE)] {
+    for (route, parameters) in
+        [(("POST", "/api/v1/counters/new/increment"), NONE), (("POST", IN_C), NONE)]
+    {
         assert_status(&api.call(Protocol::Http1, &tenant, route, &[], &parameters), 200, "on");
     }
-    assert_status(&api.call(Protocol::Http1, &tenant, ("DELETE", "/api/v1/counters/new"), &[], &NONE), 204, "gone");
+    assert_status(
+        &api.call(Protocol::Http1, &tenant, ("DELETE", "/api/v1/counters/new"), &[], &NONE),
+        204,
+        "gone",
+    );
     let (route, parameters) = &kinds()[3];
-    assert_replay(&firsts[3], &send(&api, Protocol::Http1, &tenant, *route, "k3", parameters), "of a deleted counter");
+    assert_replay(
+        &firsts[3],
+        &send(&api, Protocol::Http1, &tenant, *route, "k3", parameters),
+        "of a deleted counter",
+    );
     let read = api.call(Protocol::Http1, &tenant, ("GET", "/api/v1/counters/new"), &[], &NONE);
     assert_refusal(&read, 404, "counter_not_found", "a replay created it again");
     api.stop();
@@ -108,14 +133,26 @@ fn a_key_stands_for_one_request() {
             (("POST", COUNTERS), json!({ "name": "e" })),
         ] {
             let answer = send(&api, protocol, &tenant, route, key, &parameters);
-            assert_refusal(&answer, 422, "idempotency_key_reused", &format!("{route:?} {parameters}"));
-            assert_eq!(answer.json()["errors"][0]["source"], json!({ "header": "Idempotency-Key" }));
-            assert_eq!((api.read(&tenant), api.value(&tenant, "c"), api.value(&tenant, "d")), before);
+            assert_refusal(
+                &answer,
+                422,
+                "idempotency_key_reused",
+                &format!("{route:?} {parameters}"),
+            );
+            assert_eq!(
+                answer.json()["errors"][0]["source"],
+                json!({ "header": "Idempotency-Key" })
+            );
+            assert_eq!(
+                (api.read(&tenant), api.value(&tenant, "c"), api.value(&tenant, "d")),
+                before
+            );
         }
         // Another tenant's key of the same name is another key; another key of the same request is another request.
         let answer = send(&api, protocol, &other, ("PUT", INCREMENT), key, &NONE);
         assert_eq!((answer.status, answer.header("idempotency-replayed")), (200, ""));
-        let answer = send(&api, protocol, &tenant, route, &format!("{key}-b"), &json!({ "count": 2 }));
+        let answer =
+            send(&api, protocol, &tenant, route, &format!("{key}-b"), &json!({ "count": 2 }));
         assert_eq!((answer.status, answer.header("idempotency-replayed")), (200, ""));
     }
     // The same value with another condition is another request; the old route and the new one are two.
@@ -124,12 +161,23 @@ fn a_key_stands_for_one_request() {
     };
     assert_status(&set("/api/v1/counters/default", &[("idempotency-key", "s")]), 200, "set");
     let tag = set("/api/v1/counters/default", &[]).header("etag").to_owned();
-    for headers in
-        [&[("idempotency-key", "s"), ("if-match", &*tag)][..], &[("idempotency-key", "s"), ("if-match", "x")]]
-    {
-        assert_refusal(&set("/api/v1/counters/default", headers), 422, "idempotency_key_reused", "another condition");
+    for headers in [
+        &[("idempotency-key", "s"), ("if-match", &*tag)][..],
+        &[("idempotency-key", "s"), ("if-match", "x")],
+    ] {
+        assert_refusal(
+            &set("/api/v1/counters/default", headers),
+            422,
+            "idempotency_key_reused",
+            "another condition",
+        );
     }
-    assert_refusal(&set(INTEGER, &[("idempotency-key", "s")]), 422, "idempotency_key_reused", "the old route");
+    assert_refusal(
+        &set(INTEGER, &[("idempotency-key", "s")]),
+        422,
+        "idempotency_key_reused",
+        "the old route",
+    );
     api.stop();
 }
 
@@ -140,11 +188,17 @@ fn what_is_no_key_changes_nothing() {
     let long = "x".repeat(256);
     for protocol in BOTH {
         for bad in ["", " ", "a b", "ä", &long] {
-            for route in [("PUT", INCREMENT), ("PUT", "/api/v1/integer?value=9"), ("POST", "/api/v1/counters?name=new")]
-            {
+            for route in [
+                ("PUT", INCREMENT),
+                ("PUT", "/api/v1/integer?value=9"),
+                ("POST", "/api/v1/counters?name=new"),
+            ] {
                 let answer = send(&api, protocol, &tenant, route, bad, &NONE);
                 assert_refusal(&answer, 400, "invalid_idempotency_key", bad);
-                assert_eq!(answer.json()["errors"][0]["source"], json!({ "header": "Idempotency-Key" }));
+                assert_eq!(
+                    answer.json()["errors"][0]["source"],
+                    json!({ "header": "Idempotency-Key" })
+                );
             }
         }
         let twice = [("idempotency-key", "a"), ("idempotency-key", "a")];
@@ -153,7 +207,10 @@ fn what_is_no_key_changes_nothing() {
         assert_eq!(api.read(&tenant), 1);
     }
     let longest = "~".repeat(255);
-    assert_eq!(send(&api, Protocol::Http1, &tenant, ("PUT", INCREMENT), &longest, &NONE).status, 200);
+    assert_eq!(
+        send(&api, Protocol::Http1, &tenant, ("PUT", INCREMENT), &longest, &NONE).status,
+        200
+    );
     api.stop();
 }
 
@@ -166,7 +223,12 @@ fn a_refusal_is_not_remembered() {
     api.create(&tenant, "c", json!({ "max": 1 }));
     let first = send(&api, Protocol::Http1, &tenant, ("POST", IN_C), "k", &NONE);
     assert_eq!(super::value_of(&first), 1);
-    assert_refusal(&send(&api, Protocol::Http2, &tenant, ("POST", IN_C), "l", &NONE), 409, "counter_exhausted", "full");
+    assert_refusal(
+        &send(&api, Protocol::Http2, &tenant, ("POST", IN_C), "l", &NONE),
+        409,
+        "counter_exhausted",
+        "full",
+    );
     assert_replay(
         &first,
         &send(&api, Protocol::Http2, &tenant, ("POST", IN_C), "k", &NONE),
@@ -184,8 +246,10 @@ fn many_at_once_are_one() {
         for number in 0..48 {
             let (endpoint, bearer) = (api.endpoint.clone(), tenant.bearer.clone());
             crowd.spawn(async move {
-                let mut client =
-                    endpoint.connect(BOTH[number % 2]).await.map_err(|e| Failure::NotSent(e.to_string()))?;
+                let mut client = endpoint
+                    .connect(BOTH[number % 2])
+                    .await
+                    .map_err(|e| Failure::NotSent(e.to_string()))?;
                 let headers = [("authorization", &*bearer), ("idempotency-key", "crowd")];
                 client.request("PUT", INCREMENT, &headers, "").await
             });
@@ -193,7 +257,8 @@ fn many_at_once_are_one() {
         let all = crowd.join_all().await.into_iter().collect::<Result<Vec<_>, Failure>>();
         all.expect("every request is answered")
     });
-    let fresh = answers.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count();
+    let fresh =
+        answers.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count();
     assert_eq!((answers.len(), fresh), (48, 1));
     for answer in &answers {
         assert_eq!((shown(answer), answer.json()), (shown(&answers[0]), tenant.integer(2)));
@@ -222,7 +287,11 @@ fn a_full_memory_refuses_and_forgets_nothing() {
     assert_eq!((answers[250].status, &error["code"]), (503, &json!("idempotency_full")), "{error}");
     assert!(answers[250].header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
     assert_eq!(api.read(&tenant), 251, "a refused increment took a number");
-    assert_replay(&answers[0], &send(&api, Protocol::Http1, &tenant, ("PUT", INCREMENT), "k0", &NONE), "the first key");
+    assert_replay(
+        &answers[0],
+        &send(&api, Protocol::Http1, &tenant, ("PUT", INCREMENT), "k0", &NONE),
+        "the first key",
+    );
     assert_eq!(api.increment(&tenant), 252, "without a key it goes on");
     assert_eq!(
         send(&api, Protocol::Http1, &other, ("PUT", INCREMENT), "k0", &NONE).status,

@@ -23,8 +23,10 @@ fn somebody_elses_things_do_not_exist() {
     let (owner, thief) = (api.register("owner"), api.register("thief"));
     api.create(&owner, "secret", json!({ "start": 70 }));
     let spare = api.key(&owner, "read");
-    let tag =
-        api.call(Protocol::Http1, &owner, ("GET", "/api/v1/counters/secret"), &[], &NONE).header("etag").to_owned();
+    let tag = api
+        .call(Protocol::Http1, &owner, ("GET", "/api/v1/counters/secret"), &[], &NONE)
+        .header("etag")
+        .to_owned();
     for protocol in BOTH {
         for (method, suffix, parameters) in [
             ("GET", "", NONE),
@@ -33,27 +35,46 @@ fn somebody_elses_things_do_not_exist() {
             ("POST", "/increment", json!({ "count": 5 })),
         ] {
             let ask = |name: &str, headers: &[(&str, &str)]| {
-                api.call(protocol, &thief, (method, &format!("{COUNTERS}/{name}{suffix}")), headers, &parameters)
+                api.call(
+                    protocol,
+                    &thief,
+                    (method, &format!("{COUNTERS}/{name}{suffix}")),
+                    headers,
+                    &parameters,
+                )
             };
             let (theirs, nobodys) = (ask("secret", &[]), ask("nothing", &[]));
             assert_refusal(&theirs, 404, "counter_not_found", method);
             assert_eq!(error(&theirs), error(&nobodys), "{method}");
             if method == "PUT" || method == "DELETE" {
-                assert_refusal(&ask("secret", &[("if-match", &tag)]), 404, "counter_not_found", "with its tag");
+                assert_refusal(
+                    &ask("secret", &[("if-match", &tag)]),
+                    404,
+                    "counter_not_found",
+                    "with its tag",
+                );
             }
             assert_eq!(api.value(&owner, "secret"), 70, "{method}");
         }
-        let revoke = |id: &str| api.call(protocol, &thief, ("DELETE", &format!("{KEYS}/{id}")), &[], &NONE);
+        let revoke =
+            |id: &str| api.call(protocol, &thief, ("DELETE", &format!("{KEYS}/{id}")), &[], &NONE);
         let theirs = revoke(spare.key_id());
         assert_refusal(&theirs, 404, "key_not_found", "another's key");
         assert_eq!(error(&theirs), error(&revoke("0123456789abcdef")));
         assert_eq!(api.read(&spare), 1, "the key was revoked");
         let lists = [COUNTERS, KEYS, "/api/v1/counters?page[after]=secres", TENANT];
-        let all = lists.map(|path| api.call(protocol, &thief, ("GET", path), &[], &NONE).text()).concat();
+        let all =
+            lists.map(|path| api.call(protocol, &thief, ("GET", path), &[], &NONE).text()).concat();
         for what in ["secret", spare.key_id(), owner.key_id(), "owner"] {
             assert!(!all.contains(what), "{what}: {all}");
         }
-        let cursor = api.call(protocol, &thief, ("GET", &format!("{KEYS}?page[after]={}", spare.key_id())), &[], &NONE);
+        let cursor = api.call(
+            protocol,
+            &thief,
+            ("GET", &format!("{KEYS}?page[after]={}", spare.key_id())),
+            &[],
+            &NONE,
+        );
         assert_status(&cursor, 200, "another's key as a cursor is only a place in the order");
     }
     the_same_name_is_another_counter(&api, &owner, &thief);
@@ -77,6 +98,10 @@ fn the_same_name_is_another_counter(api: &Api, owner: &Tenant, thief: &Tenant) {
     let (mine, theirs) = (send(thief), send(owner));
     assert_eq!((super::value_of(&mine), super::value_of(&theirs)), (1, 71));
     assert!([mine, theirs].iter().all(|answer| answer.header("idempotency-replayed").is_empty()));
-    assert_status(&api.call(Protocol::Http1, thief, ("DELETE", "/api/v1/counters/secret"), &[], &NONE), 204, "mine");
+    assert_status(
+        &api.call(Protocol::Http1, thief, ("DELETE", "/api/v1/counters/secret"), &[], &NONE),
+        204,
+        "mine",
+    );
     assert_eq!(api.value(owner, "secret"), 71);
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Api, BOTH, FORM, INCREMENT, INTEGER, KEYS, Tenant, assert_refusal, assert_status, basic};
+use super::{
+    Api, BOTH, FORM, INCREMENT, INTEGER, KEYS, Tenant, assert_refusal, assert_status, basic,
+};
 use crate::support::client::Protocol;
 use crate::support::server::TestServer;
 use crate::support::workload::PASSWORD;
@@ -20,7 +22,8 @@ fn a_key_is_made_shown_once_and_counts() {
     let api = Api::start();
     let tenant = api.register("maker");
     for (protocol, label) in BOTH.into_iter().zip(["build \"server\", 2nd", ""]) {
-        let parameters = json!({ "label": label, "scopes": ["increment", "read"], "expires_in": 3600 });
+        let parameters =
+            json!({ "label": label, "scopes": ["increment", "read"], "expires_in": 3600 });
         let made = api.call(protocol, &tenant, ("POST", KEYS), &[], &parameters);
         assert_status(&made, 201, label);
         let data = made.json()["data"].clone();
@@ -28,8 +31,12 @@ fn a_key_is_made_shown_once_and_counts() {
         assert!(key.starts_with("odo_") && key.len() == 93);
         assert_eq!((&data["id"], &data["type"]), (&json!(key[4..20]), &json!("key")));
         assert_eq!(made.header("location"), format!("{KEYS}/{}", &key[4..20]));
-        let (created, expires) = (&data["attributes"]["created_at"], &data["attributes"]["expires_at"]);
-        assert!(created.is_string() && expires.is_string() && created.as_str() < expires.as_str(), "{data}");
+        let (created, expires) =
+            (&data["attributes"]["created_at"], &data["attributes"]["expires_at"]);
+        assert!(
+            created.is_string() && expires.is_string() && created.as_str() < expires.as_str(),
+            "{data}"
+        );
         let mut attributes = json!({
             "label": label, "scopes": ["read", "increment"], "created_at": created, "expires_at": expires, "last_used_on": null, "api_key": key,
         });
@@ -39,7 +46,9 @@ fn a_key_is_made_shown_once_and_counts() {
         api.increment(&user);
         let listed = until(|| {
             let all = api.call(protocol, &tenant, ("GET", KEYS), &[], &NONE).json()["data"].clone();
-            let mine = all.as_array().and_then(|all| all.iter().find(|one| one["id"] == data["id"]).cloned());
+            let mine = all
+                .as_array()
+                .and_then(|all| all.iter().find(|one| one["id"] == data["id"]).cloned());
             mine.filter(|mine| !mine["attributes"]["last_used_on"].is_null())
         });
         attributes.as_object_mut().expect("an object").remove("api_key");
@@ -49,10 +58,17 @@ fn a_key_is_made_shown_once_and_counts() {
     }
     let all = api.ask(Protocol::Http1, "POST", KEYS, &[tenant.auth(), FORM], "scopes=read,manage");
     assert_eq!(all.json()["data"]["attributes"]["scopes"], json!(["read", "manage"]));
-    let usual = api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &NONE).json()["data"]["attributes"].clone();
-    assert_eq!((&usual["scopes"], &usual["expires_at"]), (&json!(["read", "increment", "manage"]), &NONE));
+    let usual =
+        api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &NONE).json()["data"]["attributes"]
+            .clone();
+    assert_eq!(
+        (&usual["scopes"], &usual["expires_at"]),
+        (&json!(["read", "increment", "manage"]), &NONE)
+    );
     let at = json!({ "expires_at": "2999-12-31T23:59:59Z" });
-    let at = api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &at).json()["data"]["attributes"].clone();
+    let at =
+        api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &at).json()["data"]["attributes"]
+            .clone();
     assert_eq!(at["expires_at"], "2999-12-31T23:59:59Z");
     api.stop();
 }
@@ -84,15 +100,27 @@ fn what_is_no_key_is_not_made() {
             (json!({ "scopes": ["read", 1] }), "scopes", "invalid_parameter"),
             (json!({ "expires_in": 0 }), "expires_in", "invalid_value"),
             (json!({ "expires_in": 315_360_001 }), "expires_in", "invalid_value"),
-            (json!({ "expires_in": 5, "expires_at": "2999-12-31T23:59:59Z" }), "expires_in", "invalid_parameter"),
+            (
+                json!({ "expires_in": 5, "expires_at": "2999-12-31T23:59:59Z" }),
+                "expires_in",
+                "invalid_parameter",
+            ),
             (json!({ "expires_at": "2001-01-01T00:00:00Z" }), "expires_at", "invalid_parameter"),
-            (json!({ "expires_at": "2999-12-31T23:59:59+01:00" }), "expires_at", "invalid_parameter"),
+            (
+                json!({ "expires_at": "2999-12-31T23:59:59+01:00" }),
+                "expires_at",
+                "invalid_parameter",
+            ),
             (json!({ "expires_at": "soon" }), "expires_at", "invalid_parameter"),
             (json!({ "api_key": "mine" }), "api_key", "unknown_parameter"),
         ] {
             let answer = api.call(protocol, &tenant, ("POST", KEYS), &[], &parameters);
             assert_refusal(&answer, 422, code, &parameters.to_string());
-            assert_eq!(answer.json()["errors"][0]["source"], json!({ "parameter": parameter }), "{parameters}");
+            assert_eq!(
+                answer.json()["errors"][0]["source"],
+                json!({ "parameter": parameter }),
+                "{parameters}"
+            );
         }
         let all = api.call(protocol, &tenant, ("GET", KEYS), &[], &NONE).json();
         assert_eq!(all["data"].as_array().map(Vec::len), Some(1), "a refusal made a key");
@@ -117,32 +145,59 @@ fn a_revoked_key_is_refused_from_the_next_request_on() {
             }
             let mut manager = api.endpoint.connect(protocol).await.expect("a connection");
             let path = format!("{KEYS}/{}", key.key_id());
-            let revoked = manager.request("DELETE", &path, &[tenant.auth()], "").await.expect("an answer");
+            let revoked =
+                manager.request("DELETE", &path, &[tenant.auth()], "").await.expect("an answer");
             assert_eq!((revoked.status, revoked.text()), (204, String::new()));
             let mut answers = Vec::new();
             for client in &mut clients {
-                answers.push(client.request("PUT", INCREMENT, &[key.auth()], "").await.expect("an answer"));
-                answers.push(client.request("GET", INTEGER, &[key.auth()], "").await.expect("an answer"));
+                answers.push(
+                    client.request("PUT", INCREMENT, &[key.auth()], "").await.expect("an answer"),
+                );
+                answers.push(
+                    client.request("GET", INTEGER, &[key.auth()], "").await.expect("an answer"),
+                );
             }
             answers
         });
-        answers.iter().for_each(|answer| assert_refusal(answer, 401, "unauthorized", "a revoked key"));
+        answers
+            .iter()
+            .for_each(|answer| assert_refusal(answer, 401, "unauthorized", "a revoked key"));
         assert_eq!(api.read(&tenant), before + 6);
         let path = format!("{KEYS}/{}", key.key_id());
-        assert_refusal(&api.call(protocol, &tenant, ("DELETE", &path), &[], &NONE), 404, "key_not_found", "twice");
+        assert_refusal(
+            &api.call(protocol, &tenant, ("DELETE", &path), &[], &NONE),
+            404,
+            "key_not_found",
+            "twice",
+        );
         for bad in ["x", "0123456789abcdef", "0123456789ABCDEF", "%00", &key.key] {
             let path = format!("{KEYS}/{bad}");
-            assert_refusal(&api.call(protocol, &tenant, ("DELETE", &path), &[], &NONE), 404, "key_not_found", bad);
+            assert_refusal(
+                &api.call(protocol, &tenant, ("DELETE", &path), &[], &NONE),
+                404,
+                "key_not_found",
+                bad,
+            );
         }
     }
     // A key may revoke itself; the last one too, and then the password makes another.
     let path = format!("{KEYS}/{}", tenant.key_id());
-    assert_status(&api.call(Protocol::Http1, &tenant, ("DELETE", &path), &[], &NONE), 204, "itself");
-    assert_refusal(&api.call(Protocol::Http1, &tenant, ("GET", KEYS), &[], &NONE), 401, "unauthorized", "itself");
+    assert_status(
+        &api.call(Protocol::Http1, &tenant, ("DELETE", &path), &[], &NONE),
+        204,
+        "itself",
+    );
+    assert_refusal(
+        &api.call(Protocol::Http1, &tenant, ("GET", KEYS), &[], &NONE),
+        401,
+        "unauthorized",
+        "itself",
+    );
     let credentials = basic("revoker", PASSWORD);
     let made = api.ask(Protocol::Http2, "POST", KEYS, &[("authorization", &credentials)], "");
     assert_status(&made, 201, "a lost key is replaced");
-    let fresh = Tenant::with_key(tenant.id, made.json()["data"]["attributes"]["api_key"].as_str().unwrap());
+    let fresh =
+        Tenant::with_key(tenant.id, made.json()["data"]["attributes"]["api_key"].as_str().unwrap());
     assert_eq!(api.read(&fresh), 15);
     api.stop();
 }
@@ -155,11 +210,20 @@ fn a_revoked_key_stays_revoked_after_a_kill() {
     let tenant = api.register("durable");
     let (gone, kept) = (api.key(&tenant, "read"), api.key(&tenant, "read"));
     let path = format!("{KEYS}/{}", gone.key_id());
-    assert_status(&api.call(Protocol::Http1, &tenant, ("DELETE", &path), &[], &NONE), 204, "revoke");
+    assert_status(
+        &api.call(Protocol::Http1, &tenant, ("DELETE", &path), &[], &NONE),
+        204,
+        "revoke",
+    );
     let Api { server, .. } = api;
     server.kill();
     let api = start();
-    assert_refusal(&api.call(Protocol::Http1, &gone, ("GET", INTEGER), &[], &NONE), 401, "unauthorized", "revoked");
+    assert_refusal(
+        &api.call(Protocol::Http1, &gone, ("GET", INTEGER), &[], &NONE),
+        401,
+        "unauthorized",
+        "revoked",
+    );
     assert_eq!(api.read(&kept), 1);
     api.stop();
 }
@@ -169,25 +233,39 @@ fn an_expired_key_is_as_an_unknown_one() {
     let api = Api::start();
     let tenant = api.register("mortal");
     let made = api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &json!({ "expires_in": 1 }));
-    let key = Tenant::with_key(tenant.id, made.json()["data"]["attributes"]["api_key"].as_str().unwrap());
+    let key =
+        Tenant::with_key(tenant.id, made.json()["data"]["attributes"]["api_key"].as_str().unwrap());
     let refused = until(|| {
         let answer = api.call(Protocol::Http1, &key, ("PUT", INCREMENT), &[], &NONE);
         (answer.status != 200).then_some(answer)
     });
     let before = api.read(&tenant);
-    let unknown = api.ask(Protocol::Http1, "PUT", INCREMENT, &[("authorization", &crossed(&tenant, &key))], "");
+    let unknown = api.ask(
+        Protocol::Http1,
+        "PUT",
+        INCREMENT,
+        &[("authorization", &crossed(&tenant, &key))],
+        "",
+    );
     for (answer, case) in [(refused, "expired"), (unknown, "unknown")] {
         assert_refusal(&answer, 401, "unauthorized", case);
         let mut error = answer.json()["errors"][0].clone();
         error["id"].take();
         assert_eq!(
-            error["detail"], "The API key is not valid. Send your API key as: Authorization: Bearer <key>.",
+            error["detail"],
+            "The API key is not valid. Send your API key as: Authorization: Bearer <key>.",
             "{case}"
         );
-        assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="odometer", error="invalid_token""#);
+        assert_eq!(
+            answer.header("www-authenticate"),
+            r#"Bearer realm="odometer", error="invalid_token""#
+        );
     }
     assert_eq!(api.read(&tenant), before);
-    assert!(super::observability::sample(&api, r#"odometer_auth_failures_total{reason="expired"}"#) >= 1.0);
+    assert!(
+        super::observability::sample(&api, r#"odometer_auth_failures_total{reason="expired"}"#)
+            >= 1.0
+    );
     api.stop();
 }
 
@@ -205,11 +283,21 @@ fn no_more_than_a_hundred_keys() {
         let mut client = api.endpoint.connect(Protocol::Http2).await.expect("a connection");
         let mut statuses = Vec::new();
         for _ in 0..100 {
-            statuses.push(client.request("POST", KEYS, &[tenant.auth()], "").await.expect("an answer").status);
+            statuses.push(
+                client.request("POST", KEYS, &[tenant.auth()], "").await.expect("an answer").status,
+            );
         }
         statuses
     });
-    assert!(statuses[..99].iter().all(|status| *status == 201) && statuses[99] == 409, "{statuses:?}");
-    assert_refusal(&api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &NONE), 409, "quota_exceeded", "one more");
+    assert!(
+        statuses[..99].iter().all(|status| *status == 201) && statuses[99] == 409,
+        "{statuses:?}"
+    );
+    assert_refusal(
+        &api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &NONE),
+        409,
+        "quota_exceeded",
+        "one more",
+    );
     api.stop();
 }

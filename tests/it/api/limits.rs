@@ -11,7 +11,12 @@ use crate::support::server::TestServer;
 fn a_tenants_limit_is_its_own() {
     let api = Api::on(TestServer::builder().flag("--tenant-rate-limit", "1/h:4"));
     let (busy, calm) = (api.register("busy"), api.register("calm"));
-    let requests = [("GET", INTEGER), ("PUT", INCREMENT), ("PUT", "/api/v1/integer?value=7"), ("PUT", INCREMENT)];
+    let requests = [
+        ("GET", INTEGER),
+        ("PUT", INCREMENT),
+        ("PUT", "/api/v1/integer?value=7"),
+        ("PUT", INCREMENT),
+    ];
     for (remaining, (method, path)) in [3, 2, 1, 0].into_iter().zip(requests) {
         let answer = api.ask(Protocol::Http1, method, path, &[busy.auth()], "");
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -31,9 +36,15 @@ fn a_tenants_limit_is_its_own() {
     assert_eq!(api.ask(Protocol::Http1, "GET", "/readyz", &[busy.auth()], "").status, 200);
     // A bad key with this tenant's name on it does not spend the other's requests either.
     let crossed = format!("Bearer {}{}", &calm.key[..21], &busy.key[21..]);
-    assert_eq!(api.ask(Protocol::Http1, "GET", INTEGER, &[("authorization", &crossed)], "").status, 401);
+    assert_eq!(
+        api.ask(Protocol::Http1, "GET", INTEGER, &[("authorization", &crossed)], "").status,
+        401
+    );
     assert_eq!(api.increment(&calm), 4);
-    assert_eq!(super::observability::sample(&api, r#"odometer_rate_limited_total{scope="tenant"}"#), 8.0);
+    assert_eq!(
+        super::observability::sample(&api, r#"odometer_rate_limited_total{scope="tenant"}"#),
+        8.0
+    );
     assert_eq!(super::observability::sample(&api, "odometer_increments_total"), 5.0);
     api.stop();
 }
@@ -51,7 +62,10 @@ fn strangers_share_their_addresss_limit() {
     let second = Tenant::of(&answer);
     // Bad keys and bad registrations are strangers too.
     assert_eq!(api.ask(Protocol::Http2, "GET", INTEGER, &[], "").status, 401);
-    assert_eq!(api.ask(Protocol::Http1, "PUT", INCREMENT, &[("authorization", "Bearer x")], "").status, 401);
+    assert_eq!(
+        api.ask(Protocol::Http1, "PUT", INCREMENT, &[("authorization", "Bearer x")], "").status,
+        401
+    );
     assert_eq!(register("").status, 422);
     for protocol in BOTH {
         for (method, path, headers) in [
@@ -68,7 +82,10 @@ fn strangers_share_their_addresss_limit() {
     // Who has a key is no stranger; an increment has no business with the address's bucket.
     assert_eq!((api.increment(&tenant), api.increment(&second)), (2, 2));
     assert_eq!(api.ask(Protocol::Http1, "GET", "/nope", &[], "").status, 404);
-    assert_eq!(super::observability::sample(&api, r#"odometer_rate_limited_total{scope="client"}"#), 6.0);
+    assert_eq!(
+        super::observability::sample(&api, r#"odometer_rate_limited_total{scope="client"}"#),
+        6.0
+    );
     api.stop();
 }
 
@@ -95,7 +112,11 @@ fn off_is_no_limit_and_no_header() {
 /// A limited route tells its limit with every answer that spent from it, a refusal too.
 #[test]
 fn a_refusal_that_spent_a_request_tells_the_limit() {
-    let api = Api::on(TestServer::builder().flag("--tenant-rate-limit", "1/h:9").flag("--client-rate-limit", "1/h:9"));
+    let api = Api::on(
+        TestServer::builder()
+            .flag("--tenant-rate-limit", "1/h:9")
+            .flag("--client-rate-limit", "1/h:9"),
+    );
     let tenant = api.register("told");
     let answer = api.ask(Protocol::Http1, "PUT", "/api/v1/integer?value=0", &[tenant.auth()], "");
     assert_refusal(&answer, 422, "value_out_of_range", "a value of 0");
@@ -116,6 +137,7 @@ fn assert_limit(answer: &Answer, scope: &str, burst: u64, remaining: u64) {
 
 #[track_caller]
 fn assert_retry_after(answer: &Answer) {
-    let seconds: u64 = answer.header("retry-after").parse().expect("Retry-After is a number of seconds");
+    let seconds: u64 =
+        answer.header("retry-after").parse().expect("Retry-After is a number of seconds");
     assert!((1..=3600).contains(&seconds), "{seconds}");
 }

@@ -21,7 +21,10 @@ fn follow(api: &Api, protocol: Protocol, tenant: &Tenant, path: &str) -> (Vec<St
         let document = answer.json();
         let page = document["data"].as_array().expect("a list");
         ids.extend(page.iter().map(|item| item["id"].as_str().expect("an id").to_owned()));
-        assert!(document["links"].as_object().is_some_and(|links| links.contains_key("next")), "{document}");
+        assert!(
+            document["links"].as_object().is_some_and(|links| links.contains_key("next")),
+            "{document}"
+        );
         next = document["links"]["next"].as_str().map(str::to_owned);
         pages += 1;
     }
@@ -37,8 +40,10 @@ fn counters_are_listed_once_each_in_the_order_of_their_names() {
         let mut client = api.endpoint.connect(Protocol::Http2).await.expect("a connection");
         for name in &expected {
             let body = json!({ "name": name }).to_string();
-            let answer =
-                client.request("POST", COUNTERS, &[tenant.auth(), super::JSON], body).await.expect("an answer");
+            let answer = client
+                .request("POST", COUNTERS, &[tenant.auth(), super::JSON], body)
+                .await
+                .expect("an answer");
             assert_eq!(answer.status, 201);
         }
     });
@@ -53,12 +58,18 @@ fn counters_are_listed_once_each_in_the_order_of_their_names() {
         assert_eq!(follow(&api, protocol, &tenant, &path), (expected.clone(), pages), "{path}");
     }
     assert_eq!(follow(&api, Protocol::Http1, &empty, COUNTERS), (vec!["default".to_owned()], 1));
-    let first = api.call(Protocol::Http1, &tenant, ("GET", "/api/v1/counters?page[size]=1"), &[], &NONE);
-    let alone = api.call(Protocol::Http1, &tenant, ("GET", "/api/v1/counters/counter-0"), &[], &NONE);
+    let first =
+        api.call(Protocol::Http1, &tenant, ("GET", "/api/v1/counters?page[size]=1"), &[], &NONE);
+    let alone =
+        api.call(Protocol::Http1, &tenant, ("GET", "/api/v1/counters/counter-0"), &[], &NONE);
     assert_eq!(first.json()["data"][0], alone.json()["data"], "an entry is the counter");
-    assert_eq!(first.json()["links"]["next"], "/api/v1/counters?page[size]=1&page[after]=counter-0");
+    assert_eq!(
+        first.json()["links"]["next"],
+        "/api/v1/counters?page[size]=1&page[after]=counter-0"
+    );
     // A cursor need not exist any more.
-    let behind = follow(&api, Protocol::Http1, &tenant, "/api/v1/counters?page[after]=counter-98zz");
+    let behind =
+        follow(&api, Protocol::Http1, &tenant, "/api/v1/counters?page[after]=counter-98zz");
     assert_eq!(behind.0, ["counter-99", "default"]);
     api.stop();
 }
@@ -75,10 +86,14 @@ fn keys_are_listed_without_their_secrets() {
         secrets.push(key.key);
     }
     ids.sort_unstable();
-    for (path, pages) in [(KEYS, 2), ("/api/v1/keys?page[size]=25", 1), ("/api/v1/keys?page[size]=3", 9)] {
+    for (path, pages) in
+        [(KEYS, 2), ("/api/v1/keys?page[size]=25", 1), ("/api/v1/keys?page[size]=3", 9)]
+    {
         assert_eq!(follow(&api, Protocol::Http2, &tenant, path), (ids.clone(), pages), "{path}");
     }
-    let all = api.call(Protocol::Http1, &tenant, ("GET", "/api/v1/keys?page[size]=100"), &[], &NONE).text();
+    let all = api
+        .call(Protocol::Http1, &tenant, ("GET", "/api/v1/keys?page[size]=100"), &[], &NONE)
+        .text();
     for secret in secrets {
         assert!(!all.contains(&secret[20..]) && !all.contains("api_key"), "{all}");
     }
@@ -101,9 +116,14 @@ fn a_page_that_can_not_be_is_refused() {
                 ("page=1", "page", "unknown_parameter"),
                 ("limit=1", "limit", "unknown_parameter"),
             ] {
-                let answer = api.call(protocol, &tenant, ("GET", &format!("{path}?{query}")), &[], &NONE);
+                let answer =
+                    api.call(protocol, &tenant, ("GET", &format!("{path}?{query}")), &[], &NONE);
                 assert_refusal(&answer, 422, code, query);
-                assert_eq!(answer.json()["errors"][0]["source"], json!({ "parameter": parameter }), "{query}");
+                assert_eq!(
+                    answer.json()["errors"][0]["source"],
+                    json!({ "parameter": parameter }),
+                    "{query}"
+                );
             }
         }
     }
@@ -115,19 +135,36 @@ fn names_that_need_care() {
     let api = Api::start();
     let tenant = api.register("names");
     let longest = "n".repeat(128);
-    for name in [".", "..", "...", "-", "_", "increment", "A", "a", "Default", "0", "a.b_c-9", &longest] {
+    for name in
+        [".", "..", "...", "-", "_", "increment", "A", "a", "Default", "0", "a.b_c-9", &longest]
+    {
         api.create(&tenant, name, json!({}));
         let encoded: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
         for (protocol, (path, value)) in BOTH.into_iter().zip([(name, 1), (&*encoded, 2)]) {
             let increment = format!("{COUNTERS}/{path}/increment");
             let answer = api.call(protocol, &tenant, ("POST", &increment), &[], &NONE);
             assert_status(&answer, 200, &increment);
-            assert_eq!((super::value_of(&answer), &answer.json()["data"]["id"]), (value, &json!(name)));
+            assert_eq!(
+                (super::value_of(&answer), &answer.json()["data"]["id"]),
+                (value, &json!(name))
+            );
             assert_eq!(api.value(&tenant, path), value);
         }
     }
     // What is decoded once more, or can be no name, is no counter.
-    for bad in ["%2561", "a%2Fb", "%", "%4", "%zz", "a%20b", "a b".trim(), "%C3%A4", "a+b", &"n".repeat(129), "a%00"] {
+    for bad in [
+        "%2561",
+        "a%2Fb",
+        "%",
+        "%4",
+        "%zz",
+        "a%20b",
+        "a b".trim(),
+        "%C3%A4",
+        "a+b",
+        &"n".repeat(129),
+        "a%00",
+    ] {
         let path = format!("{COUNTERS}/{}", bad.replace(' ', "%20"));
         for protocol in BOTH {
             let answer = api.call(protocol, &tenant, ("GET", &path), &[], &NONE);

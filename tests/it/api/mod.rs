@@ -88,7 +88,11 @@ impl Api {
         body: impl Into<Bytes>,
     ) -> Answer {
         let asking = async {
-            let mut client = self.endpoint.connect(protocol).await.map_err(|e| Failure::NotSent(e.to_string()))?;
+            let mut client = self
+                .endpoint
+                .connect(protocol)
+                .await
+                .map_err(|e| Failure::NotSent(e.to_string()))?;
             client.request(method, path, headers, body).await
         };
         match self.runtime.block_on(asking) {
@@ -96,7 +100,9 @@ impl Api {
                 contract::assert_described(method, path, &answer);
                 answer
             }
-            Err(failure) => panic!("{protocol:?} {method} {path}: {failure:?}\n{}", self.server.transcript()),
+            Err(failure) => {
+                panic!("{protocol:?} {method} {path}: {failure:?}\n{}", self.server.transcript())
+            }
         }
     }
 
@@ -122,7 +128,13 @@ impl Api {
 
     #[track_caller]
     fn set(&self, tenant: &Tenant, value: u64) {
-        let answer = self.ask(Protocol::Http1, "PUT", INTEGER, &[tenant.auth(), FORM], format!("value={value}"));
+        let answer = self.ask(
+            Protocol::Http1,
+            "PUT",
+            INTEGER,
+            &[tenant.auth(), FORM],
+            format!("value={value}"),
+        );
         assert_eq!(value_of(&answer), value);
     }
 
@@ -159,15 +171,25 @@ impl Api {
     /// The value of a counter by name.
     #[track_caller]
     fn value(&self, tenant: &Tenant, name: &str) -> u64 {
-        value_of(&self.call(Protocol::Http1, tenant, ("GET", &format!("{COUNTERS}/{name}")), &[], &Value::Null))
+        value_of(&self.call(
+            Protocol::Http1,
+            tenant,
+            ("GET", &format!("{COUNTERS}/{name}")),
+            &[],
+            &Value::Null,
+        ))
     }
 
     /// A new key of the tenant with these scopes, as somebody who has only that.
     #[track_caller]
     fn key(&self, tenant: &Tenant, scopes: &str) -> Tenant {
-        let answer = self.call(Protocol::Http1, tenant, ("POST", KEYS), &[], &json!({ "scopes": scopes }));
+        let answer =
+            self.call(Protocol::Http1, tenant, ("POST", KEYS), &[], &json!({ "scopes": scopes }));
         assert_eq!(answer.status, 201, "{}", answer.text());
-        Tenant::with_key(tenant.id, answer.json()["data"]["attributes"]["api_key"].as_str().unwrap_or_default())
+        Tenant::with_key(
+            tenant.id,
+            answer.json()["data"]["attributes"]["api_key"].as_str().unwrap_or_default(),
+        )
     }
 
     /// SIGTERM; what the server had written when it ended, well.
@@ -227,7 +249,12 @@ fn value_of(answer: &Answer) -> u64 {
 #[track_caller]
 fn assert_refusal(answer: &Answer, status: u16, code: &str, case: &str) {
     assert_error_document(answer, case);
-    assert_eq!((answer.status, answer.code()), (status, code.to_owned()), "{case}: {}", answer.text());
+    assert_eq!(
+        (answer.status, answer.code()),
+        (status, code.to_owned()),
+        "{case}: {}",
+        answer.text()
+    );
     assert_eq!(answer.header("x-request-id"), answer.json()["errors"][0]["id"], "{case}");
     assert_common_headers(answer, case);
 }
@@ -246,10 +273,18 @@ fn assert_error_document(answer: &Answer, case: &str) {
     assert_eq!(error["status"], answer.status.to_string(), "{}", told());
     assert!(error["id"].is_string(), "{}", told());
     for member in ["code", "title", "detail"] {
-        assert!(error[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {}", told());
+        assert!(
+            error[member].as_str().is_some_and(|text| !text.is_empty()),
+            "{member}: {}",
+            told()
+        );
     }
     let detail = error["detail"].as_str().unwrap_or_default();
-    assert!(detail.ends_with('.') && detail.starts_with(|c: char| !c.is_lowercase()), "no sentence: {}", told());
+    assert!(
+        detail.ends_with('.') && detail.starts_with(|c: char| !c.is_lowercase()),
+        "no sentence: {}",
+        told()
+    );
 }
 
 /// The answer is this success.
@@ -269,7 +304,11 @@ fn basic(name: &str, password: &str) -> String {
 fn assert_common_headers(answer: &Answer, case: &str) {
     assert_eq!(answer.header("cache-control"), "no-store", "{case}");
     assert!(!answer.header("x-request-id").is_empty(), "{case}: {:?}", answer.headers);
-    assert!(answer.header("strict-transport-security").starts_with("max-age="), "{case}: {:?}", answer.headers);
+    assert!(
+        answer.header("strict-transport-security").starts_with("max-age="),
+        "{case}: {:?}",
+        answer.headers
+    );
 }
 
 /// The answers in what came back raw, interim ones left out.
@@ -278,9 +317,10 @@ fn answers_of(reply: &Reply) -> Vec<Answer> {
     let (mut rest, mut answers) = (&reply.bytes[..], Vec::new());
     let asked = Asked { maybe_head: false, ended: true };
     while !rest.is_empty() {
-        let next =
-            next_answer(rest, asked).unwrap_or_else(|what| panic!("{what}: {:?}", String::from_utf8_lossy(rest)));
-        let (answer, length) = next.unwrap_or_else(|| panic!("a cut answer: {:?}", String::from_utf8_lossy(rest)));
+        let next = next_answer(rest, asked)
+            .unwrap_or_else(|what| panic!("{what}: {:?}", String::from_utf8_lossy(rest)));
+        let (answer, length) =
+            next.unwrap_or_else(|| panic!("a cut answer: {:?}", String::from_utf8_lossy(rest)));
         if answer.status >= 200 {
             answers.push(answer);
         }

@@ -23,7 +23,11 @@ fn metrics_equal_what_was_done() {
     let api = Api::start();
     let tenant = api.register("metrics");
     let mut done = BTreeMap::from([(("200".to_owned(), "POST".to_owned(), CREATE), 1.0)]);
-    let mut ask = |protocol: Protocol, method: &str, path: &str, label: &'static str, headers: &[(&str, &str)]| {
+    let mut ask = |protocol: Protocol,
+                   method: &str,
+                   path: &str,
+                   label: &'static str,
+                   headers: &[(&str, &str)]| {
         let answer = api.ask(protocol, method, path, headers, "");
         let shown = if method == "BREW" || method == "TRACE" { "other" } else { method };
         *done.entry((answer.status.to_string(), shown.to_owned(), label)).or_insert(0.0) += 1.0;
@@ -53,10 +57,15 @@ fn metrics_equal_what_was_done() {
         assert_eq!(sample(&api, &series), *count, "{series}\n{text}");
     }
     // Some series are there from the start, at zero.
-    let counted = |line: &&str| line.starts_with(name) && !line.contains("\"/metrics\"") && !line.ends_with(" 0");
+    let counted = |line: &&str| {
+        line.starts_with(name) && !line.contains("\"/metrics\"") && !line.ends_with(" 0")
+    };
     let public = text.lines().filter(counted).count();
     assert_eq!(public, done.len(), "other series than those:\n{text}");
-    assert!(!text.contains("/a/b/c") && !text.contains("BREW"), "an unknown path or method became a label");
+    assert!(
+        !text.contains("/a/b/c") && !text.contains("BREW"),
+        "an unknown path or method became a label"
+    );
     assert_eq!(sample(&api, "odometer_increments_total"), 7.0);
     assert_eq!(sample(&api, "odometer_integers_issued_total"), 7.0);
     // 7 increments and a registration; fewer commits would mean that one was not durable by itself. That the key was used today is noted beside
@@ -88,7 +97,12 @@ fn secrets_are_told_to_nobody() {
     ask("PUT", INCREMENT, &[auth], "");
     ask("POST", &format!("{CREATE}?{form}"), &[auth], "");
     ask("POST", CREATE, &[FORM, auth], &format!("{form}&password={password}"));
-    ask("POST", CREATE, &[JSON, auth], &format!("{{\"username\":\"x y\",\"password\":\"{password}\"}}"));
+    ask(
+        "POST",
+        CREATE,
+        &[JSON, auth],
+        &format!("{{\"username\":\"x y\",\"password\":\"{password}\"}}"),
+    );
     ask("POST", CREATE, &[("content-type", "text/plain"), auth], &form);
     ask("PUT", INTEGER, &[JSON, auth], &format!("{{\"value\":\"{password}\"}}"));
     ask("PUT", &format!("{INTEGER}?value={password}&key={key}"), &[auth], "");
@@ -96,7 +110,8 @@ fn secrets_are_told_to_nobody() {
     ask("GET", INTEGER, &[("authorization", &format!("Bearer {key}0"))], "");
     ask("GET", INTEGER, &[("authorization", &format!("Basic {key}"))], "");
     ask("GET", INTEGER, &[auth, auth], "");
-    let raw = format!("PUT {INCREMENT} HTTP/1.1\r\nAuthorization: {bearer}\0\r\nX: {password}\r\n\r\n");
+    let raw =
+        format!("PUT {INCREMENT} HTTP/1.1\r\nAuthorization: {bearer}\0\r\nX: {password}\r\n\r\n");
     bodies.push(super::hostile::send(&api, raw.as_bytes()).text());
     assert!(bodies.len() >= 10, "these were to be refused: {bodies:?}");
     bodies.push(api.server.ops_get("/metrics").1);
@@ -115,18 +130,27 @@ fn every_log_line_is_an_event_of_its_own() {
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let headers = [tenant.auth(), ("x-request-id", "id\"with\\odd{}signs"), ("traceparent", trace)];
     api.ask(Protocol::Http2, "PUT", INCREMENT, &headers, "");
-    api.ask(Protocol::Http1, "GET", "/no\"such?path=secret", &[("x-request-id", "unknown-path")], "");
+    api.ask(
+        Protocol::Http1,
+        "GET",
+        "/no\"such?path=secret",
+        &[("x-request-id", "unknown-path")],
+        "",
+    );
     api.ask(Protocol::Http1, "PUT", INCREMENT, &[("x-request-id", "no-key")], "");
     let written = api.stop();
     let events = written.events();
     assert_eq!(events.len(), written.log.len(), "a line that is no JSON: {:#?}", written.log);
     for event in &events {
-        for field in ["@timestamp", "log.level", "message", "ecs.version", "service.name", "service.version"] {
+        for field in
+            ["@timestamp", "log.level", "message", "ecs.version", "service.name", "service.version"]
+        {
             assert!(event[field].is_string(), "no {field}: {event}");
         }
     }
     let access = |id: &str| -> Value {
-        let of_it = |event: &&Value| event["http.request.id"] == id && event["event.action"] == "request";
+        let of_it =
+            |event: &&Value| event["http.request.id"] == id && event["event.action"] == "request";
         let found: Vec<_> = events.iter().filter(of_it).collect();
         assert_eq!(found.len(), 1, "events of {id}: {found:?}");
         found[0].clone()
@@ -143,15 +167,25 @@ fn every_log_line_is_an_event_of_its_own() {
     ] {
         assert_eq!(done[field], value, "{done}");
     }
-    assert_eq!((&done["http.response.status_code"], &done["error.code"]), (&Value::from(200), &Value::Null));
+    assert_eq!(
+        (&done["http.response.status_code"], &done["error.code"]),
+        (&Value::from(200), &Value::Null)
+    );
     assert_eq!(done["organization.id"], tenant.id.to_string());
     assert!(done["event.duration"].as_u64().is_some_and(|ns| ns > 0));
     let lost = access("unknown-path");
-    assert_eq!((&lost["url.path"], &lost["error.code"]), (&Value::from("other"), &Value::from("not_found")));
+    assert_eq!(
+        (&lost["url.path"], &lost["error.code"]),
+        (&Value::from("other"), &Value::from("not_found"))
+    );
     let refused = access("no-key");
-    assert_eq!((&refused["error.code"], &refused["organization.id"]), (&Value::from("unauthorized"), &Value::Null));
+    assert_eq!(
+        (&refused["error.code"], &refused["organization.id"]),
+        (&Value::from("unauthorized"), &Value::Null)
+    );
     assert_eq!(written.stderr, "", "with --log-format json nothing goes to stderr");
-    let actions: Vec<_> =
-        ["listening", "ready", "stopping", "stopped"].map(|action| written.actions(action).len()).into();
+    let actions: Vec<_> = ["listening", "ready", "stopping", "stopped"]
+        .map(|action| written.actions(action).len())
+        .into();
     assert_eq!(actions, [2, 1, 1, 1]);
 }

@@ -42,7 +42,11 @@ fn a_head_in_pieces_is_a_head() {
     let request = format!("{}\r\n", super::hostile::increment(&tenant));
     for (number, cut) in [1, 4, 40, request.len() - 1].into_iter().enumerate() {
         in_two(&api, &[&request.as_bytes()[..cut]], &request.as_bytes()[cut..], |reply| {
-            assert_eq!(super::value_of(&super::answer_of(reply, "cut")), number as u64 + 2, "cut at {cut}");
+            assert_eq!(
+                super::value_of(&super::answer_of(reply, "cut")),
+                number as u64 + 2,
+                "cut at {cut}"
+            );
         });
     }
     api.stop();
@@ -58,11 +62,17 @@ fn refusals_arrive(protocol: Protocol) {
         for _ in 0..3 {
             let answer = api.ask(protocol, "PUT", INCREMENT, &[FORM], body.clone());
             assert_refusal(&answer, 401, "unauthorized", &case);
-            assert_refusal(&api.ask(protocol, "PUT", "/nope", &[FORM], body.clone()), 404, "not_found", &case);
+            assert_refusal(
+                &api.ask(protocol, "PUT", "/nope", &[FORM], body.clone()),
+                404,
+                "not_found",
+                &case,
+            );
             let answer = api.ask(protocol, "POST", INCREMENT, &[FORM], body.clone());
             assert_refusal(&answer, 405, "method_not_allowed", &case);
             if length > 4096 {
-                let answer = api.ask(protocol, "PUT", INTEGER, &[tenant.auth(), JSON], body.clone());
+                let answer =
+                    api.ask(protocol, "PUT", INTEGER, &[tenant.auth(), JSON], body.clone());
                 assert_refusal(&answer, 413, "body_too_large", &case);
             }
         }
@@ -91,7 +101,9 @@ fn curl_sees_a_refusal_of_a_request_with_a_body() {
     let certificate = api.server.data_dir().join("tls/cert.pem");
     let url = |path: &str| format!("https://localhost:{}{path}", api.server.public().port());
     for body in ["value=5".to_owned(), "x".repeat(300), "x".repeat(5000)] {
-        for (path, method, status) in [(INTEGER, "PUT", "401"), ("/nope", "PUT", "404"), (CREATE, "PUT", "405")] {
+        for (path, method, status) in
+            [(INTEGER, "PUT", "401"), ("/nope", "PUT", "404"), (CREATE, "PUT", "405")]
+        {
             for version in ["--http1.1", "--http2"] {
                 for _ in 0..2 {
                     let output = std::process::Command::new("curl")
@@ -114,9 +126,16 @@ fn curl_sees_a_refusal_of_a_request_with_a_body() {
                         .arg(url(path))
                         .output()
                         .unwrap();
-                    let (told, problem) =
-                        (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
-                    assert_eq!(told, status, "{version} {path}, a body of {} bytes: {problem}", body.len());
+                    let (told, problem) = (
+                        String::from_utf8(output.stdout).unwrap(),
+                        String::from_utf8_lossy(&output.stderr),
+                    );
+                    assert_eq!(
+                        told,
+                        status,
+                        "{version} {path}, a body of {} bytes: {problem}",
+                        body.len()
+                    );
                 }
             }
         }
@@ -140,15 +159,24 @@ fn expect_continue_is_answered() {
         let connector = api.endpoint.tls(&[]);
         let mut connection = RawConnection::over_tls(&api.endpoint, &connector).await.unwrap();
         connection.send(head(&auth, 12).as_bytes()).await.unwrap();
-        let interim = tokio::time::timeout(Duration::from_secs(4), connection.message()).await.unwrap().unwrap();
+        let interim = tokio::time::timeout(Duration::from_secs(4), connection.message())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(interim, b"HTTP/1.1 100 Continue\r\n\r\n");
         connection.send(b"{\"value\":17}").await.unwrap();
         connection.read_until(Instant::now() + super::hostile::DEADLINE).await
     });
     assert_eq!(super::value_of(&super::answer_of(&told, "continued")), 17);
-    for (request, status, code) in [(head("", 12), 401, "unauthorized"), (head(&auth, 5000), 413, "body_too_large")] {
+    for (request, status, code) in
+        [(head("", 12), 401, "unauthorized"), (head(&auth, 5000), 413, "body_too_large")]
+    {
         let reply = super::hostile::send(&api, request.as_bytes());
-        assert!(!reply.text().contains("100 Continue"), "asked for a body that it refuses: {}", reply.text());
+        assert!(
+            !reply.text().contains("100 Continue"),
+            "asked for a body that it refuses: {}",
+            reply.text()
+        );
         assert_refusal(&super::answer_of(&reply, code), status, code, code);
     }
     assert_eq!(api.read(&tenant), 17);

@@ -15,7 +15,10 @@ fn start() -> Api {
 #[track_caller]
 fn ask(api: &Api, head: &str, body: &str) -> Answer {
     let request = format!("{head}\r\nConnection: close\r\n\r\n{body}");
-    answer_of(&api.runtime.block_on(over_tcp(api.server.http(), &[request.as_bytes()], DEADLINE)), head)
+    answer_of(
+        &api.runtime.block_on(over_tcp(api.server.http(), &[request.as_bytes()], DEADLINE)),
+        head,
+    )
 }
 
 #[test]
@@ -32,15 +35,25 @@ fn a_bare_get_is_sent_to_https() {
         for target in ["/", INTEGER, "/a/b?c=d&e=%20f", "//evil.example/x"] {
             let answer = ask(&api, &format!("GET {target} HTTP/1.1\r\nHost: {host}"), "");
             assert_eq!(answer.status, 308, "{target} of {host}");
-            assert_eq!(answer.header("location"), format!("https://{there}:{https}{target}"), "{host}");
+            assert_eq!(
+                answer.header("location"),
+                format!("https://{there}:{https}{target}"),
+                "{host}"
+            );
         }
     }
     // Whatever a path is, `Location` is a URI.
     let odd = ask(&api, "GET /caf\u{e9}?v\u{e4}lue={5} HTTP/1.1\r\nHost: localhost", "");
-    assert_eq!(odd.header("location"), format!("https://localhost:{https}/caf%C3%A9?v%C3%A4lue=%7B5%7D"));
+    assert_eq!(
+        odd.header("location"),
+        format!("https://localhost:{https}/caf%C3%A9?v%C3%A4lue=%7B5%7D")
+    );
     let head = b"HEAD /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let reply = api.runtime.block_on(over_tcp(api.server.http(), &[head], DEADLINE)).text();
-    assert!(reply.starts_with("HTTP/1.1 308 ") && reply.ends_with("\r\n\r\n"), "HEAD has no body: {reply}");
+    assert!(
+        reply.starts_with("HTTP/1.1 308 ") && reply.ends_with("\r\n\r\n"),
+        "HEAD has no body: {reply}"
+    );
     assert!(reply.contains(&format!("location: https://localhost:{https}/x\r\n")), "{reply}");
     api.stop();
 }
@@ -69,14 +82,23 @@ fn a_key_or_a_body_in_clear_is_refused_and_not_honoured() {
         ("DELETE / HTTP/1.1\r\nHost: localhost".to_owned(), ""),
     ] {
         let answer = ask(&api, &head, body);
-        assert_eq!((answer.status, answer.code()), (403, "https_required".to_owned()), "{head}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.code()),
+            (403, "https_required".to_owned()),
+            "{head}: {}",
+            answer.text()
+        );
         assert_eq!(answer.header("content-type"), super::JSON_API.1);
         assert!(!answer.headers.contains_key("location"), "{head}");
         assert_eq!(api.read(&tenant), 1, "{head}");
     }
     assert_eq!(api.register("thief").id, tenant.id + 1, "somebody was registered in clear");
     for path in ["/metrics", "/livez", "/readyz"] {
-        assert_eq!(ask(&api, &format!("GET {path} HTTP/1.1\r\nHost: localhost"), "").status, 308, "{path}");
+        assert_eq!(
+            ask(&api, &format!("GET {path} HTTP/1.1\r\nHost: localhost"), "").status,
+            308,
+            "{path}"
+        );
     }
     api.stop();
 }

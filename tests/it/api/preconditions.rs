@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Api, BOTH, COUNTERS, INCREMENT, INTEGER, Tenant, assert_refusal, assert_status, value_of};
+use super::{
+    Api, BOTH, COUNTERS, INCREMENT, INTEGER, Tenant, assert_refusal, assert_status, value_of,
+};
 use crate::support::client::{Answer, Protocol};
 
 const NONE: Value = Value::Null;
@@ -23,7 +25,11 @@ fn tag(api: &Api, tenant: &Tenant, path: &str) -> String {
 #[track_caller]
 fn tag_of(answer: &Answer) -> String {
     let tag = answer.header("etag");
-    assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag:?} {}", answer.text());
+    assert!(
+        tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2,
+        "{tag:?} {}",
+        answer.text()
+    );
     tag.to_owned()
 }
 
@@ -40,7 +46,11 @@ fn every_change_has_a_tag_that_was_never_there() {
                 assert_eq!(made, tag(&api, &tenant, read), "{method} {path}");
                 assert!(seen.insert((read.to_owned(), made)), "a tag came back: {method} {path}");
             };
-            let increment = if path == INTEGER { ("PUT", INCREMENT) } else { ("POST", "/api/v1/counters/a/increment") };
+            let increment = if path == INTEGER {
+                ("PUT", INCREMENT)
+            } else {
+                ("POST", "/api/v1/counters/a/increment")
+            };
             if path != INTEGER {
                 change("POST", COUNTERS, path, json!({ "name": "a" }));
             }
@@ -49,7 +59,11 @@ fn every_change_has_a_tag_that_was_never_there() {
             change("PUT", path, path, json!({ "value": 4 }));
             change("PUT", path, path, json!({ "value": 4 }));
             if path != INTEGER {
-                assert_status(&api.call(protocol, &tenant, ("DELETE", path), &[], &NONE), 204, path);
+                assert_status(
+                    &api.call(protocol, &tenant, ("DELETE", path), &[], &NONE),
+                    204,
+                    path,
+                );
             }
         }
     }
@@ -66,7 +80,13 @@ fn a_set_and_a_deletion_wait_for_the_expected_state() {
     for protocol in BOTH {
         api.create(&tenant, "c", json!({}));
         for path in [path, INTEGER] {
-            api.call(protocol, &tenant, ("PUT", path), &[], &json!({ "value": 50, "rewind": true }));
+            api.call(
+                protocol,
+                &tenant,
+                ("PUT", path),
+                &[],
+                &json!({ "value": 50, "rewind": true }),
+            );
             let (old, parameters) = (tag(&api, &tenant, path), json!({ "value": 60 }));
             let set = |tags: &[&str]| {
                 let headers: Vec<_> = tags.iter().map(|tag| ("if-match", *tag)).collect();
@@ -75,7 +95,15 @@ fn a_set_and_a_deletion_wait_for_the_expected_state() {
             let fresh = tag_of(&set(&[&old]));
             assert_ne!(fresh, old);
             let weak = format!("W/{fresh}");
-            for tags in [&[&*old][..], &[&weak], &["\"x\""], &["nonsense"], &[""], &[&old, "\"0-0\""], &["*, *"]] {
+            for tags in [
+                &[&*old][..],
+                &[&weak],
+                &["\"x\""],
+                &["nonsense"],
+                &[""],
+                &[&old, "\"0-0\""],
+                &["*, *"],
+            ] {
                 let answer = set(tags);
                 assert_refusal(&answer, 412, "precondition_failed", &format!("{tags:?}"));
                 let error = &answer.json()["errors"][0];
@@ -83,7 +111,11 @@ fn a_set_and_a_deletion_wait_for_the_expected_state() {
                     (&error["meta"], &error["source"]),
                     (&json!({ "value": 60 }), &json!({ "header": "If-Match" }))
                 );
-                assert_eq!((answer.header("etag"), tag(&api, &tenant, path)), (&*fresh, fresh.clone()), "{tags:?}");
+                assert_eq!(
+                    (answer.header("etag"), tag(&api, &tenant, path)),
+                    (&*fresh, fresh.clone()),
+                    "{tags:?}"
+                );
             }
             let several = format!("\"x\", {old} ,{fresh}");
             let fresh = tag_of(&set(&[&several]));
@@ -93,13 +125,20 @@ fn a_set_and_a_deletion_wait_for_the_expected_state() {
             assert_eq!(value_of(&api.call(protocol, &tenant, ("GET", path), &[], &NONE)), 60);
         }
         let fresh = tag(&api, &tenant, path);
-        let delete = |tag: &str| api.call(protocol, &tenant, ("DELETE", path), &[("if-match", tag)], &NONE);
+        let delete =
+            |tag: &str| api.call(protocol, &tenant, ("DELETE", path), &[("if-match", tag)], &NONE);
         assert_refusal(&delete("\"9-9\""), 412, "precondition_failed", "another tag");
         assert_eq!(api.value(&tenant, "c"), 60);
         assert_status(&delete(&fresh), 204, "the tag");
         for tag in ["*", &fresh, "nonsense"] {
             assert_refusal(&delete(tag), 404, "counter_not_found", tag);
-            let answer = api.call(protocol, &tenant, ("PUT", path), &[("if-match", tag)], &json!({ "value": 1 }));
+            let answer = api.call(
+                protocol,
+                &tenant,
+                ("PUT", path),
+                &[("if-match", tag)],
+                &json!({ "value": 1 }),
+            );
             assert_refusal(&answer, 404, "counter_not_found", tag);
         }
     }
@@ -126,7 +165,8 @@ fn a_condition_that_a_route_does_not_take_is_refused() {
             ("POST", super::TENANTS, &NONE, &["if-match", "idempotency-key"]),
         ] {
             for header in headers {
-                let answer = api.call(protocol, &tenant, (method, path), &[(header, "*")], parameters);
+                let answer =
+                    api.call(protocol, &tenant, (method, path), &[(header, "*")], parameters);
                 assert_refusal(&answer, 400, "not_supported", &format!("{method} {path} {header}"));
                 assert!(answer.text().to_lowercase().contains(header), "{}", answer.text());
                 assert_eq!((api.value(&tenant, "c"), api.read(&tenant)), (0, 1));

@@ -65,7 +65,12 @@ fn bad_names_and_passwords_register_nobody() {
             let answer = api.ask(protocol, "POST", CREATE, &[JSON], body);
             assert_invalid(&answer, parameter, "invalid_parameter", "text", body);
         }
-        assert_refusal(&api.ask(protocol, "POST", CREATE, &[], ""), 422, "invalid_username", "no body");
+        assert_refusal(
+            &api.ask(protocol, "POST", CREATE, &[], ""),
+            422,
+            "invalid_username",
+            "no body",
+        );
     }
     let next = api.register("bob");
     assert_eq!(next.id, first.id + 1, "a refusal registered somebody");
@@ -83,7 +88,9 @@ fn assert_invalid(answer: &Answer, parameter: &str, code: &str, says: &str, case
 
 fn the_longest_ones_will_do(api: &Api) {
     let (name, password) = ("N".repeat(128), "p".repeat(256));
-    for (name, password) in [(&*name, &*password), ("a.b_c%d+e@f-g", "eight  8"), ("9", "nul\0\u{1}é日本")] {
+    for (name, password) in
+        [(&*name, &*password), ("a.b_c%d+e@f-g", "eight  8"), ("9", "nul\0\u{1}é日本")]
+    {
         let body = json!({ "username": name, "password": password }).to_string();
         let answer = api.ask(Protocol::Http2, "POST", CREATE, &[JSON], body);
         assert_eq!(answer.status, 200, "{name:?} {password:?}: {}", answer.text());
@@ -126,31 +133,61 @@ fn nobody_counts_without_a_good_key() {
         }
         refused_everywhere(&api, protocol, &[], r#"Bearer realm="odometer""#, "missing");
         let twice = [tenant.auth(), tenant.auth()];
-        refused_everywhere(&api, protocol, &twice, r#"Bearer realm="odometer", error="invalid_token""#, "two headers");
+        refused_everywhere(
+            &api,
+            protocol,
+            &twice,
+            r#"Bearer realm="odometer", error="invalid_token""#,
+            "two headers",
+        );
         let twice = [("authorization", "Basic x"), tenant.auth()];
-        refused_everywhere(&api, protocol, &twice, r#"Bearer realm="odometer", error="invalid_token""#, "two schemes");
+        refused_everywhere(
+            &api,
+            protocol,
+            &twice,
+            r#"Bearer realm="odometer", error="invalid_token""#,
+            "two schemes",
+        );
         assert_eq!(api.read(&tenant), before);
     }
     assert_eq!((auth_failures(&api, "missing"), auth_failures(&api, "ambiguous")), (6.0, 12.0));
     for scheme in ["bearer", "BEARER", "bEaReR"] {
         let credential = format!("{scheme} {}", tenant.key);
-        assert_eq!(api.ask(Protocol::Http1, "GET", INTEGER, &[("authorization", &credential)], "").status, 200);
+        assert_eq!(
+            api.ask(Protocol::Http1, "GET", INTEGER, &[("authorization", &credential)], "").status,
+            200
+        );
     }
     assert_eq!(api.read(&other), 1);
     api.stop();
 }
 
 fn auth_failures(api: &Api, reason: &str) -> f64 {
-    super::observability::sample(api, &format!("odometer_auth_failures_total{{reason=\"{reason}\"}}"))
+    super::observability::sample(
+        api,
+        &format!("odometer_auth_failures_total{{reason=\"{reason}\"}}"),
+    )
 }
 
 #[track_caller]
-fn refused_everywhere(api: &Api, protocol: Protocol, headers: &[(&str, &str)], challenge: &str, case: &str) {
-    for (method, path) in [("GET", INTEGER), ("PUT", "/api/v1/integer?value=99"), ("PUT", INCREMENT)] {
+fn refused_everywhere(
+    api: &Api,
+    protocol: Protocol,
+    headers: &[(&str, &str)],
+    challenge: &str,
+    case: &str,
+) {
+    for (method, path) in
+        [("GET", INTEGER), ("PUT", "/api/v1/integer?value=99"), ("PUT", INCREMENT)]
+    {
         let answer = api.ask(protocol, method, path, headers, "");
         assert_refusal(&answer, 401, "unauthorized", &format!("{case}, {method} {path}"));
         assert_eq!(answer.header("www-authenticate"), challenge, "{case}");
-        assert_eq!(answer.json()["errors"][0]["source"], json!({ "header": "Authorization" }), "{case}");
+        assert_eq!(
+            answer.json()["errors"][0]["source"],
+            json!({ "header": "Authorization" }),
+            "{case}"
+        );
     }
 }
 
@@ -166,7 +203,11 @@ impl Keys {
         let with_crc = |body: String| format!("{body}{:08x}", crc32c::crc32c(body.as_bytes()));
         let swapped = if tenant.key.as_bytes()[30] == b'0' { "1" } else { "0" };
         let crossed = with_crc(format!("{}{}", &tenant.key[..21], &other.key[21..85]));
-        assert_eq!(with_crc(tenant.key[..85].to_owned()), tenant.key, "a key's checksum is not where this test thinks");
+        assert_eq!(
+            with_crc(tenant.key[..85].to_owned()),
+            tenant.key,
+            "a key's checksum is not where this test thinks"
+        );
         Self {
             mistyped: format!("{}{swapped}{}", &tenant.key[..30], &tenant.key[31..]),
             unknown: with_crc(format!("odo_{}{}", "0".repeat(16), &tenant.key[20..85])),
@@ -201,7 +242,11 @@ fn unknown_paths_and_wrong_methods() {
         }
         for (path, allow, wrong) in [
             (CREATE, "POST", &["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"][..]),
-            (INTEGER, "GET, HEAD, PUT", &["POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "get", "put"]),
+            (
+                INTEGER,
+                "GET, HEAD, PUT",
+                &["POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "get", "put"],
+            ),
             (INCREMENT, "PUT", &["GET", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"]),
             ("/livez", "GET, HEAD", &["POST", "PUT", "DELETE", "OPTIONS"]),
             ("/readyz", "GET, HEAD", &["POST", "PUT", "DELETE", "OPTIONS"]),
@@ -240,10 +285,17 @@ fn bodies_that_can_not_be_read_change_nothing() {
                 assert_eq!(api.read(&tenant), before, "{case}, {path}");
             }
         }
-        let both = api.ask(protocol, "PUT", "/api/v1/integer?value=5", &[tenant.auth(), JSON], r#"{"value":6}"#);
+        let both = api.ask(
+            protocol,
+            "PUT",
+            "/api/v1/integer?value=5",
+            &[tenant.auth(), JSON],
+            r#"{"value":6}"#,
+        );
         assert_refusal(&both, 400, "malformed_body", "a value in query and body");
         for query in ["value=5&value=5", "value=%FF", "value=5&%76alue=6"] {
-            let answer = api.ask(protocol, "PUT", &format!("{INTEGER}?{query}"), &[tenant.auth()], "");
+            let answer =
+                api.ask(protocol, "PUT", &format!("{INTEGER}?{query}"), &[tenant.auth()], "");
             assert_refusal(&answer, 400, "malformed_body", query);
         }
         assert_eq!(api.read(&tenant), before);
@@ -281,9 +333,21 @@ fn malformed_bodies() -> Vec<Case> {
         json("single quotes", b"{'value':5}"),
         json("a comment", b"{/**/\"value\":5}"),
         json("a comma too many", br#"{"value":5,}"#),
-        ("JSON:API without attributes", vec![JSON_API], br#"{"data":{"type":"user_integer"}}"#.to_vec()),
-        ("JSON:API with a list", vec![JSON_API], br#"{"data":[{"attributes":{"value":5}}]}"#.to_vec()),
-        ("duplicate attributes", vec![JSON_API], br#"{"data":{"attributes":{"value":5,"value":6}}}"#.to_vec()),
+        (
+            "JSON:API without attributes",
+            vec![JSON_API],
+            br#"{"data":{"type":"user_integer"}}"#.to_vec(),
+        ),
+        (
+            "JSON:API with a list",
+            vec![JSON_API],
+            br#"{"data":[{"attributes":{"value":5}}]}"#.to_vec(),
+        ),
+        (
+            "duplicate attributes",
+            vec![JSON_API],
+            br#"{"data":{"attributes":{"value":5,"value":6}}}"#.to_vec(),
+        ),
         ("a form with duplicates", vec![FORM], b"value=5&value=6".to_vec()),
         ("a form that is not UTF-8", vec![FORM], b"value=%ff".to_vec()),
         ("a form of raw bytes", vec![FORM], b"value=\xff\xfe".to_vec()),
@@ -321,8 +385,14 @@ fn a_body_has_4096_bytes_at_most() {
         assert_eq!(super::value_of(&fits), value);
         for length in [4097, 5000, 16_384] {
             for (path, method) in [(INTEGER, "PUT"), (INCREMENT, "PUT"), (CREATE, "POST")] {
-                let answer = api.ask(protocol, method, path, &[tenant.auth(), JSON], padded(99, length));
-                assert_refusal(&answer, 413, "body_too_large", &format!("{protocol:?} {path} {length}"));
+                let answer =
+                    api.ask(protocol, method, path, &[tenant.auth(), JSON], padded(99, length));
+                assert_refusal(
+                    &answer,
+                    413,
+                    "body_too_large",
+                    &format!("{protocol:?} {path} {length}"),
+                );
                 assert_eq!(api.read(&tenant), value);
             }
         }

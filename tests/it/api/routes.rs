@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::hostile::send;
 use super::{
-    Api, BOTH, CREATE, FORM, INCREMENT, INTEGER, JSON, JSON_API, Tenant, answer_of, assert_common_headers, value_of,
+    Api, BOTH, CREATE, FORM, INCREMENT, INTEGER, JSON, JSON_API, Tenant, answer_of,
+    assert_common_headers, value_of,
 };
 use crate::support::client::Protocol;
 use crate::support::workload::PASSWORD;
@@ -32,7 +33,8 @@ fn every_route_answers_its_exact_document() {
 type Registration = (&'static str, String, Vec<(&'static str, &'static str)>, String);
 
 fn registrations(prefix: &str) -> [Registration; 4] {
-    let attributes = |name: &str| json!({ "username": format!("{prefix}-{name}"), "password": PASSWORD });
+    let attributes =
+        |name: &str| json!({ "username": format!("{prefix}-{name}"), "password": PASSWORD });
     let document = json!({ "data": { "type": "user", "attributes": attributes("jsonapi") } });
     let query = |name: &str| format!("username={prefix}-{name}&password={PASSWORD}");
     [
@@ -47,7 +49,11 @@ fn one_tenants_day(api: &Api, protocol: Protocol, tenant: &Tenant) {
     let expect = |method: &str, path: &str, headers: &[(&str, &str)], body: &str, value: u64| {
         let headers: Vec<_> = headers.iter().copied().chain([tenant.auth()]).collect();
         let answer = api.ask(protocol, method, path, &headers, body.to_owned());
-        assert_eq!((answer.status, answer.json()), (200, tenant.integer(value)), "{method} {path} {body}");
+        assert_eq!(
+            (answer.status, answer.json()),
+            (200, tenant.integer(value)),
+            "{method} {path} {body}"
+        );
         assert_eq!(answer.header("content-type"), JSON_API.1);
         assert_common_headers(&answer, path);
     };
@@ -62,7 +68,13 @@ fn one_tenants_day(api: &Api, protocol: Protocol, tenant: &Tenant) {
     expect("PUT", INTEGER, &[JSON], r#"{"value":"30"}"#, 30);
     let document = r#"{"data":{"type":"user_integer","attributes":{"value":40}}}"#;
     expect("PUT", INTEGER, &[JSON_API], document, 40);
-    expect("PUT", INTEGER, &[("content-type", "Application/JSON; charset=utf-8")], r#"{"value":45}"#, 45);
+    expect(
+        "PUT",
+        INTEGER,
+        &[("content-type", "Application/JSON; charset=utf-8")],
+        r#"{"value":45}"#,
+        45,
+    );
     expect("PUT", "/api/v1/integer?value=50", &[], "", 50);
     expect("PUT", INCREMENT, &[], "", 51);
     expect("PUT", INTEGER, &[FORM], "value=1", 1);
@@ -105,7 +117,12 @@ fn health_is_on_both_listeners_and_metrics_on_one() {
         assert_eq!(api.server.ops_get(path), (200, word.to_owned()));
     }
     for protocol in BOTH {
-        super::assert_refusal(&api.ask(protocol, "GET", "/metrics", &[], ""), 404, "not_found", "public /metrics");
+        super::assert_refusal(
+            &api.ask(protocol, "GET", "/metrics", &[], ""),
+            404,
+            "not_found",
+            "public /metrics",
+        );
     }
     let (status, text) = api.server.ops_get("/metrics");
     assert_eq!(status, 200);
@@ -126,24 +143,47 @@ fn ids_and_traces_come_along() {
     for protocol in BOTH {
         for path in [INTEGER, "/nope", "/livez"] {
             for id in ["abc-123", r#"quote"back\slash"#, &longest] {
-                let answer = api.ask(protocol, "GET", path, &[tenant.auth(), ("x-request-id", id), trace], "");
+                let answer = api.ask(
+                    protocol,
+                    "GET",
+                    path,
+                    &[tenant.auth(), ("x-request-id", id), trace],
+                    "",
+                );
                 assert_eq!(answer.header("x-request-id"), id, "{path}");
-                assert!(answer.status == 200 || answer.json()["errors"][0]["id"] == id, "{}", answer.text());
+                assert!(
+                    answer.status == 200 || answer.json()["errors"][0]["id"] == id,
+                    "{}",
+                    answer.text()
+                );
                 let parts: Vec<_> = answer.header("traceparent").split('-').collect();
                 assert_eq!((parts[0], parts[1], parts[3]), ("00", &trace.1[3..35], "01"), "{path}");
-                assert!(parts[2].len() == 16 && parts[2] != "00f067aa0ba902b7", "the span must be ours: {parts:?}");
+                assert!(
+                    parts[2].len() == 16 && parts[2] != "00f067aa0ba902b7",
+                    "the span must be ours: {parts:?}"
+                );
             }
             let mut made = Vec::new();
             for id in ["", "a b", "über", &too_long] {
-                let answer = api.ask(protocol, "GET", path, &[tenant.auth(), ("x-request-id", id)], "");
+                let answer =
+                    api.ask(protocol, "GET", path, &[tenant.auth(), ("x-request-id", id)], "");
                 made.push(answer.header("x-request-id").to_owned());
-                assert!(answer.status == 200 || answer.json()["errors"][0]["id"] == made[made.len() - 1]);
+                assert!(
+                    answer.status == 200
+                        || answer.json()["errors"][0]["id"] == made[made.len() - 1]
+                );
             }
             made.sort_unstable();
             made.dedup();
             assert!(made.len() == 4 && made.iter().all(|id| id.len() == 32), "{made:?}");
-            for bad in ["", "00-0-0-0", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "nonsense"] {
-                let answer = api.ask(protocol, "GET", path, &[tenant.auth(), ("traceparent", bad)], "");
+            for bad in [
+                "",
+                "00-0-0-0",
+                "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+                "nonsense",
+            ] {
+                let answer =
+                    api.ask(protocol, "GET", path, &[tenant.auth(), ("traceparent", bad)], "");
                 assert_eq!(answer.header("traceparent"), "", "a trace was made up of {bad:?}");
             }
         }
@@ -164,7 +204,8 @@ fn tenants_and_keep_alive_connections_do_not_mix() {
             let mut values = Vec::new();
             for tenant in [&first, &second, &first] {
                 values.push(client.increment(&tenant.key).await.expect("an increment"));
-                let refused = client.request("PUT", INCREMENT, &[("authorization", "Bearer x")], "").await;
+                let refused =
+                    client.request("PUT", INCREMENT, &[("authorization", "Bearer x")], "").await;
                 assert_eq!(refused.expect("an answer").status, 401);
             }
             values
@@ -173,9 +214,13 @@ fn tenants_and_keep_alive_connections_do_not_mix() {
     }
     // Pipelined: both answered, in order.
     let before = api.read(&first);
-    let one = format!("PUT {INCREMENT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n", first.bearer);
+    let one = format!(
+        "PUT {INCREMENT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n",
+        first.bearer
+    );
     let both = format!("{one}\r\n{one}Connection: close\r\n\r\n");
-    let values: Vec<_> = super::answers_of(&send(&api, both.as_bytes())).iter().map(value_of).collect();
+    let values: Vec<_> =
+        super::answers_of(&send(&api, both.as_bytes())).iter().map(value_of).collect();
     assert_eq!(values, [before + 1, before + 2]);
     // HTTP/1.0 has no keep-alive of itself.
     let old = format!("GET {INTEGER} HTTP/1.0\r\nAuthorization: {}\r\n\r\n", first.bearer);

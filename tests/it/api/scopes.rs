@@ -43,7 +43,8 @@ fn no_route_is_left_out() {
         .filter(|route| route.0 != "HEAD")
         .map(|(method, path, _, scope, _)| (pattern(path), method, scope.to_owned()))
         .collect();
-    let asked: BTreeSet<_> = asked.into_iter().map(|(path, method, scope)| (path, method.to_owned(), scope)).collect();
+    let asked: BTreeSet<_> =
+        asked.into_iter().map(|(path, method, scope)| (path, method.to_owned(), scope)).collect();
     // The document says of each operation which scope it needs; that this is true is the next test.
     let paths = crate::contract::document()["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, item)| {
@@ -64,7 +65,9 @@ fn each_key_may_do_what_its_scopes_say() {
     let api = Api::start();
     let tenant = api.register("scopes");
     api.create(&tenant, "c", json!({}));
-    for scopes in ["read", "increment", "manage", "read,increment", "read,manage", "increment,manage"] {
+    for scopes in
+        ["read", "increment", "manage", "read,increment", "read,manage", "increment,manage"]
+    {
         let key = api.key(&tenant, scopes);
         for protocol in BOTH {
             for (method, path, parameters, scope, status) in routes() {
@@ -76,7 +79,11 @@ fn each_key_may_do_what_its_scopes_say() {
                     continue;
                 }
                 let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
-                assert_eq!((answer.status, answer.header("www-authenticate")), (403, &*challenge), "{case}");
+                assert_eq!(
+                    (answer.status, answer.header("www-authenticate")),
+                    (403, &*challenge),
+                    "{case}"
+                );
                 if method != "HEAD" {
                     assert_refusal(&answer, 403, "insufficient_scope", &case);
                     assert!(answer.text().contains(scope), "{case}: {}", answer.text());
@@ -84,15 +91,31 @@ fn each_key_may_do_what_its_scopes_say() {
                 assert_eq!((api.read(&tenant), api.value(&tenant, "c")), before, "{case}");
             }
             // Who it is may be asked with any key; what a password is needed for may be done with none.
-            assert_status(&api.call(protocol, &key, ("GET", TENANT), &[], &Value::Null), 200, scopes);
+            assert_status(
+                &api.call(protocol, &key, ("GET", TENANT), &[], &Value::Null),
+                200,
+                scopes,
+            );
             for route in [("DELETE", TENANT), ("PUT", super::PASSWORD_ROUTE)] {
-                let answer = api.call(protocol, &key, route, &[], &json!({ "new_password": "correct-horse-9" }));
+                let answer = api.call(
+                    protocol,
+                    &key,
+                    route,
+                    &[],
+                    &json!({ "new_password": "correct-horse-9" }),
+                );
                 assert_refusal(&answer, 401, "unauthorized", scopes);
-                assert_eq!(answer.header("www-authenticate"), r#"Basic realm="odometer", charset="UTF-8""#);
+                assert_eq!(
+                    answer.header("www-authenticate"),
+                    r#"Basic realm="odometer", charset="UTF-8""#
+                );
             }
         }
     }
-    assert!(super::observability::sample(&api, r#"odometer_auth_failures_total{reason="scope"}"#) > 10.0);
+    assert!(
+        super::observability::sample(&api, r#"odometer_auth_failures_total{reason="scope"}"#)
+            > 10.0
+    );
     api.stop();
 }
 
@@ -102,10 +125,17 @@ fn a_scope_is_asked_for_before_anything_else() {
     let api = Api::on(super::TestServer::builder().flag("--tenant-rate-limit", "1/h:9"));
     let tenant = api.register("order");
     let reader = api.key(&tenant, "read");
-    let answer = api.ask(Protocol::Http1, "PUT", INTEGER, &[reader.auth(), super::JSON], "{ not JSON");
+    let answer =
+        api.ask(Protocol::Http1, "PUT", INTEGER, &[reader.auth(), super::JSON], "{ not JSON");
     assert_refusal(&answer, 403, "insufficient_scope", "a body that is none");
     assert!(answer.header("ratelimit").starts_with("\"tenant\";r=7;"), "{:?}", answer.headers);
-    let answer = api.call(Protocol::Http1, &reader, ("DELETE", "/api/v1/counters/nothing"), &[], &Value::Null);
+    let answer = api.call(
+        Protocol::Http1,
+        &reader,
+        ("DELETE", "/api/v1/counters/nothing"),
+        &[],
+        &Value::Null,
+    );
     assert_refusal(&answer, 403, "insufficient_scope", "a counter that is none");
     api.stop();
 }

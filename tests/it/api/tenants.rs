@@ -6,8 +6,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Api, BOTH, COUNTERS, CREATE, INTEGER, JSON, KEYS, PASSWORD_ROUTE, TENANT, TENANTS, Tenant, assert_refusal,
-    assert_status, basic,
+    Api, BOTH, COUNTERS, CREATE, INTEGER, JSON, KEYS, PASSWORD_ROUTE, TENANT, TENANTS, Tenant,
+    assert_refusal, assert_status, basic,
 };
 use crate::support::client::{Answer, Protocol};
 use crate::support::server::TestServer;
@@ -20,7 +20,13 @@ fn register(api: &Api, protocol: Protocol, parameters: &Value) -> Answer {
 }
 
 /// One request with name and password.
-fn with_password(api: &Api, (method, path): (&str, &str), name: &str, password: &str, parameters: &Value) -> Answer {
+fn with_password(
+    api: &Api,
+    (method, path): (&str, &str),
+    name: &str,
+    password: &str,
+    parameters: &Value,
+) -> Answer {
     let credentials = basic(name, password);
     let body = if parameters.is_null() { String::new() } else { parameters.to_string() };
     api.ask(Protocol::Http2, method, path, &[("authorization", &credentials), JSON], body)
@@ -28,8 +34,11 @@ fn with_password(api: &Api, (method, path): (&str, &str), name: &str, password: 
 
 #[test]
 fn a_tenant_registers_and_is_shown() {
-    let api =
-        Api::on(TestServer::builder().flag("--tenant-rate-limit", "1000/s:2000").flag("--counters-per-tenant", "7"));
+    let api = Api::on(
+        TestServer::builder()
+            .flag("--tenant-rate-limit", "1000/s:2000")
+            .flag("--counters-per-tenant", "7"),
+    );
     for (protocol, name) in BOTH.into_iter().zip(["New.One", "New.Two"]) {
         let made = register(&api, protocol, &json!({ "username": name, "password": PASSWORD }));
         assert_status(&made, 201, name);
@@ -38,8 +47,14 @@ fn a_tenant_registers_and_is_shown() {
         let created = data["attributes"]["created_at"].clone();
         let id = data["id"].as_str().and_then(|id| id.parse().ok()).expect("a number");
         let attributes = json!({ "username": name, "created_at": created, "api_key": key });
-        assert_eq!(data, json!({ "id": format!("{id}"), "type": "tenant", "attributes": attributes }));
-        assert!(created.as_str().is_some_and(|text| text.ends_with('Z')) && key.len() == 93, "{data}");
+        assert_eq!(
+            data,
+            json!({ "id": format!("{id}"), "type": "tenant", "attributes": attributes })
+        );
+        assert!(
+            created.as_str().is_some_and(|text| text.ends_with('Z')) && key.len() == 93,
+            "{data}"
+        );
         let tenant = Tenant::with_key(id, &key);
         assert_eq!(api.increment(&tenant), 2);
         api.create(&tenant, "c", json!({}));
@@ -55,7 +70,8 @@ fn a_tenant_registers_and_is_shown() {
         ] {
             assert_eq!((answer.status, answer.json()["data"].clone()), (200, expected.clone()));
         }
-        for (taken, route, status) in [(name, TENANTS, 409), (&*name.to_lowercase(), TENANTS, 409), (name, CREATE, 422)]
+        for (taken, route, status) in
+            [(name, TENANTS, 409), (&*name.to_lowercase(), TENANTS, 409), (name, CREATE, 422)]
         {
             let body = json!({ "username": taken, "password": PASSWORD }).to_string();
             let answer = api.ask(protocol, "POST", route, &[JSON], body);
@@ -65,9 +81,17 @@ fn a_tenant_registers_and_is_shown() {
         for (parameters, code) in [
             (json!({ "username": "a b", "password": PASSWORD }), "invalid_username"),
             (json!({ "username": "third", "password": "short" }), "invalid_password"),
-            (json!({ "username": "third", "password": PASSWORD, "email": "x" }), "unknown_parameter"),
+            (
+                json!({ "username": "third", "password": PASSWORD, "email": "x" }),
+                "unknown_parameter",
+            ),
         ] {
-            assert_refusal(&register(&api, protocol, &parameters), 422, code, &parameters.to_string());
+            assert_refusal(
+                &register(&api, protocol, &parameters),
+                422,
+                code,
+                &parameters.to_string(),
+            );
         }
         let unknown = api.call(protocol, &tenant, ("GET", "/api/v1/tenant?id=2"), &[], &NONE);
         assert_refusal(&unknown, 422, "unknown_parameter", "a tenant is whoever the key says");
@@ -91,12 +115,19 @@ fn another_password_with_and_without_revoked_keys() {
         (json!({ "new_password": "short" }), "invalid_password"),
         (json!({ "new_password": "password123" }), "invalid_password"),
         (json!({ "new_password": 12_345_678 }), "invalid_parameter"),
-        (json!({ "new_password": "another-horse-1", "revoke_keys": "perhaps" }), "invalid_parameter"),
+        (
+            json!({ "new_password": "another-horse-1", "revoke_keys": "perhaps" }),
+            "invalid_parameter",
+        ),
         (json!({ "new_password": "another-horse-1", "revoke": true }), "unknown_parameter"),
     ] {
         assert_refusal(&change(&api, PASSWORD, &parameters), 422, code, &parameters.to_string());
     }
-    assert_status(&change(&api, PASSWORD, &json!({ "new_password": "another-horse-1" })), 204, "without");
+    assert_status(
+        &change(&api, PASSWORD, &json!({ "new_password": "another-horse-1" })),
+        204,
+        "without",
+    );
     assert_refusal(
         &change(&api, PASSWORD, &json!({ "new_password": "x-horse-2" })),
         401,
@@ -146,10 +177,15 @@ fn a_deleted_tenant_is_gone_and_its_name_is_free() {
         "unauthorized",
         "wrong",
     );
-    let unknown = with_password(&api, ("DELETE", TENANT), "phoenix", PASSWORD, &json!({ "force": true }));
+    let unknown =
+        with_password(&api, ("DELETE", TENANT), "phoenix", PASSWORD, &json!({ "force": true }));
     assert_refusal(&unknown, 422, "unknown_parameter", "an unknown parameter");
     assert_eq!(api.read(&old), 500);
-    assert_status(&with_password(&api, ("DELETE", TENANT), "phoenix", PASSWORD, &NONE), 204, "deleted");
+    assert_status(
+        &with_password(&api, ("DELETE", TENANT), "phoenix", PASSWORD, &NONE),
+        204,
+        "deleted",
+    );
     let refused = |api: &Api| {
         for key in [&old, &second] {
             let answer = api.call(Protocol::Http1, key, ("GET", INTEGER), &[], &NONE);
@@ -169,7 +205,8 @@ fn a_deleted_tenant_is_gone_and_its_name_is_free() {
         assert_eq!((api.read(&new), api.read(&other)), (1, 1));
         let list = api.call(Protocol::Http1, &new, ("GET", COUNTERS), &[], &NONE).json();
         assert_eq!(list["data"].as_array().map(Vec::len), Some(1), "{list}");
-        let read = api.call(Protocol::Http1, &new, ("GET", "/api/v1/counters/feathers"), &[], &NONE);
+        let read =
+            api.call(Protocol::Http1, &new, ("GET", "/api/v1/counters/feathers"), &[], &NONE);
         assert_refusal(&read, 404, "counter_not_found", "of the tenant before");
         let keys = api.call(Protocol::Http1, &new, ("GET", KEYS), &[], &NONE).json();
         assert_eq!(keys["data"].as_array().map(Vec::len), Some(1), "{keys}");

@@ -16,10 +16,28 @@ fn a_number_is_taken_as_written_or_refused() {
     let tenant = api.register("numbers");
     api.set(&tenant, 41);
     for protocol in BOTH {
-        for raw in ["-0", "-1", "1.0", "1.5", "1e3", "1E0", "0.1e1", "9223372036854775808", "18446744073709551615"] {
+        for raw in [
+            "-0",
+            "-1",
+            "1.0",
+            "1.5",
+            "1e3",
+            "1E0",
+            "0.1e1",
+            "9223372036854775808",
+            "18446744073709551615",
+        ] {
             refused_number(&api, protocol, &tenant, raw, "invalid_value");
         }
-        for raw in ["18446744073709551616", "100000000000000000000000000000", "true", "null", "[]", "{}", "[5]"] {
+        for raw in [
+            "18446744073709551616",
+            "100000000000000000000000000000",
+            "true",
+            "null",
+            "[]",
+            "{}",
+            "[5]",
+        ] {
             refused_number(&api, protocol, &tenant, raw, "invalid_value");
         }
         for raw in ["0", "9007199254740992", "9007199254740993", "9223372036854775807"] {
@@ -57,7 +75,12 @@ fn a_number_is_taken_as_written_or_refused() {
             let answer = api.ask(protocol, "PUT", INTEGER, &[tenant.auth(), JSON], body);
             assert_refusal(&answer, 422, "invalid_value", body);
         }
-        assert_refusal(&api.ask(protocol, "PUT", INTEGER, &[tenant.auth()], ""), 422, "invalid_value", "no value");
+        assert_refusal(
+            &api.ask(protocol, "PUT", INTEGER, &[tenant.auth()], ""),
+            422,
+            "invalid_value",
+            "no value",
+        );
         assert_eq!(api.read(&tenant), 41);
     }
     for value in [1, 42, 2_147_483_648, 4_294_967_296, MAX - 1, MAX, 41] {
@@ -69,7 +92,8 @@ fn a_number_is_taken_as_written_or_refused() {
 
 #[track_caller]
 fn refused_number(api: &Api, protocol: Protocol, tenant: &Tenant, raw: &str, code: &str) {
-    let answer = api.ask(protocol, "PUT", INTEGER, &[tenant.auth(), JSON], format!("{{\"value\":{raw}}}"));
+    let answer =
+        api.ask(protocol, "PUT", INTEGER, &[tenant.auth(), JSON], format!("{{\"value\":{raw}}}"));
     assert_refusal(&answer, 422, code, raw);
     assert_eq!(answer.json()["errors"][0]["source"], json!({ "parameter": "value" }), "{raw}");
     assert_eq!(api.read(tenant), 41, "{raw}");
@@ -105,7 +129,11 @@ fn a_counter_at_its_maximum_says_so_and_stays() {
             assert_eq!(api.read(&tenant), MAX);
         }
     }
-    assert_eq!(api.server.metric("odometer_increments_total"), Some(1.0), "a refused increment was counted");
+    assert_eq!(
+        api.server.metric("odometer_increments_total"),
+        Some(1.0),
+        "a refused increment was counted"
+    );
     let folder = tempfile::tempdir().unwrap();
     api.stop();
     let api = Api::on(super::TestServer::builder().data_dir(folder.path().join("data")));

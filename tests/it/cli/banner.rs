@@ -18,7 +18,8 @@ fn banner(server: &TestServer) -> String {
     let until = Instant::now() + DEADLINE;
     loop {
         let transcript = server.transcript();
-        let (_, stderr) = transcript.split_once("--- stderr\n").expect("the transcript shows stderr");
+        let (_, stderr) =
+            transcript.split_once("--- stderr\n").expect("the transcript shows stderr");
         if stderr.contains("/increment\n") {
             return stderr.to_owned();
         }
@@ -30,16 +31,20 @@ fn banner(server: &TestServer) -> String {
 #[test]
 fn the_banner_is_true_and_its_commands_work() {
     let place = Place::new();
-    let here = require("curl, grep and bash", ["curl", "grep", "bash"].into_iter().all(has_program));
+    let here =
+        require("curl, grep and bash", ["curl", "grep", "bash"].into_iter().all(has_program));
     for (format, folder, listen) in [
         ("auto", "data", "127.0.0.1:0"),
         ("text", "it's a \"folder\" $HOME", "127.0.0.1:0"),
         ("auto", "six", "[::1]:0"),
         ("auto", "any", "0.0.0.0:0"),
     ] {
-        let builder =
-            TestServer::builder().flag("--log-format", format).flag("--listen", listen).data_dir(place.path(folder));
-        let server = if format == "text" { builder.chosen_ports().start() } else { builder.start() };
+        let builder = TestServer::builder()
+            .flag("--log-format", format)
+            .flag("--listen", listen)
+            .data_dir(place.path(folder));
+        let server =
+            if format == "text" { builder.chosen_ports().start() } else { builder.start() };
         let text = banner(&server);
         let (port, certificate) = (server.public().port(), server.data_dir().join("tls/cert.pem"));
         assert!(text.contains(&format!("https://localhost:{port}\n")), "{text}");
@@ -50,7 +55,10 @@ fn the_banner_is_true_and_its_commands_work() {
             assert_eq!(pasted(&place, &text), 2, "{text}");
         }
         let written = server.stop();
-        assert!(!written.stderr.contains("odo_") || written.stderr.contains("'odo_["), "a key in the banner");
+        assert!(
+            !written.stderr.contains("odo_") || written.stderr.contains("'odo_["),
+            "a key in the banner"
+        );
     }
     let quiet = TestServer::start();
     assert_eq!(quiet.stop().stderr, "", "--log-format json is for machines: no banner");
@@ -59,11 +67,15 @@ fn the_banner_is_true_and_its_commands_work() {
 /// The commands as pasted into a shell; the value that the second one shows.
 #[track_caller]
 fn pasted(place: &Place, banner: &str) -> u64 {
-    let lines: Vec<_> = banner.lines().map(str::trim).filter(|line| line.contains("curl -sS")).collect();
+    let lines: Vec<_> =
+        banner.lines().map(str::trim).filter(|line| line.contains("curl -sS")).collect();
     assert_eq!(lines.len(), 2, "{banner}");
-    let shell = ended(Command::new("bash").args(["-c", &lines.join("\n")]).current_dir(place.0.path()));
+    let shell =
+        ended(Command::new("bash").args(["-c", &lines.join("\n")]).current_dir(place.0.path()));
     let document: serde_json::Value = serde_json::from_str(&shell.stdout).unwrap_or_default();
-    document["data"]["attributes"]["value"].as_u64().unwrap_or_else(|| panic!("{lines:#?}\n{shell:?}"))
+    document["data"]["attributes"]["value"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{lines:#?}\n{shell:?}"))
 }
 
 /// A banner for an address that is neither `localhost` nor everything: its URL and its certificate fit as well.
@@ -74,7 +86,8 @@ fn the_banner_works_on_another_address() {
         return;
     }
     for listen in ["127.0.0.2:0", "[::ffff:127.0.0.1]:0"] {
-        let server = TestServer::builder().flag("--log-format", "auto").flag("--listen", listen).start();
+        let server =
+            TestServer::builder().flag("--log-format", "auto").flag("--listen", listen).start();
         assert_eq!(pasted(&place, &banner(&server)), 2, "{listen}");
         server.stop();
     }

@@ -64,7 +64,9 @@ impl Place {
 #[track_caller]
 fn refused(builder: Builder) -> Ended {
     let mut server = builder.spawn();
-    let Some(status) = server.wait_exit(DEADLINE) else { panic!("it serves\n{}", server.transcript()) };
+    let Some(status) = server.wait_exit(DEADLINE) else {
+        panic!("it serves\n{}", server.transcript())
+    };
     let written = server.written();
     Ended { code: status.code(), stdout: written.log.join("\n"), stderr: written.stderr }
 }
@@ -83,6 +85,13 @@ fn count_up(server: &TestServer, count: u64) -> String {
 
 fn read(server: &TestServer, key: &str) -> u64 {
     runtime().block_on(async {
-        server.endpoint().connect(Protocol::Http1).await.expect("a connection").read(key).await.expect("a value")
+        server
+            .endpoint()
+            .connect(Protocol::Http1)
+            .await
+            .expect("a connection")
+            .read(key)
+            .await
+            .expect("a value")
     })
 }

@@ -44,7 +44,8 @@ fn bad_settings_are_one_line_and_64() {
         refused(serve().flag("--config", file(text))).complained(64, words);
     }
     Place::new().run(&["serve", "--data-dir", ""]).complained(64, &["data-dir"]);
-    refused(serve().env("ODOMETER_WORKERS", "x")).complained(64, &["workers", "env ODOMETER_WORKERS"]);
+    refused(serve().env("ODOMETER_WORKERS", "x"))
+        .complained(64, &["workers", "env ODOMETER_WORKERS"]);
     refused(serve().env("ODOMETER_CONFIG", "nowhere.toml")).complained(64, &["nowhere.toml"]);
     for url in ["postgres://u:secret@h/db", "postgresql://u:secret@h/db", "mysql://u:secret@h"] {
         for builder in [
@@ -109,8 +110,10 @@ fn a_folder_of_another_format_is_left_alone() {
     fs::create_dir(place.path("theirs")).unwrap();
     place.file("theirs/FORMAT", "another program's format\n");
     assert_eq!(refused(TestServer::builder().data_dir(place.path("theirs"))).code, Some(1));
-    let mut names: Vec<_> =
-        fs::read_dir(place.path("theirs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(place.path("theirs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     names.sort();
     assert_eq!(names, ["FORMAT"], "something was made in a folder that is not ours");
 }
@@ -146,5 +149,6 @@ fn logs_that_can_not_be_written_are_one_line_and_1() {
     let place = Place::new();
     let file = place.file("file", "x");
     refused(TestServer::builder().flag("--log-dir", &file)).complained(1, &["file"]);
-    refused(TestServer::builder().flag("--log-dir", "/sys/odometer")).complained(1, &["/sys/odometer"]);
+    refused(TestServer::builder().flag("--log-dir", "/sys/odometer"))
+        .complained(1, &["/sys/odometer"]);
 }

@@ -24,7 +24,11 @@ fn sigterm_and_sigint_end_well() {
         let status = server.wait_exit(STOP_DEADLINE).expect("it ends");
         assert_eq!(status.code(), Some(0), "{signal:?}\n{}", server.transcript());
         let written = server.written();
-        assert_eq!((written.actions("stopped").len(), written.stderr.as_str()), (1, ""), "{signal:?}");
+        assert_eq!(
+            (written.actions("stopped").len(), written.stderr.as_str()),
+            (1, ""),
+            "{signal:?}"
+        );
         let again = builder().start();
         assert_eq!(read(&again, &key), 6);
         again.stop();
@@ -93,7 +97,9 @@ fn a_request_under_way_is_finished_before_the_end() {
 
 #[test]
 fn a_second_signal_ends_at_once_with_1() {
-    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)] {
+    for (first, second) in
+        [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)]
+    {
         let place = Place::new();
         let builder = || TestServer::builder().data_dir(place.path("data"));
         let mut server = builder().start();
@@ -106,7 +112,8 @@ fn a_second_signal_ends_at_once_with_1() {
         // Without the second signal it would be 5 s, and the code 0.
         let status = server.wait_exit(Duration::from_secs(4)).expect("the second signal ends it");
         let written = server.written();
-        let ended = Ended { code: status.code(), stdout: written.log.join("\n"), stderr: written.stderr };
+        let ended =
+            Ended { code: status.code(), stdout: written.log.join("\n"), stderr: written.stderr };
         ended.complained(1, &["second signal"]);
         let again = builder().start();
         assert_eq!(read(&again, &key), 4, "what was answered is there; the half request is not");
@@ -124,7 +131,10 @@ fn peers_that_do_not_answer_do_not_hold_up_the_end() {
             let mut peers = Vec::new();
             for _ in 0..8 {
                 let mut peer = server.endpoint().connect(protocol).await.expect("a connection");
-                assert_eq!(peer.request("GET", "/livez", &[], "").await.expect("an answer").status, 200);
+                assert_eq!(
+                    peer.request("GET", "/livez", &[], "").await.expect("an answer").status,
+                    200
+                );
                 peers.push(peer);
             }
             peers

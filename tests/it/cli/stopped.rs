@@ -19,7 +19,8 @@ use crate::support::workload::runtime;
 fn healthcheck_finds_the_server_by_its_settings() {
     let place = Place::new();
     let check = |server: &TestServer, listen: &str, ops: &str| {
-        let mut command = place.command(["healthcheck", "--listen", listen, "--ops-listen", ops, "--data-dir"]);
+        let mut command =
+            place.command(["healthcheck", "--listen", listen, "--ops-listen", ops, "--data-dir"]);
         ended(command.arg(server.data_dir()))
     };
     let server = TestServer::start();
@@ -30,8 +31,12 @@ fn healthcheck_finds_the_server_by_its_settings() {
     check(&stranger, &public, "off").complained(1, &["certificate"]);
     stranger.stop();
     let data_dir = place.path("nothing-here");
-    ended(place.command(["healthcheck", "--ops-listen", "off", "--listen", &public, "--data-dir"]).arg(data_dir))
-        .complained(1, &[]);
+    ended(
+        place
+            .command(["healthcheck", "--ops-listen", "off", "--listen", &public, "--data-dir"])
+            .arg(data_dir),
+    )
+    .complained(1, &[]);
     server.stop();
     let mut gone = TestServer::builder().flag("--ops-listen", "off").start();
     let public = gone.public().to_string();
@@ -82,7 +87,11 @@ fn verify_tells_clean_from_damaged() {
     let damaged = place.verify(&data_dir);
     assert_eq!((damaged.code, damaged.stderr.as_str()), (Some(4), ""), "{damaged:?}");
     let name = segment.file_name().unwrap().to_string_lossy().into_owned();
-    assert!(damaged.stdout.starts_with("corrupt: ") && damaged.stdout.contains(&name), "{}", damaged.stdout);
+    assert!(
+        damaged.stdout.starts_with("corrupt: ") && damaged.stdout.contains(&name),
+        "{}",
+        damaged.stdout
+    );
     assert!(damaged.stdout.contains("offset"), "{}", damaged.stdout);
     refused(serve()).complained(1, &[&name, "offset"]);
     assert_eq!(place.verify(&data_dir).code, Some(4), "a start that was refused changed something");
@@ -97,10 +106,16 @@ fn verify_tells_clean_from_damaged() {
 fn early_in_the_newest_journal(data_dir: &Path) -> (PathBuf, u64) {
     let entries = fs::read_dir(data_dir.join("journal")).expect("a journal");
     let segments = entries.map(|entry| entry.expect("an entry").path());
-    let newest = segments.filter(|path| path.extension() == Some(OsStr::new("journal"))).max().expect("a segment");
+    let newest = segments
+        .filter(|path| path.extension() == Some(OsStr::new("journal")))
+        .max()
+        .expect("a segment");
     let bytes = fs::read(&newest).expect("a readable segment");
     let length = u32::from_be_bytes(bytes[64..68].try_into().expect("four bytes"));
     let (first, next) = (64, 64 + u64::from(length.next_multiple_of(8)));
-    assert!(length > 40 && bytes[usize::try_from(next).expect("small") + 3] != 0, "no two frames in {newest:?}");
+    assert!(
+        length > 40 && bytes[usize::try_from(next).expect("small") + 3] != 0,
+        "no two frames in {newest:?}"
+    );
     (newest, first + 36)
 }

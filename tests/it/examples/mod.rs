@@ -37,7 +37,11 @@ fn examples() -> Vec<Example> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut examples = Vec::new();
     let test = std::env::current_exe().expect("the test has a path");
-    let program = test.parent().and_then(Path::parent).expect("it is in target/…/deps").join("examples/retry");
+    let program = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("it is in target/…/deps")
+        .join("examples/retry");
     let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
     let is_current = modified(&program) >= modified(&folder.join("retry.rs"));
     if crate::support::require(
@@ -46,9 +50,15 @@ fn examples() -> Vec<Example> {
     ) {
         examples.push(Example { language: "Rust", program, script: None });
     }
-    for (language, interpreter, file) in [("Python", "python3", "retry.py"), ("JavaScript", "node", "retry.mjs")] {
+    for (language, interpreter, file) in
+        [("Python", "python3", "retry.py"), ("JavaScript", "node", "retry.mjs")]
+    {
         if crate::support::require(interpreter, crate::support::has_program(interpreter)) {
-            examples.push(Example { language, program: interpreter.into(), script: Some(folder.join(file)) });
+            examples.push(Example {
+                language,
+                program: interpreter.into(),
+                script: Some(folder.join(file)),
+            });
         }
     }
     examples
@@ -121,7 +131,8 @@ impl<'a> Stage<'a> {
     fn command(&self, counter: &str, order: &str) -> Command {
         let mut command = Command::new(&self.example.program);
         command.args(&self.example.script).args([counter, order]).current_dir(self.folder.path());
-        let proxies = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+        let proxies =
+            ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
         for name in proxies {
             command.env_remove(name);
         }
@@ -158,7 +169,8 @@ impl<'a> Stage<'a> {
     /// These requests came, and all increments of them with the one key of the order.
     #[track_caller]
     fn assert_sent(&self, order: &str, lines: &[&str]) {
-        let key = std::fs::read_to_string(self.folder.path().join(order)).expect("the order has its key");
+        let key =
+            std::fs::read_to_string(self.folder.path().join(order)).expect("the order has its key");
         assert!(key.len() >= 32, "{key:?} is no key that nobody else has");
         let expected = lines.iter().map(|line| Request {
             line: (*line).to_owned(),
@@ -186,7 +198,10 @@ impl Running {
         let (teller, told) = mpsc::channel();
         std::thread::spawn(move || {
             // Ends with the process, or with the test.
-            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| teller.send(line))
+            BufReader::new(stderr)
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| teller.send(line))
         });
         Self { child, told, stderr: String::new(), until: Instant::now() + DEADLINE }
     }
@@ -200,7 +215,9 @@ impl Running {
                 Some(line)
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => None,
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("it did not end within {DEADLINE:?}: {}", self.stderr),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("it did not end within {DEADLINE:?}: {}", self.stderr)
+            }
         }
     }
 
@@ -208,7 +225,12 @@ impl Running {
         while self.next_line().is_some() {}
         let mut stdout = String::new();
         // One line, which fits into the pipe.
-        self.child.stdout.take().expect("stdout is piped").read_to_string(&mut stdout).expect("it writes text");
+        self.child
+            .stdout
+            .take()
+            .expect("stdout is piped")
+            .read_to_string(&mut stdout)
+            .expect("it writes text");
         let code = self.child.wait().expect("the child can be waited for").code();
         Ended { code, stdout, stderr: std::mem::take(&mut self.stderr) }
     }
@@ -324,7 +346,12 @@ fn another_certificate_is_not_trusted() {
         command.env("ODOMETER_CACERT", stranger.data_dir().join("tls/cert.pem"));
         stage.assert_gave_up(&Running::start(&mut command).end(), "ertificate");
         let noted = stage.proxy.noted();
-        assert_eq!((noted.connections, noted.requests.len()), (1, 0), "{}: {noted:?}", stage.example.language);
+        assert_eq!(
+            (noted.connections, noted.requests.len()),
+            (1, 0),
+            "{}: {noted:?}",
+            stage.example.language
+        );
     });
     stranger.stop();
 }

@@ -73,7 +73,12 @@ impl Proxy {
     pub(crate) fn listen(&mut self, server: &TestServer, fates: &[Fate]) {
         let runtime = runtime();
         let entered = runtime.enter();
-        let listener = self.socket.take().expect("it listens once").listen(64).expect("a bound socket can listen");
+        let listener = self
+            .socket
+            .take()
+            .expect("it listens once")
+            .listen(64)
+            .expect("a bound socket can listen");
         drop(entered);
         let between = Arc::new(Between {
             acceptor: acceptor(server),
@@ -105,10 +110,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// TLS as the server speaks it, without HTTP/2.
 fn acceptor(server: &TestServer) -> TlsAcceptor {
     let file = |name: &str| server.data_dir().join("tls").join(name);
-    let certificate = CertificateDer::from_pem_file(file("cert.pem")).expect("the server wrote its certificate");
+    let certificate =
+        CertificateDer::from_pem_file(file("cert.pem")).expect("the server wrote its certificate");
     let key = PrivateKeyDer::from_pem_file(file("key.pem")).expect("the server wrote its key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.expect("aws-lc-rs has the default versions").with_no_client_auth();
     let config = builder.with_single_cert(vec![certificate], key).expect("they belong together");
     TlsAcceptor::from(Arc::new(config))
@@ -162,7 +169,9 @@ impl Between {
 fn header(head: &[u8], wanted: &str) -> Option<String> {
     let head = String::from_utf8_lossy(head);
     let mut pairs = head.lines().filter_map(|line| line.split_once(':'));
-    pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim().to_owned())
+    pairs
+        .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+        .map(|(_, value)| value.trim().to_owned())
 }
 
 fn parsed(request: &[u8]) -> Request {
@@ -174,7 +183,11 @@ fn parsed(request: &[u8]) -> Request {
 /// A refusal as the server words them.
 fn refusal(status: u16, seconds: u64) -> String {
     let code = if status == 429 { "rate_limited" } else { "outcome_unknown" };
-    let body = format!(r#"{{"errors":[{{"code":"{code}","status":"{status}"}}],"jsonapi":{{"version":"1.0"}}}}"#);
-    let head = format!("HTTP/1.1 {status} Refused\r\nContent-Type: application/vnd.api+json\r\nRetry-After: {seconds}");
+    let body = format!(
+        r#"{{"errors":[{{"code":"{code}","status":"{status}"}}],"jsonapi":{{"version":"1.0"}}}}"#
+    );
+    let head = format!(
+        "HTTP/1.1 {status} Refused\r\nContent-Type: application/vnd.api+json\r\nRetry-After: {seconds}"
+    );
     format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }

@@ -39,7 +39,12 @@ impl Browser {
         let profile = TempDir::new().expect("a temporary folder");
         // Chromium takes commands from descriptor 3 and answers on 4.
         let mut command = Command::new("sh");
-        command.args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 1>&2 0</dev/null"#, Self::PROGRAM, "--headless"]);
+        command.args([
+            "-c",
+            r#"exec "$0" "$@" 3<&0 4>&1 1>&2 0</dev/null"#,
+            Self::PROGRAM,
+            "--headless",
+        ]);
         command.args([
             "--remote-debugging-pipe",
             "--disable-gpu",
@@ -47,7 +52,11 @@ impl Browser {
             "--no-first-run",
             "--disable-sync",
         ]);
-        command.args(["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]);
+        command.args([
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-dev-shm-usage",
+        ]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
         if crate::support::is_root() {
             command.arg("--no-sandbox");
@@ -66,9 +75,19 @@ impl Browser {
             }
         });
         let complaints = Vec::new();
-        let mut browser = Self { child, commands, messages, sent: 0, session: None, complaints, _profile: profile };
-        let page = browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
-        let attached = browser.call("Target.attachToTarget", json!({ "targetId": page, "flatten": true }));
+        let mut browser = Self {
+            child,
+            commands,
+            messages,
+            sent: 0,
+            session: None,
+            complaints,
+            _profile: profile,
+        };
+        let page = browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"]
+            .clone();
+        let attached =
+            browser.call("Target.attachToTarget", json!({ "targetId": page, "flatten": true }));
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
         for domain in ["Log", "Runtime", "Page", "Audits"] {
             browser.call(&format!("{domain}.enable"), json!({}));
@@ -114,13 +133,19 @@ impl Browser {
         if let Some(session) = &self.session {
             message["sessionId"] = json!(session);
         }
-        let sent = self.commands.write_all(format!("{message}\0").as_bytes()).and_then(|()| self.commands.flush());
+        let sent = self
+            .commands
+            .write_all(format!("{message}\0").as_bytes())
+            .and_then(|()| self.commands.flush());
         sent.expect("the browser listens");
         let until = Instant::now() + DEADLINE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let Ok(message) = self.messages.recv_timeout(left) else {
-                panic!("no answer to {method} within {DEADLINE:?}: {params}\nthe page said {:#?}", self.complaints);
+                panic!(
+                    "no answer to {method} within {DEADLINE:?}: {params}\nthe page said {:#?}",
+                    self.complaints
+                );
             };
             if message["id"] == self.sent {
                 assert_eq!(message["error"], Value::Null, "{method}");

@@ -16,16 +16,22 @@ use crate::support::{say, setting};
 #[test]
 fn the_operations_are_the_routes() {
     // The files of the page /docs are no operations of the API, and /metrics is not public.
-    let is_described = |pattern: &str| !["other", "/metrics"].contains(&pattern) && !pattern.starts_with("/docs/");
+    let is_described =
+        |pattern: &str| !["other", "/metrics"].contains(&pattern) && !pattern.starts_with("/docs/");
     let routed: BTreeSet<String> = (0..table().patterns.len())
         .map(|label| (table().patterns[label], table().allow(label)))
         .filter(|(pattern, _)| is_described(pattern))
-        .flat_map(|(pattern, allow)| allow.split(", ").map(move |method| format!("{method} {pattern}")))
+        .flat_map(|(pattern, allow)| {
+            allow.split(", ").map(move |method| format!("{method} {pattern}"))
+        })
         .filter(|route| !route.starts_with("HEAD "))
         .collect();
-    let described: BTreeSet<String> =
-        operations().iter().map(|operation| format!("{} {}", operation.method, operation.path)).collect();
-    let [missing, unrouted] = [routed.difference(&described), described.difference(&routed)].map(Vec::from_iter);
+    let described: BTreeSet<String> = operations()
+        .iter()
+        .map(|operation| format!("{} {}", operation.method, operation.path))
+        .collect();
+    let [missing, unrouted] =
+        [routed.difference(&described), described.difference(&routed)].map(Vec::from_iter);
     assert!(
         missing.is_empty() && unrouted.is_empty(),
         "not described: {missing:?}; described without a route: {unrouted:?}"
@@ -44,20 +50,27 @@ fn the_codes_are_those_of_the_page_of_errors() {
             codes.map(move |code| (status.to_owned(), code.to_owned()))
         })
         // The port without TLS and the admin socket answer these, and the document is about neither.
-        .filter(|(_, code)| !["https_required", "tenant_not_found", "backup_failed"].contains(&code.as_str()))
+        .filter(|(_, code)| {
+            !["https_required", "tenant_not_found", "backup_failed"].contains(&code.as_str())
+        })
         .collect();
-    let responses = document()["components"]["responses"].as_object().expect("an object of responses");
+    let responses =
+        document()["components"]["responses"].as_object().expect("an object of responses");
     let described: BTreeSet<(String, String)> = responses
         .iter()
         .flat_map(|(name, response)| {
             let status = name.split('-').next().unwrap_or_default();
             let schema = &response["content"]["application/vnd.api+json"]["schema"];
-            let codes = &schema["allOf"][1]["properties"]["errors"]["items"]["properties"]["code"]["enum"];
+            let codes =
+                &schema["allOf"][1]["properties"]["errors"]["items"]["properties"]["code"]["enum"];
             let codes = codes.as_array().unwrap_or_else(|| panic!("no codes in {name}")).clone();
-            codes.into_iter().map(move |code| (status.to_owned(), code.as_str().unwrap_or_default().to_owned()))
+            codes
+                .into_iter()
+                .map(move |code| (status.to_owned(), code.as_str().unwrap_or_default().to_owned()))
         })
         .collect();
-    let [undescribed, untold] = [told.difference(&described), described.difference(&told)].map(Vec::from_iter);
+    let [undescribed, untold] =
+        [told.difference(&described), described.difference(&told)].map(Vec::from_iter);
     assert!(
         undescribed.is_empty() && untold.is_empty(),
         "only in docs/errors.md: {undescribed:?}; only in the document: {untold:?}"
@@ -84,7 +97,10 @@ fn each_operation_succeeds_with_the_status_that_its_metrics_expect() {
             }
         }
     }
-    assert_eq!(page.lines().filter(|line| line.starts_with("http_server_requests_total{")).count(), expected);
+    assert_eq!(
+        page.lines().filter(|line| line.starts_with("http_server_requests_total{")).count(),
+        expected
+    );
 }
 
 #[test]
@@ -109,9 +125,13 @@ fn it_is_served_to_anybody() {
         let answers = runtime.block_on(async {
             let mut client = endpoint.connect(protocol).await.expect("a connection");
             let mut answers = Vec::new();
-            for path in
-                ["/openapi.json", "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js"]
-            {
+            for path in [
+                "/openapi.json",
+                "/docs",
+                "/docs/start.js",
+                "/docs/swagger-ui.css",
+                "/docs/swagger-ui-bundle.js",
+            ] {
                 let get = client.request("GET", path, &[], "").await.expect("an answer");
                 let head = client.request("HEAD", path, &[], "").await.expect("an answer");
                 assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
@@ -120,7 +140,8 @@ fn it_is_served_to_anybody() {
                 assert_eq!((put.status, put.header("allow")), (405, "GET, HEAD"), "{path}");
                 answers.push((path, get));
             }
-            let unknown = client.request("GET", "/docs/README.md", &[], "").await.expect("an answer");
+            let unknown =
+                client.request("GET", "/docs/README.md", &[], "").await.expect("an answer");
             assert_eq!((unknown.status, unknown.code()), (404, "not_found".to_owned()));
             answers
         });
@@ -146,7 +167,10 @@ fn it_is_served_to_anybody() {
             let mut revisited = Vec::new();
             for (path, file) in files {
                 for known in [file.header("etag"), "\"x\", W/\"y\"", "*"] {
-                    let answer = client.request("GET", path, &[("if-none-match", known)], "").await.expect("an answer");
+                    let answer = client
+                        .request("GET", path, &[("if-none-match", known)], "")
+                        .await
+                        .expect("an answer");
                     revisited.push((path, known == "\"x\", W/\"y\"", answer));
                 }
             }
@@ -163,5 +187,6 @@ fn it_is_served_to_anybody() {
 }
 
 fn read(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("it is in the repository")
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
+        .expect("it is in the repository")
 }

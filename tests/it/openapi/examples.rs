@@ -30,17 +30,27 @@ fn every_command_of_the_document_succeeds() {
         _ => 1,
     });
     for Operation { method, path, description } in &operations {
-        let command = description.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next());
-        let command = command.unwrap_or_else(|| panic!("{method} {path} has no command: {description}"));
+        let command =
+            description.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next());
+        let command =
+            command.unwrap_or_else(|| panic!("{method} {path} has no command: {description}"));
         assert!(
-            command.contains("https://localhost:8443/") && command.contains("--cacert data/tls/cert.pem"),
+            command.contains("https://localhost:8443/")
+                && command.contains("--cacert data/tls/cert.pem"),
             "{command}"
         );
-        let own = command.replace("https://localhost:8443", &place).replace("data/tls/cert.pem", &certificate);
+        let own = command
+            .replace("https://localhost:8443", &place)
+            .replace("data/tls/cert.pem", &certificate);
         let own = own.replace("curl -sS", "curl -sS --fail-with-body --noproxy '*' --max-time 30");
-        let ran = Command::new("bash").args(["-c", &own]).env("KEY", &key).env("KEY_ID", &key_id).output();
+        let ran = Command::new("bash")
+            .args(["-c", &own])
+            .env("KEY", &key)
+            .env("KEY_ID", &key_id)
+            .output();
         let ran = ran.expect("bash starts");
-        let [told, complained] = [&ran.stdout, &ran.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let [told, complained] =
+            [&ran.stdout, &ran.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         assert!(ran.status.success(), "{method} {path}\n{command}\n{told}\n{complained}");
     }
     server.stop();
@@ -53,8 +63,10 @@ fn key_and_another(server: &TestServer) -> (String, String) {
         let mut client = endpoint.connect(Protocol::Http1).await.expect("a connection");
         let key = client.register("examples", PASSWORD).await.expect("a tenant");
         let authorization = format!("Bearer {key}");
-        let made = client.request("POST", "/api/v1/keys", &[("authorization", &authorization)], "").await;
-        let id = made.expect("an answer").json()["data"]["id"].as_str().unwrap_or_default().to_owned();
+        let made =
+            client.request("POST", "/api/v1/keys", &[("authorization", &authorization)], "").await;
+        let id =
+            made.expect("an answer").json()["data"]["id"].as_str().unwrap_or_default().to_owned();
         (key, id)
     })
 }

@@ -32,8 +32,10 @@ fn the_page_shows_every_operation_and_tries_one_under_a_strict_policy() {
     let mut browser = Browser::start();
     browser.open(&format!("https://localhost:{}/docs", server.public().port()));
 
-    let described: BTreeSet<String> =
-        operations().iter().map(|operation| format!("{} {}", operation.method, operation.path)).collect();
+    let described: BTreeSet<String> = operations()
+        .iter()
+        .map(|operation| format!("{} {}", operation.method, operation.path))
+        .collect();
     let count = described.len();
     let shown = browser.evaluate(&format!(
         "const blocks = await until(() => {{
@@ -43,8 +45,12 @@ fn the_page_shows_every_operation_and_tries_one_under_a_strict_policy() {
         return blocks.map(block => block.querySelector('.opblock-summary-method').textContent + ' '
             + block.querySelector('.opblock-summary-path').dataset.path);"
     ));
-    let shown: BTreeSet<String> =
-        shown.as_array().expect("a list").iter().map(|line| line.as_str().expect("a text").to_owned()).collect();
+    let shown: BTreeSet<String> = shown
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|line| line.as_str().expect("a text").to_owned())
+        .collect();
     assert_eq!(shown, described);
 
     let answered = browser.evaluate(&format!(
@@ -58,7 +64,8 @@ fn the_page_shows_every_operation_and_tries_one_under_a_strict_policy() {
         (await until(() => document.querySelector('#operations-integer-readInteger .execute'))).click();
         return (await until(() => document.querySelector('#operations-integer-readInteger .live-responses-table .microlight'))).textContent;"
     ));
-    let answered: serde_json::Value = serde_json::from_str(answered.as_str().unwrap_or_default()).unwrap_or_default();
+    let answered: serde_json::Value =
+        serde_json::from_str(answered.as_str().unwrap_or_default()).unwrap_or_default();
     assert_eq!(answered["data"]["attributes"]["value"], 1, "{answered}");
     assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
 
@@ -71,7 +78,10 @@ fn the_page_shows_every_operation_and_tries_one_under_a_strict_policy() {
     );
     assert_eq!(ran, false, "a script in the page ran");
     let complaints = browser.complaints();
-    assert!(complaints.iter().any(|complaint| complaint.to_string().contains("script-src")), "{complaints:#?}");
+    assert!(
+        complaints.iter().any(|complaint| complaint.to_string().contains("script-src")),
+        "{complaints:#?}"
+    );
     drop(browser);
     server.stop();
 }

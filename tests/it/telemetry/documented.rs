@@ -20,13 +20,16 @@ fn sources(folder: &Path) -> String {
 #[test]
 fn each_event_of_the_table_is_in_the_program_and_each_of_the_program_in_the_table() {
     let source = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    let unknown: Vec<_> = ecs::events().iter().filter(|event| !source.contains(&format!("\"{event}\""))).collect();
+    let unknown: Vec<_> =
+        ecs::events().iter().filter(|event| !source.contains(&format!("\"{event}\""))).collect();
     assert!(unknown.is_empty(), "the table has events that the program does not: {unknown:?}");
     // Those whose name is chosen while it runs are found when a test's server writes them.
     let written: BTreeSet<_> = source
         .split("event.action")
         .skip(1)
-        .filter_map(|rest| rest.trim_start_matches('"').trim_start().strip_prefix("= \"")?.split('"').next())
+        .filter_map(|rest| {
+            rest.trim_start_matches('"').trim_start().strip_prefix("= \"")?.split('"').next()
+        })
         .collect();
     let untold: Vec<_> = written.iter().filter(|event| !ecs::events().contains(**event)).collect();
     assert!(written.len() > 20 && untold.is_empty(), "not in the table: {untold:?}");

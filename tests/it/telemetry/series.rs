@@ -32,21 +32,25 @@ fn ten_thousand_paths_and_many_tenants_add_no_series() {
     let runtime = runtime();
     let mut client = runtime.block_on(server.endpoint().connect(Protocol::Http2)).unwrap();
     let known = format!("Bearer {}", runtime.block_on(client.register("known", PASSWORD)).unwrap());
-    let mut round = |client: &mut crate::support::client::Client, paths: u64, tenants: std::ops::Range<u64>| {
-        runtime.block_on(async {
-            for number in tenants {
-                let key = client.register(&format!("series-{number}"), PASSWORD).await.unwrap();
-                assert_eq!(client.increment(&key).await.unwrap(), 2);
-            }
-            for number in 0..paths {
-                let method = METHODS[usize::try_from(number).unwrap() % METHODS.len()];
-                // Every other one gets past the door.
-                let nobody = format!("Bearer {:x}", random.next());
-                let credential = if number % 2 == 0 { known.as_str() } else { &nobody };
-                client.request(method, &path(&mut random), &[("authorization", credential)], "").await.unwrap();
-            }
-        });
-    };
+    let mut round =
+        |client: &mut crate::support::client::Client, paths: u64, tenants: std::ops::Range<u64>| {
+            runtime.block_on(async {
+                for number in tenants {
+                    let key = client.register(&format!("series-{number}"), PASSWORD).await.unwrap();
+                    assert_eq!(client.increment(&key).await.unwrap(), 2);
+                }
+                for number in 0..paths {
+                    let method = METHODS[usize::try_from(number).unwrap() % METHODS.len()];
+                    // Every other one gets past the door.
+                    let nobody = format!("Bearer {:x}", random.next());
+                    let credential = if number % 2 == 0 { known.as_str() } else { &nobody };
+                    client
+                        .request(method, &path(&mut random), &[("authorization", credential)], "")
+                        .await
+                        .unwrap();
+                }
+            });
+        };
     // Each kind of path with each method has been there.
     round(&mut client, 1000, 0..1);
     server.ops_get("/metrics");

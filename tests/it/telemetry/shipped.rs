@@ -49,7 +49,9 @@ fn read_post(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
             return None;
         }
         match line.trim_end().split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok()?,
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse().ok()?
+            }
             Some((name, _)) if name.eq_ignore_ascii_case("expect") => {
                 reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
             }
@@ -66,7 +68,8 @@ struct Shipper(Child);
 
 impl Shipper {
     fn start(logs: &Path, state: &Path, url: &str) -> Self {
-        let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/logs/syslog-ng.conf");
+        let configuration =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/logs/syslog-ng.conf");
         let mut command = Command::new("syslog-ng");
         command.args(["-F", "--no-caps", "-f"]).arg(configuration);
         for (flag, file) in [("-R", "positions"), ("-p", "pid"), ("-c", "control")] {
@@ -110,17 +113,20 @@ fn a_shipper_forwards_the_files_unchanged() {
         }
     });
     server.stop();
-    let files: Vec<_> = std::fs::read_dir(&logs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(&logs).unwrap().map(|entry| entry.unwrap().path()).collect();
     // Two, if the day ended meanwhile; then their order among each other is nobody's promise.
     assert!(files.len() <= 2, "{files:?}");
-    let mut expected: Vec<String> = files.iter().flat_map(|file| lines(&std::fs::read(file).unwrap())).collect();
+    let mut expected: Vec<String> =
+        files.iter().flat_map(|file| lines(&std::fs::read(file).unwrap())).collect();
     assert!(expected.len() as u64 > INCREMENTS);
     let until = Instant::now() + DEADLINE;
     let mut got = Vec::new();
     while got.len() < expected.len() {
         let left = until.saturating_duration_since(Instant::now());
-        let body =
-            received.recv_timeout(left).unwrap_or_else(|_| panic!("{} of {} lines came", got.len(), expected.len()));
+        let body = received
+            .recv_timeout(left)
+            .unwrap_or_else(|_| panic!("{} of {} lines came", got.len(), expected.len()));
         got.extend(lines(&body));
     }
     drop(shipper);

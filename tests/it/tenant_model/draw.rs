@@ -18,7 +18,12 @@ pub(crate) fn counter_name(tenant: usize, number: u64) -> String {
 }
 
 /// Requests that can be under way at once, because each answer is the same whichever comes first.
-pub(crate) fn batch(ledger: &Ledger, random: &mut Random, most: usize, serial: &mut u64) -> Vec<Request> {
+pub(crate) fn batch(
+    ledger: &Ledger,
+    random: &mut Random,
+    most: usize,
+    serial: &mut u64,
+) -> Vec<Request> {
     let mut batch = vec![next(ledger, random, serial)];
     for _ in 1..most {
         if batch[0].op.counter().is_none() {
@@ -68,7 +73,9 @@ fn next(ledger: &Ledger, random: &mut Random, serial: &mut u64) -> Request {
 /// Its first key as a rule, sometimes one with fewer scopes, or one that was revoked.
 fn bearer(ledger: &Ledger, random: &mut Random) -> String {
     match random.between(0, 99) {
-        0..4 if !ledger.revoked.is_empty() => ledger.revoked[random.index(ledger.revoked.len())].0.clone(),
+        0..4 if !ledger.revoked.is_empty() => {
+            ledger.revoked[random.index(ledger.revoked.len())].0.clone()
+        }
         4..24 => {
             let at = random.index(ledger.keys.len());
             ledger.keys.keys().nth(at).expect("one of them").clone()
@@ -89,7 +96,9 @@ fn make_or_revoke(ledger: &Ledger, random: &mut Random) -> Op {
     let others: Vec<&String> = ledger.keys.keys().filter(|id| **id != ledger.first_key).collect();
     let id = match random.between(0, 9) {
         0 => "00000000deadbeef".to_owned(),
-        1 if !ledger.revoked.is_empty() => ledger.revoked[random.index(ledger.revoked.len())].0.clone(),
+        1 if !ledger.revoked.is_empty() => {
+            ledger.revoked[random.index(ledger.revoked.len())].0.clone()
+        }
         _ if others.is_empty() => "0123456789abcdef".to_owned(),
         _ => others[random.index(others.len())].clone(),
     };
@@ -164,7 +173,8 @@ fn set(ledger: &Ledger, random: &mut Random, way: Way, name: String) -> Op {
 
 /// Counters of all kinds: large and small steps, soon at their end, at zero, beyond 2^53.
 fn bounds(random: &mut Random) -> Bounds {
-    let mut some = |low: u64, high: u64| (random.between(0, 1) == 0).then(|| random.between(low, high));
+    let mut some =
+        |low: u64, high: u64| (random.between(0, 1) == 0).then(|| random.between(low, high));
     let bounds = Bounds {
         start: some(0, 50),
         step: some(1, 9),
@@ -188,7 +198,11 @@ fn broken(ledger: &Ledger, random: &mut Random) -> Op {
         let bounds = Bounds { start: Some(5), min: Some(6), ..bounds(random) };
         return Op::Create { name, bounds };
     }
-    let (way, name) = if ledger.counters.get(&name).is_some() { (way, name) } else { (Way::Old, DEFAULT.to_owned()) };
+    let (way, name) = if ledger.counters.get(&name).is_some() {
+        (way, name)
+    } else {
+        (Way::Old, DEFAULT.to_owned())
+    };
     let count = Some(if random.between(0, 1) == 0 { 0 } else { 1_000_001 });
     Op::Increment { way, name, count }
 }

@@ -21,7 +21,10 @@ pub(crate) fn same<T: PartialEq + Debug>(what: &str, told: T, expected: T) -> Re
 
 /// A moment of RFC 3339 in UTC.
 pub(crate) fn moment(told: &Value) -> Result<OffsetDateTime, String> {
-    let moment = told.as_str().filter(|text| text.ends_with('Z')).and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
+    let moment = told
+        .as_str()
+        .filter(|text| text.ends_with('Z'))
+        .and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
     moment.ok_or_else(|| format!("{told} is no moment"))
 }
 
@@ -53,11 +56,18 @@ pub(crate) fn check_page(
 ) -> Result<(), String> {
     let next = last.map(|last| format!("{path}?page[size]={size}&page[after]={last}"));
     same("status", answer.status, 200)?;
-    same("body", answer.json(), json!({ "data": data, "links": { "next": next }, "jsonapi": { "version": "1.0" } }))
+    same(
+        "body",
+        answer.json(),
+        json!({ "data": data, "links": { "next": next }, "jsonapi": { "version": "1.0" } }),
+    )
 }
 
 /// A document of one error: status, code, and what must stand in `source`.
-pub(crate) fn check_refusal(answer: &Answer, (status, code, source): &Refusal) -> Result<(), String> {
+pub(crate) fn check_refusal(
+    answer: &Answer,
+    (status, code, source): &Refusal,
+) -> Result<(), String> {
     same("status", answer.status, *status)?;
     same("code", &*answer.code(), *code)?;
     let document = answer.json();

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
-use super::expect::{Refusal, check_common, check_nothing, check_page, check_refusal, moment, same, same_body};
+use super::expect::{
+    Refusal, check_common, check_nothing, check_page, check_refusal, moment, same, same_body,
+};
 use super::request::{COUNTERS, KEYS, Op, Request, Way};
 use crate::support::client::Answer;
 use crate::support::model::{
@@ -71,7 +73,13 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A tenant that has just registered; `created_at` is known only by the new route. The tag of
     /// `default` is not known until it is read.
-    pub(crate) fn new(number: usize, id: String, username: String, created_at: Option<Value>, api_key: &str) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        id: String,
+        username: String,
+        created_at: Option<Value>,
+        api_key: &str,
+    ) -> Self {
         let first_key = api_key[4..20].to_owned();
         let key = Key {
             api_key: api_key.to_owned(),
@@ -100,8 +108,14 @@ impl Ledger {
 
     /// The key that a request is sent with, also one that was revoked.
     pub(crate) fn api_key(&self, id: &str) -> &str {
-        let revoked = || self.revoked.iter().find(|(other, _)| other == id).map(|(_, api_key)| api_key.as_str());
-        self.keys.get(id).map(|key| key.api_key.as_str()).or_else(revoked).expect("a key of this tenant")
+        let revoked = || {
+            self.revoked.iter().find(|(other, _)| other == id).map(|(_, api_key)| api_key.as_str())
+        };
+        self.keys
+            .get(id)
+            .map(|key| key.api_key.as_str())
+            .or_else(revoked)
+            .expect("a key of this tenant")
     }
 
     /// The request that was answered under this idempotency key.
@@ -131,7 +145,9 @@ impl Ledger {
     }
 
     fn judge_kind(&mut self, request: &Request, answer: &Answer) -> (String, Result<(), String>) {
-        let refused = |refusal: &Refusal| (format!("{} {}", refusal.0, refusal.1), check_refusal(answer, refusal));
+        let refused = |refusal: &Refusal| {
+            (format!("{} {}", refusal.0, refusal.1), check_refusal(answer, refusal))
+        };
         let authorization = json!({ "header": "Authorization" });
         let Some(key) = self.keys.get_mut(&request.by) else {
             return refused(&(401, "unauthorized", authorization));
@@ -140,14 +156,25 @@ impl Ledger {
         if let Some(scope) = request.op.scope().filter(|scope| !key.scopes.contains(scope)) {
             let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
             let (kind, verdict) = refused(&(403, "insufficient_scope", authorization));
-            return (kind, verdict.and(same("www-authenticate", answer.header("www-authenticate"), &*challenge)));
+            return (
+                kind,
+                verdict.and(same(
+                    "www-authenticate",
+                    answer.header("www-authenticate"),
+                    &*challenge,
+                )),
+            );
         }
         if let Some(once) = &request.once {
             match self.told.lookup(once, &request.op.identity()) {
                 Lookup::New => {}
                 Lookup::Replay(told) => return ("replayed".to_owned(), check_replay(answer, told)),
                 Lookup::Reused => {
-                    return refused(&(422, "idempotency_key_reused", json!({ "header": "Idempotency-Key" })));
+                    return refused(&(
+                        422,
+                        "idempotency_key_reused",
+                        json!({ "header": "Idempotency-Key" }),
+                    ));
                 }
             }
         }
@@ -155,7 +182,8 @@ impl Ledger {
             Ok(issued) => (answer.status.to_string(), self.judge_success(request, issued, answer)),
             Err((refusal, entry)) => {
                 let (kind, verdict) = refused(&refusal);
-                let stands = entry.map_or(Ok(()), |entry| self.check_precondition(&request.op, &entry, answer));
+                let stands = entry
+                    .map_or(Ok(()), |entry| self.check_precondition(&request.op, &entry, answer));
                 (kind, verdict.and(stands))
             }
         }
@@ -184,20 +212,31 @@ impl Ledger {
             Op::Increment { name, count, .. } => {
                 counters.increment(name, count.unwrap_or(1)).map(|(range, _)| Some(range))
             }
-            Op::Set { name, value, rewind, .. } => counters.set(name, *value, *rewind, &condition).map(|_| None),
+            Op::Set { name, value, rewind, .. } => {
+                counters.set(name, *value, *rewind, &condition).map(|_| None)
+            }
             Op::Delete { name, .. } => counters.delete(name, &condition).map(|()| None),
-            Op::Read { name, .. } => counters.get(name).map(|_| None).ok_or(model::Refusal::NotFound),
-            Op::List { .. } | Op::ListKeys { .. } | Op::MakeKey { .. } | Op::Revoke { .. } | Op::Tenant => Ok(None),
+            Op::Read { name, .. } => {
+                counters.get(name).map(|_| None).ok_or(model::Refusal::NotFound)
+            }
+            Op::List { .. }
+            | Op::ListKeys { .. }
+            | Op::MakeKey { .. }
+            | Op::Revoke { .. }
+            | Op::Tenant => Ok(None),
         };
         done.map_err(|refusal| match refusal {
             model::Refusal::NotFound => ((404, "counter_not_found", Value::Null), None),
             model::Refusal::AlreadyExists => ((409, "counter_exists", parameter("name")), None),
             model::Refusal::DefaultCounter => ((409, "default_counter", Value::Null), None),
             model::Refusal::Quota(_) => ((409, "quota_exceeded", Value::Null), None),
-            model::Refusal::ConditionFailed(entry) => {
-                ((412, "precondition_failed", json!({ "header": "If-Match" })), Some(Box::new(entry)))
+            model::Refusal::ConditionFailed(entry) => (
+                (412, "precondition_failed", json!({ "header": "If-Match" })),
+                Some(Box::new(entry)),
+            ),
+            model::Refusal::Rule(RuleRefusal::Exhausted { .. }) => {
+                ((409, "counter_exhausted", Value::Null), None)
             }
-            model::Refusal::Rule(RuleRefusal::Exhausted { .. }) => ((409, "counter_exhausted", Value::Null), None),
             model::Refusal::Rule(RuleRefusal::OutOfRange { .. }) => {
                 ((422, "value_out_of_range", parameter("value")), None)
             }
@@ -219,13 +258,23 @@ impl Ledger {
     }
 
     /// A failed condition says how the counter stands.
-    fn check_precondition(&self, op: &Op, entry: &Entry<Value>, answer: &Answer) -> Result<(), String> {
+    fn check_precondition(
+        &self,
+        op: &Op,
+        entry: &Entry<Value>,
+        answer: &Answer,
+    ) -> Result<(), String> {
         let name = op.counter().expect("a condition is on one counter");
         same("etag", Some(answer.header("etag")), self.tag_of(name, entry.version))?;
         same("meta", &answer.json()["errors"][0]["meta"], &json!({ "value": entry.counter.value }))
     }
 
-    fn judge_success(&mut self, request: &Request, issued: Option<Range>, answer: &Answer) -> Result<(), String> {
+    fn judge_success(
+        &mut self,
+        request: &Request,
+        issued: Option<Range>,
+        answer: &Answer,
+    ) -> Result<(), String> {
         same("idempotency-replayed", answer.header("idempotency-replayed"), "")?;
         match &request.op {
             Op::Read { way, name } | Op::Set { way, name, .. } => {
@@ -240,7 +289,9 @@ impl Ledger {
             }
             Op::Delete { .. } => check_nothing(answer)?,
             Op::ListKeys { size } => self.check_keys(*size, answer)?,
-            Op::MakeKey { label, scopes, expires_in } => self.made_key(label, scopes, *expires_in, answer)?,
+            Op::MakeKey { label, scopes, expires_in } => {
+                self.made_key(label, scopes, *expires_in, answer)?
+            }
             Op::Revoke { id } => {
                 let key = self.keys.remove(id).expect("it is there, or this is refused");
                 self.revoked.push((id.clone(), key.api_key));
@@ -312,10 +363,13 @@ impl Ledger {
         range: Range,
         answer: &Answer,
     ) -> Result<(), String> {
-        let (id, kind) = if way == Way::Old { (&*self.id, "user_integer") } else { (name, "counter") };
+        let (id, kind) =
+            if way == Way::Old { (&*self.id, "user_integer") } else { (name, "counter") };
         let attributes = match (way, count) {
             (Way::Old, None) => json!({ "value": range.last }),
-            _ => json!({ "value": range.last, "first": range.first, "last": range.last, "count": range.count }),
+            _ => {
+                json!({ "value": range.last, "first": range.first, "last": range.last, "count": range.count })
+            }
         };
         same("status", answer.status, 200)?;
         same_body(answer, &json!({ "id": id, "type": kind, "attributes": attributes }))?;
@@ -324,9 +378,11 @@ impl Ledger {
 
     fn check_list(&self, size: u64, answer: &Answer) -> Result<(), String> {
         let shown = usize::try_from(size).expect("a page is small");
-        let data: Vec<Value> = self.counters.iter().take(shown).map(|(name, entry)| resource(name, entry)).collect();
+        let data: Vec<Value> =
+            self.counters.iter().take(shown).map(|(name, entry)| resource(name, entry)).collect();
         let is_more = self.counters.named() + 1 > shown;
-        let last = self.counters.iter().take(shown).last().map(|(name, _)| name).filter(|_| is_more);
+        let last =
+            self.counters.iter().take(shown).last().map(|(name, _)| name).filter(|_| is_more);
         check_page(answer, &json!(data), COUNTERS, size, last)
     }
 
@@ -367,8 +423,14 @@ impl Ledger {
         }
         let id = api_key[4..20].to_owned();
         let (created_at, expires_at) = (told["created_at"].clone(), told["expires_at"].clone());
-        let lives = expires_in.map(|_| Ok::<_, String>((moment(&expires_at)? - moment(&created_at)?).whole_seconds()));
-        same("lifetime", lives.transpose()?, expires_in.and_then(|seconds| i64::try_from(seconds).ok()))?;
+        let lives = expires_in.map(|_| {
+            Ok::<_, String>((moment(&expires_at)? - moment(&created_at)?).whole_seconds())
+        });
+        same(
+            "lifetime",
+            lives.transpose()?,
+            expires_in.and_then(|seconds| i64::try_from(seconds).ok()),
+        )?;
         let mut attributes = json!({
             "label": label, "scopes": scopes, "created_at": created_at, "expires_at": null, "last_used_on": null, "api_key": api_key,
         });
@@ -379,8 +441,14 @@ impl Ledger {
         same("location", answer.header("location"), &*format!("{KEYS}/{id}"))?;
         same_body(answer, &json!({ "id": id, "type": "key", "attributes": attributes }))?;
         let label = label.to_owned();
-        let key =
-            Key { api_key, label, scopes: scopes.to_vec(), created_at: Some(created_at), expires_at, used: false };
+        let key = Key {
+            api_key,
+            label,
+            scopes: scopes.to_vec(),
+            created_at: Some(created_at),
+            expires_at,
+            used: false,
+        };
         let fresh = self.keys.insert(id, key).is_none();
         if fresh { Ok(()) } else { Err("id: of a key that is there".to_owned()) }
     }

@@ -68,17 +68,21 @@ struct Tenant {
 
 #[test]
 fn every_answer_is_what_the_ledger_says() {
-    let tenants = usize::try_from(number_setting("ODOMETER_TENANT_MODEL_TENANTS", 5)).expect("a small number");
+    let tenants = usize::try_from(number_setting("ODOMETER_TENANT_MODEL_TENANTS", 5))
+        .expect("a small number");
     let requests = number_setting("ODOMETER_TENANT_MODEL_REQUESTS", 200);
     let seed = Random::run_seed();
-    say(&format!("tenant model: {tenants} tenants, {requests} requests of each, ODOMETER_SEED={seed}"));
+    say(&format!(
+        "tenant model: {tenants} tenants, {requests} requests of each, ODOMETER_SEED={seed}"
+    ));
     let folder = TempDir::new().expect("a temporary folder");
     let runtime = runtime();
 
     let server = server_on(&folder).start();
     let mut all = runtime.block_on(register(&server.endpoint(), tenants, seed));
-    all = runtime
-        .block_on(side_by_side(&server.endpoint(), all, move |tenant, endpoint| play(tenant, endpoint, requests / 2)));
+    all = runtime.block_on(side_by_side(&server.endpoint(), all, move |tenant, endpoint| {
+        play(tenant, endpoint, requests / 2)
+    }));
     server.stop();
 
     let server = server_on(&folder).start();
@@ -115,12 +119,14 @@ fn server_on(folder: &TempDir) -> Builder {
 
 /// Registers them by both routes, and reads each one's `default` for its tag.
 async fn register(endpoint: &Endpoint, tenants: usize, seed: u64) -> Vec<Tenant> {
-    let mut client = endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
+    let mut client =
+        endpoint.connect(Protocol::Http1).await.expect("the server accepts a connection");
     let mut all = Vec::with_capacity(tenants);
     for number in 0..tenants {
         let username = format!("Ledger-{number}");
         let body = json!({ "username": username, "password": PASSWORD }).to_string();
-        let (path, status) = if number % 2 == 0 { ("/users/create", 200) } else { ("/api/v1/tenants", 201) };
+        let (path, status) =
+            if number % 2 == 0 { ("/users/create", 200) } else { ("/api/v1/tenants", 201) };
         let answer = client.request("POST", path, &[JSON], body).await.expect("an answer");
         assert_eq!(answer.status, status, "{}", answer.text());
         let data = answer.json()["data"].clone();
@@ -128,9 +134,11 @@ async fn register(endpoint: &Endpoint, tenants: usize, seed: u64) -> Vec<Tenant>
         let created_at = data["attributes"].get("created_at").cloned();
         let api_key = text(&data["attributes"]["api_key"]);
         let ledger = Ledger::new(number, text(&data["id"]), username, created_at, &api_key);
-        let mut tenant = Tenant { ledger, random: Random::seeded(seed ^ (number as u64) << 32), serial: 0 };
+        let mut tenant =
+            Tenant { ledger, random: Random::seeded(seed ^ (number as u64) << 32), serial: 0 };
         let by = tenant.ledger.first_key.clone();
-        let read = Request { op: Op::Read { way: Way::Old, name: DEFAULT.to_owned() }, by, once: None };
+        let read =
+            Request { op: Op::Read { way: Way::Old, name: DEFAULT.to_owned() }, by, once: None };
         tenant.ask(&mut client, read).await;
         all.push(tenant);
     }
@@ -183,7 +191,8 @@ async fn play(mut tenant: Tenant, endpoint: Endpoint, requests: u64) -> Tenant {
 
 /// Reads everything that the tenant has and what it had, and sends some of what it asked for again.
 async fn look(mut tenant: Tenant, endpoint: Endpoint) -> Tenant {
-    let mut client = endpoint.connect(Protocol::Http2).await.expect("the server accepts a connection");
+    let mut client =
+        endpoint.connect(Protocol::Http2).await.expect("the server accepts a connection");
     let by = tenant.ledger.first_key.clone();
     let number = tenant.ledger.number;
     let names = (0..10).map(|counter| counter_name(number, counter)).chain([DEFAULT.to_owned()]);
@@ -243,7 +252,10 @@ async fn reach_for_others(endpoint: &Endpoint, all: &[Tenant]) -> u64 {
     for thief in 0..targets.len() {
         let (endpoint, targets) = (endpoint.clone(), Arc::clone(&targets));
         tasks.spawn(async move {
-            let mut client = endpoint.connect(CONNECTIONS[thief % 2]).await.expect("the server accepts a connection");
+            let mut client = endpoint
+                .connect(CONNECTIONS[thief % 2])
+                .await
+                .expect("the server accepts a connection");
             let mut refused = 0;
             for target in targets.iter().filter(|target| target.number != thief) {
                 refused += reach(&mut client, &targets[thief], target).await;
@@ -285,10 +297,15 @@ async fn reach(client: &mut Client, thief: &Target, target: &Target) -> u64 {
     ];
     let count = cases.len() as u64;
     for (route, api_key, once, if_match, parameters, expected) in cases {
-        let answer = ask(client, route, api_key, once, if_match, &parameters).await.expect("nothing may fail");
+        let answer = ask(client, route, api_key, once, if_match, &parameters)
+            .await
+            .expect("nothing may fail");
         if let Err(difference) = check_refusal(&answer, expected) {
             let (thief, owner, text) = (thief.number, target.number, answer.text());
-            panic!("tenant {thief} at {route:?} of tenant {owner}: {difference}\ntold {} {text}", answer.status);
+            panic!(
+                "tenant {thief} at {route:?} of tenant {owner}: {difference}\ntold {} {text}",
+                answer.status
+            );
         }
     }
     count

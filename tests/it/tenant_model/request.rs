@@ -81,7 +81,9 @@ impl Op {
     /// The one counter that it is about; nothing when it is about more, or about keys.
     pub(crate) fn counter(&self) -> Option<&str> {
         match self {
-            Self::Read { name, .. } | Self::Create { name, .. } | Self::Set { name, .. } => Some(name),
+            Self::Read { name, .. } | Self::Create { name, .. } | Self::Set { name, .. } => {
+                Some(name)
+            }
             Self::Increment { name, .. } | Self::Delete { name, .. } => Some(name),
             _ => None,
         }
@@ -116,9 +118,12 @@ impl Op {
         match self {
             Self::Create { name, bounds } => {
                 put("name", Some(json!(name)));
-                for (bound, value) in
-                    [("start", bounds.start), ("step", bounds.step), ("min", bounds.min), ("max", bounds.max)]
-                {
+                for (bound, value) in [
+                    ("start", bounds.start),
+                    ("step", bounds.step),
+                    ("min", bounds.min),
+                    ("max", bounds.max),
+                ] {
                     put(bound, value.map(|value| json!(value)));
                 }
                 put("rewindable", bounds.rewindable.map(Value::Bool));
@@ -167,10 +172,21 @@ pub(crate) struct Request {
 }
 
 /// Sends it; only the transport can fail.
-pub(crate) async fn send(client: &mut Client, request: &Request, api_key: &str) -> Result<Answer, Failure> {
+pub(crate) async fn send(
+    client: &mut Client,
+    request: &Request,
+    api_key: &str,
+) -> Result<Answer, Failure> {
     let (method, path) = request.op.route();
-    ask(client, (method, &path), api_key, request.once.as_deref(), request.op.if_match(), &request.op.parameters())
-        .await
+    ask(
+        client,
+        (method, &path),
+        api_key,
+        request.once.as_deref(),
+        request.op.if_match(),
+        &request.op.parameters(),
+    )
+    .await
 }
 
 /// The same for what no operation says.

@@ -7,8 +7,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use odometer::store::embedded::backup::task::{BackupTask, Chunk, FinishedBackup, MAX_QUEUED_CHUNKS, NextChunk};
-use odometer::store::embedded::checkpoint::messages::{CheckpointMessage, ChunkOutcome, Effect, Now};
+use odometer::store::embedded::backup::task::{
+    BackupTask, Chunk, FinishedBackup, MAX_QUEUED_CHUNKS, NextChunk,
+};
+use odometer::store::embedded::checkpoint::messages::{
+    CheckpointMessage, ChunkOutcome, Effect, Now,
+};
 use odometer::store::embedded::commit::committer::CommitterEvent;
 use odometer::store::embedded::commit::queue::send_replies;
 use tokio::sync::oneshot;
@@ -114,7 +118,8 @@ impl Process {
                 Effect::StartBackup(task) => {
                     assert!(self.backup.is_none(), "two backups at once");
                     let chunks = VecDeque::new();
-                    self.backup = Some(BackupThread { task, chunks, sender_is_gone: false, hangs: 0 });
+                    self.backup =
+                        Some(BackupThread { task, chunks, sender_is_gone: false, hangs: 0 });
                 }
                 Effect::OfferChunk(chunk) => self.offer(chunk),
                 Effect::StopBackup => {

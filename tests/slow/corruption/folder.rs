@@ -63,7 +63,11 @@ fn collect(folder: &Path, inner: &str, paths: &mut Vec<String>) {
     for entry in fs::read_dir(folder.join(inner)).unwrap() {
         let entry = entry.unwrap();
         let path = format!("{inner}/{}", entry.file_name().to_string_lossy());
-        if entry.file_type().unwrap().is_dir() { collect(folder, &path, paths) } else { paths.push(path) }
+        if entry.file_type().unwrap().is_dir() {
+            collect(folder, &path, paths)
+        } else {
+            paths.push(path)
+        }
     }
 }
 
@@ -72,9 +76,12 @@ pub(crate) fn last_frames(folder: &Path) -> Option<(String, Vec<Range<usize>>)> 
     let last = store_files(folder).into_iter().find(|file| file.class == Class::JournalLast)?;
     let bytes = fs::read(folder.join(&last.path)).unwrap();
     let header = SegmentHeader::decode(&bytes)?;
-    let mut expected = NextFrame { epoch: header.epoch, seq: header.first_seq, prev_crc: header.prev_crc };
+    let mut expected =
+        NextFrame { epoch: header.epoch, seq: header.first_seq, prev_crc: header.prev_crc };
     let (mut offset, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
-    while let FrameRead::Frame { crc, bytes: length, .. } = next_frame(&bytes, offset, expected, CommitSeq(u64::MAX)) {
+    while let FrameRead::Frame { crc, bytes: length, .. } =
+        next_frame(&bytes, offset, expected, CommitSeq(u64::MAX))
+    {
         found.push(offset..offset + length);
         expected = NextFrame { seq: expected.seq.next(), prev_crc: crc, ..expected };
         offset += length;

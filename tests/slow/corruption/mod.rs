@@ -51,7 +51,8 @@ fn a_damaged_folder_is_refused_or_served_as_it_was() {
     let base = Random::run_seed();
     say(&format!("corruption: {rounds} rounds, ODOMETER_SEED={base}"));
     let own = TempDir::new().unwrap();
-    let place = setting("ODOMETER_CORRUPTION_SEEDS").map_or_else(|| own.path().to_owned(), PathBuf::from);
+    let place =
+        setting("ODOMETER_CORRUPTION_SEEDS").map_or_else(|| own.path().to_owned(), PathBuf::from);
     let seeds = seeds::all(&place);
     for seed in &seeds {
         say(&format!("corruption: {}", seed.describe()));

@@ -52,7 +52,12 @@ fn weight(class: Class) -> usize {
         Class::JournalLast => 5,
         Class::JournalOlder | Class::SledSnapshot => 3,
         Class::SledSeals => 2,
-        Class::Format | Class::Spare | Class::SledConf | Class::SledOther | Class::Backup | Class::Newest => 1,
+        Class::Format
+        | Class::Spare
+        | Class::SledConf
+        | Class::SledOther
+        | Class::Backup
+        | Class::Newest => 1,
     }
 }
 
@@ -70,15 +75,23 @@ pub(crate) struct Mutation {
 impl Mutation {
     pub(crate) fn describe(&self) -> String {
         let Range { start, end } = self.changed;
-        format!("{:?} of {} ({} bytes), changed {start}..{end}", self.kind, self.file.path, self.length)
+        format!(
+            "{:?} of {} ({} bytes), changed {start}..{end}",
+            self.kind, self.file.path, self.length
+        )
     }
 
     /// Where the store's journal ends if the damage is taken for a write that a crash cut short: one stretch, in place, that reaches the last
     /// frame. Nobody can tell the two apart. `None` for every other damage.
     pub(crate) fn end_like_a_crash(&self, seed: &Seed) -> Option<Range<usize>> {
-        let in_place = matches!(self.kind, Kind::FlipBit | Kind::ZeroSector | Kind::OtherBlock | Kind::OlderBlock);
+        let in_place = matches!(
+            self.kind,
+            Kind::FlipBit | Kind::ZeroSector | Kind::OtherBlock | Kind::OlderBlock
+        );
         let (path, frames) = seed.last_frames.as_ref().filter(|_| in_place)?;
-        let last = frames.last().filter(|last| *path == self.file.path && last.start < self.changed.end)?;
+        let last = frames
+            .last()
+            .filter(|last| *path == self.file.path && last.start < self.changed.end)?;
         let first = frames.iter().find(|frame| frame.end > self.changed.start)?;
         Some(first.start..last.end)
     }
@@ -125,7 +138,8 @@ fn choose_file(files: Vec<StoreFile>, random: &mut Random) -> StoreFile {
         at = at.saturating_sub(weight(*class));
         found
     });
-    let mut files: Vec<StoreFile> = files.into_iter().filter(|file| Some(file.class) == class).collect();
+    let mut files: Vec<StoreFile> =
+        files.into_iter().filter(|file| Some(file.class) == class).collect();
     let index = below(random, files.len());
     files.swap_remove(index)
 }
@@ -159,14 +173,17 @@ fn apply(kind: Kind, before: &[u8], older: &[u8], random: &mut Random) -> Option
             bytes[at.clone()].copy_from_slice(older.get(at)?);
         }
         Kind::Delete => return Some(None),
-        Kind::Append => bytes.extend((0..random.between(1, 5000)).map(|_| random.next().to_le_bytes()[0])),
+        Kind::Append => {
+            bytes.extend((0..random.between(1, 5000)).map(|_| random.next().to_le_bytes()[0]))
+        }
     }
     Some(Some(bytes))
 }
 
 /// A place, a multiple of `unit`: seven times of eight one where something is written, if there is.
 fn place(bytes: &[u8], unit: usize, random: &mut Random) -> Option<usize> {
-    let written: Vec<usize> = (0..bytes.len()).step_by(LINE).filter(|&at| !is_zero(line(bytes, at))).collect();
+    let written: Vec<usize> =
+        (0..bytes.len()).step_by(LINE).filter(|&at| !is_zero(line(bytes, at))).collect();
     if bytes.is_empty() {
         return None;
     }

@@ -26,9 +26,17 @@ impl Report {
         self.rounds += 1;
         self.panics += u64::from(panicked);
         *self.totals.entry(outcome).or_default() += 1;
-        *self.cells.entry((mutation.file.class, mutation.kind)).or_default().entry(outcome).or_default() += 1;
+        *self
+            .cells
+            .entry((mutation.file.class, mutation.kind))
+            .or_default()
+            .entry(outcome)
+            .or_default() += 1;
         if !outcome.is_allowed() {
-            let line = format!("{outcome:?}: ODOMETER_SEED={round_seed}, {seed}, {}; {detail}", mutation.describe());
+            let line = format!(
+                "{outcome:?}: ODOMETER_SEED={round_seed}, {seed}, {}; {detail}",
+                mutation.describe()
+            );
             // At once: a long campaign is looked at while it runs.
             say(&line);
             self.failures.push(line);
@@ -38,8 +46,10 @@ impl Report {
     /// Files and kinds of damage against outcomes.
     pub(crate) fn table(&self) -> String {
         let outcomes: Vec<Outcome> = self.totals.keys().copied().collect();
-        let mut text =
-            format!("corruption: after {} rounds, {} with a panic that was caught\n", self.rounds, self.panics);
+        let mut text = format!(
+            "corruption: after {} rounds, {} with a panic that was caught\n",
+            self.rounds, self.panics
+        );
         let mut row = |first: &str, cells: &mut dyn Iterator<Item = String>| {
             let _ = write!(text, "{first:<26}");
             cells.for_each(|cell| {
@@ -60,6 +70,10 @@ impl Report {
     pub(crate) fn conclude(self) {
         say(&self.table());
         let failures = self.failures.join("\n");
-        assert!(self.failures.is_empty(), "{} rounds broke the promise:\n{failures}", self.failures.len());
+        assert!(
+            self.failures.is_empty(),
+            "{} rounds broke the promise:\n{failures}",
+            self.failures.len()
+        );
     }
 }

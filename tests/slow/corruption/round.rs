@@ -130,7 +130,12 @@ pub(crate) fn run(seed: &Seed, place: &Path, random: &mut Random) -> RoundResult
     let mutation = mutate(seed, &data, random);
     let apart = below(random, 2) == 0;
     let before = mutation.end_like_a_crash(seed).and_then(|stretch| {
-        seeds::values_of(&seed.store(), &place.join("shorter"), &seed.keys, Some((&mutation.file.path, stretch)))
+        seeds::values_of(
+            &seed.store(),
+            &place.join("shorter"),
+            &seed.keys,
+            Some((&mutation.file.path, stretch)),
+        )
     });
     let plan = Plan { apart, changed: below(random, seed.keys.len()), kill: below(random, 2) == 0 };
     let Verdict { outcome, detail, panicked, .. } = examine(seed, place, before.as_deref(), plan);
@@ -149,7 +154,11 @@ pub(crate) fn examine(seed: &Seed, place: &Path, before: Option<&[u64]>, plan: P
     let life = lives(seed, &data, &Expected { values: &seed.values, before }, plan);
     let mut outcome = judge(code, &words, life.outcome);
     if matches!(code, None | Some(101)) {
-        outcome = outcome.max(if code.is_none() && words == "hang" { Outcome::Hang } else { Outcome::Crash });
+        outcome = outcome.max(if code.is_none() && words == "hang" {
+            Outcome::Hang
+        } else {
+            Outcome::Crash
+        });
     }
     let apart = if plan.apart { " on a copy" } else { "" };
     let detail = format!("verify{apart} {code:?} {words:?}; {}", life.detail);
@@ -163,7 +172,9 @@ fn judge(code: Option<i32>, words: &str, outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Refused if sound => Outcome::Inconsistent,
         Outcome::HealedLater if code == Some(0) => Outcome::Inconsistent,
-        Outcome::Right | Outcome::Healed | Outcome::HealedLater | Outcome::RefusedLater if !sound => {
+        Outcome::Right | Outcome::Healed | Outcome::HealedLater | Outcome::RefusedLater
+            if !sound =>
+        {
             Outcome::Inconsistent
         }
         Outcome::Right if code == Some(3) || words.contains("unreadable frame") => Outcome::Healed,
@@ -193,14 +204,17 @@ fn look(data: &Path, place: &Path) -> (Option<i32>, String) {
     let output = File::create(&said).unwrap();
     let mut command = Command::new(binary().canonicalize().unwrap());
     command.args(["verify", "--data-dir"]).arg(data).current_dir(place);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ODOMETER_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ODOMETER_"))
+    {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
     let mut child = command.spawn().unwrap();
     let pidfd = open_pidfd(child.id()).unwrap();
     let limit = Timespec::try_from(DEADLINE).unwrap();
-    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).is_ok_and(|count| count == 1);
+    let ended =
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).is_ok_and(|count| count == 1);
     if !ended {
         child.kill().unwrap();
     }
@@ -243,7 +257,10 @@ fn lives(seed: &Seed, data: &Path, expected: &Expected<'_>, plan: Plan) -> Life 
     };
     life.rebuilt[0] = written.actions("state-rebuilt");
     if counted != Some(life.rebuilt[0].len() as f64) {
-        return Life::new(Outcome::Inconsistent, format!("{counted:?} rebuilds are counted: {:?}", life.rebuilt[0]));
+        return Life::new(
+            Outcome::Inconsistent,
+            format!("{counted:?} rebuilds are counted: {:?}", life.rebuilt[0]),
+        );
     }
     let server = match begin(data) {
         Ok(server) => server,
@@ -255,7 +272,11 @@ fn lives(seed: &Seed, data: &Path, expected: &Expected<'_>, plan: Plan) -> Life 
         return life;
     }
     Life {
-        detail: format!("after {} of the first life: {}", if kill { "a kill" } else { "a stop" }, again.detail),
+        detail: format!(
+            "after {} of the first life: {}",
+            if kill { "a kill" } else { "a stop" },
+            again.detail
+        ),
         ..again
     }
 }
@@ -271,14 +292,17 @@ fn mended(
     changed: usize,
 ) -> Life {
     let ended = server.wait_exit(DEADLINE);
-    let honest = life.outcome < Outcome::Identity && ended.is_some_and(|status| status.code() == Some(1));
+    let honest =
+        life.outcome < Outcome::Identity && ended.is_some_and(|status| status.code() == Some(1));
     if !honest || server.written().actions("poison").is_empty() {
         server.kill();
         return life;
     }
     let server = match begin(data) {
         Ok(server) => server,
-        Err(again) => return Life { detail: format!("{}; then {}", life.detail, again.detail), ..again },
+        Err(again) => {
+            return Life { detail: format!("{}; then {}", life.detail, again.detail), ..again };
+        }
     };
     let mut again = read_all(&server, seed, expected);
     if again.outcome != Outcome::Right {
@@ -296,12 +320,16 @@ fn mended(
 
 /// A refusal that came only after the folder was served right.
 fn after_all(life: Life) -> Life {
-    let outcome = if life.outcome == Outcome::Refused { Outcome::RefusedLater } else { life.outcome };
+    let outcome =
+        if life.outcome == Outcome::Refused { Outcome::RefusedLater } else { life.outcome };
     Life { outcome, detail: format!("served right at first, then: {}", life.detail), ..life }
 }
 
 fn begin(data: &Path) -> Result<TestServer, Life> {
-    let server = TestServer::builder().data_dir(data).flag("--journal-segment-size", "1MiB").flag("--workers", "1");
+    let server = TestServer::builder()
+        .data_dir(data)
+        .flag("--journal-segment-size", "1MiB")
+        .flag("--workers", "1");
     let mut server = server.spawn();
     match server.wait_ready(DEADLINE) {
         Ok(()) => Ok(server),
@@ -321,23 +349,32 @@ fn ended_badly(mut server: TestServer, status: Option<ExitStatus>) -> Life {
         return Life::new(Outcome::Hang, format!("neither ready nor ended: {shown}"));
     };
     let written = server.written();
-    let panicked = written.stderr.contains("panicked") || written.log.iter().any(|line| line.contains("panicked"));
-    let lines: Vec<&str> = written.stderr.lines().filter(|line| line.starts_with("odometer: ")).collect();
+    let panicked = written.stderr.contains("panicked")
+        || written.log.iter().any(|line| line.contains("panicked"));
+    let lines: Vec<&str> =
+        written.stderr.lines().filter(|line| line.starts_with("odometer: ")).collect();
     let names = |line: &str| {
-        ["journal", "sled", "FORMAT", "of a format", "commits are missing"].iter().any(|word| line.contains(word))
+        ["journal", "sled", "FORMAT", "of a format", "commits are missing"]
+            .iter()
+            .any(|word| line.contains(word))
     };
     let outcome = match (status.code(), lines.as_slice()) {
         (None | Some(101), _) => Outcome::Crash,
         (Some(1), [line]) if names(line) => Outcome::Refused,
         _ => Outcome::Mute,
     };
-    Life { panicked, ..Life::new(outcome, format!("{status}: {}", written.stderr.trim().replace('\n', " | "))) }
+    Life {
+        panicked,
+        ..Life::new(outcome, format!("{status}: {}", written.stderr.trim().replace('\n', " | ")))
+    }
 }
 
 /// Reads every counter over one connection.
 fn read_all(server: &TestServer, seed: &Seed, expected: &Expected<'_>) -> Life {
     let answers = runtime().block_on(async {
-        let Ok(mut client) = server.endpoint().connect(Protocol::Http1).await else { return Vec::new() };
+        let Ok(mut client) = server.endpoint().connect(Protocol::Http1).await else {
+            return Vec::new();
+        };
         let mut answers = Vec::new();
         for key in &seed.keys {
             let answer = client.read(key).await;
@@ -349,7 +386,8 @@ fn read_all(server: &TestServer, seed: &Seed, expected: &Expected<'_>) -> Life {
         }
         answers
     });
-    let values: Vec<u64> = answers.iter().filter_map(|answer| answer.as_ref().ok().copied()).collect();
+    let values: Vec<u64> =
+        answers.iter().filter_map(|answer| answer.as_ref().ok().copied()).collect();
     if values == expected.values {
         return Life::new(Outcome::Right, "served right");
     }
@@ -362,11 +400,17 @@ fn read_all(server: &TestServer, seed: &Seed, expected: &Expected<'_>) -> Life {
     let seen = answers.iter().zip(expected.values).enumerate();
     let wrong: Vec<(Outcome, String)> = seen
         .filter(|(_, (answer, value))| answer.as_ref().ok() != Some(*value))
-        .map(|(index, (answer, value))| (weigh(answer, *value), format!("counter {index}: {answer:?}, not {value}")))
+        .map(|(index, (answer, value))| {
+            (weigh(answer, *value), format!("counter {index}: {answer:?}, not {value}"))
+        })
         .collect();
     let outcome = wrong.iter().map(|(outcome, _)| *outcome).max().unwrap_or(Outcome::Crash);
-    let first = wrong.iter().find(|(worst, _)| *worst == outcome).map_or("", |(_, words)| words.as_str());
-    Life::new(outcome, format!("{} of {} counters are wrong; {first}", wrong.len(), seed.keys.len()))
+    let first =
+        wrong.iter().find(|(worst, _)| *worst == outcome).map_or("", |(_, words)| words.as_str());
+    Life::new(
+        outcome,
+        format!("{} of {} counters are wrong; {first}", wrong.len(), seed.keys.len()),
+    )
 }
 
 fn weigh(answer: &Result<u64, Failure>, expected: u64) -> Outcome {
@@ -383,10 +427,12 @@ fn weigh(answer: &Result<u64, Failure>, expected: u64) -> Outcome {
 /// One increment, a new tenant, and a name that is taken: the records that reads do not look at.
 async fn probe(server: &TestServer, seed: &Seed, changed: usize, value: u64) -> Result<(), Life> {
     let connected = server.endpoint().connect(Protocol::Http1).await;
-    let mut client = connected.map_err(|error| Life::new(Outcome::Crash, format!("no connection: {error}")))?;
+    let mut client =
+        connected.map_err(|error| Life::new(Outcome::Crash, format!("no connection: {error}")))?;
     let incremented = client.increment(&seed.keys[changed]).await;
     if incremented.as_ref().ok() != Some(&value) {
-        let detail = format!("an increment of counter {changed} answered {incremented:?}, not {value}");
+        let detail =
+            format!("an increment of counter {changed} answered {incremented:?}, not {value}");
         return Err(Life::new(weigh(&incremented, value), detail));
     }
     let (status, _) = registered(&mut client, &format!("{NAME}-{changed}")).await?;
@@ -396,7 +442,10 @@ async fn probe(server: &TestServer, seed: &Seed, changed: usize, value: u64) -> 
     let (status, id) = registered(&mut client, "somebody-new").await?;
     let next = (seed.keys.len() + 1).to_string();
     if status != 200 || id.as_deref() != Some(next.as_str()) {
-        return Err(Life::new(name_or_error(status), format!("a new tenant: {status} {id:?}, not {next}")));
+        return Err(Life::new(
+            name_or_error(status),
+            format!("a new tenant: {status} {id:?}, not {next}"),
+        ));
     }
     Ok(())
 }
@@ -407,8 +456,11 @@ fn name_or_error(status: u16) -> Outcome {
 
 async fn registered(client: &mut Client, name: &str) -> Result<(u16, Option<String>), Life> {
     let body = json!({ "username": name, "password": PASSWORD }).to_string();
-    let answer = client.request("POST", "/users/create", &[("content-type", "application/json")], body).await;
-    let answer = answer.map_err(|failure| Life::new(weigh(&Err(failure), 0), "a registration was not answered"))?;
+    let answer = client
+        .request("POST", "/users/create", &[("content-type", "application/json")], body)
+        .await;
+    let answer = answer
+        .map_err(|failure| Life::new(weigh(&Err(failure), 0), "a registration was not answered"))?;
     let id = match &answer.json()["data"]["id"] {
         Value::String(id) => Some(id.clone()),
         _ => None,

@@ -63,7 +63,8 @@ impl Seed {
     pub(crate) fn describe(&self) -> String {
         let files = folder::store_files(&self.store());
         let size = |path: &str| fs::metadata(self.store().join(path)).unwrap().len() / 1024;
-        let files: Vec<String> = files.iter().map(|file| format!("{} {} KiB", file.path, size(&file.path))).collect();
+        let files: Vec<String> =
+            files.iter().map(|file| format!("{} {} KiB", file.path, size(&file.path))).collect();
         format!("{}: {} counters; {}", self.name, self.keys.len(), files.join(", "))
     }
 }
@@ -216,14 +217,18 @@ fn count(server: &TestServer, keys: &[String], times: u32) {
 
 fn wait_checkpoints(server: &TestServer, count: f64) {
     let until = Instant::now() + DEADLINE;
-    while server.metric("odometer_checkpoint_duration_seconds_count").is_none_or(|seen| seen < count) {
+    while server
+        .metric("odometer_checkpoint_duration_seconds_count")
+        .is_none_or(|seen| seen < count)
+    {
         assert!(Instant::now() < until, "no {count} checkpoints within {DEADLINE:?}");
         std::thread::yield_now();
     }
 }
 
 fn wait_sled_written(home: &Path) {
-    let written = || fs::metadata(home.join("store/sled/db")).and_then(|data| data.modified()).unwrap();
+    let written =
+        || fs::metadata(home.join("store/sled/db")).and_then(|data| data.modified()).unwrap();
     let (before, until) = (written(), Instant::now() + DEADLINE);
     while written() == before {
         assert!(Instant::now() < until, "no checkpoint within {DEADLINE:?}");
@@ -241,7 +246,11 @@ fn churned(home: &Path) -> Vec<String> {
             cache_records: 100_000,
             idempotency_keys: 1000,
             min_free_disk_bytes: 0,
-            backups: Some(BackupPolicy { interval: DEADLINE * 100, journal_cap_bytes: SEGMENT.0, keep: 2 }),
+            backups: Some(BackupPolicy {
+                interval: DEADLINE * 100,
+                journal_cap_bytes: SEGMENT.0,
+                keep: 2,
+            }),
         };
         let (store, _) = EmbeddedStore::open(&options, StoreMetrics::noop()).unwrap();
         let store = store.for_worker();
@@ -253,7 +262,9 @@ fn churned(home: &Path) -> Vec<String> {
         }
         let rounds = number_setting("ODOMETER_CORRUPTION_CHURN", CHURN);
         for round in 0..rounds {
-            let tasks: Vec<_> = (0..MANY as u64).map(|id| tokio::spawn(advance(Arc::clone(&store), id + 1))).collect();
+            let tasks: Vec<_> = (0..MANY as u64)
+                .map(|id| tokio::spawn(advance(Arc::clone(&store), id + 1)))
+                .collect();
             for task in tasks {
                 task.await.unwrap();
             }
@@ -272,7 +283,8 @@ async fn advance(store: Arc<dyn Store>, tenant: u64) {
 
 fn tenant(number: usize, key: &ApiKey) -> NewTenant {
     let name = TenantName::parse(&format!("{NAME}-{number}")).unwrap();
-    let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [1; 16], hash: [7; 32] };
+    let password =
+        PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [1; 16], hash: [7; 32] };
     NewTenant { name, password, key: key.id(), secret: key.secret_hash(), created_unix_s: 1 }
 }
 
@@ -280,7 +292,8 @@ fn tenant(number: usize, key: &ApiKey) -> NewTenant {
 fn note(home: &Path, keys: &[String]) {
     let store = home.join("store");
     let place = TempDir::new().unwrap();
-    let values = values_of(&store, &place.path().join("whole"), keys, None).expect("a sound folder is served");
+    let values = values_of(&store, &place.path().join("whole"), keys, None)
+        .expect("a sound folder is served");
     let text = json!({ "keys": keys, "values": values }).to_string();
     fs::write(home.join("expected.json"), text).unwrap();
 }
@@ -313,9 +326,17 @@ pub(crate) fn values_of(
 }
 
 fn load(name: &str, home: &Path) -> Seed {
-    let known: Value = serde_json::from_slice(&fs::read(home.join("expected.json")).unwrap()).unwrap();
-    let numbers = |list: &str| known[list].as_array().unwrap().iter().map(|value| value.as_u64().unwrap()).collect();
-    let keys = known["keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect();
+    let known: Value =
+        serde_json::from_slice(&fs::read(home.join("expected.json")).unwrap()).unwrap();
+    let numbers = |list: &str| {
+        known[list].as_array().unwrap().iter().map(|value| value.as_u64().unwrap()).collect()
+    };
+    let keys = known["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| key.as_str().unwrap().to_owned())
+        .collect();
     Seed {
         name: name.to_owned(),
         home: home.to_owned(),

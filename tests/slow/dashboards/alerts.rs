@@ -40,7 +40,8 @@ const CAUSES: [(&str, &str); 20] = [
 /// An exception is a fault of the program itself: a test that could bring one about would be the report of a bug. Its cases in tests.yml stand for it.
 const WITHOUT_CAUSE: [&str; 1] = ["OdometerExceptions"];
 /// What may fire for the healthy server too: shortened, a few slow seconds of a machine that twenty processes share are as bad as hours of them.
-const SLOWNESS: [&str; 3] = ["OdometerCommitSlow", "OdometerLatencyBudgetBurn", "OdometerDurabilityBudgetBurn"];
+const SLOWNESS: [&str; 3] =
+    ["OdometerCommitSlow", "OdometerLatencyBudgetBurn", "OdometerDurabilityBudgetBurn"];
 
 /// Everything that has fired since the start.
 fn fired(prometheus: &Prometheus) -> Vec<Sample> {
@@ -50,11 +51,16 @@ fn fired(prometheus: &Prometheus) -> Vec<Sample> {
 /// Whether one of these is this alert, with its own labels, for one of its servers.
 fn is_among(rule: &Rule, fired: &[Sample]) -> bool {
     let Some(alert) = &rule.alert else { return true };
-    let instances: Vec<&str> =
-        CAUSES.iter().filter(|(name, _)| *name == rule.name).map(|(_, instance)| *instance).collect();
+    let instances: Vec<&str> = CAUSES
+        .iter()
+        .filter(|(name, _)| *name == rule.name)
+        .map(|(_, instance)| *instance)
+        .collect();
     fired.iter().any(|sample| {
         let has_labels = alert.labels.iter().all(|(name, value)| sample.label(name) == value);
-        sample.label("alertname") == rule.name && has_labels && instances.contains(&sample.label("instance"))
+        sample.label("alertname") == rule.name
+            && has_labels
+            && instances.contains(&sample.label("instance"))
     })
 }
 
@@ -66,8 +72,14 @@ fn each_alert_fires_for_its_real_cause_and_none_for_a_healthy_server() {
     }
     let rules = shortened(&read());
     let is_expected = |rule: &&Rule, causes: &Causes| {
-        let mut servers = CAUSES.iter().filter(|(name, _)| *name == rule.name).map(|(_, server)| *server).peekable();
-        let is_known = rule.alert.is_none() || servers.peek().is_some() || WITHOUT_CAUSE.contains(&rule.name.as_str());
+        let mut servers = CAUSES
+            .iter()
+            .filter(|(name, _)| *name == rule.name)
+            .map(|(_, server)| *server)
+            .peekable();
+        let is_known = rule.alert.is_none()
+            || servers.peek().is_some()
+            || WITHOUT_CAUSE.contains(&rule.name.as_str());
         assert!(is_known, "{} has no cause here", rule.name);
         rule.alert.is_some() && servers.any(|server| causes.has(server))
     };
@@ -98,7 +110,10 @@ fn each_alert_fires_for_its_real_cause_and_none_for_a_healthy_server() {
         healthy.partition(|sample| SLOWNESS.contains(&sample.label("alertname")));
     assert!(wrong.is_empty(), "the healthy server is complained about: {wrong:?}");
     let slowness = tolerated.len();
-    say(&format!("alerts: {} fired, and {slowness} of slowness for the healthy server", expected.len()));
+    say(&format!(
+        "alerts: {} fired, and {slowness} of slowness for the healthy server",
+        expected.len()
+    ));
     drop(pressure);
 }
 
@@ -113,14 +128,26 @@ fn bring_trouble(causes: &mut Causes, prometheus: &Prometheus) {
         let seen = format!("changes({start}[1h]) >= {restarts} and time() - {start} > 2");
         prometheus.wait_until_none(SCRAPED, || {
             let is_seen = !prometheus.query(&seen).is_empty();
-            let known = || prometheus.query(&format!("{start} or up{{instance=\"killed\"}} or changes({start}[1h])"));
-            if is_seen { Vec::new() } else { vec![format!("start {restarts} of the killed server: {:?}", known())] }
+            let known = || {
+                prometheus
+                    .query(&format!("{start} or up{{instance=\"killed\"}} or changes({start}[1h])"))
+            };
+            if is_seen {
+                Vec::new()
+            } else {
+                vec![format!("start {restarts} of the killed server: {:?}", known())]
+            }
         });
     }
     // The half minute before must be there to be compared with.
     prometheus.wait_until_none(SCRAPED, || {
-        let known = prometheus.query(r#"count_over_time(odometer_disk_free_bytes{instance="healthy"}[1h]) > 20"#);
-        if known.is_empty() { vec!["twenty scrapes of the free disk".to_owned()] } else { Vec::new() }
+        let known = prometheus
+            .query(r#"count_over_time(odometer_disk_free_bytes{instance="healthy"}[1h]) > 20"#);
+        if known.is_empty() {
+            vec!["twenty scrapes of the free disk".to_owned()]
+        } else {
+            Vec::new()
+        }
     });
     causes.fill_disk();
 }

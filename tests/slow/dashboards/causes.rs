@@ -64,9 +64,11 @@ impl Causes {
 
     fn start_slow(&mut self) {
         // The tenant of the one that is stuck is registered before.
-        for (name, delay, from) in
-            [("slow", SLOW_MICROSECONDS, 1), ("slower", SLOWER_MICROSECONDS, 1), ("stuck", STUCK_MICROSECONDS, 8)]
-        {
+        for (name, delay, from) in [
+            ("slow", SLOW_MICROSECONDS, 1),
+            ("slower", SLOWER_MICROSECONDS, 1),
+            ("stuck", STUCK_MICROSECONDS, 8),
+        ] {
             let trace = self.home.path().join(format!("{name}.trace"));
             self.begin(name, |builder| builder.wrapper(slow_syncs(delay, from, &trace)));
             self.register(name);
@@ -84,8 +86,14 @@ impl Causes {
                 let mut client = endpoint.connect(Protocol::Http1).await.unwrap();
                 let bearer = format!("Bearer {key}");
                 for number in 0..225 {
-                    let headers = [("authorization", bearer.as_str()), ("idempotency-key", &format!("order-{number}"))];
-                    let answer = client.request("PUT", "/api/v1/integer/increment", &headers, "").await.unwrap();
+                    let headers = [
+                        ("authorization", bearer.as_str()),
+                        ("idempotency-key", &format!("order-{number}")),
+                    ];
+                    let answer = client
+                        .request("PUT", "/api/v1/integer/increment", &headers, "")
+                        .await
+                        .unwrap();
                     assert_eq!(answer.status, 200, "{}", answer.text());
                 }
             }
@@ -112,7 +120,10 @@ impl Causes {
         if let Some(disk) = &self.disk {
             let folder = disk.point().join("data");
             self.begin("filling", |builder| {
-                builder.data_dir(folder).flag("--min-free-disk", "8MiB").flag("--journal-segment-size", "1MiB")
+                builder
+                    .data_dir(folder)
+                    .flag("--min-free-disk", "8MiB")
+                    .flag("--journal-segment-size", "1MiB")
             });
         }
     }
@@ -197,7 +208,8 @@ impl Causes {
 fn slow_syncs(microseconds: u32, from: u32, trace: &Path) -> Vec<String> {
     let inject = format!("inject=fdatasync:delay_enter={microseconds}:when={from}+");
     let trace = trace.display().to_string();
-    let words = ["strace", "-f", "--seccomp-bpf", "-o", &trace, "-e", "trace=fdatasync", "-e", &inject];
+    let words =
+        ["strace", "-f", "--seccomp-bpf", "-o", &trace, "-e", "trace=fdatasync", "-e", &inject];
     words.map(str::to_owned).to_vec()
 }
 

@@ -67,6 +67,10 @@ fn all_under<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v Value>) {
 fn names(expression: &str) -> BTreeSet<String> {
     const OURS: [&str; 4] = ["odometer_", "http_server_", "process_", "instance:"];
     let unquoted: String = expression.split('"').step_by(2).collect::<Vec<_>>().join("\"");
-    let words = unquoted.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_' && letter != ':');
-    words.filter(|word| OURS.iter().any(|prefix| word.starts_with(prefix))).map(str::to_owned).collect()
+    let words = unquoted
+        .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_' && letter != ':');
+    words
+        .filter(|word| OURS.iter().any(|prefix| word.starts_with(prefix)))
+        .map(str::to_owned)
+        .collect()
 }

@@ -44,19 +44,30 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
 fn queries() -> Vec<Query> {
     let mut queries = Vec::new();
     for (name, dashboard) in grafana() {
-        let mut places: Vec<(&str, &Value)> =
-            panels(&dashboard).into_iter().map(|panel| (panel["title"].as_str().unwrap(), &panel["targets"])).collect();
+        let mut places: Vec<(&str, &Value)> = panels(&dashboard)
+            .into_iter()
+            .map(|panel| (panel["title"].as_str().unwrap(), &panel["targets"]))
+            .collect();
         places.push(("annotations", &dashboard["annotations"]));
         for (title, targets) in places {
             let mut expressions = Vec::new();
             all_under(targets, "expr", &mut expressions);
             assert!(!expressions.is_empty(), "{name}: {title:?} asks for nothing");
-            for expression in expressions.into_iter().map(|expression| expression.as_str().unwrap()) {
+            for expression in expressions.into_iter().map(|expression| expression.as_str().unwrap())
+            {
                 let asked = expression.replace("$instance", ".*").replace("$__rate_interval", "5s");
                 let asked = asked.replace("$__range", "1m");
-                assert!(!asked.contains('$'), "{name}: {title:?} has a variable that no one knows: {asked}");
-                let needs_more = asked.contains("vector(0)") && !QUIET_WHEN_HEALTHY.contains(&title);
-                queries.push(Query { place: format!("{name}: {title:?}"), expression: asked, needs_more });
+                assert!(
+                    !asked.contains('$'),
+                    "{name}: {title:?} has a variable that no one knows: {asked}"
+                );
+                let needs_more =
+                    asked.contains("vector(0)") && !QUIET_WHEN_HEALTHY.contains(&title);
+                queries.push(Query {
+                    place: format!("{name}: {title:?}"),
+                    expression: asked,
+                    needs_more,
+                });
             }
         }
     }
@@ -100,14 +111,23 @@ async fn visit(client: &mut Client, name: &str) {
     let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{PASSWORD}")));
     let again = json!({ "username": name, "password": PASSWORD }).to_string();
     let label = json!({ "label": "second" }).to_string();
-    let made = ask(client, ("POST", "/api/v1/keys", 201), &[("authorization", &bearer), JSON], label).await;
+    let made =
+        ask(client, ("POST", "/api/v1/keys", 201), &[("authorization", &bearer), JSON], label)
+            .await;
     let revoked = format!("/api/v1/keys/{}", made["data"]["id"].as_str().unwrap());
     ask(client, ("DELETE", &revoked, 204), &[("authorization", &bearer)], String::new()).await;
     let once = [("authorization", bearer.as_str()), ("idempotency-key", name)];
     ask(client, ("PUT", "/api/v1/integer/increment", 200), &once, String::new()).await;
     ask(client, ("POST", "/users/create", 422), &[JSON], again).await;
-    ask(client, ("GET", "/api/v1/integer", 401), &[("authorization", "Bearer odo_no_key")], String::new()).await;
-    ask(client, ("DELETE", "/api/v1/tenant", 204), &[("authorization", &basic)], String::new()).await;
+    ask(
+        client,
+        ("GET", "/api/v1/integer", 401),
+        &[("authorization", "Bearer odo_no_key")],
+        String::new(),
+    )
+    .await;
+    ask(client, ("DELETE", "/api/v1/tenant", 204), &[("authorization", &basic)], String::new())
+        .await;
 }
 
 async fn ask(
@@ -138,7 +158,9 @@ fn each_query_of_each_panel_has_data_on_a_loaded_server() {
     if !prometheus::is_here() {
         return;
     }
-    let builder = TestServer::builder().flag("--checkpoint-interval", "100ms").flag("--backup-interval", "1s");
+    let builder = TestServer::builder()
+        .flag("--checkpoint-interval", "100ms")
+        .flag("--backup-interval", "1s");
     let server = builder.start();
     let keys = runtime().block_on(register(&server.endpoint(), "panels", 4));
     let load = Load::start(&server.endpoint(), &keys, Clock::start(), 4, Random::run_seed());
@@ -173,18 +195,29 @@ fn each_panel_asks_the_chosen_source_about_the_chosen_instances() {
         let mut sources = Vec::new();
         all_under(&dashboard, "datasource", &mut sources);
         for source in sources {
-            assert_eq!(*source, json!({ "type": "prometheus", "uid": "${datasource}" }), "{name}: a data source");
+            assert_eq!(
+                *source,
+                json!({ "type": "prometheus", "uid": "${datasource}" }),
+                "{name}: a data source"
+            );
         }
         for panel in panels(&dashboard) {
             let title = panel["title"].as_str().unwrap_or_default();
             assert!(!title.is_empty(), "{name}: a panel without a title");
             for place in panel["targets"].as_array().into_iter().flatten().chain([panel]) {
-                assert!(!place["datasource"].is_null(), "{name}: {title:?} takes the default data source");
+                assert!(
+                    !place["datasource"].is_null(),
+                    "{name}: {title:?} takes the default data source"
+                );
             }
         }
         let variables = dashboard["templating"]["list"].as_array().unwrap();
-        let variables: Vec<(&Value, &Value)> = variables.iter().map(|one| (&one["name"], &one["type"])).collect();
-        assert_eq!(variables, [(&json!("datasource"), &json!("datasource")), (&json!("instance"), &json!("query"))]);
+        let variables: Vec<(&Value, &Value)> =
+            variables.iter().map(|one| (&one["name"], &one["type"])).collect();
+        assert_eq!(
+            variables,
+            [(&json!("datasource"), &json!("datasource")), (&json!("instance"), &json!("query"))]
+        );
         let mut expressions = Vec::new();
         all_under(&dashboard, "expr", &mut expressions);
         for expression in expressions.into_iter().map(|expression| expression.as_str().unwrap()) {
@@ -194,7 +227,10 @@ fn each_panel_asks_the_chosen_source_about_the_chosen_instances() {
     let count = uids.len();
     uids.sort();
     uids.dedup();
-    assert!(uids.len() == count && !uids.contains(&String::new()), "uids are fixed and differ: {uids:?}");
+    assert!(
+        uids.len() == count && !uids.contains(&String::new()),
+        "uids are fixed and differ: {uids:?}"
+    );
 }
 
 /// Each series that an expression names is selected by instance.
@@ -203,13 +239,21 @@ fn assert_all_selected(name: &str, expression: &str) {
     let unquoted: Vec<&str> = expression.split('"').step_by(2).collect();
     let selectors = unquoted.iter().map(|part| part.matches('{').count()).sum::<usize>();
     let selected = expression.matches(r#"instance=~"$instance""#).count();
-    assert_eq!(selectors, selected, "{name}: a selector without the chosen instances in {expression}");
+    assert_eq!(
+        selectors, selected,
+        "{name}: a selector without the chosen instances in {expression}"
+    );
     for metric in super::names(expression) {
-        let bare =
-            unquoted.iter().flat_map(|part| part.match_indices(&metric).map(|(at, _)| &part[at + metric.len()..]));
+        let bare = unquoted
+            .iter()
+            .flat_map(|part| part.match_indices(&metric).map(|(at, _)| &part[at + metric.len()..]));
         for rest in bare {
-            let is_whole = !rest.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '_');
-            assert!(!is_whole || rest.starts_with('{'), "{name}: {metric} without a selector in {expression}");
+            let is_whole =
+                !rest.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '_');
+            assert!(
+                !is_whole || rest.starts_with('{'),
+                "{name}: {metric} without a selector in {expression}"
+            );
         }
     }
 }

@@ -47,12 +47,16 @@ impl Pressure {
         let mut pressure = Self { stopped: Arc::clone(&stopped), threads: Vec::new() };
         let of = |name: &str| (causes.server(name).endpoint(), causes.key(name).to_owned());
         let gentle = ["healthy", "full", "unsaved"].map(|name| (of(name), GENTLY));
-        let eager = ["slow", "slower", "slower", "slower", "slower"].map(|name| (of(name), Duration::from_micros(1)));
+        let eager = ["slow", "slower", "slower", "slower", "slower"]
+            .map(|name| (of(name), Duration::from_micros(1)));
         let guessed = (causes.server("guessed").endpoint(), WRONG_KEY.to_owned());
-        let (crowded, besieged) = (causes.server("crowded").endpoint(), causes.server("besieged").endpoint());
+        let (crowded, besieged) =
+            (causes.server("crowded").endpoint(), causes.server("besieged").endpoint());
         pressure.spawn(async move {
             let mut tasks = JoinSet::new();
-            for ((endpoint, key), pace) in gentle.into_iter().chain(eager).chain([(guessed, GENTLY)]) {
+            for ((endpoint, key), pace) in
+                gentle.into_iter().chain(eager).chain([(guessed, GENTLY)])
+            {
                 tasks.spawn(increment(endpoint, key, pace));
             }
             tasks.spawn(crowd(crowded, Ipv4Addr::LOCALHOST, 6));
@@ -123,7 +127,8 @@ async fn crowd(endpoint: Endpoint, source: Ipv4Addr, places: usize) {
         let Ok(stream) = connect_from(source, endpoint.address).await else { continue };
         let Ok(stream) = endpoint.shake_hands(&connector, stream).await else { continue };
         let Ok((sender, connection)) =
-            http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await
+            http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
+                .await
         else {
             continue;
         };
@@ -142,11 +147,14 @@ async fn crowd(endpoint: Endpoint, source: Ipv4Addr, places: usize) {
 
 /// One connection, each stream of which asks for an increment once a second, or when the one before was answered.
 async fn flood(tasks: &mut JoinSet<()>, endpoint: &Endpoint, key: &str) {
-    let stream = endpoint.open(&endpoint.tls(&[b"h2"])).await.expect("the server accepts a connection");
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    let stream =
+        endpoint.open(&endpoint.tls(&[b"h2"])).await.expect("the server accepts a connection");
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
     tokio::spawn(connection);
     for _ in 0..STREAMS {
-        let (sender, endpoint, bearer) = (sender.clone(), endpoint.clone(), format!("Bearer {key}"));
+        let (sender, endpoint, bearer) =
+            (sender.clone(), endpoint.clone(), format!("Bearer {key}"));
         tasks.spawn(async move {
             let mut ticks = interval(SELDOM);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

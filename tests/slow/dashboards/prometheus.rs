@@ -69,7 +69,11 @@ impl Prometheus {
         let path = home.path().join("prometheus.yml");
         std::fs::write(&path, config.to_string()).expect("a temporary file can be written");
         let mut command = Command::new("prometheus");
-        command.arg("--config.file").arg(path).arg("--storage.tsdb.path").arg(home.path().join("data"));
+        command
+            .arg("--config.file")
+            .arg(path)
+            .arg("--storage.tsdb.path")
+            .arg(home.path().join("data"));
         command.args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("Prometheus starts");
@@ -90,12 +94,17 @@ impl Prometheus {
         let mut seen = 0;
         loop {
             let lines = self.output.lines_from(seen, until);
-            let lines = lines.unwrap_or_else(|reason| panic!("Prometheus did not start: {reason}\n{}", self.log()));
+            let lines = lines.unwrap_or_else(|reason| {
+                panic!("Prometheus did not start: {reason}\n{}", self.log())
+            });
             seen += lines.len();
             for line in lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
                 match line["msg"].as_str().unwrap_or_default() {
                     "Listening on" => {
-                        self.address = line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+                        self.address = line["address"]
+                            .as_str()
+                            .and_then(|text| text.parse().ok())
+                            .expect("an address");
                     }
                     "Server is ready to receive web requests." => return,
                     _ => {}
@@ -112,17 +121,22 @@ impl Prometheus {
     /// What it wrote as a warning or an error.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let mut lines = self.output.lock().log.clone();
-        lines.retain(|line| line.contains(r#""level":"warn""#) || line.contains(r#""level":"error""#));
+        lines.retain(|line| {
+            line.contains(r#""level":"warn""#) || line.contains(r#""level":"error""#)
+        });
         lines
     }
 
     /// `data` of an answer of the API.
     #[track_caller]
     pub(crate) fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
-        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        let query =
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let answer = self.get(&format!("/api/v1/{path}?{query}"));
-        let answer = answer.unwrap_or_else(|error| panic!("Prometheus does not answer: {error}\n{}", self.log()));
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("not JSON: {answer}"));
+        let answer = answer
+            .unwrap_or_else(|error| panic!("Prometheus does not answer: {error}\n{}", self.log()));
+        let answer: Value =
+            serde_json::from_str(&answer).unwrap_or_else(|_| panic!("not JSON: {answer}"));
         assert_eq!(answer["status"], "success", "{path} {parameters:?}: {answer}");
         answer["data"].clone()
     }
@@ -142,7 +156,8 @@ impl Prometheus {
     #[track_caller]
     pub(crate) fn query(&self, expression: &str) -> Vec<Sample> {
         let data = self.ask("query", &[("query", expression)]);
-        let number = |value: &Value| value[1].as_str().and_then(|text| text.parse().ok()).expect("a number");
+        let number =
+            |value: &Value| value[1].as_str().and_then(|text| text.parse().ok()).expect("a number");
         match (data["resultType"].as_str(), &data["result"]) {
             (Some("vector"), Value::Array(samples)) => {
                 let sample = |sample: &Value| Sample {
@@ -173,7 +188,11 @@ impl Prometheus {
 
     /// Looks again and again until there is nothing left of what `missing` names; fails with that when the time is up.
     #[track_caller]
-    pub(crate) fn wait_until_none(&self, deadline: Duration, mut missing: impl FnMut() -> Vec<String>) {
+    pub(crate) fn wait_until_none(
+        &self,
+        deadline: Duration,
+        mut missing: impl FnMut() -> Vec<String>,
+    ) {
         let until = Instant::now() + deadline;
         loop {
             let left = missing();

@@ -39,7 +39,8 @@ fn promtool(folder: &Path, words: &[&str]) -> (bool, String) {
 /// The files with tests of the rules.
 fn test_files() -> Vec<String> {
     let entries = std::fs::read_dir(dashboards("prometheus")).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name.starts_with("tests") && name.ends_with(".yml"));
     assert!(!names.is_empty(), "there are no tests of the rules");
     names
@@ -56,10 +57,13 @@ fn promtool_accepts_them_and_passes_their_tests() {
     }
     let folder = dashboards("prometheus");
     let files = test_files();
-    let tests: Vec<&str> = ["test", "rules"].into_iter().chain(files.iter().map(String::as_str)).collect();
-    for words in
-        [&["check", "config", "prometheus.yml"], &["check", "rules", "recording.yml", "alerts.yml"][..], &tests]
-    {
+    let tests: Vec<&str> =
+        ["test", "rules"].into_iter().chain(files.iter().map(String::as_str)).collect();
+    for words in [
+        &["check", "config", "prometheus.yml"],
+        &["check", "rules", "recording.yml", "alerts.yml"][..],
+        &tests,
+    ] {
         let (succeeded, said) = promtool(&folder, words);
         assert!(succeeded, "promtool {words:?}: {said}");
     }
@@ -107,7 +111,8 @@ fn cases(rules: &[Rule]) -> Vec<Case> {
 /// Whether these labels, and `alertname`, are all in one line or braces of what is expected.
 fn is_expected(rule: &Rule, alert: &Alert, case: &Case) -> bool {
     let label = |(name, value): (&String, &Value)| format!("{name}={value}");
-    let wanted: Vec<String> = alert.labels.iter().map(label).chain([format!("alertname=\"{}\"", rule.name)]).collect();
+    let wanted: Vec<String> =
+        alert.labels.iter().map(label).chain([format!("alertname=\"{}\"", rule.name)]).collect();
     case.expected.split('}').any(|series| wanted.iter().all(|label| series.contains(label)))
 }
 
@@ -120,7 +125,8 @@ fn each_rule_would_be_missed_by_their_tests() {
     let cases = cases(&rules);
     let mut untested = Vec::new();
     for (rule, alert) in alerts(&rules) {
-        let about: Vec<&Case> = cases.iter().filter(|case| case.about.contains(&rule.name)).collect();
+        let about: Vec<&Case> =
+            cases.iter().filter(|case| case.about.contains(&rule.name)).collect();
         let firing = about.iter().filter(|case| is_expected(rule, alert, case)).count();
         if firing == 0 {
             untested.push(format!("{}: no case in which it fires", rule.title()));
@@ -141,7 +147,8 @@ fn each_rule_would_be_missed_by_their_tests() {
 fn anchors(markdown: &str) -> BTreeSet<String> {
     let kept = |letter: &char| letter.is_alphanumeric() || ['-', '_', ' '].contains(letter);
     let heading = |line: &str| {
-        let text = line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))?;
+        let text =
+            line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))?;
         Some(text.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-"))
     };
     markdown.lines().filter_map(heading).collect()
@@ -154,8 +161,10 @@ fn each_alert_says_what_it_must_and_has_its_section_in_the_runbook() {
     }
     let rules = read();
     let runbook = text(RUNBOOK);
-    let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## Odometer")).collect();
-    let named: BTreeSet<&str> = alerts(&rules).filter_map(|(rule, _)| rule.name.strip_prefix("Odometer")).collect();
+    let sections: BTreeSet<&str> =
+        runbook.lines().filter_map(|line| line.strip_prefix("## Odometer")).collect();
+    let named: BTreeSet<&str> =
+        alerts(&rules).filter_map(|(rule, _)| rule.name.strip_prefix("Odometer")).collect();
     assert_eq!(sections, named, "the alerts, and the sections of {RUNBOOK}");
     let anchors = anchors(&runbook);
     for (rule, alert) in alerts(&rules) {
@@ -169,7 +178,11 @@ fn each_alert_says_what_it_must_and_has_its_section_in_the_runbook() {
         let url = alert.annotations.get("runbook_url").and_then(Value::as_str).unwrap_or_default();
         let wanted = format!("dashboards/{RUNBOOK}#{}", rule.name.to_lowercase());
         assert_eq!(url, wanted, "runbook_url of {title}");
-        assert!(anchors.contains(&rule.name.to_lowercase()), "{RUNBOOK} has no heading {}", rule.name);
+        assert!(
+            anchors.contains(&rule.name.to_lowercase()),
+            "{RUNBOOK} has no heading {}",
+            rule.name
+        );
     }
 }
 
@@ -177,12 +190,14 @@ fn each_alert_says_what_it_must_and_has_its_section_in_the_runbook() {
 fn each_link_into_the_runbook_leads_to_a_heading() {
     let anchors = anchors(&text(RUNBOOK));
     let mut links = 0;
-    let mut files = vec![(RUNBOOK.to_owned(), text(RUNBOOK)), ("SLO.md".to_owned(), text("SLO.md"))];
+    let mut files =
+        vec![(RUNBOOK.to_owned(), text(RUNBOOK)), ("SLO.md".to_owned(), text("SLO.md"))];
     files.extend(grafana().into_iter().map(|(name, dashboard)| (name, dashboard.to_string())));
     for (name, content) in files {
         let mark = if name == RUNBOOK { "](#" } else { "RUNBOOK.md#" };
         for link in content.split(mark).skip(1) {
-            let end = link.find(|letter: char| !letter.is_alphanumeric() && !['-', '_'].contains(&letter));
+            let end = link
+                .find(|letter: char| !letter.is_alphanumeric() && !['-', '_'].contains(&letter));
             let anchor = &link[..end.unwrap_or(link.len())];
             assert!(anchors.contains(anchor), "{name}: {RUNBOOK} has no heading for #{anchor}");
             links += 1;
@@ -230,7 +245,9 @@ fn queries_of_dashboards() -> Vec<(String, String)> {
         let mut found = Vec::new();
         all_under(&dashboard, "expr", &mut found);
         all_under(&dashboard["templating"], "query", &mut found);
-        queries.extend(found.into_iter().filter_map(|query| Some((name.clone(), query.as_str()?.to_owned()))));
+        queries.extend(
+            found.into_iter().filter_map(|query| Some((name.clone(), query.as_str()?.to_owned()))),
+        );
     }
     queries
 }
@@ -242,10 +259,12 @@ fn each_metric_and_each_recording_rule_that_is_named_exists() {
     }
     let rules = read();
     let is_record = |rule: &&Rule| rule.alert.is_none();
-    let records: BTreeSet<String> = rules.iter().filter(is_record).map(|rule| rule.name.clone()).collect();
+    let records: BTreeSet<String> =
+        rules.iter().filter(is_record).map(|rule| rule.name.clone()).collect();
     let mut known = metrics_of_a_server();
     known.extend(records.iter().cloned());
-    let mut queries: Vec<(String, String)> = rules.iter().map(|rule| (rule.title(), rule.query.clone())).collect();
+    let mut queries: Vec<(String, String)> =
+        rules.iter().map(|rule| (rule.title(), rule.query.clone())).collect();
     queries.extend(queries_of_dashboards());
     let mut used = names(&text("SLO.md"));
     for (place, query) in &queries {

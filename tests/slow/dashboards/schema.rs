@@ -20,7 +20,9 @@ fn problems(schema: &Validator, value: &Value) -> Vec<String> {
 #[test]
 fn each_dashboard_is_as_the_published_schema_of_grafana_wants_it() {
     let Some(path) = setting("ODOMETER_GRAFANA_SCHEMA") else {
-        say("skipped: needs ODOMETER_GRAFANA_SCHEMA, the schema of a dashboard that Grafana publishes");
+        say(
+            "skipped: needs ODOMETER_GRAFANA_SCHEMA, the schema of a dashboard that Grafana publishes",
+        );
         return;
     };
     let schema: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();

@@ -29,9 +29,20 @@ fn a_loaded_server_is_scraped_and_each_rule_is_evaluated_without_a_complaint() {
     let prometheus = Prometheus::start(&[("loaded".to_owned(), server.ops())], &[file]);
     prometheus.wait_until_none(DEADLINE, || {
         let targets = prometheus.ask("targets", &[]);
-        let up = targets["activeTargets"].as_array().unwrap().iter().filter(|target| target["health"] == "up").count();
+        let up = targets["activeTargets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|target| target["health"] == "up")
+            .count();
         let mut left = if up == 1 { Vec::new() } else { vec![targets.to_string()] };
-        left.extend(prometheus.rules().iter().filter(|rule| rule["health"] != "ok").map(ToString::to_string));
+        left.extend(
+            prometheus
+                .rules()
+                .iter()
+                .filter(|rule| rule["health"] != "ok")
+                .map(ToString::to_string),
+        );
         left
     });
     // A rule that is loaded can still fail on what it finds later, so they are looked at once more, when there is something to find.
@@ -40,7 +51,10 @@ fn a_loaded_server_is_scraped_and_each_rule_is_evaluated_without_a_complaint() {
         if counted.is_empty() { vec!["no rate of increments".to_owned()] } else { Vec::new() }
     });
     let rules = prometheus.rules();
-    let sick: Vec<_> = rules.iter().filter(|rule| rule["health"] != "ok" || !rule["lastError"].is_null()).collect();
+    let sick: Vec<_> = rules
+        .iter()
+        .filter(|rule| rule["health"] != "ok" || !rule["lastError"].is_null())
+        .collect();
     assert!(sick.is_empty(), "{sick:#?}");
     let targets = prometheus.ask("targets", &[]);
     assert_eq!(targets["activeTargets"][0]["lastError"], "", "{targets}");

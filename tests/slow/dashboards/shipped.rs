@@ -47,7 +47,8 @@ impl Rule {
     /// Name and labels, such as `OdometerDown{severity="page"}`: several alerts may have one name.
     pub(crate) fn title(&self) -> String {
         let Some(alert) = &self.alert else { return self.name.clone() };
-        let labels: Vec<String> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let labels: Vec<String> =
+            alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         format!("{}{{{}}}", self.name, labels.join(","))
     }
 }
@@ -95,7 +96,8 @@ pub(crate) fn write(rules: &[Rule], file: &Path) {
     }
     let group = |(name, rules): (&str, Vec<Value>)| json!({ "name": name, "rules": rules });
     let groups: Vec<Value> = groups.into_iter().map(group).collect();
-    std::fs::write(file, json!({ "groups": groups }).to_string()).expect("a temporary file can be written");
+    std::fs::write(file, json!({ "groups": groups }).to_string())
+        .expect("a temporary file can be written");
 }
 
 /// The same rules with shorter windows, offsets and `for`.
@@ -116,7 +118,9 @@ fn shorter(seconds: u64) -> u64 {
         return 0;
     }
     let found = SHORTER.iter().find(|(up_to, _)| seconds <= *up_to);
-    found.unwrap_or_else(|| panic!("{seconds} s is longer than anything that a test was made for")).1
+    found
+        .unwrap_or_else(|| panic!("{seconds} s is longer than anything that a test was made for"))
+        .1
 }
 
 /// A duration stands behind `[`, or behind `offset`; Prometheus prints nothing else that looks so.
@@ -135,9 +139,12 @@ fn shorten(query: &str) -> String {
 fn shorten_part(part: &str) -> String {
     let mut short = String::new();
     let mut rest = part;
-    while let Some(at) = ["[", "offset "].iter().filter_map(|mark| Some(rest.find(mark)? + mark.len())).min() {
+    while let Some(at) =
+        ["[", "offset "].iter().filter_map(|mark| Some(rest.find(mark)? + mark.len())).min()
+    {
         let (before, after) = rest.split_at(at);
-        let length = after.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(after.len());
+        let length =
+            after.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(after.len());
         short.push_str(before);
         short.push_str(&format!("{}s", shorter(seconds(&after[..length]))));
         rest = &after[length..];
@@ -151,7 +158,9 @@ fn seconds(duration: &str) -> u64 {
     let mut rest = duration;
     while !rest.is_empty() {
         let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = rest[digits..].find(|letter: char| letter.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let unit = rest[digits..]
+            .find(|letter: char| letter.is_ascii_digit())
+            .map_or(rest.len(), |at| digits + at);
         let factor = match &rest[digits..unit] {
             "s" => 1,
             "m" => 60,
@@ -160,7 +169,8 @@ fn seconds(duration: &str) -> u64 {
             "w" => 604_800,
             other => panic!("{duration}: {other} is no unit"),
         };
-        total += factor * rest[..digits].parse::<u64>().unwrap_or_else(|_| panic!("{duration} is no duration"));
+        total += factor
+            * rest[..digits].parse::<u64>().unwrap_or_else(|_| panic!("{duration} is no duration"));
         rest = &rest[unit..];
     }
     total

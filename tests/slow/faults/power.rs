@@ -90,7 +90,12 @@ impl PowerDisk {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut armed = [0; 5];
-        child.stdout.as_mut().expect("it is piped").read_exact(&mut armed).expect("the helper opens the mount point");
+        child
+            .stdout
+            .as_mut()
+            .expect("it is piped")
+            .read_exact(&mut armed)
+            .expect("the helper opens the mount point");
         Cut(child)
     }
 
@@ -109,7 +114,12 @@ pub(crate) struct Cut(Child);
 impl Cut {
     /// From here on nothing reaches the disk, and what had not reached it is gone.
     pub(crate) fn now(mut self) {
-        self.0.stdin.take().expect("it is piped").write_all(b"!").expect("the helper waits for this");
+        self.0
+            .stdin
+            .take()
+            .expect("it is piped")
+            .write_all(b"!")
+            .expect("the helper waits for this");
         let status = self.0.wait().expect("the helper can be waited for");
         assert!(status.success(), "FS_IOC_SHUTDOWN: {status}");
     }
@@ -138,7 +148,10 @@ impl Drop for PowerDisk {
 
 fn filesystem() -> String {
     let filesystem = setting("ODOMETER_POWER_FS").unwrap_or_else(|| "ext4".to_owned());
-    assert!(["ext4", "xfs"].contains(&filesystem.as_str()), "ODOMETER_POWER_FS={filesystem} is neither ext4 nor xfs");
+    assert!(
+        ["ext4", "xfs"].contains(&filesystem.as_str()),
+        "ODOMETER_POWER_FS={filesystem} is neither ext4 nor xfs"
+    );
     filesystem
 }
 
@@ -156,8 +169,11 @@ fn in_kernel(filesystem: &str) -> bool {
 }
 
 fn shutdown_command(mount_point: &Path) -> Command {
-    let (program, script) =
-        if has_program("perl") { ("perl", ["-e", SHUTDOWN_PERL]) } else { ("python3", ["-c", SHUTDOWN_PYTHON]) };
+    let (program, script) = if has_program("perl") {
+        ("perl", ["-e", SHUTDOWN_PERL])
+    } else {
+        ("python3", ["-c", SHUTDOWN_PYTHON])
+    };
     let mut command = Command::new(program);
     command.args(script).arg(mount_point);
     command

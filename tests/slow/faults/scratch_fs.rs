@@ -39,7 +39,9 @@ impl Mounted {
     pub(crate) fn memory(mebibytes: u64) -> Self {
         let mounted = Self::place();
         let size = format!("size={mebibytes}m");
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "odometer-test"]).arg(mounted.point()));
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "odometer-test"])
+            .arg(mounted.point()));
         mounted
     }
 
@@ -89,7 +91,8 @@ impl Mounted {
     pub(crate) fn fill(&self, left: u64) -> PathBuf {
         let path = self.point().join("filler");
         let mut file = fs::File::create(&path).expect("one more file fits");
-        let free = || rustix::fs::statvfs(self.point()).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+        let free =
+            || rustix::fs::statvfs(self.point()).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
         while free() > left {
             match file.write_all(&[0x5a; 1 << 14]) {
                 Ok(()) => {}
@@ -103,7 +106,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let umount = |words: &[&str], point: &Path| Command::new("umount").args(words).arg(point).output();
+        let umount =
+            |words: &[&str], point: &Path| Command::new("umount").args(words).arg(point).output();
         if !umount(&[], &self.point()).is_ok_and(|output| output.status.success()) {
             // A failed test left a file open; the lazy way takes it out of the tree at least.
             let _ = umount(&["-l"], &self.point());

@@ -31,14 +31,21 @@ impl Fault {
     /// The words before the server's own command line.
     pub(crate) fn wrapper(&self, trace: &Path) -> Vec<OsString> {
         // With this filter the other calls run at full speed.
-        [OsString::from("strace"), "--seccomp-bpf".into()].into_iter().chain(self.options(trace)).collect()
+        [OsString::from("strace"), "--seccomp-bpf".into()]
+            .into_iter()
+            .chain(self.options(trace))
+            .collect()
     }
 
     fn options(&self, trace: &Path) -> Vec<OsString> {
-        let mut words: Vec<OsString> = ["-f", "-ttt", "-s", "16", "-o"].map(OsString::from).to_vec();
+        let mut words: Vec<OsString> =
+            ["-f", "-ttt", "-s", "16", "-o"].map(OsString::from).to_vec();
         words.push(trace.into());
         words.extend(["-e".into(), format!("trace={}", self.calls).into()]);
-        words.extend(["-e".into(), format!("inject={}:{}:when={}", self.calls, self.how, self.nth).into()]);
+        words.extend([
+            "-e".into(),
+            format!("inject={}:{}:when={}", self.calls, self.how, self.nth).into(),
+        ]);
         for path in &self.paths {
             words.extend(["-P".into(), path.into()]);
         }
@@ -65,7 +72,8 @@ impl Fault {
 /// The words before a command line whose calls of these names are written to `trace`; what is done
 /// to them is named as strace takes it, such as `fdatasync:error=EIO:when=12+`.
 pub(crate) fn traced(trace: &Path, calls: &str, injected: Option<&str>) -> Vec<OsString> {
-    let mut words: Vec<OsString> = ["strace", "-f", "-y", "-s", "24", "-o"].map(OsString::from).to_vec();
+    let mut words: Vec<OsString> =
+        ["strace", "-f", "-y", "-s", "24", "-o"].map(OsString::from).to_vec();
     words.extend([trace.into(), "-e".into(), format!("trace={calls}").into()]);
     if let Some(injected) = injected {
         words.extend(["-e".into(), format!("inject={injected}").into()]);
@@ -108,12 +116,16 @@ pub(crate) struct Trace {
 
 impl Trace {
     pub(crate) fn read(path: &Path) -> Self {
-        let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let time = |line: &str| line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok());
+        let text = fs::read(path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
+        let time =
+            |line: &str| line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok());
         let injected: Vec<String> =
             text.lines().filter(|line| line.contains("(INJECTED)")).map(str::to_owned).collect();
         let last = injected.last().and_then(|line| time(line));
-        let end = text.lines().filter(|line| line.contains(" +++ ")).filter_map(time).reduce(f64::max);
+        let end =
+            text.lines().filter(|line| line.contains(" +++ ")).filter_map(time).reduce(f64::max);
         Self { injected, seconds_to_end: end.zip(last).map(|(end, last)| end - last) }
     }
 }

@@ -56,7 +56,9 @@ fn chunks(draft: &mut Draft, _: &Cast, random: &mut Random) {
         5 => ("fffffffffffffffff".to_owned(), b"\r\n0\r\n\r\n"),
         6 => ("zz".to_owned(), b"\r\n0\r\n\r\n"),
         7 => (String::new(), b"\r\n0\r\n\r\n"),
-        8 => (format!("{hex};ext=\"{}\"", "e".repeat(1 << random.between(0, 15))), b"\r\n0\r\n\r\n"),
+        8 => {
+            (format!("{hex};ext=\"{}\"", "e".repeat(1 << random.between(0, 15))), b"\r\n0\r\n\r\n")
+        }
         9 => (format!("{hex} "), b"\r\n0\r\n\r\n"),
         // No break behind the data; no last chunk; a cut one; LF alone; trailers, many of them, and lying ones.
         10 => (hex, b"0\r\n\r\n"),
@@ -128,13 +130,18 @@ fn smuggled(draft: &mut Draft, cast: &Cast, random: &mut Random) {
         2 => vec![length, coding.to_owned()],
         _ => vec![coding.to_owned(), length],
     };
-    draft.framing = Framing::As(lines.into_iter().map(String::into_bytes).collect(), body.into_bytes());
+    draft.framing =
+        Framing::As(lines.into_iter().map(String::into_bytes).collect(), body.into_bytes());
 }
 
 fn nested(draft: &mut Draft, _: &Cast, random: &mut Random) {
     let depth = 1_usize << random.between(1, 13);
-    let (open, close) =
-        random.pick(&[("[", "]"), ("{\"a\":", "}"), ("[{\"data\":", "}]"), ("{\"data\":{\"attributes\":", "}}")]);
+    let (open, close) = random.pick(&[
+        ("[", "]"),
+        ("{\"a\":", "}"),
+        ("[{\"data\":", "}]"),
+        ("{\"data\":{\"attributes\":", "}}"),
+    ]);
     let closed = if random.one_in(3) { 0 } else { depth };
     let deep = format!("{}1{}", open.repeat(depth), close.repeat(closed));
     as_json(draft, random);
@@ -276,7 +283,18 @@ fn other_media(draft: &mut Draft, _: &Cast, random: &mut Random) {
     }
     if random.one_in(4) {
         draft.body = Some(
-            random.pick(&["[]", "null", "7", "{\"data\":[]}", "{\"data\":{\"attributes\":7}}", "{}{}", "{", ""]).into(),
+            random
+                .pick(&[
+                    "[]",
+                    "null",
+                    "7",
+                    "{\"data\":[]}",
+                    "{\"data\":{\"attributes\":7}}",
+                    "{}{}",
+                    "{",
+                    "",
+                ])
+                .into(),
         );
     }
 }
@@ -286,7 +304,8 @@ fn over_long(draft: &mut Draft, _: &Cast, random: &mut Random) {
     draft.body = Some(vec![random.pick(b"x& {9"); length]);
     if random.one_in(3) {
         // Announced, and then not sent.
-        draft.framing = Framing::As(vec![format!("Content-Length: {length}").into_bytes()], b"{".to_vec());
+        draft.framing =
+            Framing::As(vec![format!("Content-Length: {length}").into_bytes()], b"{".to_vec());
     }
 }
 

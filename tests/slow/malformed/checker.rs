@@ -57,9 +57,11 @@ impl Tally {
             return;
         }
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("malformed-{bundle}"));
-        let place = fs::write(&kept, sent).map_or_else(|error| error.to_string(), |()| kept.display().to_string());
+        let place = fs::write(&kept, sent)
+            .map_or_else(|error| error.to_string(), |()| kept.display().to_string());
         let shown = sent[..sent.len().min(SHOWN_BYTES)].escape_ascii();
-        let line = format!("bundle {bundle}: {what}\n  sent {} bytes, in {place}: {shown}", sent.len());
+        let line =
+            format!("bundle {bundle}: {what}\n  sent {} bytes, in {place}: {shown}", sent.len());
         say(&format!("VIOLATION {line}"));
         self.violations.push(line);
     }
@@ -102,10 +104,16 @@ fn take_answers(read: &mut Vec<u8>, sent: &Sent<'_>, ended: bool) -> Taken {
                 read.drain(..length);
                 taken.statuses.push(answer.status);
                 if let Some(what) = problem_of(&answer) {
-                    taken.problems.push(format!("{what}: {} {:?} {}", answer.status, answer.headers, answer.text()));
+                    taken.problems.push(format!(
+                        "{what}: {} {:?} {}",
+                        answer.status,
+                        answer.headers,
+                        answer.text()
+                    ));
                 }
                 taken.is_answered |= answer.status >= 200;
-                taken.has_probe |= !sent.probe.is_empty() && answer.header("x-request-id") == sent.probe;
+                taken.has_probe |=
+                    !sent.probe.is_empty() && answer.header("x-request-id") == sent.probe;
             }
         }
     }
@@ -202,7 +210,9 @@ fn wrong_answers_are_violations() {
         "HTTP/1.1 200 OK\r\ncontent-le".to_owned(),
         "<html>".to_owned(),
     ];
-    for (answers, violations) in right.iter().map(|text| (text, false)).chain(wrong.iter().map(|text| (text, true))) {
+    for (answers, violations) in
+        right.iter().map(|text| (text, false)).chain(wrong.iter().map(|text| (text, true)))
+    {
         let sent = Sent { bundle: 0, bytes: b"GET", probe: "" };
         let taken = take_answers(&mut answers.clone().into_bytes(), &sent, true);
         assert_eq!(!taken.problems.is_empty(), violations, "{answers:?}: {:#?}", taken.problems);

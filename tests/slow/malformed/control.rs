@@ -33,9 +33,14 @@ impl Control {
     /// Registers the two.
     pub(crate) async fn start(endpoint: &Endpoint) -> Self {
         let mut clients = connect(endpoint).await;
-        let key = clients[0].register("control", PASSWORD).await.expect("a new name can be registered");
-        let other_key = clients[0].register("left-alone", PASSWORD).await.expect("a new name can be registered");
-        let other_value = clients[1].set(&other_key, LEFT_ALONE).await.expect("a counter can be set");
+        let key =
+            clients[0].register("control", PASSWORD).await.expect("a new name can be registered");
+        let other_key = clients[0]
+            .register("left-alone", PASSWORD)
+            .await
+            .expect("a new name can be registered");
+        let other_value =
+            clients[1].set(&other_key, LEFT_ALONE).await.expect("a counter can be set");
         Self { clients, tenants: Tenants { key, value: 1, other_key, other_value }, steps: 0 }
     }
 
@@ -52,19 +57,28 @@ impl Control {
     pub(crate) async fn check(&mut self) -> Result<(), String> {
         self.step().await?;
         let (client, other) = (&mut self.clients[0], &mut self.tenants);
-        let (now, next) = (client.read(&other.other_key).await, client.increment(&other.other_key).await);
+        let (now, next) =
+            (client.read(&other.other_key).await, client.increment(&other.other_key).await);
         let is_right = |told: &Result<u64, Failure>, wanted: u64| matches!(told, Ok(value) if *value == wanted);
         if !is_right(&now, other.other_value) || !is_right(&next, other.other_value + 1) {
-            return Err(format!("{} was left alone, and is {now:?}, then {next:?}", other.other_value));
+            return Err(format!(
+                "{} was left alone, and is {now:?}, then {next:?}",
+                other.other_value
+            ));
         }
         other.other_value += 1;
         let name = format!("newcomer-{}", other.other_value);
-        client.register(&name, PASSWORD).await.map(drop).map_err(|failure| format!("{name}: {failure:?}"))
+        client
+            .register(&name, PASSWORD)
+            .await
+            .map(drop)
+            .map_err(|failure| format!("{name}: {failure:?}"))
     }
 
     /// One increment; the error says what came instead of the next value.
     pub(crate) async fn step(&mut self) -> Result<(), String> {
-        let (client, tenant) = (&mut self.clients[usize::from(self.steps % 2 == 1)], &mut self.tenants);
+        let (client, tenant) =
+            (&mut self.clients[usize::from(self.steps % 2 == 1)], &mut self.tenants);
         self.steps += 1;
         let wanted = tenant.value + 1;
         match client.increment(&tenant.key).await {
@@ -99,9 +113,14 @@ impl Looks {
     #[track_caller]
     pub(crate) fn of(server: &TestServer) -> Self {
         let pid = server.pid().expect("the server runs");
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the server runs").count();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        let descriptors =
+            std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the server runs").count();
+        let status =
+            std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a process has memory");
         let resident_kib = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         Self { descriptors, resident_kib }
     }

@@ -54,7 +54,12 @@ impl Draft {
             line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
                 && line.get(name.len()) == Some(&b':')
         };
-        let last = self.headers.iter().rev().find(|line| is_it(line)).map(|line| line[name.len() + 1..].to_vec());
+        let last = self
+            .headers
+            .iter()
+            .rev()
+            .find(|line| is_it(line))
+            .map(|line| line[name.len() + 1..].to_vec());
         self.headers.retain(|line| !is_it(line));
         last
     }
@@ -96,7 +101,8 @@ impl Draft {
         }
         let end = self.line_end;
         let mark: &[u8] = if query.is_empty() { b"" } else { b"?" };
-        let mut bytes = [&self.method, &b" "[..], &self.path, mark, &query, b" ", &self.version, end].concat();
+        let mut bytes =
+            [&self.method, &b" "[..], &self.path, mark, &query, b" ", &self.version, end].concat();
         for line in &self.headers {
             bytes.extend_from_slice(line);
             bytes.extend_from_slice(end);
@@ -104,7 +110,9 @@ impl Draft {
         let content = self.content();
         let (lines, body) = match &self.framing {
             Framing::Length if content.is_empty() && self.method == b"GET" => (Vec::new(), content),
-            Framing::Length => (vec![format!("Content-Length: {}", content.len()).into_bytes()], content),
+            Framing::Length => {
+                (vec![format!("Content-Length: {}", content.len()).into_bytes()], content)
+            }
             Framing::Chunked => (vec![b"Transfer-Encoding: chunked".to_vec()], chunked(&content)),
             Framing::As(lines, body) => (lines.clone(), body.clone()),
         };
@@ -132,7 +140,8 @@ fn chunked(content: &[u8]) -> Vec<u8> {
 }
 
 fn json(fields: &[(String, String)]) -> String {
-    let members: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    let members: Vec<_> =
+        fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}", members.join(","))
 }
 
@@ -140,7 +149,8 @@ fn json(fields: &[(String, String)]) -> String {
 fn form(fields: &[(String, String)]) -> String {
     let mut text = String::new();
     for (name, value) in fields {
-        let value = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+        let value =
+            value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
         text.push_str(if text.is_empty() { "" } else { "&" });
         encode(name, &mut text);
         text.push('=');

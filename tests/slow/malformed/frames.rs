@@ -61,7 +61,9 @@ pub(crate) async fn play(campaign: &Arc<Campaign>, number: u64, random: &mut Ran
         campaign.endpoint.shake_hands(&campaign.http2, stream).await
     };
     match opened.await {
-        Ok(stream) => exchange(campaign, number, stream, frames.concat(), (begins, random.index(8))).await,
+        Ok(stream) => {
+            exchange(campaign, number, stream, frames.concat(), (begins, random.index(8))).await
+        }
         Err(error) => campaign.tally().violation(number, &format!("no connection: {error}"), b""),
     }
     requests
@@ -81,7 +83,9 @@ async fn exchange(
     // The server may have heard enough, and said so.
     let _ = timeout_at(Instant::now() + DEADLINE, writing).await;
     let mut answer = Answer::default();
-    while let Ok(read) = timeout_at(Instant::now() + PATIENCE, stream.read_buf(&mut answer.bytes)).await {
+    while let Ok(read) =
+        timeout_at(Instant::now() + PATIENCE, stream.read_buf(&mut answer.bytes)).await
+    {
         let is_closed = !matches!(read, Ok(1..));
         answer.take_frames(campaign, number, is_closed, &sent);
         if is_closed || answer.has_probe {
@@ -110,7 +114,11 @@ async fn exchange(
                 return;
             }
         }
-        campaign.tally().violation(number, &format!("HTTP/2 is still open after {DEADLINE:?} ({end:?})"), &sent);
+        campaign.tally().violation(
+            number,
+            &format!("HTTP/2 is still open after {DEADLINE:?} ({end:?})"),
+            &sent,
+        );
     });
 }
 
@@ -133,7 +141,8 @@ impl Answer {
             }
             let (stream, payload) = (&stream[..4], &stream[4..4 + length]);
             let on_connection = [SETTINGS, PING, GOAWAY].contains(kind);
-            let is_known = length <= LARGEST_FRAME && *kind <= CONTINUATION && *kind != PUSH_PROMISE;
+            let is_known =
+                length <= LARGEST_FRAME && *kind <= CONTINUATION && *kind != PUSH_PROMISE;
             let is_first = self.frames > 0 || *kind == SETTINGS;
             if !is_known || !is_first || (on_connection && stream != [0; 4]) {
                 let what = format!("no frame of HTTP/2: {}", self.bytes[taken..].escape_ascii());
@@ -151,13 +160,18 @@ impl Answer {
                 let what = format!("an internal error: {}", self.bytes[taken..].escape_ascii());
                 campaign.tally().violation(number, &what, sent);
             }
-            self.has_probe |= *kind == PING && flags & END_STREAM != 0 && payload == number.to_be_bytes();
+            self.has_probe |=
+                *kind == PING && flags & END_STREAM != 0 && payload == number.to_be_bytes();
             self.frames += 1;
             taken += 9 + length;
         }
         self.bytes.drain(..taken);
         if is_closed && !self.bytes.is_empty() {
-            campaign.tally().violation(number, &format!("a cut frame: {}", self.bytes.escape_ascii()), sent);
+            campaign.tally().violation(
+                number,
+                &format!("a cut frame: {}", self.bytes.escape_ascii()),
+                sent,
+            );
             self.bytes.clear();
         }
     }
@@ -211,7 +225,8 @@ fn settings(random: &mut Random) -> Vec<u8> {
     for _ in 0..random.index(4) {
         let most = if random.one_in(12) { 9 } else { 6 };
         let name = u16::try_from(random.between(0, most)).expect("two bytes");
-        let value = random.pick(&[0, 1, 2, 100, 16_383, 16_384, 65_535, 1 << 24, u32::MAX >> 1, u32::MAX]);
+        let value =
+            random.pick(&[0, 1, 2, 100, 16_383, 16_384, 65_535, 1 << 24, u32::MAX >> 1, u32::MAX]);
         let value = if random.one_in(12) { value } else { USUAL[usize::from(name) % USUAL.len()] };
         payload.extend_from_slice(&name.to_be_bytes());
         payload.extend_from_slice(&u32::to_be_bytes(value));
@@ -255,7 +270,9 @@ fn header_block(draft: &Draft, random: &mut Random) -> Vec<u8> {
         let at = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let (name, value) = line.split_at(at);
         // HTTP/2 has these elsewhere, or not at all.
-        if !name.eq_ignore_ascii_case(b"host") && !name.eq_ignore_ascii_case(b"connection") || random.one_in(40) {
+        if !name.eq_ignore_ascii_case(b"host") && !name.eq_ignore_ascii_case(b"connection")
+            || random.one_in(40)
+        {
             let value = value.get(1..).unwrap_or_default().trim_ascii_start();
             fields.push((name.to_ascii_lowercase(), value.to_vec()));
         }
@@ -267,8 +284,10 @@ fn header_block(draft: &Draft, random: &mut Random) -> Vec<u8> {
             1 => fields.push(fields[at].clone()),
             2 => fields[at].0.make_ascii_uppercase(),
             3 => fields.push((b":unknown".to_vec(), b"x".to_vec())),
-            _ => fields
-                .push((b"content-length".to_vec(), random.pick(&[&b"7"[..], b"-1", b"99999999999999999999"]).to_vec())),
+            _ => fields.push((
+                b"content-length".to_vec(),
+                random.pick(&[&b"7"[..], b"-1", b"99999999999999999999"]).to_vec(),
+            )),
         }
     }
     let mut block = Vec::new();
@@ -326,7 +345,12 @@ fn odd_frame(stream: u32, random: &mut Random) -> Vec<u8> {
         8 => frame(PUSH_PROMISE, END_HEADERS, stream, &[0, 0, 0, 2, 0x82]),
         9 => frame(PING, 0, other, &[7; 8]).repeat(many),
         10 => frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 11]),
-        11 => frame(WINDOW_UPDATE, 0, other, &random.pick(&[0_u32, 1, u32::MAX >> 1, u32::MAX]).to_be_bytes()),
+        11 => frame(
+            WINDOW_UPDATE,
+            0,
+            other,
+            &random.pick(&[0_u32, 1, u32::MAX >> 1, u32::MAX]).to_be_bytes(),
+        ),
         12 => frame(CONTINUATION, random.pick(&[0, END_HEADERS]), other, b"\x82").repeat(many),
         _ => frame(random.byte(), random.byte(), other, &vec![random.byte(); random.index(300)]),
     }

@@ -38,7 +38,16 @@ fn method(draft: &mut Draft, _: &Cast, random: &mut Random) {
         6 => "GÉT".as_bytes().to_vec(),
         7 => b"CONNECT".to_vec(),
         _ => random
-            .pick(&[&b"PATCH"[..], b"TRACE", b"OPTIONS", b"PRI", b"BREW", b"!#$%&'*+-.^_`|~", b"(GET)", b"POST"])
+            .pick(&[
+                &b"PATCH"[..],
+                b"TRACE",
+                b"OPTIONS",
+                b"PRI",
+                b"BREW",
+                b"!#$%&'*+-.^_`|~",
+                b"(GET)",
+                b"POST",
+            ])
             .to_vec(),
     };
     if draft.method == b"CONNECT" && random.one_in(2) {
@@ -120,7 +129,9 @@ fn path(draft: &mut Draft, _: &Cast, random: &mut Random) {
             ])
             .to_vec(),
         // One letter of it, written with a percent sign.
-        5 if at < old.len() => [&old[..at], format!("%{:02x}", old[at]).as_bytes(), &old[at + 1..]].concat(),
+        5 if at < old.len() => {
+            [&old[..at], format!("%{:02x}", old[at]).as_bytes(), &old[at + 1..]].concat()
+        }
         _ => [&old[..at], piece, &old[at..]].concat(),
     };
 }
@@ -160,8 +171,10 @@ fn host(draft: &mut Draft, _: &Cast, random: &mut Random) {
 }
 
 fn credentials(draft: &mut Draft, cast: &Cast, random: &mut Random) {
-    let (account, other) =
-        (&cast.lasting[random.index(cast.lasting.len())], &cast.lasting[random.index(cast.lasting.len())]);
+    let (account, other) = (
+        &cast.lasting[random.index(cast.lasting.len())],
+        &cast.lasting[random.index(cast.lasting.len())],
+    );
     // A password can end its tenant, so only those are sent to odd places who may be lost.
     let password = basic(&cast.expendable[random.index(cast.expendable.len())]);
     let key = &account.key;
@@ -185,7 +198,15 @@ fn credentials(draft: &mut Draft, cast: &Cast, random: &mut Random) {
         10 => format!("Basic {}", &password[1..]).into_bytes(),
         11 => format!("Basic {}=", "QUFB".repeat(1 << random.between(0, 10))).into_bytes(),
         12 => random
-            .pick(&[&b"Basic"[..], b"Basic Og==", b"Basic /w==", b"Digest x", b"Bearer", b"\xff\xfe", b"Basic !!!!"])
+            .pick(&[
+                &b"Basic"[..],
+                b"Basic Og==",
+                b"Basic /w==",
+                b"Digest x",
+                b"Bearer",
+                b"\xff\xfe",
+                b"Basic !!!!",
+            ])
             .to_vec(),
         _ => format!("Bearer {key}\r\nAuthorization: Basic {password}").into_bytes(),
     };

@@ -79,7 +79,9 @@ impl Campaign {
 
     /// The generator of one bundle: its number alone repeats it.
     fn random(&self, number: u64) -> Random {
-        Random::seeded(Random::seeded(self.seed ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d)).next())
+        Random::seeded(
+            Random::seeded(self.seed ^ number.wrapping_mul(0x2545_f491_4f6c_dd1d)).next(),
+        )
     }
 
     /// Bundles until enough requests were sent.
@@ -138,7 +140,12 @@ async fn set_up(server: &TestServer, seed: u64) -> Campaign {
     }
     let cast = Cast { expendable: accounts.split_off(5), lasting: accounts };
     let control = Control::start(&endpoint).await;
-    let keys = cast.lasting.iter().chain(&cast.expendable).map(|account| &account.key).chain(control.keys());
+    let keys = cast
+        .lasting
+        .iter()
+        .chain(&cast.expendable)
+        .map(|account| &account.key)
+        .chain(control.keys());
     // The secret part of a key alone, since a part of it is a leak too.
     let secrets = keys.map(|key| key[21..53].to_owned());
     server.keep_secret(secrets.chain([CANARY.to_owned(), "odo_".to_owned()]));
@@ -163,7 +170,8 @@ async fn set_up(server: &TestServer, seed: u64) -> Campaign {
 fn client_hello(connector: &TlsConnector) -> Vec<u8> {
     let name = ServerName::try_from("localhost").expect("localhost is a name");
     let config = Arc::clone(connector.config());
-    let mut connection = rustls::ClientConnection::new(config, name).expect("a handshake can begin");
+    let mut connection =
+        rustls::ClientConnection::new(config, name).expect("a handshake can begin");
     let mut bytes = Vec::new();
     connection.write_tls(&mut bytes).expect("a Vec takes everything");
     bytes
@@ -174,7 +182,8 @@ fn malformed_requests_hurt_nobody() {
     let (seed, wanted) = (Random::run_seed(), number_setting("ODOMETER_MALFORMED_REQUESTS", 3000));
     say(&format!("malformed: {wanted} requests, ODOMETER_SEED={seed}"));
     let folder = TempDir::new().unwrap();
-    let builder = || TestServer::builder().data_dir(folder.path().join("data")).keep(Keep::Problems);
+    let builder =
+        || TestServer::builder().data_dir(folder.path().join("data")).keep(Keep::Problems);
     let server = builder().flag("--http-listen", "127.0.0.1:0").start();
     let runtime = runtime();
     let campaign = Arc::new(runtime.block_on(set_up(&server, seed)));
@@ -201,13 +210,20 @@ fn malformed_requests_hurt_nobody() {
     // Another process finds the same.
     let server = builder().start();
     let runtime = self::runtime();
-    runtime.block_on(async { Control::again(&server.endpoint(), tenants).await.check().await }).unwrap();
+    runtime
+        .block_on(async { Control::again(&server.endpoint(), tenants).await.check().await })
+        .unwrap();
     drop(runtime);
     server.stop();
 }
 
 /// The whole campaign, and what the process looks like before, in the middle and behind it.
-fn measure(runtime: &Runtime, server: &TestServer, campaign: &Arc<Campaign>, wanted: u64) -> [Looks; 3] {
+fn measure(
+    runtime: &Runtime,
+    server: &TestServer,
+    campaign: &Arc<Campaign>,
+    wanted: u64,
+) -> [Looks; 3] {
     let (before, started) = (Looks::of(server), Instant::now());
     runtime.block_on(campaign.run_all(wanted / 10));
     let warm = Looks::of(server);
@@ -221,8 +237,14 @@ fn measure(runtime: &Runtime, server: &TestServer, campaign: &Arc<Campaign>, wan
 }
 
 fn assert_looks([before, warm, after]: [Looks; 3]) {
-    assert!(after.descriptors <= before.descriptors + MORE_DESCRIPTORS, "descriptors leak: {before:?}, then {after:?}");
-    assert!(after.resident_kib <= warm.resident_kib + MORE_RESIDENT_KIB, "memory leaks: {warm:?}, then {after:?}");
+    assert!(
+        after.descriptors <= before.descriptors + MORE_DESCRIPTORS,
+        "descriptors leak: {before:?}, then {after:?}"
+    );
+    assert!(
+        after.resident_kib <= warm.resident_kib + MORE_RESIDENT_KIB,
+        "memory leaks: {warm:?}, then {after:?}"
+    );
 }
 
 /// No secret in any line, no fault, and nothing where nothing belongs.
@@ -237,7 +259,8 @@ fn assert_written(written: &Written) {
     let told: Vec<_> = written.told.iter().filter(told_elsewhere).take(5).collect();
     assert!(told.is_empty(), "a secret is in the log: {told:#?}");
     assert_eq!(written.stderr, "", "a server that logs to stdout has nothing to say elsewhere");
-    let errors: Vec<_> = written.events().into_iter().filter(|event| event["log.level"] == "error").collect();
+    let errors: Vec<_> =
+        written.events().into_iter().filter(|event| event["log.level"] == "error").collect();
     assert!(errors.is_empty(), "{errors:#?}");
 }
 
@@ -260,13 +283,20 @@ fn assert_metrics(server: &TestServer) {
     let (_, text) = server.ops_get("/metrics");
     let faults: Vec<_> = text
         .lines()
-        .filter(|line| line.starts_with("http_server_requests_total{code=\"5") && !line.ends_with(" 0"))
+        .filter(|line| {
+            line.starts_with("http_server_requests_total{code=\"5") && !line.ends_with(" 0")
+        })
         .collect();
     assert!(faults.is_empty(), "{faults:#?}");
     assert_eq!(server.metric("odometer_store_ready"), Some(1.0));
 }
 
-fn report(campaign: &Campaign, server: &TestServer, took: Duration, [before, warm, after]: [Looks; 3]) {
+fn report(
+    campaign: &Campaign,
+    server: &TestServer,
+    took: Duration,
+    [before, warm, after]: [Looks; 3],
+) {
     let tally = campaign.tally();
     let (requests, seconds) = (campaign.sent.load(Ordering::Relaxed), took.as_secs_f64());
     let bundles = campaign.next.load(Ordering::Relaxed);
@@ -282,8 +312,11 @@ fn report(campaign: &Campaign, server: &TestServer, took: Duration, [before, war
     }
     let mut codes = std::collections::BTreeMap::<String, u64>::new();
     let (_, text) = server.ops_get("/metrics");
-    for line in text.lines().filter_map(|line| line.strip_prefix("http_server_requests_total{code=\"")) {
-        let count: f64 = line.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0.0);
+    for line in
+        text.lines().filter_map(|line| line.strip_prefix("http_server_requests_total{code=\""))
+    {
+        let count: f64 =
+            line.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0.0);
         *codes.entry(line[..3].to_owned()).or_default() += count as u64;
     }
     say(&format!("malformed: counted by the server: {codes:?}, faults: {}", tally.violation_count));

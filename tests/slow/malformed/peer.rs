@@ -125,7 +125,13 @@ impl Peer {
     }
 
     /// Sends a bundle and reads until it is known how the connection goes on.
-    async fn exchange(&mut self, kind: &'static str, mut link: Link, bundle: Bundle, random: &mut Random) {
+    async fn exchange(
+        &mut self,
+        kind: &'static str,
+        mut link: Link,
+        bundle: Bundle,
+        random: &mut Random,
+    ) {
         let patience = if bundle.is_cut { Duration::ZERO } else { PATIENCE };
         let is_open = send(&mut link, &bundle.bytes, random).await;
         let mut silent_at = Instant::now() + patience;
@@ -137,7 +143,8 @@ impl Peer {
                 Err(_) => 0,
                 Ok(read) => read.unwrap_or(0),
             };
-            let taken = self.campaign.tally().take_answers(kind, &mut link.read, &bundle.sent(), read == 0);
+            let taken =
+                self.campaign.tally().take_answers(kind, &mut link.read, &bundle.sent(), read == 0);
             answered |= taken.is_answered;
             if taken.has_probe {
                 self.link = Some(link);
@@ -200,7 +207,9 @@ async fn ending(
                 continue;
             }
             Err(_) => {
-                let what = format!("a connection is still open after {DEADLINE:?} ({end:?}, trickles: {trickles})");
+                let what = format!(
+                    "a connection is still open after {DEADLINE:?} ({end:?}, trickles: {trickles})"
+                );
                 campaign.tally().violation(bundle.number, &what, &bundle.bytes);
                 return end;
             }

@@ -39,7 +39,9 @@ pub(crate) async fn play(campaign: &Arc<Campaign>, number: u64, random: &mut Ran
         match campaign.endpoint.shake_hands(&campaign.http1, stream).await {
             // What follows goes past TLS.
             Ok(tls) => talk(campaign, kind, number, tls.into_inner().0, bytes, random).await,
-            Err(error) => campaign.tally().violation(number, &format!("no handshake: {error}"), b""),
+            Err(error) => {
+                campaign.tally().violation(number, &format!("no handshake: {error}"), b"")
+            }
         }
     } else {
         talk(campaign, kind, number, stream, bytes, random).await;
@@ -58,7 +60,9 @@ async fn talk(
     // What the server does not want to hear any more it may have answered.
     let _ = timeout_at(Instant::now() + DEADLINE, stream.write_all(&bytes)).await;
     let (mut read, choice) = (Vec::new(), random.index(8));
-    while let Ok(Ok(count)) = timeout_at(Instant::now() + PATIENCE, stream.read_buf(&mut read)).await {
+    while let Ok(Ok(count)) =
+        timeout_at(Instant::now() + PATIENCE, stream.read_buf(&mut read)).await
+    {
         if count == 0 {
             judge(campaign, kind, number, &bytes, read, End::Closed);
             return;
@@ -87,7 +91,14 @@ async fn talk(
 }
 
 /// In clear the answer is HTTP, otherwise a few records, of which an alert is the last.
-fn judge(campaign: &Campaign, kind: &'static str, number: u64, sent: &[u8], mut read: Vec<u8>, end: End) {
+fn judge(
+    campaign: &Campaign,
+    kind: &'static str,
+    number: u64,
+    sent: &[u8],
+    mut read: Vec<u8>,
+    end: End,
+) {
     let mut tally = campaign.tally();
     tally.end(kind, end);
     if read.first().is_some_and(u8::is_ascii_uppercase) {
@@ -122,9 +133,14 @@ fn client_hello(campaign: &Campaign, random: &mut Random) -> Vec<u8> {
 fn records(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..random.between(1, 4) {
-        let announced = u16::try_from(random.pick(&[0, 1, 2, 5, 200, 16_384, 16_641, 65_535])).expect("two bytes");
+        let announced = u16::try_from(random.pick(&[0, 1, 2, 5, 200, 16_384, 16_641, 65_535]))
+            .expect("two bytes");
         let content = random.pick(&[0x16, 0x16, 0x15, 0x17, 0x14, 0x18, 0x80, 0xff]);
-        bytes.extend_from_slice(&[content, random.pick(&[3, 3, 2, 0]), random.pick(&[1, 3, 4, 255])]);
+        bytes.extend_from_slice(&[
+            content,
+            random.pick(&[3, 3, 2, 0]),
+            random.pick(&[1, 3, 4, 255]),
+        ]);
         bytes.extend_from_slice(&announced.to_be_bytes());
         let sent = if random.one_in(3) { random.index(200) } else { usize::from(announced) };
         bytes.extend((0..sent).map(|_| random.byte()));

@@ -68,7 +68,8 @@ const LIMITS: &[Field] = &[
     ("rewindable", Kind::Flag),
 ];
 const REGISTER: &[Field] = &[("username", Kind::Name), ("password", Kind::Password)];
-const KEY: &[Field] = &[("label", Kind::Label), ("scopes", Kind::Scopes), ("expires_in", Kind::Seconds)];
+const KEY: &[Field] =
+    &[("label", Kind::Label), ("scopes", Kind::Scopes), ("expires_in", Kind::Seconds)];
 const DATED_KEY: &[Field] = &[("label", Kind::Label), ("expires_at", Kind::Instant)];
 const SET: &[Field] = &[("value", Kind::Value), ("rewind", Kind::Flag)];
 const PASSWORD: &[Field] = &[("new_password", Kind::Password), ("revoke_keys", Kind::Flag)];
@@ -127,7 +128,10 @@ pub(crate) fn draft(cast: &Cast, random: &mut Random) -> Draft {
         query: Vec::new(),
         version: b"HTTP/1.1".to_vec(),
         headers: vec![b"Host: localhost".to_vec()],
-        fields: fields.iter().map(|(name, kind)| ((*name).to_owned(), value(*kind, random))).collect(),
+        fields: fields
+            .iter()
+            .map(|(name, kind)| ((*name).to_owned(), value(*kind, random)))
+            .collect(),
         media: random.pick(&[Media::Form, Media::Json, Media::JsonApi, Media::Query]),
         body: None,
         framing: if random.one_in(4) { Framing::Chunked } else { Framing::Length },
@@ -147,14 +151,17 @@ pub(crate) fn draft(cast: &Cast, random: &mut Random) -> Draft {
     match who {
         Who::Nobody => {}
         Who::Key => draft.header("Authorization", format!("Bearer {}", account.key)),
-        Who::Basic | Who::Expendable => draft.header("Authorization", format!("Basic {}", basic(account))),
+        Who::Basic | Who::Expendable => {
+            draft.header("Authorization", format!("Basic {}", basic(account)))
+        }
     }
     add_headers(&mut draft, random);
     draft
 }
 
 fn account_of<'a>(cast: &'a Cast, who: Who, random: &mut Random) -> &'a Account {
-    let (lasting, expendable) = (random.index(cast.lasting.len()), random.index(cast.expendable.len()));
+    let (lasting, expendable) =
+        (random.index(cast.lasting.len()), random.index(cast.expendable.len()));
     if who == Who::Expendable { &cast.expendable[expendable] } else { &cast.lasting[lasting] }
 }
 
@@ -228,10 +235,12 @@ fn value(kind: Kind, random: &mut Random) -> String {
         Kind::Counter => format!("\"{}\"", counter(random)),
         Kind::Flag => random.pick(&["true", "false", "\"true\"", "\"1\""]).to_owned(),
         Kind::Label => format!("\"{CANARY} of a tenant\""),
-        Kind::Scopes => {
-            random.pick(&["[\"read\",\"increment\"]", "\"read,manage\"", "[]", "[\"read\",7]", "\"all\""]).to_owned()
-        }
-        Kind::Instant => random.pick(&["\"2099-01-01T00:00:00Z\"", "\"2001-01-01T00:00:00Z\"", "null"]).to_owned(),
+        Kind::Scopes => random
+            .pick(&["[\"read\",\"increment\"]", "\"read,manage\"", "[]", "[\"read\",7]", "\"all\""])
+            .to_owned(),
+        Kind::Instant => random
+            .pick(&["\"2099-01-01T00:00:00Z\"", "\"2001-01-01T00:00:00Z\"", "null"])
+            .to_owned(),
         Kind::Seconds => number(random, 315_360_000),
     }
 }

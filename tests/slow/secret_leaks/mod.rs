@@ -51,7 +51,8 @@ fn secrets_are_found_nowhere() {
     // The one file whose secret it is, in the folder and in no copy of it.
     let own = folder.path().join("data/tls/key.pem").display().to_string();
     hits.retain(|hit| hit.place != own || !hit.what.starts_with("the TLS key"));
-    let (planted, hits): (Vec<_>, Vec<_>) = hits.into_iter().partition(|hit| hit.what.starts_with("planted"));
+    let (planted, hits): (Vec<_>, Vec<_>) =
+        hits.into_iter().partition(|hit| hit.what.starts_with("planted"));
     say(&format!(
         "secret leaks: {} secrets in {} forms, {} answers and outputs, {files} files, {} hits, {} of what was planted",
         secrets.count(),
@@ -79,7 +80,8 @@ fn assert_planted(planted: &[Hit]) {
         ("planted as a log file", "the name of a file"),
         ("planted as a store", "the output of serve"),
     ] {
-        let found = planted.iter().any(|hit| hit.what.starts_with(what) && hit.place.contains(place));
+        let found =
+            planted.iter().any(|hit| hit.what.starts_with(what) && hit.place.contains(place));
         assert!(found, "the search is blind: {what} was not found in {place} but in {planted:#?}");
     }
 }
@@ -105,7 +107,8 @@ fn builder(folder: &TempDir) -> Builder {
     let builder = TestServer::builder().data_dir(folder.path().join("data")).chosen_ports();
     let builder = builder.flag("--log-level", LEVEL).flag("--log-dir", folder.path().join("logs"));
     // Small and often, so that what is committed goes everywhere it ever goes.
-    let builder = builder.flag("--checkpoint-interval", "100ms").flag("--journal-segment-size", "1MiB");
+    let builder =
+        builder.flag("--checkpoint-interval", "100ms").flag("--journal-segment-size", "1MiB");
     builder.flag("--journal-cap", "2MiB").flag("--backup-interval", "1s")
 }
 
@@ -122,7 +125,10 @@ fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched)
     }
     let (_, metrics) = server.ops_get("/metrics");
     assert!(metrics.contains("odometer_auth_failures_total"), "{metrics}");
-    assert!(metrics.contains("\nodometer_log_lines_dropped_total 0\n"), "lines that nobody can search: {metrics}");
+    assert!(
+        metrics.contains("\nodometer_log_lines_dropped_total 0\n"),
+        "lines that nobody can search: {metrics}"
+    );
     searched.add("/metrics", metrics);
     let to = folder.path().join("asked.backup");
     searched.output(
@@ -145,7 +151,12 @@ fn wait_for_backup(server: &TestServer, scenario: &mut Scenario, key: &str) {
     while last() == before || last().is_none() {
         assert!(Instant::now() < until, "no automatic backup within {BACKUP_DEADLINE:?}");
         let bearer = format!("Bearer {key}");
-        scenario.ask(Protocol::Http2, ("PUT", "/api/v1/integer/increment"), &[("authorization", &bearer)], "");
+        scenario.ask(
+            Protocol::Http2,
+            ("PUT", "/api/v1/integer/increment"),
+            &[("authorization", &bearer)],
+            "",
+        );
     }
 }
 
@@ -188,11 +199,14 @@ fn commands(scenario: &mut Scenario, folder: &TempDir, searched: &mut Searched) 
     );
     for command in [&["config", "print"][..], &["serve"], &["healthcheck"], &["verify"]] {
         let place = format!("the output of {}", command.join(" "));
-        let by_flag = ended(odometer(command).arg("--store").arg(&url).arg("--data-dir").arg(&data));
-        let by_env = ended(odometer(command).env("ODOMETER_STORE", &url).arg("--data-dir").arg(&data));
+        let by_flag =
+            ended(odometer(command).arg("--store").arg(&url).arg("--data-dir").arg(&data));
+        let by_env =
+            ended(odometer(command).env("ODOMETER_STORE", &url).arg("--data-dir").arg(&data));
         let config = folder.path().join("odometer.toml");
         std::fs::write(&config, format!("store = {url:?}\n")).expect("a new file");
-        let by_file = ended(odometer(command).arg("--config").arg(&config).arg("--data-dir").arg(&data));
+        let by_file =
+            ended(odometer(command).arg("--config").arg(&config).arg("--data-dir").arg(&data));
         std::fs::remove_file(&config).expect("the file is there");
         for ended in [by_flag, by_env, by_file] {
             assert_ne!(ended.code, Some(0), "{place}");
@@ -217,8 +231,12 @@ fn commands(scenario: &mut Scenario, folder: &TempDir, searched: &mut Searched) 
 fn tls_key(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).expect("the server made its own certificate");
     // The first line is the same for all keys of a kind.
-    let lines: Vec<String> =
-        text.lines().filter(|line| !line.starts_with('-') && line.len() >= 24).skip(1).map(str::to_owned).collect();
+    let lines: Vec<String> = text
+        .lines()
+        .filter(|line| !line.starts_with('-') && line.len() >= 24)
+        .skip(1)
+        .map(str::to_owned)
+        .collect();
     assert!(!lines.is_empty(), "no key in {}", file.display());
     lines
 }
@@ -234,10 +252,24 @@ fn the_search_finds_each_form() {
     let quoted: String = form_urlencoded::byte_serialize(password.as_bytes()).collect();
     let hex: String = password.bytes().map(|byte| format!("{byte:02X}")).collect();
     let percent: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let mut texts =
-        vec![password.clone(), password.to_uppercase(), quoted, hex, percent, serde_json::json!(password).to_string()];
-    texts.extend(["", "a", "ab", "abc", "name:"].map(|before| STANDARD.encode(format!("{before}{password}"))));
-    texts.extend([key.clone(), key[21..53].to_owned(), key[53..85].to_uppercase(), STANDARD.encode(&key)]);
+    let mut texts = vec![
+        password.clone(),
+        password.to_uppercase(),
+        quoted,
+        hex,
+        percent,
+        serde_json::json!(password).to_string(),
+    ];
+    texts.extend(
+        ["", "a", "ab", "abc", "name:"]
+            .map(|before| STANDARD.encode(format!("{before}{password}"))),
+    );
+    texts.extend([
+        key.clone(),
+        key[21..53].to_owned(),
+        key[53..85].to_uppercase(),
+        STANDARD.encode(&key),
+    ]);
     texts.push(format!("{key:?}"));
     for text in texts {
         for (front, end) in [("", ""), ("x", "y"), ("\u{0}\u{0}", "\u{0}")] {
@@ -246,7 +278,10 @@ fn the_search_finds_each_form() {
         }
     }
     let bytes = [&[0x9f; 32][..], b"behind"].concat();
-    assert!(!secrets.search("here", &[b"before", &bytes[..]].concat()).is_empty(), "blind for the key's bytes");
+    assert!(
+        !secrets.search("here", &[b"before", &bytes[..]].concat()).is_empty(),
+        "blind for the key's bytes"
+    );
     for (form, what) in secrets.forms() {
         let hits = secrets.search("here", &[b"in front ", &form[..], b" behind"].concat());
         assert!(hits.iter().any(|hit| hit.what == *what), "blind for {what}");

@@ -15,7 +15,12 @@ impl Scenario {
         let json = ("content-type", JSON);
         for authorization in [&bearer, &basic] {
             let body = json!({ "label": "planted here", "scopes": "read" }).to_string();
-            let made = self.ask(protocol, ("POST", "/api/v1/keys"), &[("authorization", authorization), json], &body);
+            let made = self.ask(
+                protocol,
+                ("POST", "/api/v1/keys"),
+                &[("authorization", authorization), json],
+                &body,
+            );
             let key = self.new_key("a made key", &made);
             let made = format!("Bearer {key}");
             for route in [
@@ -34,7 +39,8 @@ impl Scenario {
                 &[("authorization", authorization)],
                 "",
             );
-            let revoked = self.ask(protocol, ("GET", "/api/v1/integer"), &[("authorization", &made)], "");
+            let revoked =
+                self.ask(protocol, ("GET", "/api/v1/integer"), &[("authorization", &made)], "");
             assert_eq!(revoked.status, 401);
         }
         for (method, path, body) in [
@@ -58,25 +64,48 @@ impl Scenario {
         ] {
             for authorization in [&bearer, &basic] {
                 let body = if body.is_null() { String::new() } else { body.to_string() };
-                self.ask(protocol, (method, path), &[("authorization", authorization), json], &body);
+                self.ask(
+                    protocol,
+                    (method, path),
+                    &[("authorization", authorization), json],
+                    &body,
+                );
             }
         }
     }
 
     pub(crate) fn keys_in_wrong_places(&mut self, protocol: Protocol, tenant: &Tenant) {
         let (key, bearer) = (&*tenant.api_key, tenant.bearer());
-        let bad_sum = format!("Bearer {}{}", &key[..92], if key.ends_with('0') { '1' } else { '0' });
-        let (token, raw, lower) = (format!("Token {key}"), format!("Basic {key}"), format!("bearer  {key}"));
+        let bad_sum =
+            format!("Bearer {}{}", &key[..92], if key.ends_with('0') { '1' } else { '0' });
+        let (token, raw, lower) =
+            (format!("Token {key}"), format!("Basic {key}"), format!("bearer  {key}"));
         let (coded, shouted) = (format!("Basic {}", STANDARD.encode(key)), bearer.to_uppercase());
-        let (named, cookie) = (format!("Basic {}", STANDARD.encode(format!("{key}:{key}"))), format!("key={key}"));
+        let (named, cookie) =
+            (format!("Basic {}", STANDARD.encode(format!("{key}:{key}"))), format!("key={key}"));
         let url = format!("https://localhost/?key={key}");
         for id in [key, &format!("request-{key}")] {
-            self.ask(protocol, ("GET", "/api/v1/integer"), &[("authorization", &bearer), ("x-request-id", id)], "");
+            self.ask(
+                protocol,
+                ("GET", "/api/v1/integer"),
+                &[("authorization", &bearer), ("x-request-id", id)],
+                "",
+            );
         }
-        for authorization in
-            [&bad_sum, &token, &raw, &lower, &coded, &shouted, &named, key, &format!("{bearer}, {bearer}")]
-        {
-            for route in [("GET", "/api/v1/integer"), ("GET", "/api/v1/keys"), ("DELETE", "/api/v1/tenant")] {
+        for authorization in [
+            &bad_sum,
+            &token,
+            &raw,
+            &lower,
+            &coded,
+            &shouted,
+            &named,
+            key,
+            &format!("{bearer}, {bearer}"),
+        ] {
+            for route in
+                [("GET", "/api/v1/integer"), ("GET", "/api/v1/keys"), ("DELETE", "/api/v1/tenant")]
+            {
                 self.ask(protocol, route, &[("authorization", authorization)], "");
             }
         }
@@ -99,10 +128,25 @@ impl Scenario {
         ] {
             self.ask(protocol, increment, &[(name, value)], "x=y");
             self.ask(protocol, increment, &[("authorization", &bearer), (name, value)], "");
-            self.ask(protocol, ("PUT", "/api/v1/integer?value=3"), &[("authorization", &bearer), (name, value)], "");
+            self.ask(
+                protocol,
+                ("PUT", "/api/v1/integer?value=3"),
+                &[("authorization", &bearer), (name, value)],
+                "",
+            );
         }
-        self.ask(protocol, ("DELETE", "/api/v1/counters/c"), &[("authorization", &bearer), ("if-match", key)], "");
-        self.ask(protocol, ("PUT", "/api/v1/integer?value=3"), &[("authorization", &bearer), ("if-match", key)], "");
+        self.ask(
+            protocol,
+            ("DELETE", "/api/v1/counters/c"),
+            &[("authorization", &bearer), ("if-match", key)],
+            "",
+        );
+        self.ask(
+            protocol,
+            ("PUT", "/api/v1/integer?value=3"),
+            &[("authorization", &bearer), ("if-match", key)],
+            "",
+        );
         let half = &key[21..85];
         for path in [
             key,
@@ -135,15 +179,29 @@ impl Scenario {
             ("GET", "/api/v1/tenant"),
             ("GET", "/livez"),
         ] {
-            for query in ["?KEY", "?KEY=KEY", "?api_key=KEY", "?key=KEY", "?value=KEY", "?count=KEY", "?page[size]=KEY"]
-            {
+            for query in [
+                "?KEY",
+                "?KEY=KEY",
+                "?api_key=KEY",
+                "?key=KEY",
+                "?value=KEY",
+                "?count=KEY",
+                "?page[size]=KEY",
+            ] {
                 let path = format!("{path}{}", query.replace("KEY", key));
                 self.ask(protocol, (method, &path), &[("authorization", &bearer)], "");
                 self.ask(protocol, (method, &path), &[], "");
             }
-            for parameter in
-                ["page[after]", "start", "rewind", "rewindable", "scopes", "expires_at", "expires_in", "step"]
-            {
+            for parameter in [
+                "page[after]",
+                "start",
+                "rewind",
+                "rewindable",
+                "scopes",
+                "expires_at",
+                "expires_in",
+                "step",
+            ] {
                 let path = format!("{path}?{parameter}={key}");
                 self.ask(protocol, (method, &path), &[("authorization", &bearer)], "");
             }

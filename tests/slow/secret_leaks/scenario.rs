@@ -107,7 +107,8 @@ impl Scenario {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let (endpoint, known) = (self.endpoint.clone(), self.client.take().filter(|(known, _)| *known == protocol));
+        let (endpoint, known) =
+            (self.endpoint.clone(), self.client.take().filter(|(known, _)| *known == protocol));
         let (answer, client) = self.runtime.block_on(async {
             // A connection that the server has closed is known only by its failure.
             if let Some((_, mut client)) = known
@@ -115,7 +116,8 @@ impl Scenario {
             {
                 return (answer, client);
             }
-            let mut client = endpoint.connect(protocol).await.expect("the server accepts a connection");
+            let mut client =
+                endpoint.connect(protocol).await.expect("the server accepts a connection");
             let answer = client.request(method, path, headers, body.to_owned()).await;
             (answer.expect("every request is answered"), client)
         });
@@ -128,8 +130,10 @@ impl Scenario {
             None => text,
         };
         let head = path.split('?').next().unwrap_or_default();
-        self.told
-            .push((format!("the answer to {protocol:?} {method} {}", &head[..head.len().min(24)]), text.into_bytes()));
+        self.told.push((
+            format!("the answer to {protocol:?} {method} {}", &head[..head.len().min(24)]),
+            text.into_bytes(),
+        ));
         answer
     }
 
@@ -141,16 +145,28 @@ impl Scenario {
             .zip(["/users/create", "/api/v1/tenants"].into_iter().cycle())
         {
             let name = format!("canary-{number}-{way}");
-            let password = self.secrets.password(&format!("the password by {way}"), &mut self.random);
+            let password =
+                self.secrets.password(&format!("the password by {way}"), &mut self.random);
             let attributes = json!({ "username": name, "password": password });
             let pairs = format!("username={name}&password={}", quoted(&password));
             let query = format!("{path}?{pairs}");
-            let document = json!({ "data": { "type": "tenant", "attributes": attributes } }).to_string();
+            let document =
+                json!({ "data": { "type": "tenant", "attributes": attributes } }).to_string();
             let answer = match way {
                 "form" => self.ask(protocol, ("POST", path), &[("content-type", FORM)], &pairs),
-                "json" => self.ask(protocol, ("POST", path), &[("content-type", JSON)], &attributes.to_string()),
+                "json" => self.ask(
+                    protocol,
+                    ("POST", path),
+                    &[("content-type", JSON)],
+                    &attributes.to_string(),
+                ),
                 "query" => self.ask(protocol, ("POST", &query), &[], ""),
-                _ => self.ask(protocol, ("POST", path), &[("content-type", "application/vnd.api+json")], &document),
+                _ => self.ask(
+                    protocol,
+                    ("POST", path),
+                    &[("content-type", "application/vnd.api+json")],
+                    &document,
+                ),
             };
             let api_key = self.new_key(&format!("the key by {way}"), &answer);
             last = Some(Tenant { name, password, api_key });
@@ -184,15 +200,28 @@ impl Scenario {
                 (JSON, json!([password]).to_string()),
                 (JSON, json!(password).to_string()),
                 (JSON, format!("{{\"username\":\"new\",\"password\":{}", json!(password))),
-                (JSON, json!({ "username": "new", "password": { &*password: password } }).to_string()),
+                (
+                    JSON,
+                    json!({ "username": "new", "password": { &*password: password } }).to_string(),
+                ),
                 (JSON, json!({ &*password: "x", "username": "a b", "password": "y" }).to_string()),
-                (JSON, json!({ "username": "new", "password": password, "x": "y".repeat(5000) }).to_string()),
+                (
+                    JSON,
+                    json!({ "username": "new", "password": password, "x": "y".repeat(5000) })
+                        .to_string(),
+                ),
                 ("text/plain", password.clone()),
                 ("multipart/form-data; boundary=x", format!("--x\r\n\r\n{password}\r\n--x--\r\n")),
             ];
             for (content_type, body) in bodies {
-                let answer = self.ask(protocol, ("POST", path), &[("content-type", content_type)], &body);
-                assert!((400..500).contains(&answer.status), "{content_type}: {} {}", answer.status, answer.text());
+                let answer =
+                    self.ask(protocol, ("POST", path), &[("content-type", content_type)], &body);
+                assert!(
+                    (400..500).contains(&answer.status),
+                    "{content_type}: {} {}",
+                    answer.status,
+                    answer.text()
+                );
             }
             let headers = [("content-type", JSON), ("content-encoding", "gzip")];
             self.ask(
@@ -215,7 +244,12 @@ impl Scenario {
         let as_name = basic(&wrong, "x");
         for authorization in [&basic(&tenant.name, &wrong), &plain, &no_colon, &nobody, &as_name] {
             for (method, path) in [("GET", "/api/v1/counters"), route] {
-                let answer = self.ask(protocol, (method, path), &[("authorization", authorization), json], "");
+                let answer = self.ask(
+                    protocol,
+                    (method, path),
+                    &[("authorization", authorization), json],
+                    "",
+                );
                 assert_eq!(answer.status, 401, "{}", answer.text());
             }
         }
@@ -227,13 +261,24 @@ impl Scenario {
             (json!({ "new_password": { "is": next } }), 422),
             (json!({ "new_password": next, "revoke_keys": true }), 204),
         ] {
-            let answer = self.ask(protocol, route, &[("authorization", &tenant.basic()), json], &body.to_string());
+            let answer = self.ask(
+                protocol,
+                route,
+                &[("authorization", &tenant.basic()), json],
+                &body.to_string(),
+            );
             assert_eq!(answer.status, status, "{}", answer.text());
         }
-        let answer = self.ask(protocol, ("GET", "/api/v1/tenant"), &[("authorization", &tenant.basic())], "");
+        let answer = self.ask(
+            protocol,
+            ("GET", "/api/v1/tenant"),
+            &[("authorization", &tenant.basic())],
+            "",
+        );
         assert_eq!(answer.status, 401, "the old password is still taken");
         tenant.password = next;
-        let made = self.ask(protocol, ("POST", "/api/v1/keys"), &[("authorization", &tenant.basic())], "");
+        let made =
+            self.ask(protocol, ("POST", "/api/v1/keys"), &[("authorization", &tenant.basic())], "");
         tenant.api_key = self.new_key("the last key", &made);
         // These know nothing of the protocol.
         if protocol == Protocol::Http1 {
@@ -241,7 +286,12 @@ impl Scenario {
             self.other_listeners(&tenant);
             self.admin_socket(&tenant);
         }
-        let gone = self.ask(protocol, ("DELETE", "/api/v1/tenant"), &[("authorization", &tenant.basic())], "");
+        let gone = self.ask(
+            protocol,
+            ("DELETE", "/api/v1/tenant"),
+            &[("authorization", &tenant.basic())],
+            "",
+        );
         assert_eq!(gone.status, 204);
         self.ask(protocol, ("GET", "/api/v1/tenant"), &[("authorization", &tenant.bearer())], "");
     }
@@ -264,19 +314,29 @@ impl Scenario {
             ("a path that is none", format!("GET {password} HTTP/1.1\r\nHost: x\r\n\r\n")),
             ("a host that is none", format!("GET / HTTP/1.1\r\nHost: {key}\r\nX: {basic}\r\n\r\n")),
             ("only a key", format!("{bearer}\r\n\r\n")),
-            ("lengths that differ", format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n{password}")),
+            (
+                "lengths that differ",
+                format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n{password}"),
+            ),
             ("a length that is a key", format!("{head}Content-Length: {key}\r\n\r\n")),
-            ("chunks that are none", format!("{head}Transfer-Encoding: chunked\r\n\r\n{password}\r\n{key}\r\n")),
+            (
+                "chunks that are none",
+                format!("{head}Transfer-Encoding: chunked\r\n\r\n{password}\r\n{key}\r\n"),
+            ),
             (
                 "a chunk's extension",
-                format!("{head}Transfer-Encoding: chunked\r\n\r\n1;{key}\r\nx\r\n0\r\nT: {password}\r\n\r\n"),
+                format!(
+                    "{head}Transfer-Encoding: chunked\r\n\r\n1;{key}\r\nx\r\n0\r\nT: {password}\r\n\r\n"
+                ),
             ),
             ("HTTP/2 by name only", format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{bearer}{password}")),
             ("a head without an end", format!("{head}X: {}", password.repeat(3000))),
         ];
         let (endpoint, ways) = (&self.endpoint, [true, false]);
         // All at once, since some of them are not answered. Without TLS they are sent where TLS is expected.
-        let sending = cases.iter().flat_map(|(case, bytes)| ways.map(|over_it| (*case, bytes.as_bytes(), over_it)));
+        let sending = cases
+            .iter()
+            .flat_map(|(case, bytes)| ways.map(|over_it| (*case, bytes.as_bytes(), over_it)));
         let sending = sending.map(async |(case, bytes, over_it)| {
             let reply = if over_it {
                 over_tls(endpoint, &[bytes], DEADLINE).await
@@ -306,8 +366,10 @@ impl Scenario {
                 self.told.push((format!("the answer of {address}"), reply.bytes));
             }
         }
-        for bytes in [format!("GET /{key} HTTP/1.1\r\n{end}\r\n"), format!("GET /metrics?{key} HTTP/1.1\r\n{end}\r\n")]
-        {
+        for bytes in [
+            format!("GET /{key} HTTP/1.1\r\n{end}\r\n"),
+            format!("GET /metrics?{key} HTTP/1.1\r\n{end}\r\n"),
+        ] {
             let reply = self.runtime.block_on(over_tcp(self.ops, &[bytes.as_bytes()], DEADLINE));
             self.told.push(("the answer of the ops listener".to_owned(), reply.bytes));
         }
@@ -318,7 +380,10 @@ impl Scenario {
         let (key, password) = (&tenant.api_key, &tenant.password);
         let (id, end) = (&key[4..20], "Host: localhost\r\nConnection: close\r\n");
         let put = |body: &str| {
-            let head = format!("PUT /tenants/{}/limit HTTP/1.1\r\n{end}Content-Type: {JSON}\r\n", tenant.name);
+            let head = format!(
+                "PUT /tenants/{}/limit HTTP/1.1\r\n{end}Content-Type: {JSON}\r\n",
+                tenant.name
+            );
             format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
         };
         for request in [
@@ -327,7 +392,9 @@ impl Scenario {
             format!("GET /tenants?{key}={password} HTTP/1.1\r\n{end}\r\n"),
             format!("GET /tenants?after={key} HTTP/1.1\r\n{end}\r\n"),
             format!("GET /tenants/{}/keys?after={key} HTTP/1.1\r\n{end}\r\n", tenant.name),
-            format!("GET /stats HTTP/1.1\r\n{end}X-Request-Id: {key}\r\nAuthorization: Bearer {key}\r\n\r\n"),
+            format!(
+                "GET /stats HTTP/1.1\r\n{end}X-Request-Id: {key}\r\nAuthorization: Bearer {key}\r\n\r\n"
+            ),
             format!("DELETE /tenants/{}/keys/{id}{password} HTTP/1.1\r\n{end}\r\n", tenant.name),
             format!("DELETE /tenants/{}/keys/{key}0 HTTP/1.1\r\n{end}\r\n", tenant.name),
             format!("POST /backup?{password} HTTP/1.1\r\n{end}\r\n"),

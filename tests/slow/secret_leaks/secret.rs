@@ -36,7 +36,12 @@ pub(crate) struct Hit {
 
 impl Secrets {
     pub(crate) fn none() -> Self {
-        Self { needles: BTreeMap::new(), perhaps: vec![false; 1 << SLOT_BITS], count: 0, forms: Vec::new() }
+        Self {
+            needles: BTreeMap::new(),
+            perhaps: vec![false; 1 << SLOT_BITS],
+            count: 0,
+            forms: Vec::new(),
+        }
     }
 
     /// A new password: long, with characters that every encoding treats in its own way.
@@ -59,7 +64,8 @@ impl Secrets {
         let (first, second) = half.split_at(32);
         self.add(&format!("{what}, first half"), first.as_bytes());
         self.add(&format!("{what}, second half"), second.as_bytes());
-        let digits: Vec<u8> = half.bytes().map(|digit| (digit as char).to_digit(16).unwrap_or(0) as u8).collect();
+        let digits: Vec<u8> =
+            half.bytes().map(|digit| (digit as char).to_digit(16).unwrap_or(0) as u8).collect();
         let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
         self.add(&format!("{what}, as bytes"), &bytes);
     }
@@ -73,8 +79,16 @@ impl Secrets {
             // Of so many unknown bytes in front and behind, those characters that depend on the core alone.
             let padded = [&b"\0\0"[..before], core].concat();
             let certain = (before * 8).div_ceil(6)..padded.len() * 8 / 6;
-            self.needle(what, "base64", &STANDARD_NO_PAD.encode(&padded).as_bytes()[certain.clone()]);
-            self.needle(what, "base64 for URLs", &URL_SAFE_NO_PAD.encode(&padded).as_bytes()[certain]);
+            self.needle(
+                what,
+                "base64",
+                &STANDARD_NO_PAD.encode(&padded).as_bytes()[certain.clone()],
+            );
+            self.needle(
+                what,
+                "base64 for URLs",
+                &URL_SAFE_NO_PAD.encode(&padded).as_bytes()[certain],
+            );
         }
     }
 
@@ -106,8 +120,9 @@ impl Secrets {
                 continue;
             }
             for (rest, what) in self.needles.get(&last).into_iter().flatten() {
-                let follows =
-                    bytes.get(at + 1..at + 1 + rest.len()).is_some_and(|follows| follows.eq_ignore_ascii_case(rest));
+                let follows = bytes
+                    .get(at + 1..at + 1 + rest.len())
+                    .is_some_and(|follows| follows.eq_ignore_ascii_case(rest));
                 let hit = || Hit { what: what.clone(), place: place.to_owned() };
                 if follows && !found.contains(&hit()) {
                     found.push(hit());
@@ -140,7 +155,8 @@ impl Secrets {
 
 /// A short number for a beginning, so that most places are passed by without a look-up.
 fn slot(head: u64) -> usize {
-    usize::try_from(head.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOT_BITS)).expect("a few bits")
+    usize::try_from(head.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOT_BITS))
+        .expect("a few bits")
 }
 
 /// Twenty-four characters that no encoding of text changes.

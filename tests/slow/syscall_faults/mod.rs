@@ -68,7 +68,10 @@ fn each_call_fails_once_and_nothing_is_lost() {
     table.print();
     let count = table.violations.len();
     let shown = table.violations[..count.min(SHOWN)].join("\n\n");
-    assert!(table.violations.is_empty(), "ODOMETER_SEED={seed}: {count} violations, the first are:\n{shown}");
+    assert!(
+        table.violations.is_empty(),
+        "ODOMETER_SEED={seed}: {count} violations, the first are:\n{shown}"
+    );
 }
 
 struct Campaign {
@@ -111,7 +114,9 @@ impl Campaign {
         let nth = nth.parse().expect("a number");
         let mut found = false;
         for (row, target) in TARGETS.iter().enumerate() {
-            for (fault, how) in target.faults.iter().enumerate().filter(|(_, how)| target.name(how) == prefix) {
+            for (fault, how) in
+                target.faults.iter().enumerate().filter(|(_, how)| target.name(how) == prefix)
+            {
                 found |= self.run_one(row, target, fault, how, nth);
             }
         }
@@ -126,7 +131,10 @@ impl Campaign {
             let target = &TARGETS[row];
             // To fill a segment takes ten times as long as anything else; so not so often, unless
             // nothing else was asked for.
-            if target.phase == Phase::Rolling && self.rows.len() == TARGETS.len() && self.random.between(0, 3) > 0 {
+            if target.phase == Phase::Rolling
+                && self.rows.len() == TARGETS.len()
+                && self.random.between(0, 3) > 0
+            {
                 continue;
             }
             let fault = self.random.index(target.faults.len());
@@ -139,7 +147,14 @@ impl Campaign {
     }
 
     /// Whether a call was failed.
-    fn run_one(&mut self, row: usize, target: &Target, fault: usize, how: &'static str, nth: u64) -> bool {
+    fn run_one(
+        &mut self,
+        row: usize,
+        target: &Target,
+        fault: usize,
+        how: &'static str,
+        nth: u64,
+    ) -> bool {
         let seed = self.random.next();
         let round = run(&self.template, target, how, nth, seed);
         let entry = self.table.rows.entry((row, fault)).or_default();
@@ -156,7 +171,9 @@ impl Campaign {
         self.table.slowest_end = self.table.slowest_end.max(round.seconds.unwrap_or(0.0));
         entry.violations += u64::from(!round.violations.is_empty());
         let what = format!("{} {nth}", target.name(how));
-        self.table.violations.extend(round.violations.iter().map(|violation| format!("{what}: {violation}")));
+        self.table
+            .violations
+            .extend(round.violations.iter().map(|violation| format!("{what}: {violation}")));
         round.end.is_some()
     }
 }
@@ -180,7 +197,8 @@ impl Table {
         for violation in &self.violations {
             // All of them in short; the failing test shows the first in full.
             let mut lines = violation.lines().filter(|line| !line.trim().is_empty());
-            let (first, last) = (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
+            let (first, last) =
+                (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
             say(&format!("VIOLATION {first} … {}", last.chars().take(200).collect::<String>()));
         }
         let sum = |of: fn(&Row) -> u64| self.rows.values().map(of).sum::<u64>();

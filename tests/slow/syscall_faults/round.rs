@@ -83,17 +83,30 @@ impl Template {
 }
 
 /// Runs one round.
-pub(crate) fn run(template: &Template, target: &Target, how: &'static str, nth: u64, seed: u64) -> Round {
+pub(crate) fn run(
+    template: &Template,
+    target: &Target,
+    how: &'static str,
+    nth: u64,
+    seed: u64,
+) -> Round {
     let folder = TempDir::new().expect("a temporary folder");
     let data_dir = folder.path().join("data");
     let mut scenario = template.copy(target.phase, &data_dir);
-    let mut faulty = Faulty { trace: folder.path().join("trace"), data_dir, violations: Vec::new(), seconds: None };
+    let mut faulty = Faulty {
+        trace: folder.path().join("trace"),
+        data_dir,
+        violations: Vec::new(),
+        seconds: None,
+    };
     let end = faulty.run(&mut scenario, target, how, nth, seed);
     scenario.end_of_process();
     let mut violations = faulty.violations;
     if end.is_some() {
         violations.extend(afterwards(&faulty.data_dir, &mut scenario).err());
-        violations.extend(scenario.judge().violations.iter().map(|violation| format!("history: {violation:?}")));
+        violations.extend(
+            scenario.judge().violations.iter().map(|violation| format!("history: {violation:?}")),
+        );
     }
     Round { end, seconds: faulty.seconds, violations }
 }
@@ -107,7 +120,14 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn run(&mut self, scenario: &mut Scenario, target: &Target, how: &'static str, nth: u64, seed: u64) -> Option<End> {
+    fn run(
+        &mut self,
+        scenario: &mut Scenario,
+        target: &Target,
+        how: &'static str,
+        nth: u64,
+        seed: u64,
+    ) -> Option<End> {
         let fault = target.fault(how, nth, &self.data_dir);
         let attaches = matches!(target.phase, Phase::Running | Phase::Rolling);
         let builder = server_on(&self.data_dir);
@@ -118,10 +138,12 @@ impl Faulty {
         if ready.is_ok() {
             if target.phase == Phase::Rolling {
                 // Without strace, which would take a minute for it.
-                scenario.load_within(FILL_LIMIT, &server, 8, seed, &|_| is_almost_full(&self.data_dir));
+                scenario
+                    .load_within(FILL_LIMIT, &server, 8, seed, &|_| is_almost_full(&self.data_dir));
             }
             let pid = server.pid();
-            attached = attaches.then(|| fault.attach(pid.expect("a ready server runs"), &self.trace));
+            attached =
+                attaches.then(|| fault.attach(pid.expect("a ready server runs"), &self.trace));
             self.use_it(scenario, &server, target.phase, seed);
             self.settle(&mut server, scenario);
         }
@@ -140,7 +162,8 @@ impl Faulty {
         let poisoned = !written.actions("poison").is_empty();
         let mut wrong = |what: &str| {
             let calls = trace.injected.join("\n");
-            self.violations.push(format!("{what} ({status})\n--- failed calls\n{calls}\n{transcript}"));
+            self.violations
+                .push(format!("{what} ({status})\n--- failed calls\n{calls}\n{transcript}"));
         };
         if trace.injected.is_empty() {
             if ready.is_err() || !status.success() {
@@ -154,7 +177,9 @@ impl Faulty {
             // The standard library takes a file that can not be looked at for one that is not there; so the reason is then another one.
             let reasons: &[&str] = if target.calls == STAT { &[""] } else { &REASONS };
             if !says_why(&written.stderr, &self.data_dir, reasons) || status.code() != Some(1) {
-                wrong("a start that was refused does not say so in one line with file and reason, and exit code 1");
+                wrong(
+                    "a start that was refused does not say so in one line with file and reason, and exit code 1",
+                );
             }
             return Some(End::Refused);
         }
@@ -178,7 +203,9 @@ impl Faulty {
         }
         let segment = newest_segment(&self.data_dir);
         match phase {
-            Phase::FirstStart | Phase::LaterStart => scenario.load(server, 2, seed, &|told| told >= LITTLE),
+            Phase::FirstStart | Phase::LaterStart => {
+                scenario.load(server, 2, seed, &|told| told >= LITTLE)
+            }
             Phase::Running => scenario.load(server, 8, seed, &|told| told >= MUCH),
             Phase::Rolling => {
                 scenario.load(server, 8, seed, &|_| newest_segment(&self.data_dir) > segment);
@@ -196,14 +223,19 @@ impl Faulty {
             if last.as_ref().is_some_and(|(status, _)| *status == 200) {
                 let before = scenario.acknowledged();
                 scenario.load(server, 1, 0, &|told| told >= 2);
-                let still_ready = server.try_ops("/readyz").is_some_and(|(status, _)| status == 200);
+                let still_ready =
+                    server.try_ops("/readyz").is_some_and(|(status, _)| status == 200);
                 if scenario.acknowledged() == before && still_ready && scenario.keys.len() > 1 {
-                    self.violations.push(format!("ready, but it changes nothing\n{}", told(server)));
+                    self.violations
+                        .push(format!("ready, but it changes nothing\n{}", told(server)));
                 }
                 break;
             }
             if Instant::now() > until {
-                self.violations.push(format!("it neither recovers nor ends: /readyz {last:?}\n{}", told(server)));
+                self.violations.push(format!(
+                    "it neither recovers nor ends: /readyz {last:?}\n{}",
+                    told(server)
+                ));
                 break;
             }
         }
@@ -221,7 +253,8 @@ fn told(server: &TestServer) -> String {
 }
 
 /// What the faults are called in messages.
-const REASONS: [&str; 3] = ["Input/output error", "No space left on device", "failed to write whole buffer"];
+const REASONS: [&str; 3] =
+    ["Input/output error", "No space left on device", "failed to write whole buffer"];
 
 /// One line, ours, with the folder and what the system said.
 fn says_why(stderr: &str, data_dir: &Path, reasons: &[&str]) -> bool {
@@ -233,8 +266,10 @@ fn says_why(stderr: &str, data_dir: &Path, reasons: &[&str]) -> bool {
 
 /// The number of the newest journal segment.
 fn newest_segment(data_dir: &Path) -> u64 {
-    let entries = fs::read_dir(data_dir.join("journal")).into_iter().flatten().filter_map(Result::ok);
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".journal")?.parse().ok());
+    let entries =
+        fs::read_dir(data_dir.join("journal")).into_iter().flatten().filter_map(Result::ok);
+    let numbers = entries
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".journal")?.parse().ok());
     numbers.max().unwrap_or(0)
 }
 
@@ -242,14 +277,16 @@ fn newest_segment(data_dir: &Path) -> u64 {
 fn is_almost_full(data_dir: &Path) -> bool {
     let path = data_dir.join(format!("journal/{:020}.journal", newest_segment(data_dir)));
     let mut bytes = [0; 4096];
-    let read = fs::File::open(path).and_then(|file| file.read_at(&mut bytes, SEGMENT_BYTES - 3 * 4096));
+    let read =
+        fs::File::open(path).and_then(|file| file.read_at(&mut bytes, SEGMENT_BYTES - 3 * 4096));
     read.is_ok_and(|length| bytes[..length].iter().any(|byte| *byte != 0))
 }
 
 /// The next start has no fault: it works, and its values are part of the history.
 fn afterwards(data_dir: &Path, scenario: &mut Scenario) -> Result<(), String> {
     let mut server = server_on(data_dir).spawn();
-    let failed = |what: &str, server: &TestServer| Err(format!("the next start: {what}\n{}", told(server)));
+    let failed =
+        |what: &str, server: &TestServer| Err(format!("the next start: {what}\n{}", told(server)));
     if let Err(reason) = server.wait_ready(HANG) {
         if server.wait_exit(Duration::from_secs(1)).is_some() {
             // Once it has ended, all that it wrote is collected.

@@ -40,7 +40,10 @@ impl Scenario {
     }
 
     pub(crate) fn acknowledged(&self) -> usize {
-        self.history.iter().filter(|done| done.op != Op::Read && matches!(done.outcome, Outcome::Ok(_))).count()
+        self.history
+            .iter()
+            .filter(|done| done.op != Op::Read && matches!(done.outcome, Outcome::Ok(_)))
+            .count()
     }
 
     /// Two tenants; fewer when the store fails meanwhile.
@@ -57,9 +60,11 @@ impl Scenario {
     }
 
     pub(crate) async fn read_all(&mut self, endpoint: &Endpoint) -> Option<Failure> {
-        let mut client = endpoint.connect(Protocol::Http1).await.expect("a ready server accepts a connection");
+        let mut client =
+            endpoint.connect(Protocol::Http1).await.expect("a ready server accepts a connection");
         for (tenant, key) in (0..).zip(&self.keys) {
-            let (read, failure) = perform(&mut client, self.clock, (OBSERVER, tenant, key), Op::Read).await;
+            let (read, failure) =
+                perform(&mut client, self.clock, (OBSERVER, tenant, key), Op::Read).await;
             self.history.push(read);
             if failure.is_some() {
                 return failure;
@@ -69,7 +74,13 @@ impl Scenario {
     }
 
     /// Clients until `enough` increments and sets were acknowledged. They bear a server that fails.
-    pub(crate) fn load(&mut self, server: &TestServer, clients: u32, seed: u64, enough: &dyn Fn(usize) -> bool) {
+    pub(crate) fn load(
+        &mut self,
+        server: &TestServer,
+        clients: u32,
+        seed: u64,
+        enough: &dyn Fn(usize) -> bool,
+    ) {
         self.load_within(LOAD_LIMIT, server, clients, seed, enough);
     }
 
@@ -84,7 +95,8 @@ impl Scenario {
         if self.keys.len() < 2 {
             return;
         }
-        let (endpoint, clock, keys) = (server.endpoint(), self.clock, Arc::<[String]>::from(self.keys.as_slice()));
+        let (endpoint, clock, keys) =
+            (server.endpoint(), self.clock, Arc::<[String]>::from(self.keys.as_slice()));
         let stopped = Arc::new(AtomicBool::new(false));
         let until = Instant::now() + limit;
         let first = self.history.len();
@@ -94,15 +106,26 @@ impl Scenario {
             for number in 0..clients {
                 let (keys, stopped) = (Arc::clone(&keys), Arc::clone(&stopped));
                 let random = Random::seeded(seed ^ u64::from(number));
-                tasks.spawn(run_client(endpoint.clone(), clock, keys, stopped, number, random, tell.clone()));
+                tasks.spawn(run_client(
+                    endpoint.clone(),
+                    clock,
+                    keys,
+                    stopped,
+                    number,
+                    random,
+                    tell.clone(),
+                ));
             }
             drop(tell);
             let mut acknowledged = 0;
             while let Some(operation) = told.recv().await {
                 self.history.push(operation);
-                acknowledged += usize::from(operation.op != Op::Read && matches!(operation.outcome, Outcome::Ok(_)));
+                acknowledged += usize::from(
+                    operation.op != Op::Read && matches!(operation.outcome, Outcome::Ok(_)),
+                );
                 let checked = self.history.len() - first;
-                if (checked.is_multiple_of(16) || acknowledged < 64) && (enough(acknowledged) || Instant::now() > until)
+                if (checked.is_multiple_of(16) || acknowledged < 64)
+                    && (enough(acknowledged) || Instant::now() > until)
                 {
                     stopped.store(true, Ordering::Relaxed);
                 }
@@ -136,7 +159,8 @@ async fn run_client(
         let op = next_op(sets, first, &mut random);
         first = false;
         let tenant = u32::try_from(tenant).expect("a small number");
-        let (operation, failure) = perform(&mut client, clock, (number, tenant, &keys[tenant as usize]), op).await;
+        let (operation, failure) =
+            perform(&mut client, clock, (number, tenant, &keys[tenant as usize]), op).await;
         let _ = tell.send(operation);
         match failure {
             Some(Failure::Refused { code, .. }) if STOPPED.contains(&code.as_str()) => return,

@@ -48,7 +48,10 @@ fn one_sync_of_the_journal_for_each_commit_and_before_its_answers() {
     assert_eq!(server.metric("odometer_increments_total").unwrap(), increments);
     server.stop();
     // How many share one is a matter of the machine and of strace; that they do is not.
-    assert!(commits < 0.9 * increments, "{commits} commits for {increments} increments: they do not share syncs");
+    assert!(
+        commits < 0.9 * increments,
+        "{commits} commits for {increments} increments: they do not share syncs"
+    );
     check_order(&std::fs::read_to_string(&trace).unwrap(), commits);
 }
 
@@ -60,15 +63,20 @@ fn check_order(trace: &str, commits: f64) {
         .filter(|line| line.contains(".journal>") && !line.contains("resumed>"))
         .filter_map(|line| line.split_once(char::is_whitespace))
         .collect();
-    let syncs = journal.iter().filter(|(_, call)| call.trim_start().starts_with("fdatasync")).count();
-    let writes = journal.iter().filter(|(_, call)| call.trim_start().starts_with("pwrite64")).count();
+    let syncs =
+        journal.iter().filter(|(_, call)| call.trim_start().starts_with("fdatasync")).count();
+    let writes =
+        journal.iter().filter(|(_, call)| call.trim_start().starts_with("pwrite64")).count();
     assert_eq!(syncs, writes, "each frame is written once and synced once");
     let extra = syncs as f64 - commits;
     assert!((0.0..12.0).contains(&extra), "{syncs} syncs of the journal for {commits} commits");
     let mut written = false;
     for (_, call) in &journal {
         let is_write = call.trim_start().starts_with("pwrite64");
-        assert_ne!(is_write, written, "a frame was written before the one before it was durable: {call}");
+        assert_ne!(
+            is_write, written,
+            "a frame was written before the one before it was durable: {call}"
+        );
         written = is_write;
     }
 }
@@ -81,7 +89,8 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
     let temp = tempfile::tempdir().unwrap();
     let (trace, folder) = (temp.path().join("trace"), temp.path().join("data"));
     let inject = Some("fdatasync:error=EIO:when=12+");
-    let mut server = TestServer::builder().data_dir(&folder).wrapper(traced(&trace, CALLS, inject)).start();
+    let mut server =
+        TestServer::builder().data_dir(&folder).wrapper(traced(&trace, CALLS, inject)).start();
     let (acknowledged, key) = runtime().block_on(async {
         let keys = register(&server.endpoint(), "t", 1).await;
         let mut client = server.endpoint().connect(Protocol::Http1).await.unwrap();
@@ -92,7 +101,8 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
         }
         (last, keys[0].clone())
     });
-    let status = server.wait_exit(Duration::from_secs(10)).expect("a poisoned process ends by itself");
+    let status =
+        server.wait_exit(Duration::from_secs(10)).expect("a poisoned process ends by itself");
     assert_eq!(status.code(), Some(1));
     assert!(server.written().actions("poison").len() == 1, "the log says why");
     let server = TestServer::builder().data_dir(&folder).start();
@@ -103,7 +113,15 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
         // missing.
         assert!((acknowledged..=acknowledged + 1).contains(&value), "{value} after {acknowledged}");
     });
-    assert!(server.ops_get("/metrics").1.contains("odometer_previous_shutdown_info{how=\"poisoned\"} 1\n"));
+    assert!(
+        server
+            .ops_get("/metrics")
+            .1
+            .contains("odometer_previous_shutdown_info{how=\"poisoned\"} 1\n")
+    );
     let told = server.stop().actions("previous-run-poisoned");
-    assert!(told.len() == 1 && told[0]["error.message"].as_str().unwrap().contains("journal"), "{told:?}");
+    assert!(
+        told.len() == 1 && told[0]["error.message"].as_str().unwrap().contains("journal"),
+        "{told:?}"
+    );
 }

@@ -32,8 +32,9 @@ fn corpus_of(target: &str) -> PathBuf {
 /// The corpus of a target, by name, so that it is the same on every machine.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(corpus_of(target)).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.map(|path| (path.file_name().unwrap().display().to_string(), fs::read(&path).unwrap())).collect();
+    let mut files: Vec<_> = entries
+        .map(|path| (path.file_name().unwrap().display().to_string(), fs::read(&path).unwrap()))
+        .collect();
     files.sort();
     files
 }
@@ -43,7 +44,11 @@ fn run((name, body): Target, input: &[u8], what: &str) -> bool {
     catch_unwind(AssertUnwindSafe(|| body(input))).unwrap_or_else(|_| {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}"));
         fs::write(&kept, input).unwrap();
-        panic!("{name}, {what}: the input is in {}, {} bytes: {input:02x?}", kept.display(), input.len());
+        panic!(
+            "{name}, {what}: the input is in {}, {} bytes: {input:02x?}",
+            kept.display(),
+            input.len()
+        );
     })
 }
 
@@ -54,7 +59,10 @@ fn what_is_accepted_encodes_to_the_same_bytes_and_nothing_panics() {
     for target in TARGETS {
         let (name, _) = target;
         let corpus = corpus(name);
-        let whole = corpus.iter().filter(|(file, input)| run(target, input, &format!("corpus file {file}"))).count();
+        let whole = corpus
+            .iter()
+            .filter(|(file, input)| run(target, input, &format!("corpus file {file}")))
+            .count();
         assert!(whole > 0, "{name}: nothing of the corpus is accepted");
         let inputs: Vec<Vec<u8>> = corpus.into_iter().map(|(_, input)| input).collect();
         let mut random = Random::seeded(seed);
@@ -65,7 +73,10 @@ fn what_is_accepted_encodes_to_the_same_bytes_and_nothing_panics() {
                 run(target, &input, &format!("ODOMETER_SEED={seed}, round {round}"))
             })
             .count();
-        say(&format!("fuzz: {name}: {whole} of {} files and {accepted} of {rounds} mutations accepted", inputs.len()));
+        say(&format!(
+            "fuzz: {name}: {whole} of {} files and {accepted} of {rounds} mutations accepted",
+            inputs.len()
+        ));
     }
 }
 
@@ -77,6 +88,11 @@ fn the_corpus_is_made_of_real_encodings() {
             fs::create_dir_all(corpus_of(target)).unwrap();
             fs::write(&path, &bytes).unwrap();
         }
-        assert_eq!(fs::read(&path).unwrap(), bytes, "{} is not what this build writes", path.display());
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            bytes,
+            "{} is not what this build writes",
+            path.display()
+        );
     }
 }

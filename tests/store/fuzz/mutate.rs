@@ -53,7 +53,11 @@ fn edit(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
         }
         6 => {
             // A piece of the same input again, or of another one.
-            let other = if random.index(2) == 0 { bytes.clone() } else { corpus[random.index(corpus.len())].clone() };
+            let other = if random.index(2) == 0 {
+                bytes.clone()
+            } else {
+                corpus[random.index(corpus.len())].clone()
+            };
             let from = random.index(other.len().max(1)).min(other.len());
             let piece = &other[from..from + short(other.len() - from, random)];
             let end = if random.index(2) == 0 { at } else { bytes.len().min(at + piece.len()) };

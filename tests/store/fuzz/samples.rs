@@ -7,7 +7,9 @@ use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
 use odometer::domain::counter::{Counter, CounterConfig, CounterName, Range, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::embedded::backup::format::{BackupEncoder, Header};
-use odometer::store::embedded::codec::idempotency_page::{IdempotencyEntry, IdempotencyPage, StoredResult};
+use odometer::store::embedded::codec::idempotency_page::{
+    IdempotencyEntry, IdempotencyPage, StoredResult,
+};
 use odometer::store::embedded::codec::key::{IndexEntry, RecordKey};
 use odometer::store::embedded::codec::record::Record;
 use odometer::store::embedded::journal::frame::{
@@ -26,7 +28,8 @@ const SEGMENT_BYTES: u64 = 1536;
 
 /// See the module's text.
 pub(crate) fn all() -> Vec<Sample> {
-    let mut samples: Vec<Sample> = records().iter().enumerate().flat_map(|(at, one)| record_samples(at, one)).collect();
+    let mut samples: Vec<Sample> =
+        records().iter().enumerate().flat_map(|(at, one)| record_samples(at, one)).collect();
     for (name, flags) in [("as-written", 0), ("mended", MEND), ("followed", MEND | FOLLOW)] {
         samples.push(("frame", name.to_owned(), with_flags(flags, &folder())));
         samples.push(("backup", name.to_owned(), with_flags(flags, &backup())));
@@ -41,10 +44,12 @@ fn with_flags(flags: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn records() -> Vec<(RecordKey, Record)> {
-    let password = PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
+    let password =
+        PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
     let name = TenantName::parse("Alice").unwrap();
     let limit = TenantLimit::Rate("5/m:9".parse().unwrap());
-    let tenant = TenantRecord { name, password, created_unix_s: 5, suspended: true, limit, deleting: false };
+    let tenant =
+        TenantRecord { name, password, created_unix_s: 5, suspended: true, limit, deleting: false };
     let key = KeyRecord {
         tenant: TenantId(3),
         secret: SecretHash([1; 32]),
@@ -68,7 +73,10 @@ fn records() -> Vec<(RecordKey, Record)> {
         request_fingerprint: [2; 16],
         result: given,
     };
-    let list = vec![answered(StoredResult::Issued(Issued { range, version })), answered(StoredResult::State(state))];
+    let list = vec![
+        answered(StoredResult::Issued(Issued { range, version })),
+        answered(StoredResult::State(state)),
+    ];
     vec![
         (RecordKey::Tenants, Record::Tenants(4)),
         (RecordKey::Tenant(TenantId(3)), Record::Tenant(tenant.into())),
@@ -76,7 +84,10 @@ fn records() -> Vec<(RecordKey, Record)> {
         (RecordKey::ApiKey(KeyId([2; 8])), Record::ApiKey(key.into())),
         (RecordKey::Counter(TenantId(3), CounterName::default_counter()), Record::Counter(state)),
         (RecordKey::IndexEntry(TenantId(3), IndexEntry::ApiKey(KeyId([2; 8]))), Record::IndexEntry),
-        (RecordKey::Usage(TenantId(3)), Record::Usage(TenantUsage { counters: 0, keys: 1, counters_created: 0 })),
+        (
+            RecordKey::Usage(TenantId(3)),
+            Record::Usage(TenantUsage { counters: 0, keys: 1, counters_created: 0 }),
+        ),
         (
             RecordKey::IdempotencyPage(7),
             Record::IdempotencyPage(IdempotencyPage { store_uptime_s: 99, entries: list }.into()),
@@ -105,10 +116,15 @@ fn record_samples(at: usize, (key, record): &(RecordKey, Record)) -> Vec<Sample>
 /// Two commits and a checkpoint from `seq` on, and the CRC of the last.
 fn frames(seq: u64, chain: u32) -> (Vec<u8>, u32) {
     let (mut bytes, records) = (Vec::new(), records());
-    let expected = |at: u64, chain| NextFrame { epoch: seq, seq: CommitSeq(seq + at), prev_crc: chain };
+    let expected =
+        |at: u64, chain| NextFrame { epoch: seq, seq: CommitSeq(seq + at), prev_crc: chain };
     let some = records.iter().skip(2).map(|(key, record)| (key, Some(record)));
     let chain = encode_commit(&mut bytes, expected(0, chain), some);
-    let chain = encode_commit(&mut bytes, expected(1, chain), records.iter().take(1).map(|(key, _)| (key, None)));
+    let chain = encode_commit(
+        &mut bytes,
+        expected(1, chain),
+        records.iter().take(1).map(|(key, _)| (key, None)),
+    );
     let chain = encode_checkpoint(&mut bytes, expected(2, chain), CommitSeq(seq));
     (bytes, chain)
 }
@@ -143,10 +159,15 @@ fn folder() -> Vec<u8> {
 
 fn backup() -> Vec<u8> {
     let mark = LogPosition { seq: CommitSeq(9), crc: 0xAB };
-    let mut encoder =
-        BackupEncoder::new(&Header { store: SYSTEM_TENANT, position: mark, created_unix_s: 1_700_000_000 });
-    let mut entries: Vec<_> =
-        records().iter().map(|(key, record)| (key.to_storage_key(), encoded(key, record).1)).collect();
+    let mut encoder = BackupEncoder::new(&Header {
+        store: SYSTEM_TENANT,
+        position: mark,
+        created_unix_s: 1_700_000_000,
+    });
+    let mut entries: Vec<_> = records()
+        .iter()
+        .map(|(key, record)| (key.to_storage_key(), encoded(key, record).1))
+        .collect();
     entries.sort();
     entries.iter().for_each(|(key, record)| encoder.add(key, record));
     encoder.finish()
@@ -155,7 +176,8 @@ fn backup() -> Vec<u8> {
 /// The start of the file; the target fills it up.
 fn seals() -> Vec<u8> {
     let mark = |seq, chain| LogPosition { seq: CommitSeq(seq), crc: chain };
-    let mut bytes = BucketDigests::encode(mark(5, 6), mark(7, 8), &(0..16).map(|bucket| bucket * 77).collect());
+    let mut bytes =
+        BucketDigests::encode(mark(5, 6), mark(7, 8), &(0..16).map(|bucket| bucket * 77).collect());
     bytes.truncate(bytes.len() - 4);
     bytes
 }

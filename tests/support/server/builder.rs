@@ -75,7 +75,10 @@ impl Builder {
     }
 
     /// Starts the server through another command, for example `["strace", "-f", "-o", …]`.
-    pub(crate) fn wrapper<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn wrapper<S: Into<OsString>>(
+        mut self,
+        command: impl IntoIterator<Item = S>,
+    ) -> Self {
         self.wrapper = command.into_iter().map(Into::into).collect();
         self
     }
@@ -112,7 +115,8 @@ impl Builder {
     #[track_caller]
     pub(crate) fn spawn(mut self) -> TestServer {
         let own_dir = self.data_dir.is_none().then(|| TempDir::new().expect("a temporary folder"));
-        let fallback = || own_dir.as_ref().expect("made when no folder was given").path().join("data");
+        let fallback =
+            || own_dir.as_ref().expect("made when no folder was given").path().join("data");
         let data_dir = self.data_dir.clone().unwrap_or_else(fallback);
         let ports = self.chosen_ports.then(free_ports);
         if let Some((public, ops)) = ports {
@@ -137,10 +141,9 @@ impl Builder {
             http: None,
             ops: ports.map(|ports| ports.1),
             chosen_ports: self.chosen_ports,
-            logs_json: self
-                .flags
-                .iter()
-                .any(|(name, value)| name == "--log-format" && value.as_deref() == Some("json".as_ref())),
+            logs_json: self.flags.iter().any(|(name, value)| {
+                name == "--log-format" && value.as_deref() == Some("json".as_ref())
+            }),
             data_dir,
             _own_dir: own_dir,
         }

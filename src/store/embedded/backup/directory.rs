@@ -14,7 +14,9 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::store::embedded::backup::format::{BackupError, HEADER_BYTES, Header, RecordVisitor, Summary, read};
+use crate::store::embedded::backup::format::{
+    BackupError, HEADER_BYTES, Header, RecordVisitor, Summary, read,
+};
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{CommitSeq, StoreId};
 
@@ -65,7 +67,9 @@ pub fn header<D: Directory>(dir: &D, name: &str) -> Result<Header, BackupError> 
 /// # Errors
 /// Any I/O error.
 pub fn prune<D: Directory>(dir: &D, store: StoreId, keep: usize) -> io::Result<()> {
-    let is_own = |(_, name): &(CommitSeq, String)| header(dir, name).is_ok_and(|header| header.store == store);
+    let is_own = |(_, name): &(CommitSeq, String)| {
+        header(dir, name).is_ok_and(|header| header.store == store)
+    };
     for (_, name) in newest_first(dir)?.into_iter().filter(is_own).skip(keep) {
         dir.remove(&name)?;
     }
@@ -98,7 +102,11 @@ pub fn remove_partial<D: Directory>(dir: &D) -> io::Result<()> {
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn read_file<D: Directory>(dir: &D, name: &str, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
+pub fn read_file<D: Directory>(
+    dir: &D,
+    name: &str,
+    visit: RecordVisitor<'_>,
+) -> Result<Summary, BackupError> {
     read(FileReader { file: dir.open(name)?, offset: 0 }, visit)
 }
 

@@ -67,7 +67,10 @@ impl<D: Directory> BackupTask<D> {
     ///
     /// # Errors
     /// One sentence; the file is then removed, and the task is of no more use.
-    pub fn step(&mut self, next_chunk: impl FnOnce() -> NextChunk) -> Result<Option<FinishedBackup<D::File>>, String> {
+    pub fn step(
+        &mut self,
+        next_chunk: impl FnOnce() -> NextChunk,
+    ) -> Result<Option<FinishedBackup<D::File>>, String> {
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.create()?,

@@ -43,11 +43,16 @@ impl BackupSchedule {
     /// The schedule of a store that was just opened. `journal_is_complete`: the journal still
     /// has its first commit.
     #[must_use]
-    pub fn new(policy: BackupPolicy, newest: Option<NewestBackup>, journal_is_complete: bool, now: Now) -> Self {
+    pub fn new(
+        policy: BackupPolicy,
+        newest: Option<NewestBackup>,
+        journal_is_complete: bool,
+        now: Now,
+    ) -> Self {
         let delay = match newest {
-            Some((_, created_unix_s)) => {
-                policy.interval.saturating_sub(Duration::from_secs(now.unix_s.saturating_sub(created_unix_s)))
-            }
+            Some((_, created_unix_s)) => policy
+                .interval
+                .saturating_sub(Duration::from_secs(now.unix_s.saturating_sub(created_unix_s))),
             None if journal_is_complete => policy.interval.min(FIRST_BACKUP_DELAY),
             // Without a backup and without its first commit the state could not be rebuilt.
             None => Duration::ZERO,
@@ -126,7 +131,8 @@ impl BackupSchedule {
 mod tests {
     use super::*;
 
-    const POLICY: BackupPolicy = BackupPolicy { interval: Duration::from_secs(3600), journal_cap_bytes: 1000, keep: 2 };
+    const POLICY: BackupPolicy =
+        BackupPolicy { interval: Duration::from_secs(3600), journal_cap_bytes: 1000, keep: 2 };
 
     fn at(uptime_s: u64) -> Now {
         Now { uptime: Duration::from_secs(uptime_s), unix_s: 1_000_000 + uptime_s }
@@ -134,7 +140,9 @@ mod tests {
 
     #[test]
     fn the_first_backup_depends_on_what_is_there() {
-        let delay = |newest, complete| BackupSchedule::new(POLICY, newest, complete, at(0)).timeout(at(0)).as_secs();
+        let delay = |newest, complete| {
+            BackupSchedule::new(POLICY, newest, complete, at(0)).timeout(at(0)).as_secs()
+        };
         assert_eq!(delay(None, true), 60);
         assert_eq!(delay(None, false), 0);
         assert_eq!(delay(Some((CommitSeq(5), 1_000_000 - 600)), false), 3000);
@@ -144,7 +152,8 @@ mod tests {
 
     #[test]
     fn time_and_the_journals_size_make_a_backup_due_and_a_failure_delays_it() {
-        let mut schedule = BackupSchedule::new(POLICY, Some((CommitSeq(5), 1_000_000)), true, at(0));
+        let mut schedule =
+            BackupSchedule::new(POLICY, Some((CommitSeq(5), 1_000_000)), true, at(0));
         assert_eq!(schedule.check(at(3599), CommitSeq(6)), Due::No);
         assert_eq!(schedule.check(at(3600), CommitSeq(6)), Due::Yes);
         schedule.on_start(at(3600));
@@ -156,14 +165,19 @@ mod tests {
         assert_eq!(schedule.timeout(at(3660)), Duration::from_secs(1));
         assert_eq!(schedule.check(at(3661), CommitSeq(6)), Due::Yes);
         schedule.on_success(CommitSeq(6));
-        assert_eq!(schedule.check(at(3661), CommitSeq(7)), Due::Yes, "due by time, as nothing started");
+        assert_eq!(
+            schedule.check(at(3661), CommitSeq(7)),
+            Due::Yes,
+            "due by time, as nothing started"
+        );
         schedule.on_start(at(3661));
         assert_eq!(schedule.check(at(3662), CommitSeq(7)), Due::No, "the cap counts anew");
     }
 
     #[test]
     fn without_a_change_only_a_missing_backup_is_made_again() {
-        let mut schedule = BackupSchedule::new(POLICY, Some((CommitSeq(5), 1_000_000)), true, at(0));
+        let mut schedule =
+            BackupSchedule::new(POLICY, Some((CommitSeq(5), 1_000_000)), true, at(0));
         assert_eq!(schedule.check(at(3600), CommitSeq(5)), Due::IfMissing);
         assert_eq!(schedule.check(at(3601), CommitSeq(5)), Due::No, "an interval later again");
         schedule.on_missing();

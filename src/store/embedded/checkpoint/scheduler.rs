@@ -22,7 +22,9 @@ use crate::store::embedded::backup::directory;
 use crate::store::embedded::backup::format::{BackupEncoder, Header};
 use crate::store::embedded::backup::task::{BackupTask, Chunk, FinishedBackup};
 use crate::store::embedded::checkpoint::backup_schedule::{BackupSchedule, Due, NewestBackup};
-use crate::store::embedded::checkpoint::messages::{BackupReply, CheckpointMessage, ChunkOutcome, Effect, Now};
+use crate::store::embedded::checkpoint::messages::{
+    BackupReply, CheckpointMessage, ChunkOutcome, Effect, Now,
+};
 use crate::store::embedded::commit::command::Reply;
 use crate::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
 use crate::store::embedded::fs::Directory;
@@ -139,7 +141,9 @@ impl<S: State, D: Directory> CheckpointScheduler<S, D> {
         let Some(backup) = &mut self.backup else { return Vec::new() };
         match outcome {
             ChunkOutcome::Accepted => backup.last_progress = now.uptime,
-            ChunkOutcome::Full(chunk) if now.uptime.saturating_sub(backup.last_progress) < BACKUP_STALL_TIMEOUT => {
+            ChunkOutcome::Full(chunk)
+                if now.uptime.saturating_sub(backup.last_progress) < BACKUP_STALL_TIMEOUT =>
+            {
                 backup.pending_chunk = Some(chunk);
             }
             ChunkOutcome::Full(_) => {
@@ -289,8 +293,12 @@ impl<S: State, D: Directory> CheckpointScheduler<S, D> {
         let position = self.checkpointer.last_position();
         let header = Header { store: self.store, position, created_unix_s: now.unix_s };
         let task = BackupTask::new(Arc::clone(&self.backups), &header, self.min_free_bytes, retain);
-        self.backup =
-            Some(RunningBackup { pending_chunk: None, reply_to, started: now.uptime, last_progress: now.uptime });
+        self.backup = Some(RunningBackup {
+            pending_chunk: None,
+            reply_to,
+            started: now.uptime,
+            last_progress: now.uptime,
+        });
         self.effects.push(Effect::StartBackup(task));
         self.checkpointer.start_backup(BackupEncoder::new(&header));
     }
@@ -322,9 +330,13 @@ impl<S: State, D: Directory> CheckpointScheduler<S, D> {
     fn report_corruption(&mut self, problem: &str) {
         // Without backups there may be nothing to rebuild it from, and the damage may be
         // transient: then the next start checks again.
-        let marked = if self.schedule.is_some() { self.checkpointer.mark_corrupt(problem) } else { Ok(()) };
-        self.effects.push(Effect::StateCorrupt { problem: problem.to_owned(), mark_error: marked.err() });
-        self.send_event(CommitterEvent::Failed(format!("the state is damaged: {problem}; a restart rebuilds it")));
+        let marked =
+            if self.schedule.is_some() { self.checkpointer.mark_corrupt(problem) } else { Ok(()) };
+        self.effects
+            .push(Effect::StateCorrupt { problem: problem.to_owned(), mark_error: marked.err() });
+        self.send_event(CommitterEvent::Failed(format!(
+            "the state is damaged: {problem}; a restart rebuilds it"
+        )));
     }
 
     fn on_backup_ended(&mut self, now: Now, result: Result<FinishedBackup<D::File>, String>) {

@@ -41,8 +41,8 @@ pub(crate) fn decode_counter(reader: &mut Reader<'_>) -> Result<CounterState, De
     if flags & !REWINDABLE != 0 {
         return Err(reader.bad("unknown flags"));
     }
-    let config =
-        CounterConfig::new(start, step, min, max, flags & REWINDABLE != 0).map_err(|_| reader.bad("invalid bounds"))?;
+    let config = CounterConfig::new(start, step, min, max, flags & REWINDABLE != 0)
+        .map_err(|_| reader.bad("invalid bounds"))?;
     let counter = Counter::from_parts(value, config).ok_or(reader.bad("value out of bounds"))?;
     let version = Version { generation: reader.u64()?, revision: reader.u64()? };
     Ok(CounterState { counter, version, created_unix_s: reader.u64()? })

@@ -121,7 +121,12 @@ pub(crate) mod tests {
         let issued = Issued { range, version: Version { generation: 4, revision: 5 } };
         let (tenant, key_hash, request_fingerprint) = (TenantId(3), [1; 16], [2; 16]);
         let results = [StoredResult::Issued(issued), StoredResult::State(CounterState::default())];
-        let entries = results.map(|result| IdempotencyEntry { tenant, key_hash, request_fingerprint, result });
+        let entries = results.map(|result| IdempotencyEntry {
+            tenant,
+            key_hash,
+            request_fingerprint,
+            result,
+        });
         IdempotencyPage { store_uptime_s: 99, entries: entries.to_vec() }
     }
 }

@@ -137,7 +137,8 @@ impl RecordKey {
         let bad = |problem| DecodeError { kind: "key", problem };
         let (&kind, rest) = bytes.split_first().ok_or(bad("empty"))?;
         let mut rest = Reader::new("key", rest);
-        let counter_name = |string| CounterName::parse(string).map_err(|_| bad("invalid counter name"));
+        let counter_name =
+            |string| CounterName::parse(string).map_err(|_| bad("invalid counter name"));
         let key = match kind {
             1 => Self::Tenants,
             2 => Self::Tenant(TenantId(rest.u64()?)),

@@ -123,7 +123,9 @@ impl Record {
                 let (counters, keys) = (rest.u32()?, rest.u32()?);
                 Self::Usage(TenantUsage { counters, keys, counters_created: rest.u64()? })
             }
-            RecordKey::IdempotencyPage(_) => Self::IdempotencyPage(IdempotencyPage::decode(&mut rest)?.into()),
+            RecordKey::IdempotencyPage(_) => {
+                Self::IdempotencyPage(IdempotencyPage::decode(&mut rest)?.into())
+            }
         };
         rest.finish()?;
         Ok(record)

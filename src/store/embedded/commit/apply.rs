@@ -10,10 +10,15 @@ use crate::store::embedded::codec::idempotency_page::StoredResult;
 use crate::store::embedded::codec::key::{IndexEntry, RecordKey};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::apply_tenant;
-use crate::store::embedded::commit::command::{Command, CommandResult, CounterCommand, CounterOp, Reply, TenantOp};
+use crate::store::embedded::commit::command::{
+    Command, CommandResult, CounterCommand, CounterOp, Reply, TenantOp,
+};
 use crate::store::embedded::commit::idempotency::Lookup;
 use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet, live_tenant, usage};
-use crate::store::{Applied, CounterState, Issued, NewCounter, Precondition, Refusal, SetCounter, StoreError, Version};
+use crate::store::{
+    Applied, CounterState, Issued, NewCounter, Precondition, Refusal, SetCounter, StoreError,
+    Version,
+};
 
 /// What has to be known and cached before a command is replayed or applied.
 pub(crate) struct Plan {
@@ -70,7 +75,9 @@ fn read_set(command: &Command) -> ReadSet {
 pub(crate) fn apply(working_set: &mut WorkingSet, command: Command) -> CommandResult {
     match command {
         Command::Counter(command) => apply_counter(working_set, &command),
-        Command::Register(tenant) => apply_tenant::register(working_set, *tenant).map(Reply::Registered),
+        Command::Register(tenant) => {
+            apply_tenant::register(working_set, *tenant).map(Reply::Registered)
+        }
         Command::Tenant(tenant, op) => apply_tenant::change(working_set, tenant, *op),
         Command::TouchKey(key, day) => apply_tenant::touch_key(working_set, key, day),
         Command::Load(_) | Command::List(_) => Err(StoreError::OutcomeUnknown),
@@ -79,7 +86,11 @@ pub(crate) fn apply(working_set: &mut WorkingSet, command: Command) -> CommandRe
 
 /// The stored reply, if the command's idempotency key was used for an identical request, or a
 /// refusal, if it was used for another one. `None`: the command has to be applied.
-pub(crate) fn replay(working_set: &WorkingSet, command: &Command, lookup: &Lookup) -> Option<CommandResult> {
+pub(crate) fn replay(
+    working_set: &WorkingSet,
+    command: &Command,
+    lookup: &Lookup,
+) -> Option<CommandResult> {
     let Command::Counter(CounterCommand { idempotency: Some(token), op, .. }) = command else {
         return None;
     };
@@ -117,7 +128,9 @@ fn apply_counter(working_set: &mut WorkingSet, command: &CounterCommand) -> Comm
         working_set.idempotency.check_capacity(command.tenant)?;
     }
     let result = match &command.op {
-        CounterOp::Advance(count) => StoredResult::Issued(advance(working_set, &command.key, *count)?),
+        CounterOp::Advance(count) => {
+            StoredResult::Issued(advance(working_set, &command.key, *count)?)
+        }
         CounterOp::Set(to) => StoredResult::State(set(working_set, &command.key, to)?),
         CounterOp::Create(new) => StoredResult::State(create(working_set, command, new)?),
         CounterOp::Delete(precondition) => {
@@ -141,7 +154,11 @@ fn counter(working_set: &WorkingSet, key: &RecordKey) -> Result<CounterState, Re
 }
 
 /// Writes a changed counter with its next version.
-fn write_counter(working_set: &mut WorkingSet, key: &RecordKey, mut state: CounterState) -> CounterState {
+fn write_counter(
+    working_set: &mut WorkingSet,
+    key: &RecordKey,
+    mut state: CounterState,
+) -> CounterState {
     state.version.revision = state.version.revision.saturating_add(1);
     working_set.write(key, Some(Record::Counter(state)));
     state
@@ -156,7 +173,11 @@ fn advance(working_set: &mut WorkingSet, key: &RecordKey, count: u32) -> Result<
     Ok(Issued { range, version })
 }
 
-fn set(working_set: &mut WorkingSet, key: &RecordKey, to: &SetCounter) -> Result<CounterState, Refusal> {
+fn set(
+    working_set: &mut WorkingSet,
+    key: &RecordKey,
+    to: &SetCounter,
+) -> Result<CounterState, Refusal> {
     let mut state = counter(working_set, key)?;
     if !to.expected.is_met_by(state.version) {
         return Err(Refusal::PreconditionFailed(state));

@@ -16,9 +16,14 @@ use crate::store::embedded::codec::key::{IndexEntry, RecordKey, SYSTEM_TENANT};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::command::{CommandResult, Reply, TenantOp};
 use crate::store::embedded::commit::working_set::{WorkingSet, live_tenant, usage};
-use crate::store::{KeyRecord, NewTenant, Refusal, StoreError, TenantRecord, TenantUpdate, TenantUsage};
+use crate::store::{
+    KeyRecord, NewTenant, Refusal, StoreError, TenantRecord, TenantUpdate, TenantUsage,
+};
 
-pub(crate) fn register(working_set: &mut WorkingSet, new: NewTenant) -> Result<TenantId, StoreError> {
+pub(crate) fn register(
+    working_set: &mut WorkingSet,
+    new: NewTenant,
+) -> Result<TenantId, StoreError> {
     let name_key = RecordKey::Name(new.name.normalized());
     if working_set.get(&name_key).is_some() {
         return Err(Refusal::NameTaken.into());
@@ -120,7 +125,8 @@ fn revoke_all(working_set: &mut WorkingSet, tenant: TenantId, keys: &[KeyId]) ->
         return false;
     }
     keys.iter().for_each(|key| remove_key(working_set, tenant, *key));
-    working_set.write(&RecordKey::Usage(tenant), Some(Record::Usage(TenantUsage { keys: 0, ..now })));
+    working_set
+        .write(&RecordKey::Usage(tenant), Some(Record::Usage(TenantUsage { keys: 0, ..now })));
     true
 }
 
@@ -131,7 +137,11 @@ fn remove_key(working_set: &mut WorkingSet, tenant: TenantId, key: KeyId) {
 
 /// Removes the objects of these index entries, and the entries. Usage is not updated, because the
 /// tenant is marked deleted and its usage is removed with it.
-fn purge_members(working_set: &mut WorkingSet, tenant: TenantId, entries: Vec<IndexEntry>) -> Reply {
+fn purge_members(
+    working_set: &mut WorkingSet,
+    tenant: TenantId,
+    entries: Vec<IndexEntry>,
+) -> Reply {
     for entry in entries {
         match &entry {
             IndexEntry::Counter(name) => {

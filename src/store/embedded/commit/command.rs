@@ -12,8 +12,8 @@ use crate::domain::tenant::{PasswordHash, TenantId};
 use crate::store::embedded::codec::key::{IndexEntry, IndexScan, RecordKey};
 use crate::store::embedded::commit::cache::CommittedRecord;
 use crate::store::{
-    Applied, CounterState, IdempotencyToken, Issued, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter,
-    StoreError, TenantRecord, TenantUpdate,
+    Applied, CounterState, IdempotencyToken, Issued, KeyRecord, NewCounter, NewTenant,
+    Precondition, SetCounter, StoreError, TenantRecord, TenantUpdate,
 };
 
 /// A command to the committer.
@@ -51,7 +51,12 @@ pub struct CounterCommand {
 impl CounterCommand {
     /// A command for the counter `name` of `tenant`.
     #[must_use]
-    pub fn new(tenant: TenantId, name: CounterName, op: CounterOp, idempotency: Option<IdempotencyToken>) -> Self {
+    pub fn new(
+        tenant: TenantId,
+        name: CounterName,
+        op: CounterOp,
+        idempotency: Option<IdempotencyToken>,
+    ) -> Self {
         let key = RecordKey::Counter(tenant, name.clone());
         Self { tenant, name, key, op, idempotency }
     }

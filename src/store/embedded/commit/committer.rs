@@ -130,7 +130,11 @@ pub struct Committer<D: Directory> {
 
 impl<D: Directory> Committer<D> {
     /// A committer that appends to `journal` and applies commands to `working_set`.
-    pub fn new(journal: Journal<D>, working_set: WorkingSet, watermarks: RetentionWatermarks) -> Self {
+    pub fn new(
+        journal: Journal<D>,
+        working_set: WorkingSet,
+        watermarks: RetentionWatermarks,
+    ) -> Self {
         Self {
             journal,
             working_set,
@@ -201,7 +205,9 @@ impl<D: Directory> Committer<D> {
                 self.checkpointed_seq = self.checkpointed_seq.max(seq);
                 EventEffect::Checkpointed(seq, took, self.retire_segments())
             }
-            Err(AppendError::Failed(error)) => self.poison(format!("the journal could not be written: {error}")),
+            Err(AppendError::Failed(error)) => {
+                self.poison(format!("the journal could not be written: {error}"))
+            }
         }
     }
 
@@ -255,7 +261,9 @@ impl<D: Directory> Committer<D> {
                 return;
             }
             // A replayed reply changes nothing, so it is given also while the store is read-only.
-            command => replay(&self.working_set, &command, &lookup).unwrap_or_else(|| match &self.read_only {
+            command => replay(&self.working_set, &command, &lookup).unwrap_or_else(|| match &self
+                .read_only
+            {
                 Some(error) => Err(error.clone()),
                 None => apply(&mut self.working_set, command),
             }),
@@ -371,7 +379,11 @@ impl<D: Directory> Committer<D> {
         Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, last);
     }
 
-    fn flush_into(unflushed: &mut Vec<RecordWrite>, pending_tasks: &mut Vec<BackgroundTask>, last: LogPosition) {
+    fn flush_into(
+        unflushed: &mut Vec<RecordWrite>,
+        pending_tasks: &mut Vec<BackgroundTask>,
+        last: LogPosition,
+    ) {
         if !unflushed.is_empty() {
             pending_tasks.push(BackgroundTask::Flush(std::mem::take(unflushed), last));
         }

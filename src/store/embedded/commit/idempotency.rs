@@ -23,7 +23,9 @@ use std::sync::Arc;
 
 use crate::domain::tenant::TenantId;
 use crate::domain::time_format::SECONDS_PER_DAY;
-use crate::store::embedded::codec::idempotency_page::{IdempotencyEntry, IdempotencyPage, PAGE_ENTRIES, StoredResult};
+use crate::store::embedded::codec::idempotency_page::{
+    IdempotencyEntry, IdempotencyPage, PAGE_ENTRIES, StoredResult,
+};
 use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::journal::frame::RecordWrite;
@@ -169,7 +171,9 @@ impl IdempotencyTable {
     /// removal of expired pages.
     #[must_use]
     pub fn encode_pages(&mut self, expire: bool) -> Vec<RecordWrite> {
-        let is_expired = |page: &&IndexedPage| expire && page.store_uptime_s.saturating_add(RETENTION_S) < self.now_s;
+        let is_expired = |page: &&IndexedPage| {
+            expire && page.store_uptime_s.saturating_add(RETENTION_S) < self.now_s
+        };
         let expired = self.pages.iter().take(MAX_EXPIRED_PER_COMMIT).take_while(is_expired);
         let mut writes: Vec<RecordWrite> =
             expired.map(|page| (RecordKey::IdempotencyPage(page.number), None)).collect();

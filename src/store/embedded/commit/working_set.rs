@@ -112,7 +112,10 @@ pub(crate) fn usage(working_set: &WorkingSet, tenant: TenantId) -> TenantUsage {
 }
 
 /// The tenant, or an error if it does not exist or is marked deleted.
-pub(crate) fn live_tenant(working_set: &WorkingSet, tenant: TenantId) -> Result<&TenantRecord, Refusal> {
+pub(crate) fn live_tenant(
+    working_set: &WorkingSet,
+    tenant: TenantId,
+) -> Result<&TenantRecord, Refusal> {
     match working_set.get(&RecordKey::Tenant(tenant)) {
         Some(Record::Tenant(record)) if tenant != SYSTEM_TENANT && !record.deleting => Ok(record),
         _ => Err(Refusal::NoSuchTenant),

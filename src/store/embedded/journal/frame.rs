@@ -244,7 +244,12 @@ pub enum FrameRead {
 /// Reads the frame at `offset` of `segment`; the records of commits up to `skip_through` are not
 /// decoded.
 #[must_use]
-pub fn next_frame(segment: &[u8], offset: usize, next: NextFrame, skip_through: CommitSeq) -> FrameRead {
+pub fn next_frame(
+    segment: &[u8],
+    offset: usize,
+    next: NextFrame,
+    skip_through: CommitSeq,
+) -> FrameRead {
     let Some(rest) = segment.get(offset..) else { return FrameRead::Zeros };
     if rest.iter().take(FRAME_HEADER_BYTES).all(|&byte| byte == 0) {
         return FrameRead::Zeros;
@@ -402,9 +407,11 @@ mod tests {
     #[test]
     fn a_frame_of_another_position_is_invalid() {
         let (bytes, ..) = frame();
-        for other in
-            [NextFrame { epoch: 4, ..NEXT }, NextFrame { seq: CommitSeq(8), ..NEXT }, NextFrame { prev_crc: 1, ..NEXT }]
-        {
+        for other in [
+            NextFrame { epoch: 4, ..NEXT },
+            NextFrame { seq: CommitSeq(8), ..NEXT },
+            NextFrame { prev_crc: 1, ..NEXT },
+        ] {
             assert_eq!(next_frame(&bytes, 0, other, CommitSeq(0)), FrameRead::Invalid);
         }
     }

@@ -18,11 +18,12 @@ use std::collections::VecDeque;
 
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{
-    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, find_data_after,
-    next_frame,
+    CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES,
+    SegmentHeader, find_data_after, next_frame,
 };
 use crate::store::embedded::journal::segment::{
-    JournalDir, JournalError, Segment, current_segment, io_error, parse_segment_file_name, segment_file_name,
+    JournalDir, JournalError, Segment, current_segment, io_error, parse_segment_file_name,
+    segment_file_name,
 };
 
 /// The end of the journal, as replay found it.
@@ -135,7 +136,11 @@ pub fn replay<D: Directory>(
     let current = current_segment(journal);
     if current > last_number {
         let problem = "the file is missing: it was the newest segment when the store last ran";
-        return Err(JournalError::Corrupt { name: segment_file_name(current), offset: 0, problem: problem.to_owned() });
+        return Err(JournalError::Corrupt {
+            name: segment_file_name(current),
+            offset: 0,
+            problem: problem.to_owned(),
+        });
     }
     Ok(tail)
 }
@@ -148,7 +153,9 @@ fn check_header<D>(
     is_last: bool,
     tail: Option<&JournalTail>,
 ) -> Result<SegmentHeader, JournalError> {
-    let corrupt = |offset, problem: String| Err(JournalError::Corrupt { name: name.to_owned(), offset, problem });
+    let corrupt = |offset, problem: String| {
+        Err(JournalError::Corrupt { name: name.to_owned(), offset, problem })
+    };
     let Some(header) = SegmentHeader::decode(bytes) else {
         return corrupt(0, "the segment header is not valid".to_owned());
     };
@@ -210,7 +217,9 @@ fn read_segment(
     }
     if let Some(later) = find_data_after(bytes, offset, tail.next) {
         let seq = tail.next.seq;
-        let problem = format!("commit {seq} is not readable, and data that no crash leaves follows at offset {later}");
+        let problem = format!(
+            "commit {seq} is not readable, and data that no crash leaves follows at offset {later}"
+        );
         return Err(JournalError::Corrupt { name: name.to_owned(), offset, problem });
     }
     tail.torn = is_torn.then(|| (name.to_owned(), offset));

@@ -32,8 +32,8 @@ use crate::store::embedded::journal::frame::{
 };
 use crate::store::embedded::journal::reader::JournalTail;
 use crate::store::embedded::journal::segment::{
-    JournalDir, JournalError, SPARE, Segment, activate, io_error, make_spare, open_current, reuse_spare,
-    segment_file_name,
+    JournalDir, JournalError, SPARE, Segment, activate, io_error, make_spare, open_current,
+    reuse_spare, segment_file_name,
 };
 use crate::store::embedded::layout::CURRENT;
 
@@ -82,7 +82,9 @@ impl<D: Directory> Journal<D> {
         next.epoch += 1;
         let spare = match reuse_spare(&dir) {
             Some(spare) => spare,
-            None => make_spare(&*dir.dir, dir.segment_bytes).map_err(|cause| io_error(SPARE, cause))?,
+            None => {
+                make_spare(&*dir.dir, dir.segment_bytes).map_err(|cause| io_error(SPARE, cause))?
+            }
         };
         let active_name = segment_file_name(next_number);
         let mut current_marker = open_current(&dir).map_err(|cause| io_error(CURRENT, cause))?;
@@ -165,8 +167,8 @@ impl<D: Directory> Journal<D> {
     fn rotate(&mut self) -> Result<(), AppendError> {
         let spare = self.spare.take().ok_or(AppendError::NoSpare)?;
         let number = self.next_number;
-        self.active =
-            activate(&self.dir, spare, number, self.next, &mut self.current_marker).map_err(AppendError::Failed)?;
+        self.active = activate(&self.dir, spare, number, self.next, &mut self.current_marker)
+            .map_err(AppendError::Failed)?;
         self.next_number += 1;
         self.offset = SEGMENT_HEADER_BYTES as u64;
         let name = std::mem::replace(&mut self.active_name, segment_file_name(number));

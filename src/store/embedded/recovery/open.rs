@@ -163,7 +163,8 @@ pub fn open_state_and_journal<S: State, D: Directory>(
     let [checkpointed, _, reached] = positions;
     let mut other_history = false;
     let tail = replay(journal, checkpointed.seq, &mut |position, body| {
-        other_history |= positions.iter().any(|known| known.seq == position.seq && known.crc != position.crc);
+        other_history |=
+            positions.iter().any(|known| known.seq == position.seq && known.crc != position.crc);
         match body {
             FramePayload::Commit(changes) => checkpointer.stage(changes, position),
             FramePayload::SkippedCommit | FramePayload::Checkpoint(_) => {}
@@ -174,12 +175,19 @@ pub fn open_state_and_journal<S: State, D: Directory>(
         None if origin == StateOrigin::New && reached == LogPosition::default() => {
             JournalTail::after(LogPosition::default())
         }
-        None => return Err(RecoveryError::JournalTruncated("the journal directory holds no journal".to_owned())),
+        None => {
+            return Err(RecoveryError::JournalTruncated(
+                "the journal directory holds no journal".to_owned(),
+            ));
+        }
     };
     other_history |= tail.base.seq == checkpointed.seq && tail.base.crc != checkpointed.crc;
     check_complete(&tail, checkpointed.seq, reached.seq)?;
     if other_history {
-        return Err(RecoveryError::State(format!("sled's commit {} is not the journal's", checkpointed.seq)));
+        return Err(RecoveryError::State(format!(
+            "sled's commit {} is not the journal's",
+            checkpointed.seq
+        )));
     }
     if tail.last_checkpoint > checkpointed.seq && origin != StateOrigin::Rebuilt {
         let (is, was) = (checkpointed.seq, tail.last_checkpoint);
@@ -209,10 +217,16 @@ pub fn open_state_and_journal<S: State, D: Directory>(
 
 /// Checks that the journal continues a state whose last checkpoint is `checkpointed`, and that it
 /// has everything up to `reached`, the end of the newest checkpoint that was begun.
-fn check_complete(tail: &JournalTail, checkpointed: CommitSeq, reached: CommitSeq) -> Result<(), RecoveryError> {
+fn check_complete(
+    tail: &JournalTail,
+    checkpointed: CommitSeq,
+    reached: CommitSeq,
+) -> Result<(), RecoveryError> {
     if tail.base.seq > checkpointed {
         let (next, first) = (checkpointed.next(), tail.base.seq.next());
-        return Err(RecoveryError::State(format!("sled ends before commit {next}, the journal starts with {first}")));
+        return Err(RecoveryError::State(format!(
+            "sled ends before commit {next}, the journal starts with {first}"
+        )));
     }
     if tail.last().seq < reached {
         let last = tail.last().seq;

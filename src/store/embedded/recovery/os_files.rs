@@ -63,19 +63,26 @@ impl OpenError {
     pub fn new(error: RecoveryError, data_dir: &DataDir) -> Self {
         match error {
             RecoveryError::DataDir(error) => Self::DataDir(error),
-            RecoveryError::JournalDir(cause) => Self::DataDir(DataDirError::Io { path: data_dir.journal(), cause }),
+            RecoveryError::JournalDir(cause) => {
+                Self::DataDir(DataDirError::Io { path: data_dir.journal(), cause })
+            }
             RecoveryError::FormatMissing(_) => {
                 let problem = error.to_string();
                 Self::DataDir(DataDirError::Format { path: data_dir.path().to_owned(), problem })
             }
-            RecoveryError::State(problem) | RecoveryError::Rebuild(problem) => Self::Rebuild(problem),
+            RecoveryError::State(problem) | RecoveryError::Rebuild(problem) => {
+                Self::Rebuild(problem)
+            }
             RecoveryError::StateIo(problem) => Self::State(problem),
-            RecoveryError::Journal(cause) => Self::Journal { cause, repair_hint: repair_hint(data_dir) },
+            RecoveryError::Journal(cause) => {
+                Self::Journal { cause, repair_hint: repair_hint(data_dir) }
+            }
             RecoveryError::JournalTruncated(problem) | RecoveryError::NoRebuildSource(problem) => {
                 Self::Incomplete { problem, repair_hint: repair_hint(data_dir) }
             }
             RecoveryError::JournalStart(cause) => {
-                let repair_hint = "see whether the disk is full or failing; nothing was lost".to_owned();
+                let repair_hint =
+                    "see whether the disk is full or failing; nothing was lost".to_owned();
                 Self::Journal { cause, repair_hint }
             }
         }
@@ -136,10 +143,13 @@ fn create_empty(dir: &Path) -> io::Result<()> {
 fn repair_hint(data_dir: &DataDir) -> String {
     let path = data_dir.path().display();
     let backups = OsDirectory::new(data_dir.backups());
-    let is_whole = |(_, name): &(CommitSeq, String)| read_file(&backups, name, &mut |_, _| Ok(())).is_ok();
+    let is_whole =
+        |(_, name): &(CommitSeq, String)| read_file(&backups, name, &mut |_, _| Ok(())).is_ok();
     let newest = newest_first(&backups).ok().and_then(|found| found.into_iter().find(is_whole));
-    let from =
-        newest.map_or_else(|| "BACKUP".to_owned(), |(_, name)| data_dir.backups().join(name).display().to_string());
+    let from = newest.map_or_else(
+        || "BACKUP".to_owned(),
+        |(_, name)| data_dir.backups().join(name).display().to_string(),
+    );
     format!(
         "keep {path} as it is; if the disk it came from can still be read, copy all of it again; \
          otherwise `odometer restore --from {from} --data-dir NEW-FOLDER` brings back what that \

@@ -58,15 +58,21 @@ pub enum NoRebuildSource {
 ///
 /// # Errors
 /// [`NoRebuildSource`].
-pub fn choose_source<D: Directory>(journal: &JournalDir<D>, backups: &D) -> Result<RebuildSource, NoRebuildSource> {
+pub fn choose_source<D: Directory>(
+    journal: &JournalDir<D>,
+    backups: &D,
+) -> Result<RebuildSource, NoRebuildSource> {
     let listed = newest_first(backups).unwrap_or_default();
     // The CRCs that the journal has at the last commits of the backups.
-    let mut crcs: HashMap<CommitSeq, Option<u32>> = listed.iter().map(|(seq, _)| (*seq, None)).collect();
+    let mut crcs: HashMap<CommitSeq, Option<u32>> =
+        listed.iter().map(|(seq, _)| (*seq, None)).collect();
     let tail = replay(journal, CommitSeq(u64::MAX), &mut |position, _| {
         crcs.entry(position.seq).and_modify(|crc| *crc = Some(position.crc));
     });
     let tail = tail.map_err(NoRebuildSource::Journal)?;
-    let tail = tail.ok_or_else(|| NoRebuildSource::Missing("the directory journal has no segment".to_owned()))?;
+    let tail = tail.ok_or_else(|| {
+        NoRebuildSource::Missing("the directory journal has no segment".to_owned())
+    })?;
     crcs.entry(tail.base.seq).and_modify(|crc| *crc = Some(tail.base.crc));
     let mut rejected = Vec::new();
     for (seq, name) in listed {
@@ -79,7 +85,8 @@ pub fn choose_source<D: Directory>(journal: &JournalDir<D>, backups: &D) -> Resu
         return Ok(RebuildSource::JournalOnly);
     }
     let first = tail.base.seq.next();
-    let why = if rejected.is_empty() { "there is no backup".to_owned() } else { rejected.join("; ") };
+    let why =
+        if rejected.is_empty() { "there is no backup".to_owned() } else { rejected.join("; ") };
     Err(NoRebuildSource::Missing(format!(
         "the journal starts with commit {first}, and no usable backup has the commits before it: \
          {why}"

@@ -106,7 +106,11 @@ pub fn restore(
     Ok(summary)
 }
 
-fn read_backup(from: &Path, progress: Progress<'_>, visit: RecordVisitor<'_>) -> Result<Summary, BackupError> {
+fn read_backup(
+    from: &Path,
+    progress: Progress<'_>,
+    visit: RecordVisitor<'_>,
+) -> Result<Summary, BackupError> {
     let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut count = 0;
     read_file(&OsDirectory::parent_of(from), &name, &mut |key, record| {

@@ -19,7 +19,8 @@ use crate::store::embedded::commit::idempotency::IdempotencyTable;
 use crate::store::embedded::commit::working_set::WorkingSet;
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{
-    CommitSeq, FrameRead, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, find_data_after, next_frame,
+    CommitSeq, FrameRead, NextFrame, SEGMENT_HEADER_BYTES, SegmentHeader, StoreId, find_data_after,
+    next_frame,
 };
 use crate::store::embedded::journal::segment::{JournalDir, SUFFIX};
 use crate::store::embedded::journal::writer::Journal;
@@ -27,7 +28,9 @@ use crate::store::embedded::options::Options;
 use crate::store::embedded::recovery::open::{
     OpenedStore, RebuiltState, RecoveryError, RecoveryReport, StateOrigin, open_state_and_journal,
 };
-use crate::store::embedded::recovery::rebuild::{NoRebuildSource, RebuildSource, choose_source, rebuild};
+use crate::store::embedded::recovery::rebuild::{
+    NoRebuildSource, RebuildSource, choose_source, rebuild,
+};
 use crate::store::embedded::recovery::store_files::StoreFiles;
 use crate::store::embedded::state::checkpointer::run_checkpoint;
 use crate::store::embedded::state::{State, StateOpenError};
@@ -108,7 +111,8 @@ impl<F: StoreFiles> RecoveredStore<F> {
         let read_view = ReadView::default();
         let cache = RecordCache::new(Arc::clone(&read_view), options.cache_records);
         let idempotency = IdempotencyTable::new(options.idempotency_keys, idempotency_pages);
-        let mut committer = Committer::new(journal, WorkingSet::new(cache, idempotency), watermarks);
+        let mut committer =
+            Committer::new(journal, WorkingSet::new(cache, idempotency), watermarks);
         let available_bytes = dir.available_bytes().unwrap_or(0);
         if available_bytes < options.min_free_disk_bytes {
             committer.set_read_only(Some(Unavailable::DiskLow.into()));
@@ -168,9 +172,9 @@ pub(crate) fn rebuild_source<F: StoreFiles>(
 ) -> Result<RebuildSource, RecoveryError> {
     choose_source(journal, &*files.backups()).map_err(|error| match error {
         NoRebuildSource::Journal(cause) => RecoveryError::Journal(cause),
-        NoRebuildSource::Missing(why) => {
-            RecoveryError::NoRebuildSource(format!("the state cannot be used ({problem}), and {why}"))
-        }
+        NoRebuildSource::Missing(why) => RecoveryError::NoRebuildSource(format!(
+            "the state cannot be used ({problem}), and {why}"
+        )),
     })
 }
 
@@ -183,9 +187,11 @@ fn build_state<F: StoreFiles>(
     let mut state = files.create_rebuilding_state()?;
     if let RebuildSource::Backup(name, _) = rebuild_source {
         let backups = files.backups();
-        rebuild(&mut state, |visit| read_file(&*backups, name, visit)).map_err(|error| error.to_string())?;
+        rebuild(&mut state, |visit| read_file(&*backups, name, visit))
+            .map_err(|error| error.to_string())?;
     }
-    let opened = open_state_and_journal(state, journal, StateOrigin::Rebuilt).map_err(|error| error.to_string())?;
+    let opened = open_state_and_journal(state, journal, StateOrigin::Rebuilt)
+        .map_err(|error| error.to_string())?;
     run_checkpoint(opened.checkpointer).map_err(|error| error.to_string())
 }
 
@@ -222,7 +228,8 @@ pub(crate) fn read_or_create_store_id<F: StoreFiles>(
 /// only when its header is durable, and only a second start makes a second segment.
 fn has_data(segment: &[u8]) -> bool {
     SegmentHeader::decode(segment).is_none_or(|header| {
-        let expected = NextFrame { epoch: header.epoch, seq: header.first_seq, prev_crc: header.prev_crc };
+        let expected =
+            NextFrame { epoch: header.epoch, seq: header.first_seq, prev_crc: header.prev_crc };
         header.first_seq != CommitSeq(1)
             || next_frame(segment, SEGMENT_HEADER_BYTES, expected, CommitSeq(0)) != FrameRead::Zeros
             || find_data_after(segment, SEGMENT_HEADER_BYTES, expected).is_some()

@@ -10,7 +10,9 @@ use crate::store::embedded::data_dir::{DataDir, DataDirError, read_format};
 use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::journal::frame::StoreId;
 use crate::store::embedded::journal::segment::JournalDir;
-use crate::store::embedded::recovery::open::{OpenedStore, RecoveryError, RecoveryReport, StateOrigin};
+use crate::store::embedded::recovery::open::{
+    OpenedStore, RecoveryError, RecoveryReport, StateOrigin,
+};
 use crate::store::embedded::recovery::os_files::OpenError;
 use crate::store::embedded::recovery::rebuild::RebuildSource;
 use crate::store::embedded::recovery::start::{open, read_or_create_store_id, rebuild_source};
@@ -48,8 +50,8 @@ fn open_existing(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), Open
         return Err(DataDirError::Format { path: path.to_owned(), problem }.into());
     }
     let mut data_dir = DataDir::lock(path)?;
-    let (store, _) =
-        read_or_create_store_id(&mut data_dir, [0; 16]).map_err(|error| OpenError::new(error, &data_dir))?;
+    let (store, _) = read_or_create_store_id(&mut data_dir, [0; 16])
+        .map_err(|error| OpenError::new(error, &data_dir))?;
     let dir = StoreFiles::journal(&data_dir);
     Ok((data_dir, JournalDir { dir, store, segment_bytes: 0 }))
 }

@@ -19,7 +19,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::store::embedded::backup::format::Summary;
-use crate::store::embedded::backup::task::{BackupTask, Chunk, FinishedBackup, MAX_QUEUED_CHUNKS, NextChunk};
+use crate::store::embedded::backup::task::{
+    BackupTask, Chunk, FinishedBackup, MAX_QUEUED_CHUNKS, NextChunk,
+};
 use crate::store::embedded::checkpoint::messages::{CheckpointMessage, ChunkOutcome, Effect, Now};
 use crate::store::embedded::checkpoint::scheduler::CheckpointScheduler;
 use crate::store::embedded::commit::committer::CommitterEvent;
@@ -59,7 +61,9 @@ impl CheckpointThread {
             let message = match self.inbox.recv_timeout(self.scheduler.next_timeout(self.now())) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(CheckpointMessage::Close { checkpoint: false }),
+                Err(RecvTimeoutError::Disconnected) => {
+                    Some(CheckpointMessage::Close { checkpoint: false })
+                }
             };
             if let Some(message) = message {
                 let effects = self.scheduler.on_message(self.now(), message);
@@ -161,7 +165,10 @@ impl CheckpointThread {
 }
 
 /// Runs a backup task to its end. A sender that is gone means that the backup was abandoned.
-fn run_task(task: &mut BackupTask<OsDirectory>, chunks: &Receiver<Chunk>) -> Result<FinishedBackup<OsFile>, String> {
+fn run_task(
+    task: &mut BackupTask<OsDirectory>,
+    chunks: &Receiver<Chunk>,
+) -> Result<FinishedBackup<OsFile>, String> {
     loop {
         let next = || chunks.recv().map_or(NextChunk::Abandoned, NextChunk::Chunk);
         if let Some(finished) = task.step(next)? {

@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::store::embedded::checkpoint::messages::CheckpointMessage;
-use crate::store::embedded::commit::committer::{BackgroundTask, CommitResult, Committer, CommitterEvent, EventEffect};
+use crate::store::embedded::commit::committer::{
+    BackgroundTask, CommitResult, Committer, CommitterEvent, EventEffect,
+};
 use crate::store::embedded::commit::queue::send_replies;
 use crate::store::embedded::data_dir::DataDir;
 use crate::store::embedded::fs::{OsDirectory, OsFile};
@@ -55,7 +57,15 @@ impl CommitterThread {
         data_dir: DataDir,
     ) -> Self {
         let started = Instant::now();
-        Self { shared, committer, helpers, data_dir, last_reported: (1, 0), closing: false, started }
+        Self {
+            shared,
+            committer,
+            helpers,
+            data_dir,
+            last_reported: (1, 0),
+            closing: false,
+            started,
+        }
     }
 
     /// Runs until the store is closed.
@@ -95,7 +105,8 @@ impl CommitterThread {
         self.record_batch(&batch, start.elapsed());
         send_replies(batch.replies);
         if let Err(error) = result {
-            let effect = self.committer.poison(format!("the journal could not be written: {error}"));
+            let effect =
+                self.committer.poison(format!("the journal could not be written: {error}"));
             self.report(effect);
         }
         self.report_journal_size();
@@ -163,7 +174,11 @@ impl CommitterThread {
                 );
             }
             EventEffect::DiskLow(low) => {
-                self.shared.set_health(if low { Health::Unavailable(Unavailable::DiskLow) } else { Health::Ready });
+                self.shared.set_health(if low {
+                    Health::Unavailable(Unavailable::DiskLow)
+                } else {
+                    Health::Ready
+                });
             }
             EventEffect::Poisoned(problem) => {
                 if self.shared.poison(&problem) {
@@ -217,7 +232,10 @@ impl CommitterThread {
         let _ = self.helpers.checkpoint_tx.send(close);
         let _ = self.helpers.checkpoint.take().map(JoinHandle::join);
         while let Some(message) = self.shared.queue.pop_control() {
-            if let CommitterMessage::Event(CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_)) = message {
+            if let CommitterMessage::Event(
+                CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_),
+            ) = message
+            {
                 self.on_message(message);
             }
         }

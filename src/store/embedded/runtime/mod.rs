@@ -45,9 +45,10 @@ pub(crate) fn spawn_threads(
     let named = |name: &str| Builder::new().name(format!("odometer-{name}"));
     let (checkpoint_tx, inbox) = checkpoint;
     let for_checkpoint = Arc::clone(shared);
-    let thread = CheckpointThread::new(Arc::clone(shared), parts.scheduler, inbox, checkpoint_tx.clone());
-    let checkpoint =
-        named("checkpoint").spawn(move || run_or_poison(&for_checkpoint, "checkpoint", || thread.run()))?;
+    let thread =
+        CheckpointThread::new(Arc::clone(shared), parts.scheduler, inbox, checkpoint_tx.clone());
+    let checkpoint = named("checkpoint")
+        .spawn(move || run_or_poison(&for_checkpoint, "checkpoint", || thread.run()))?;
     let (allocator_tx, tasks) = channel();
     let for_allocator = Arc::clone(shared);
     let dir = Arc::new(OsDirectory::new(data_dir.journal()));

@@ -23,7 +23,8 @@ use std::sync::Arc;
 pub use self::steps::{CheckpointError, Step, run_checkpoint};
 use crate::store::embedded::codec::idempotency_page::IdempotencyPage;
 use crate::store::embedded::codec::key::{
-    BUCKETS, IndexEntry, IndexScan, RecordKey, bucket_of_storage_key, idempotency_buckets, index_prefix,
+    BUCKETS, IndexEntry, IndexScan, RecordKey, bucket_of_storage_key, idempotency_buckets,
+    index_prefix,
 };
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::journal::frame::{LogPosition, RecordWrite};
@@ -68,7 +69,9 @@ impl<S: State> Checkpointer<S> {
         // and the target.
         if synced.seq < digests.checkpointed.seq || synced.seq > digests.target.seq {
             let (is, from, to) = (synced.seq, digests.checkpointed.seq, digests.target.seq);
-            return Err(format!("sled ends with commit {is}, but its digest file is of commits {from} to {to}"));
+            return Err(format!(
+                "sled ends with commit {is}, but its digest file is of commits {from} to {to}"
+            ));
         }
         let memtable_end = digests.checkpointed;
         Ok(Self {
@@ -152,7 +155,9 @@ impl<S: State> Checkpointer<S> {
         let IndexScan { tenant, index_kind, after, limit } = scan;
         let prefix = index_prefix(*tenant, *index_kind);
         self.verify_bucket(bucket_of_storage_key(&prefix))?;
-        let after = after.as_ref().map(|entry| RecordKey::IndexEntry(*tenant, entry.clone()).to_storage_key());
+        let after = after
+            .as_ref()
+            .map(|entry| RecordKey::IndexEntry(*tenant, entry.clone()).to_storage_key());
         let after = after.as_ref().unwrap_or(&prefix);
         let range = (Bound::Excluded(after.as_slice()), Bound::Unbounded);
         let overlay = self.index_overlay.range::<[u8], _>(range);
@@ -207,7 +212,8 @@ impl<S: State> Checkpointer<S> {
     /// # Errors
     /// One sentence about the first bucket that is not what was written.
     pub fn verify_all(&mut self) -> Result<u64, String> {
-        (0..BUCKETS).try_fold(0, |count, bucket| Ok(count + self.read_verified(bucket)?.len() as u64))
+        (0..BUCKETS)
+            .try_fold(0, |count, bucket| Ok(count + self.read_verified(bucket)?.len() as u64))
     }
 
     /// Verifies the bucket, once per process. Returns how many records were read to do so.
@@ -257,7 +263,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let open = || Checkpointer::open(SledState::open(temp.path()).unwrap()).unwrap();
         let position = |seq| LogPosition { seq: CommitSeq(seq), crc: 1 };
-        let deleting = |id| RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(TenantId(id)));
+        let deleting =
+            |id| RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(TenantId(id)));
         let list = |checkpointer: &mut Checkpointer<_>, after: Option<u64>, limit| {
             let (tenant, index_kind) = (SYSTEM_TENANT, IndexKind::Deleting);
             let after = after.map(|id| IndexEntry::Deleting(TenantId(id)));

@@ -37,7 +37,8 @@ pub trait State: Send {
     ///
     /// # Errors
     /// If they cannot be read.
-    fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String>;
+    fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize)
+    -> Result<Vec<Vec<u8>>, String>;
 
     /// Writes or removes the records of a batch. Durable after [`State::sync_through`].
     ///

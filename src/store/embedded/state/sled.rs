@@ -36,14 +36,14 @@ const SYNCED_THROUGH_KEY: &[u8] = &[0];
 /// Tells corruption from errors of the operating system that a later attempt may not meet.
 fn classify_io_error(error: &io::Error, problem: String) -> StateOpenError {
     use io::ErrorKind::{
-        Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull,
-        TimedOut, WouldBlock,
+        Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        ResourceBusy, StorageFull, TimedOut, WouldBlock,
     };
     // ENFILE and EMFILE, too many open files in the system or in this process, have no `ErrorKind`.
     let too_many_files = matches!(error.raw_os_error(), Some(23 | 24));
     match error.kind() {
-        Interrupted | OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | ResourceBusy
-        | StorageFull | TimedOut | WouldBlock => StateOpenError::Io(problem),
+        Interrupted | OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem
+        | ResourceBusy | StorageFull | TimedOut | WouldBlock => StateOpenError::Io(problem),
         _ if too_many_files => StateOpenError::Io(problem),
         _ => StateOpenError::Corrupt(problem),
     }
@@ -65,8 +65,9 @@ impl SledState {
     /// [`StateOpenError::Corrupt`] if the state has to be rebuilt, [`StateOpenError::Io`] if the
     /// operating system returned an error or the lock stayed taken for 2 s.
     pub fn open(dir: &Path) -> Result<Self, StateOpenError> {
-        let io_error =
-            |name: &str, error: &io::Error| classify_io_error(error, format!("{}: {error}", dir.join(name).display()));
+        let io_error = |name: &str, error: &io::Error| {
+            classify_io_error(error, format!("{}: {error}", dir.join(name).display()))
+        };
         match fs::read_to_string(dir.join(CORRUPT_MARKER)) {
             Ok(why) => return Err(StateOpenError::Corrupt(why)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -80,8 +81,9 @@ impl SledState {
         let position = catch_sled_panic(|| db.get(SYNCED_THROUGH_KEY));
         let synced_through = match position.map_err(StateOpenError::Corrupt)? {
             None => LogPosition::default(),
-            Some(bytes) => parse_position(&bytes)
-                .ok_or_else(|| StateOpenError::Corrupt("sled: the checkpoint number is corrupt".to_owned()))?,
+            Some(bytes) => parse_position(&bytes).ok_or_else(|| {
+                StateOpenError::Corrupt("sled: the checkpoint number is corrupt".to_owned())
+            })?,
         };
         Ok(Self { db, file, dir: dir.to_owned(), synced_through })
     }
@@ -139,10 +141,16 @@ impl State for SledState {
         })
     }
 
-    fn keys_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+    fn keys_after(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, String> {
         let range = (Bound::Excluded(after), Bound::Unbounded);
         // An error passes `take_while`, so that it is returned.
-        let has_prefix = |key: &sled::Result<Vec<u8>>| key.as_ref().map_or(true, |key| key.starts_with(prefix));
+        let has_prefix =
+            |key: &sled::Result<Vec<u8>>| key.as_ref().map_or(true, |key| key.starts_with(prefix));
         catch_sled_panic(|| {
             let keys = self.db.range::<&[u8], _>(range).keys();
             let keys = keys.map(|key| key.map(|key| key.to_vec()));
@@ -207,8 +215,10 @@ fn catch_sled_panic<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, Stri
 fn parse_position(bytes: &[u8]) -> Option<LogPosition> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (seq, frame_crc) = body.split_first_chunk::<8>()?;
-    let position =
-        LogPosition { seq: CommitSeq(u64::from_be_bytes(*seq)), crc: u32::from_be_bytes(frame_crc.try_into().ok()?) };
+    let position = LogPosition {
+        seq: CommitSeq(u64::from_be_bytes(*seq)),
+        crc: u32::from_be_bytes(frame_crc.try_into().ok()?),
+    };
     (crc32c::crc32c(body).to_be_bytes() == *crc).then_some(position)
 }
 

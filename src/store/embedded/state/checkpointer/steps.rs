@@ -116,16 +116,26 @@ impl<S: State> Checkpointer<S> {
     pub fn step(&mut self) -> Result<Step, CheckpointError> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => Ok(Step::Idle),
-            Phase::Snapshot(bucket, encoder) => self.snapshot_step(bucket, encoder).map_err(CheckpointError::Corrupt),
+            Phase::Snapshot(bucket, encoder) => {
+                self.snapshot_step(bucket, encoder).map_err(CheckpointError::Corrupt)
+            }
             // Nothing changed since the last checkpoint.
-            Phase::SubtractDigests(_) if self.target == self.digests.target && self.batch.is_empty() => Ok(Step::Idle),
+            Phase::SubtractDigests(_)
+                if self.target == self.digests.target && self.batch.is_empty() =>
+            {
+                Ok(Step::Idle)
+            }
             Phase::SubtractDigests(done) => self.subtract_step(done),
             Phase::Write(done) => self.write_step(done).map_err(CheckpointError::Io),
             Phase::Sync => self.finish().map_err(CheckpointError::Io),
         }
     }
 
-    fn snapshot_step(&mut self, mut bucket: u16, mut encoder: Box<BackupEncoder>) -> Result<Step, String> {
+    fn snapshot_step(
+        &mut self,
+        mut bucket: u16,
+        mut encoder: Box<BackupEncoder>,
+    ) -> Result<Step, String> {
         let (mut buckets, mut records) = (0, 0);
         while bucket < BUCKETS && buckets < STEP_BUCKETS && records < STEP_RECORDS {
             let merged = self.merged_bucket(bucket)?;
@@ -212,8 +222,9 @@ impl<S: State> Checkpointer<S> {
         self.state.save_digests(&BucketDigests::encode(self.target, self.target, &table))?;
         self.digests.finish_checkpoint(self.target, table);
         self.flushing = HashMap::new();
-        let in_memtable =
-            |key: &Vec<u8>| RecordKey::from_storage_key(key).is_ok_and(|key| self.memtable.contains_key(&key));
+        let in_memtable = |key: &Vec<u8>| {
+            RecordKey::from_storage_key(key).is_ok_and(|key| self.memtable.contains_key(&key))
+        };
         self.index_overlay.retain(|key, _| in_memtable(key));
         self.batch = Vec::new();
         Ok(Step::Finished(self.target))
