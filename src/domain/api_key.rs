@@ -1,4 +1,4 @@
-//! What is known of an API key: its id, label, scopes and the hash of its secret.
+//! The parts of an API key: its id, label, scopes and the hash of its secret.
 //!
 //! Job: pure types that are validated on construction.
 //! Invariant: a [`KeyLabel`] that exists is well-formed; [`Scopes`] holds known scopes only.
@@ -10,7 +10,8 @@ use bitflags::bitflags;
 use data_encoding::HEXLOWER;
 use thiserror::Error;
 
-/// The public half of an API key: it finds the key's record, may be logged and shown, and proves nothing.
+/// The public half of an API key. It identifies the key's record and may be logged and shown; it
+/// does not authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub [u8; KeyId::BYTES]);
 
@@ -18,10 +19,9 @@ impl KeyId {
     /// Random bytes in an id.
     pub const BYTES: usize = 8;
 
-    /// Reads an id as [`KeyId`] is displayed: 16 hexadecimal digits in lower case.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
+    /// Parses what `Display` writes: 16 hexadecimal digits in lower case.
+    pub fn parse(string: &str) -> Option<Self> {
+        HEXLOWER.decode(string.as_bytes()).ok()?.try_into().ok().map(Self)
     }
 }
 
@@ -32,37 +32,37 @@ impl fmt::Display for KeyId {
 }
 
 bitflags! {
-    /// What an API key may do: one or more of *read*, *increment* and *manage*. None of them contains another.
+    /// What an API key may do: one or more of *read*, *increment* and *manage*. No scope contains
+    /// another.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Scopes: u8 {
         /// Read and list counters.
         const READ = 1;
-        /// Take integers.
+        /// Increment counters.
         const INCREMENT = 2;
-        /// Create, set and delete counters; make, list and revoke keys.
+        /// Create, set and delete counters; create, list and revoke keys.
         const MANAGE = 4;
     }
 }
 
 impl Scopes {
-    /// Everything.
+    /// All three scopes.
     pub const ALL: Self = Self::all();
     const NAMES: [(&str, Self); 3] =
         [("read", Self::READ), ("increment", Self::INCREMENT), ("manage", Self::MANAGE)];
 
-    /// The scopes of these bits; `None` if there is none, or an unknown one. `from_bits` alone takes 0 too.
-    #[must_use]
+    /// The scopes of these bits; `None` if no bit or an unknown one is set. (`from_bits` accepts
+    /// 0.)
     pub fn some_from_bits(bits: u8) -> Option<Self> {
         Self::from_bits(bits).filter(|scopes| !scopes.is_empty())
     }
 
-    /// The scope of this name.
-    #[must_use]
+    /// The scope with this name: `read`, `increment` or `manage`.
     pub fn parse(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, scope)| *scope)
     }
 
-    /// Their names.
+    /// The names of the scopes in the set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.iter().filter(move |(_, scope)| self.contains(*scope)).map(|(name, _)| *name)
     }
@@ -77,37 +77,37 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// What people call an API key: up to 100 visible ASCII characters and spaces, perhaps none.
+/// A name for an API key that its tenant chose: 0 to 100 visible ASCII characters and spaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLabel(String);
 
-/// Why a text is not a [`KeyLabel`].
+/// The string is not a [`KeyLabel`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("is not 0 to 100 characters of visible ASCII and spaces")]
+#[error("must be 0 to 100 visible ASCII characters and spaces")]
 pub struct ParseKeyLabelError;
 
 impl KeyLabel {
     /// The longest label, in bytes.
     pub const MAX_BYTES: usize = 100;
 
-    /// Checks `text` and keeps it.
+    /// Checks `string` and copies it.
     ///
     /// # Errors
-    /// [`ParseKeyLabelError`].
-    pub fn parse(text: &str) -> Result<Self, ParseKeyLabelError> {
-        let good = text.len() <= Self::MAX_BYTES
-            && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-        good.then(|| Self(text.to_owned())).ok_or(ParseKeyLabelError)
+    /// [`ParseKeyLabelError`] if it is longer than 100 bytes or has another character.
+    pub fn parse(string: &str) -> Result<Self, ParseKeyLabelError> {
+        let good = string.len() <= Self::MAX_BYTES
+            && string.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        good.then(|| Self(string.to_owned())).ok_or(ParseKeyLabelError)
     }
 
-    /// The label as text.
-    #[must_use]
+    /// The label as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The SHA-256 of an API key's secret half. It can not be turned back, and it is not shown either.
+/// The SHA-256 of an API key's secret half. It cannot be inverted, and `Debug` hides it all the
+/// same.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash(pub [u8; 32]);
 
@@ -133,7 +133,7 @@ mod tests {
                 && !scopes.contains(Scopes::INCREMENT)
                 && !scopes.contains(Scopes::ALL)
         );
-        // The numbers are in every store.
+        // The bits are part of the storage format.
         assert_eq!(
             [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE, Scopes::ALL]
                 .map(|scopes| scopes.bits()),

@@ -1,8 +1,10 @@
 //! The counter and the one rule that makes its next value.
 //!
-//! Job: pure types ([`Value`], [`CounterName`], [`CounterConfig`], [`Counter`], [`Range`]) and the two changes a counter knows,
-//! [`Counter::advance`] and [`Counter::set`]. Every store calls these inside its commit, so the rule exists once.
-//! Invariant: a refused change leaves the counter as it was; a value is always within its counter's bounds and never wraps.
+//! Job: pure types ([`Value`], [`CounterName`], [`CounterConfig`], [`Counter`], [`Range`]) and the
+//! two operations on a counter, [`Counter::advance`] and [`Counter::set`]. Every store calls these
+//! inside its commit, so the rule exists once.
+//! Invariant: a refused operation leaves the counter unchanged; a value is always within its
+//! counter's bounds and never wraps.
 //! Must never: read a clock, touch a disk, know a tenant or HTTP.
 
 use std::fmt;
@@ -17,21 +19,20 @@ pub struct Value(u64);
 impl Value {
     /// The smallest value that any counter may hold.
     pub const ZERO: Self = Self(0);
-    /// What a counter holds before its first increment, unless it was created otherwise.
+    /// The default start of a counter: its value before the first increment.
     pub const FIRST: Self = Self(1);
-    /// 2^53−1, the largest integer that every JSON reader keeps exact: the default maximum of a counter.
+    /// 2^53−1, the default maximum of a counter: the largest integer that every JSON parser
+    /// represents exactly.
     pub const DEFAULT_MAX: Self = Self((1 << 53) - 1);
     /// 2^63−1, the largest value that any counter may reach.
     pub const MAX: Self = Self(i64::MAX as u64);
 
-    /// Takes `raw` if it is within 0 ..= 2^63−1.
-    #[must_use]
+    /// The value `raw`; `None` unless it is within 0 ..= 2^63−1.
     pub const fn new(raw: u64) -> Option<Self> {
         if raw <= Self::MAX.0 { Some(Self(raw)) } else { None }
     }
 
-    /// The value as a plain integer, for the wire and the disk.
-    #[must_use]
+    /// The value as a plain integer.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -47,24 +48,22 @@ impl fmt::Display for Value {
     }
 }
 
-/// By how much an increment raises a counter: 1 ..= 2^53−1.
+/// The amount that one increment adds to a counter: 1 ..= 2^53−1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Step(u64);
 
 impl Step {
-    /// The step of a counter that was not created otherwise.
+    /// The default step.
     pub const ONE: Self = Self(1);
     /// 2^53−1.
     pub const MAX: Self = Self((1 << 53) - 1);
 
-    /// Takes `raw` if it is within 1 ..= 2^53−1.
-    #[must_use]
+    /// The step `raw`; `None` unless it is within 1 ..= 2^53−1.
     pub const fn new(raw: u64) -> Option<Self> {
         if raw >= Self::ONE.0 && raw <= Self::MAX.0 { Some(Self(raw)) } else { None }
     }
 
     /// The step as a plain integer.
-    #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -74,7 +73,7 @@ impl Step {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CounterName(Arc<str>);
 
-/// Why a text is not a [`CounterName`].
+/// The string is not a [`CounterName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a counter name is 1 to 128 characters of A-Z a-z 0-9 . _ -")]
 pub struct ParseCounterNameError;
@@ -83,33 +82,30 @@ impl CounterName {
     /// The longest name, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Checks `text` and keeps it.
+    /// Checks `string` and copies it.
     ///
     /// # Errors
-    /// [`ParseCounterNameError`] if the text is empty, longer than 128 bytes or has another character.
-    pub fn parse(text: &str) -> Result<Self, ParseCounterNameError> {
+    /// [`ParseCounterNameError`] if it is empty, longer than 128 bytes or has another character.
+    pub fn parse(string: &str) -> Result<Self, ParseCounterNameError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if text.is_empty() || text.len() > Self::MAX_BYTES || !text.bytes().all(allowed) {
+        if string.is_empty() || string.len() > Self::MAX_BYTES || !string.bytes().all(allowed) {
             return Err(ParseCounterNameError);
         }
-        Ok(Self(text.into()))
+        Ok(Self(string.into()))
     }
 
-    /// The name of the counter behind `/api/v1/integer`.
-    #[must_use]
+    /// The name of the counter behind `/api/v1/integer`, which every tenant has.
     pub fn default_counter() -> Self {
         static NAME: std::sync::OnceLock<CounterName> = std::sync::OnceLock::new();
         NAME.get_or_init(|| Self("default".into())).clone()
     }
 
-    /// Whether it is that name.
-    #[must_use]
+    /// Whether this is the name of [`CounterName::default_counter`].
     pub fn is_default(&self) -> bool {
         &*self.0 == "default"
     }
 
-    /// The name as text.
-    #[must_use]
+    /// The name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -121,53 +117,61 @@ impl fmt::Display for CounterName {
     }
 }
 
-/// Integers reserved by one change: `first`, then every step up to `last`, all of them issued, none between them missing.
+/// The integers that one increment issues: `first`, then every step up to `last`, without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// The smallest integer reserved.
+    /// The smallest integer.
     pub first: Value,
-    /// The largest integer reserved, which is also the counter's value after the change.
+    /// The largest integer; it is also the counter's value after the increment.
     pub last: Value,
-    /// How many they are.
+    /// The number of integers, at least 1.
     pub count: u32,
 }
 
-/// Why a counter did not change; the caller is at fault and the counter is as before.
+/// Why an operation on a counter was refused. The counter is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CounterRefusal {
-    /// The maximum would be passed.
-    #[error("the counter is at {value} and its maximum is {max}: {count} more do not fit")]
+    /// The increment would exceed the maximum.
+    #[error(
+        "the counter is at {value} and its maximum is {max}: {count} more do not fit. \
+         No integer was issued; ask for fewer, or use another counter"
+    )]
     Exhausted {
-        /// The value, which stays.
+        /// The current value.
         value: Value,
         /// The counter's maximum.
         max: Value,
-        /// How many integers were asked for.
+        /// The number of integers requested.
         count: u32,
     },
-    /// A set to a value that the counter may not hold.
-    #[error("{requested} is outside this counter's range of {min} to {max}")]
+    /// The new value is outside the counter's bounds.
+    #[error(
+        "{requested} is outside this counter's range of {min} to {max}. \
+         Nothing was changed; send a value within the range"
+    )]
     OutOfRange {
-        /// What was asked for.
+        /// The value requested.
         requested: Value,
         /// The counter's minimum.
         min: Value,
         /// The counter's maximum.
         max: Value,
     },
-    /// A set to a lower value, which would make numbers repeat, without saying so.
+    /// The new value is lower than the current one, and the request did not allow that.
     #[error(
-        "the counter is at {value}: setting it to {requested} would make numbers repeat; send rewind: true if that is wanted"
+        "the counter is at {value}; setting it to {requested} would make integers repeat. \
+         Nothing was changed; send rewind: true if that is intended"
     )]
     RewindRequired {
-        /// The value, which stays.
+        /// The current value.
         value: Value,
-        /// What was asked for.
+        /// The value requested.
         requested: Value,
     },
 }
 
-/// Bounds and step of a counter, which never change: `min <= start <= max`.
+/// The configuration of a counter, fixed when it is created: start, step, bounds, and whether it is
+/// rewindable. `min <= start <= max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterConfig {
     start: Value,
@@ -177,9 +181,9 @@ pub struct CounterConfig {
     rewindable: bool,
 }
 
-/// Three numbers that are not the bounds of a counter.
+/// The numbers violate `min <= start <= max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("start must be within min and max: {min} <= {start} <= {max} is not so")]
+#[error("start must lie between min and max; {min} <= {start} <= {max} does not hold")]
 pub struct InvalidCounterConfig {
     start: Value,
     min: Value,
@@ -187,7 +191,7 @@ pub struct InvalidCounterConfig {
 }
 
 impl CounterConfig {
-    /// The shape of the counter `default`.
+    /// The configuration of the counter `default`.
     pub const DEFAULT: Self = Self {
         start: Value::FIRST,
         step: Step::ONE,
@@ -196,7 +200,7 @@ impl CounterConfig {
         rewindable: true,
     };
 
-    /// Checks the bounds. `rewindable`: a set to a lower value needs no word of its own.
+    /// Checks the bounds. A `rewindable` counter may be set to a lower value without `rewind`.
     ///
     /// # Errors
     /// [`InvalidCounterConfig`] unless `min <= start <= max`.
@@ -214,38 +218,33 @@ impl CounterConfig {
         }
     }
 
-    /// What the counter holds before its first increment, which issues `start` + `step`.
-    #[must_use]
+    /// The value before the first increment, which issues `start` + `step`.
     pub fn start(&self) -> Value {
         self.start
     }
 
-    /// By how much an increment raises it.
-    #[must_use]
+    /// The amount that an increment adds.
     pub fn step(&self) -> Step {
         self.step
     }
 
-    /// The smallest value it may be set to.
-    #[must_use]
+    /// The smallest value that the counter may be set to.
     pub fn min(&self) -> Value {
         self.min
     }
 
-    /// The largest value it may reach.
-    #[must_use]
+    /// The largest value that the counter may reach.
     pub fn max(&self) -> Value {
         self.max
     }
 
-    /// Whether it may be set to a lower value without a word.
-    #[must_use]
+    /// Whether the counter may be set to a lower value without `rewind`.
     pub fn rewindable(&self) -> bool {
         self.rewindable
     }
 }
 
-/// A counter: the value issued last, within its shape.
+/// A counter: its configuration and the value issued last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     value: Value,
@@ -258,43 +257,40 @@ impl Default for Counter {
     }
 }
 
-/// How many integers one increment may reserve at most.
+/// The largest number of integers that one increment may issue.
 pub const MAX_COUNT: u32 = 1_000_000;
 
 impl Counter {
     /// A counter before its first increment.
-    #[must_use]
     pub fn new(config: CounterConfig) -> Self {
         Self { value: config.start, config }
     }
 
-    /// A counter as it was kept somewhere; `None` if the value is outside the shape.
-    #[must_use]
+    /// A counter from its stored parts; `None` if `value` is outside the bounds.
     pub fn from_parts(value: Value, config: CounterConfig) -> Option<Self> {
         (config.min <= value && value <= config.max).then_some(Self { value, config })
     }
 
-    /// The value issued last, or the start before any increment.
-    #[must_use]
+    /// The value issued last or set; the start before the first increment.
     pub fn value(&self) -> Value {
         self.value
     }
 
-    /// Its bounds and step.
-    #[must_use]
+    /// The counter's configuration.
     pub fn config(&self) -> &CounterConfig {
         &self.config
     }
 
-    /// Reserves the next `count` integers, a step apart: all of them or, near the maximum, none.
+    /// Issues the next `count` integers, a step apart: all of them or, near the maximum, none.
     ///
     /// # Errors
-    /// [`CounterRefusal::Exhausted`] if the last of them would pass the maximum; the counter is unchanged.
+    /// [`CounterRefusal::Exhausted`] if the last one would exceed the maximum; the counter is
+    /// unchanged.
     ///
     /// # Panics
-    /// If `count` is 0; callers check it at the door.
+    /// If `count` is 0; callers validate it.
     pub fn advance(&mut self, count: u32) -> Result<Range, CounterRefusal> {
-        assert!(count > 0, "an increment reserves at least one integer");
+        assert!(count > 0, "an increment issues at least one integer");
         let exhausted =
             CounterRefusal::Exhausted { value: self.value, max: self.config.max, count };
         let step = self.config.step.0;
@@ -309,10 +305,13 @@ impl Counter {
         Ok(Range { first, last, count })
     }
 
-    /// Sets the value. Setting it down makes numbers repeat; that needs `rewind`, or a counter that is rewindable.
+    /// Sets the value. A lower value makes integers repeat, so it needs `rewind` or a rewindable
+    /// counter.
     ///
     /// # Errors
-    /// [`CounterRefusal::OutOfRange`] if `value` is outside the bounds, [`CounterRefusal::RewindRequired`]; the counter is unchanged.
+    /// [`CounterRefusal::OutOfRange`] if `value` is outside the bounds,
+    /// [`CounterRefusal::RewindRequired`] if it is lower and neither applies; the counter is
+    /// unchanged.
     pub fn set(&mut self, value: Value, rewind: bool) -> Result<Value, CounterRefusal> {
         let CounterConfig { min, max, rewindable, .. } = self.config;
         if value < min || value > max {
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_stays_within_the_bounds_and_goes_down_only_when_told_to() {
+    fn a_set_stays_within_the_bounds_and_goes_down_only_with_rewind() {
         let value = |raw| Value::new(raw).unwrap();
         let mut c = counter(5, 1, 9);
         for bad in [0, 10] {
@@ -395,7 +394,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_follow_one_another_without_a_hole(start in 1u64..1000, step in 1u64..9, counts in prop::collection::vec(1u32..50, 1..50)) {
+        fn ranges_follow_one_another_without_a_gap(
+            start in 1u64..1000,
+            step in 1u64..9,
+            counts in prop::collection::vec(1u32..50, 1..50),
+        ) {
             let mut c = counter(start, step, 1500);
             let mut expected_first = start + step;
             for count in counts {

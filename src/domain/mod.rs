@@ -1,7 +1,7 @@
-//! The domain: pure types, and the one rule that makes the next value.
+//! The domain: pure types, and the one rule that makes a counter's next value.
 //!
-//! Job: say what a counter, a tenant, an API key and a rate limit are.
-//! Invariant: a value that exists is valid.
+//! Job: define counter, tenant, API key and rate limit.
+//! Invariant: every value is valid: constructors check, and nothing changes a value in place.
 //! Must never: know HTTP, a store, a clock or a file.
 
 pub mod api_key;

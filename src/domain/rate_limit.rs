@@ -1,9 +1,8 @@
-//! A rate limit as people write it: `1000/s:2000` is 1000 per second with a burst of 2000.
+//! The syntax of a rate limit: `1000/s:2000` is 1000 per second with a burst of 2000.
 //!
-//! Job: [`RateLimit`], read from text and written back.
-//! Invariant: count and burst are at least 1; what [`RateLimit::from_str`] took, `Display` writes so that it reads back
-//! as the same limit.
-//! Must never: read a clock or count anything; that is the throttle's work.
+//! Job: [`RateLimit`], parsed from a string and formatted as one.
+//! Invariant: count and burst are at least 1; parsing what `Display` wrote yields the same limit.
+//! Must never: read a clock or count anything; the rate limiters do that.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -12,21 +11,21 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// The units of a rate: their letter and their length in seconds.
+/// The units of a rate: the letter and the length in seconds.
 const UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3600)];
 
-/// How much of something may happen: `count` per `per` in the long run, `burst` at once after a pause.
+/// A rate limit: `count` per `per` in the long run, and at most `burst` at once after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// How many are allowed within [`RateLimit::per`].
+    /// The number allowed within [`RateLimit::per`].
     pub count: NonZeroU32,
-    /// The stretch of time that the count is for: a second, a minute or an hour.
+    /// The period that the count is for: a second, a minute or an hour.
     pub per: Duration,
-    /// How many may come at once after a pause; the count itself unless written otherwise.
+    /// The number allowed at once after a pause; equal to `count` unless given.
     pub burst: NonZeroU32,
 }
 
-/// Why a text is not a [`RateLimit`].
+/// The string is not a [`RateLimit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "a rate is a count per s, m or h and an optional burst, both from 1 to 4294967295, such as 1000/s:2000 or 10/m"
@@ -36,10 +35,10 @@ pub struct ParseRateLimitError;
 impl FromStr for RateLimit {
     type Err = ParseRateLimitError;
 
-    fn from_str(text: &str) -> Result<Self, ParseRateLimitError> {
-        let (rate, burst) = match text.split_once(':') {
+    fn from_str(string: &str) -> Result<Self, ParseRateLimitError> {
+        let (rate, burst) = match string.split_once(':') {
             Some((rate, burst)) => (rate, Some(burst)),
-            None => (text, None),
+            None => (string, None),
         };
         let (count, unit) = rate.split_once('/').ok_or(ParseRateLimitError)?;
         let (_, seconds) =
@@ -50,19 +49,20 @@ impl FromStr for RateLimit {
     }
 }
 
-/// Digits only: the integer parser of std would also take `+5`.
-fn positive(text: &str) -> Result<NonZeroU32, ParseRateLimitError> {
-    if !text.bytes().all(|b| b.is_ascii_digit()) {
+/// Parses a positive number of digits only: std's integer parser also accepts `+5`.
+fn positive(string: &str) -> Result<NonZeroU32, ParseRateLimitError> {
+    if !string.bytes().all(|b| b.is_ascii_digit()) {
         return Err(ParseRateLimitError);
     }
-    text.parse().map_err(|_| ParseRateLimitError)
+    string.parse().map_err(|_| ParseRateLimitError)
 }
 
 impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS.into_iter().find(|(_, seconds)| Duration::from_secs(*seconds) == self.per) {
             Some((letter, _)) => write!(f, "{}/{letter}", self.count)?,
-            // Only a limit built in code can have another stretch; it is shown, but there is no text to read it from.
+            // Only a limit built in code can have another period: `Display` shows it, but no string
+            // parses to it.
             None => write!(f, "{}/{:?}", self.count, self.per)?,
         }
         if self.burst == self.count { Ok(()) } else { write!(f, ":{}", self.burst) }
@@ -82,15 +82,15 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_reads_and_writes_the_same_text() {
-        for (text, expected) in [
+    fn a_limit_is_parsed_from_the_string_that_it_displays() {
+        for (string, expected) in [
             ("1000/s:2000", limit(1000, 1, 2000)),
             ("10/m", limit(10, 60, 10)),
             ("5/h:10", limit(5, 3600, 10)),
             ("4294967295/s", limit(u32::MAX, 1, u32::MAX)),
         ] {
-            assert_eq!(text.parse(), Ok(expected), "{text}");
-            assert_eq!(expected.to_string(), text);
+            assert_eq!(string.parse(), Ok(expected), "{string}");
+            assert_eq!(expected.to_string(), string);
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stretch_without_a_letter_is_still_shown() {
+    fn a_period_without_a_letter_is_still_shown() {
         assert_eq!(limit(10, 90, 20).to_string(), "10/90s:20");
     }
 }

@@ -1,7 +1,8 @@
-//! Who a counter belongs to: the tenant, its name and limit, and what is known of its API keys.
+//! The tenant, who owns counters: its id, name, rate limit and password hash.
 //!
-//! Job: pure types that are checked once, at the door. Invariant: a [`TenantName`] that exists is well-formed.
-//! Must never: hold a password or the secret half of a key (hashes only, which Debug does not show); know HTTP or a store.
+//! Job: pure types that are validated on construction.
+//! Invariant: a [`TenantName`] is well-formed.
+//! Must never: hold a password (only its hash, which Debug hides); know HTTP or a store.
 
 use std::fmt;
 
@@ -9,7 +10,7 @@ use thiserror::Error;
 
 use crate::domain::rate_limit::{ParseRateLimitError, RateLimit};
 
-/// A tenant's number, from 1. It appears in documents as `id`, never in a URL.
+/// A tenant's number, from 1. Responses show it as `id`; it is never part of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u64);
 
@@ -19,70 +20,69 @@ impl fmt::Display for TenantId {
     }
 }
 
-/// The name a tenant registers with: 1–128 of `[A-Za-z0-9._%+@-]`. Two names that differ only in case are the same name.
+/// The name that a tenant registers: 1–128 of `[A-Za-z0-9._%+@-]`. Names that differ only in case
+/// are the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantName(String);
 
-/// Why a text is not a [`TenantName`].
+/// Why a string is not a [`TenantName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ParseTenantNameError {
-    /// Nothing was given, or only white space.
+    /// The string is empty or only white space.
     #[error("can't be blank")]
     Empty,
-    /// More than 128 characters.
+    /// The string has more than 128 characters.
     #[error("is too long (128 characters at most)")]
     TooLong,
-    /// Another character than those allowed.
+    /// The string has a character that is not allowed.
     #[error("may only have the characters A-Z a-z 0-9 . _ % + @ -")]
-    BadCharacter,
+    InvalidCharacter,
 }
 
 impl TenantName {
     /// The longest name, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Checks `text` and keeps it as typed.
+    /// Checks `string` and copies it, with its case.
     ///
     /// # Errors
     /// [`ParseTenantNameError`], saying which of the three rules was broken.
-    pub fn parse(text: &str) -> Result<Self, ParseTenantNameError> {
-        if text.trim().is_empty() {
+    pub fn parse(string: &str) -> Result<Self, ParseTenantNameError> {
+        if string.trim().is_empty() {
             return Err(ParseTenantNameError::Empty);
         }
-        if text.len() > Self::MAX_BYTES {
+        if string.len() > Self::MAX_BYTES {
             return Err(ParseTenantNameError::TooLong);
         }
         let allowed = |b: u8| {
             b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'%' | b'+' | b'@' | b'-')
         };
-        if !text.bytes().all(allowed) {
-            return Err(ParseTenantNameError::BadCharacter);
+        if !string.bytes().all(allowed) {
+            return Err(ParseTenantNameError::InvalidCharacter);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(string.to_owned()))
     }
 
-    /// The name as it was typed.
-    #[must_use]
+    /// The name as the tenant registered it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name as it is compared: lower case. Names are ASCII, so this is exact.
-    #[must_use]
+    /// The name in lower case, for comparison. Names are ASCII, so this is exact.
     pub fn normalized(&self) -> String {
         self.0.to_ascii_lowercase()
     }
 }
 
-/// How many requests a tenant may make.
+/// The rate limit of one tenant's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TenantLimit {
-    /// As `--tenant-rate-limit` says.
+    /// The limit of `--tenant-rate-limit`.
     #[default]
     Default,
-    /// As many as it likes.
+    /// No limit.
     Off,
-    /// So many.
+    /// This limit.
     Rate(RateLimit),
 }
 
@@ -99,9 +99,9 @@ impl fmt::Display for TenantLimit {
 impl std::str::FromStr for TenantLimit {
     type Err = ParseRateLimitError;
 
-    /// Reads what `Display` writes.
-    fn from_str(text: &str) -> Result<Self, ParseRateLimitError> {
-        match text {
+    /// Parses what `Display` writes: `default`, `off` or a rate.
+    fn from_str(string: &str) -> Result<Self, ParseRateLimitError> {
+        match string {
             "default" => Ok(Self::Default),
             "off" => Ok(Self::Off),
             rate => rate.parse().map(Self::Rate),
@@ -109,18 +109,18 @@ impl std::str::FromStr for TenantLimit {
     }
 }
 
-/// A password hashed with argon2id, and the parameters that made it, so that they may change later.
+/// A password's argon2id hash with its parameters, so that a later version may use others.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PasswordHash {
     /// Memory in KiB.
     pub memory_kib: u32,
     /// Passes over the memory.
     pub passes: u32,
-    /// Lanes.
+    /// Degree of parallelism.
     pub lanes: u32,
-    /// Random salt.
+    /// The random salt.
     pub salt: [u8; 16],
-    /// The hash.
+    /// The hash itself.
     pub hash: [u8; 32],
 }
 
@@ -142,9 +142,9 @@ mod tests {
         for (bad, why) in [
             ("", ParseTenantNameError::Empty),
             (" \t", ParseTenantNameError::Empty),
-            ("a b", ParseTenantNameError::BadCharacter),
-            ("a\0", ParseTenantNameError::BadCharacter),
-            ("ä", ParseTenantNameError::BadCharacter),
+            ("a b", ParseTenantNameError::InvalidCharacter),
+            ("a\0", ParseTenantNameError::InvalidCharacter),
+            ("ä", ParseTenantNameError::InvalidCharacter),
             (&"x".repeat(129), ParseTenantNameError::TooLong),
         ] {
             assert_eq!(TenantName::parse(bad), Err(why), "{bad:?}");

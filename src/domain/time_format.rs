@@ -1,30 +1,26 @@
-//! Moments and days as people read them.
+//! Formatting of timestamps and dates: UTC, RFC 3339.
 //!
-//! Job: [`rfc3339`] and [`date`]. Invariant: both are UTC, and neither fails: what has no text is an empty one. Must never: read a clock.
+//! Job: [`rfc3339`] and [`date`].
+//! Invariant: neither fails; a time beyond the year 9999 yields an empty string.
+//! Must never: read a clock.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-/// Seconds in a day.
+/// Seconds per day.
 pub const SECONDS_PER_DAY: u64 = 86_400;
 
-/// A moment in seconds since 1970, such as `2026-11-24T09:00:00Z`; the year 9999 is the last that has a text.
-#[must_use]
+/// Formats a Unix time in seconds, such as `2026-11-24T09:00:00Z`. Years up to 9999 have a format;
+/// a later time yields an empty string.
 pub fn rfc3339(unix_s: u64) -> String {
-    to_datetime(unix_s)
-        .and_then(|to_datetime| to_datetime.format(&Rfc3339).ok())
-        .unwrap_or_default()
+    to_datetime(unix_s).and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
-/// A day in days since 1970, such as `2026-11-24`.
-#[must_use]
+/// Formats a date, given in days since 1970, such as `2026-11-24`.
 pub fn date(days: u32) -> String {
-    let to_datetime = to_datetime(u64::from(days) * SECONDS_PER_DAY);
-    to_datetime
-        .and_then(|to_datetime| {
-            to_datetime.format(format_description!("[year]-[month]-[day]")).ok()
-        })
+    to_datetime(u64::from(days) * SECONDS_PER_DAY)
+        .and_then(|time| time.format(format_description!("[year]-[month]-[day]")).ok())
         .unwrap_or_default()
 }
 
@@ -37,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_and_days_are_written_as_rfc_3339_wants_them() {
+    fn times_and_dates_are_formatted_as_rfc_3339_says() {
         assert_eq!(
             (rfc3339(0), rfc3339(1_795_510_800)),
             ("1970-01-01T00:00:00Z".into(), "2026-11-24T09:00:00Z".into())
