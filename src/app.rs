@@ -93,7 +93,7 @@ impl App {
         let tls = from_files.map_or_else(load_tls, Ok)?;
         record_certificate_expiry(&tls, &metrics);
         let shared = Arc::new(Shared {
-            throttle: RateLimiters::new(config.rate_limits),
+            rate_limiters: RateLimiters::new(config.rate_limits),
             hashing: HashingPool::start().context("the hashing threads could not be started")?,
             passwords: config.passwords,
             counters_per_tenant: config.counters_per_tenant,

@@ -1,8 +1,10 @@
-//! `Basic` credentials: a name and a password, as RFC 7617 sends them.
+//! `Basic` credentials (RFC 7617): a user name and a password.
 //!
-//! Job: [`BasicCredentials::parse`] them, [`BasicCredentials::authenticate`] them on the hashing threads. Invariant: a wrong name and a wrong password are told alike and cost
-//! the same work. Both are wiped when dropped.
-//! Must never: be shown, or be looked at before the throttles let them through.
+//! Job: [`BasicCredentials::parse`] reads them, [`BasicCredentials::authenticate`] verifies them on
+//! the hashing threads.
+//! Invariant: a wrong name and a wrong password fail alike and cost the same work. Both are wiped
+//! from memory when dropped.
+//! Must never: show them, or verify them before the rate limiters allow it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +15,7 @@ use super::{AuthFailure, Principal};
 use crate::domain::tenant::TenantName;
 use crate::store::Store;
 
-/// A name and a password that somebody sent.
+/// A user name and a password that a client sent.
 pub struct BasicCredentials {
     name: Zeroizing<Vec<u8>>,
     password: Zeroizing<Vec<u8>>,
@@ -21,15 +23,16 @@ pub struct BasicCredentials {
 
 impl std::fmt::Debug for BasicCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(..)")
+        f.write_str("BasicCredentials(..)")
     }
 }
 
 impl BasicCredentials {
-    /// Reads what follows `Basic `: base64 of name, colon and password. The name can have no colon; the password may.
+    /// Parses what follows `Basic `: base64 of name, colon and password. Only the password may
+    /// contain a colon.
     ///
     /// # Errors
-    /// [`AuthFailure::Malformed`].
+    /// [`AuthFailure::Malformed`] if it is not base64 or has no colon.
     pub fn parse(token: &[u8]) -> Result<Self, AuthFailure> {
         let pair = Zeroizing::new(STANDARD.decode(token).map_err(|_| AuthFailure::Malformed)?);
         let colon = pair.iter().position(|byte| *byte == b':').ok_or(AuthFailure::Malformed)?;
@@ -37,16 +40,16 @@ impl BasicCredentials {
         Ok(Self { name: Zeroizing::new(name), password: Zeroizing::new(password) })
     }
 
-    /// The name in lower case, as throttles count it.
-    #[must_use]
+    /// The name in lower case, as the login throttle counts it.
     pub fn normalized_name(&self) -> &[u8] {
         &self.name
     }
 
-    /// Finds out whether there is such a tenant and this is its password.
+    /// Authenticates the tenant of this name by this password.
     ///
     /// # Errors
-    /// [`AuthFailure::BasicCredentials`], or why it was not found out.
+    /// [`AuthFailure::Password`] if the name or the password is wrong; [`AuthFailure::Hash`] or
+    /// [`AuthFailure::Store`] if that could not be determined.
     pub async fn authenticate(
         &self,
         store: &dyn Store,
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn name_and_password_are_split_at_the_first_colon() {
-        let sent = |text: &str| BasicCredentials::parse(STANDARD.encode(text).as_bytes());
+        let sent = |pair: &str| BasicCredentials::parse(STANDARD.encode(pair).as_bytes());
         let read = sent("Alice:a:b é").unwrap();
         assert_eq!(
             (read.normalized_name(), read.password.as_slice()),

@@ -1,10 +1,11 @@
 //! API keys: `odo_<id>_<secret><crc>`, all hexadecimal, 93 characters.
 //!
-//! Job: make, show once, parse and check a key. The id (8 random bytes) finds the record, the secret (32 random bytes) proves, the CRC32C tells
-//! a mistyped key from an unknown one without a look into the store. Only the SHA-256 of the secret is kept: the secret has 256 bits of its
-//! own, so a slow hash would add nothing but work.
+//! Job: generate, expose, parse and verify a key. The id (8 random bytes) identifies the record,
+//! the secret (32 random bytes) authenticates, and the CRC32C tells a mistyped key from an unknown
+//! one without a store lookup. The store keeps only the SHA-256 of the secret: 256 random bits
+//! cannot be guessed, so a slow hash would add no security.
 //! Invariant: a secret is wiped from memory when dropped and compared in constant time.
-//! Must never: appear in Debug, a log or an error.
+//! Must never: let a secret appear in Debug, a log or an error.
 
 use std::fmt;
 
@@ -15,13 +16,13 @@ use zeroize::Zeroizing;
 
 use crate::domain::api_key::{KeyId, SecretHash};
 
-/// What every key begins with.
+/// The prefix of every key.
 pub const PREFIX: &str = "odo_";
 const SECRET_BYTES: usize = 32;
 const ID_DIGITS: usize = KeyId::BYTES * 2;
 const SECRET_DIGITS: usize = SECRET_BYTES * 2;
 const CRC_DIGITS: usize = 8;
-/// Characters of a key.
+/// The length of a key in characters.
 pub const KEY_CHARS: usize = PREFIX.len() + ID_DIGITS + 1 + SECRET_DIGITS + CRC_DIGITS;
 
 /// An API key with its secret half.
@@ -30,21 +31,21 @@ pub struct ApiKey {
     secret: Zeroizing<[u8; SECRET_BYTES]>,
 }
 
-/// A text that is no API key.
+/// The string is not an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not an API key: odo_, 16 hexadecimal digits, _, 72 more")]
 pub struct ParseApiKeyError;
 
-/// The system has no random bytes.
+/// The random number generator failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the system gave no random bytes")]
+#[error("the random number generator failed")]
 pub struct RandomError;
 
 impl ApiKey {
-    /// A new random key.
+    /// Generates a random key.
     ///
     /// # Errors
-    /// [`RandomError`].
+    /// [`RandomError`] if the random number generator fails.
     pub fn generate() -> Result<Self, RandomError> {
         let mut id = [0; KeyId::BYTES];
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);
@@ -53,21 +54,22 @@ impl ApiKey {
         Ok(Self { id: KeyId(id), secret })
     }
 
-    /// Reads a key that a caller sent.
+    /// Parses a key that a client sent.
     ///
     /// # Errors
-    /// [`ParseApiKeyError`] if it has another shape or its CRC does not match: nobody was ever given such a key.
-    pub fn parse(text: &[u8]) -> Result<Self, ParseApiKeyError> {
-        let bad = (text.len() != KEY_CHARS).then_some(ParseApiKeyError);
+    /// [`ParseApiKeyError`] if its form is wrong or its CRC does not match: no such key was ever
+    /// issued.
+    pub fn parse(string: &[u8]) -> Result<Self, ParseApiKeyError> {
+        let bad = (string.len() != KEY_CHARS).then_some(ParseApiKeyError);
         bad.map_or(Ok(()), Err)?;
-        let (body, crc) = text.split_at(KEY_CHARS - CRC_DIGITS);
+        let (body, crc) = string.split_at(KEY_CHARS - CRC_DIGITS);
         let rest = body.strip_prefix(PREFIX.as_bytes()).ok_or(ParseApiKeyError)?;
         let (id, rest) = rest.split_at(ID_DIGITS);
         let secret = rest.strip_prefix(b"_").ok_or(ParseApiKeyError)?;
         let mut key =
             Self { id: KeyId([0; KeyId::BYTES]), secret: Zeroizing::new([0; SECRET_BYTES]) };
         let mut crc_bytes = [0; CRC_DIGITS / 2];
-        // Each piece has exactly two digits for a byte: `decode_mut` panics at any other length.
+        // Each part has exactly two digits per byte: `decode_mut` panics at any other length.
         let decode = |digits: &[u8], bytes: &mut [u8]| HEXLOWER.decode_mut(digits, bytes).is_ok();
         let all_hex = decode(id, &mut key.id.0)
             && decode(secret, key.secret.as_mut_slice())
@@ -77,14 +79,12 @@ impl ApiKey {
             .ok_or(ParseApiKeyError)
     }
 
-    /// The public half.
-    #[must_use]
+    /// The public half of the key.
     pub fn id(&self) -> KeyId {
         self.id
     }
 
-    /// What the store keeps of the secret half.
-    #[must_use]
+    /// The hash of the secret half, which the store keeps.
     pub fn secret_hash(&self) -> SecretHash {
         let digest = digest::digest(&digest::SHA256, self.secret.as_slice());
         let mut hash = [0; 32];
@@ -92,23 +92,21 @@ impl ApiKey {
         SecretHash(hash)
     }
 
-    /// Whether this is the key that `hash` was made of; takes the same time for every answer.
-    #[must_use]
+    /// Whether `hash` is the hash of this key's secret, compared in constant time.
     pub fn matches(&self, hash: &SecretHash) -> bool {
         constant_time::verify_slices_are_equal(&self.secret_hash().0, &hash.0).is_ok()
     }
 
-    /// The whole key, to be shown once to the one who asked for it.
-    #[must_use]
+    /// The whole key as a string, to be shown once to its creator.
     pub fn expose(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(KEY_CHARS));
-        text.push_str(PREFIX);
-        HEXLOWER.encode_append(&self.id.0, &mut text);
-        text.push('_');
-        HEXLOWER.encode_append(self.secret.as_slice(), &mut text);
-        let crc = crc32c::crc32c(text.as_bytes()).to_be_bytes();
-        HEXLOWER.encode_append(&crc, &mut text);
-        text
+        let mut key = Zeroizing::new(String::with_capacity(KEY_CHARS));
+        key.push_str(PREFIX);
+        HEXLOWER.encode_append(&self.id.0, &mut key);
+        key.push('_');
+        HEXLOWER.encode_append(self.secret.as_slice(), &mut key);
+        let crc = crc32c::crc32c(key.as_bytes()).to_be_bytes();
+        HEXLOWER.encode_append(&crc, &mut key);
+        key
     }
 }
 
@@ -123,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revealed_key_parses_and_proves_itself_only() {
+    fn an_exposed_key_parses_and_matches_its_own_hash_only() {
         let (key, other) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
         let again = ApiKey::parse(key.expose().as_bytes()).unwrap();
         assert_eq!(again.id(), key.id());
@@ -133,14 +131,14 @@ mod tests {
 
     #[test]
     fn every_changed_character_is_noticed() {
-        let text = ApiKey::generate().unwrap().expose().as_bytes().to_vec();
-        for at in 0..text.len() {
+        let key = ApiKey::generate().unwrap().expose().as_bytes().to_vec();
+        for at in 0..key.len() {
             for replacement in [b'0', b'f', b'F', b' ', 0, 0xFF] {
-                let mut changed = text.clone();
+                let mut changed = key.clone();
                 changed[at] = replacement;
-                assert_eq!(ApiKey::parse(&changed).is_ok(), changed == text);
+                assert_eq!(ApiKey::parse(&changed).is_ok(), changed == key);
             }
-            assert!(ApiKey::parse(&text[..at]).is_err());
+            assert!(ApiKey::parse(&key[..at]).is_err());
         }
     }
 

@@ -1,29 +1,45 @@
-//! Tries of passwords, a few a minute for each name.
+//! The login throttle: limits password attempts per user name, with the generic cell rate algorithm
+//! (GCRA) over a fixed table.
 //!
-//! Job: [`LoginThrottle::take`] one and [`LoginThrottle::refund`] what was no failure. Invariant: memory is fixed, and nothing is ever forgotten early: names share
-//! [`BUCKETS`] buckets by a hash that only this process knows, so a stranger can neither push a name out nor choose whom to share with. A name is
-//! never locked for good: [`BURST`] tries at once, one more every six seconds.
-//! Must never: know whether there is such a name, or lock.
+//! ```text
+//! theoretical arrival time (TAT): when the bucket would be empty of attempts, if no more came
+//!   attempt at `now`:  new TAT = max(TAT, now) + emission interval
+//!                      allowed if new TAT − now <= burst tolerance, and only then stored
+//!   refund:            TAT − emission interval
+//! ```
+//! The emission interval is the time that one attempt costs: 6 s, for ten attempts a minute. The
+//! burst tolerance, 60 s, is how far the TAT may run ahead of the clock: ten attempts at once. (The
+//! textbook compares the TAT *before* the attempt, so its tolerance is one interval less.)
+//!
+//! Job: [`LoginThrottle::take`] counts an attempt, [`LoginThrottle::refund`] takes it back.
+//! Invariant: memory is fixed, and no attempt is forgotten early: names share [`BUCKETS`] buckets
+//! by a hash with a random key, so an attacker can neither evict a name nor choose one to share a
+//! bucket with. A name is never locked out for good: one attempt more every six seconds.
+//! Must never: know whether a name exists, or take a lock.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::rate_limiter::RateLimitDecision;
+use super::rate_limit::RateLimitDecision;
 use crate::domain::rate_limit::RateLimit;
 
-/// More failures in a minute than the hashing threads could produce would be needed to fill a tenth of them.
+/// Enough that collisions are rare: in a minute the hashing threads cannot verify enough passwords
+/// to touch a tenth of the buckets.
 const BUCKETS: usize = 1 << 16;
-/// Tries at once, and in a minute.
+/// Attempts at once, and attempts in a minute.
 const BURST: NonZeroU32 = NonZeroU32::new(10).unwrap();
 const MINUTE: Duration = Duration::from_secs(60);
 const LIMIT: RateLimit = RateLimit { count: BURST, per: MINUTE, burst: BURST };
+/// GCRA's T: the time that one attempt costs.
 const EMISSION_INTERVAL_NS: u64 = 6_000_000_000;
+/// How far a theoretical arrival time may run ahead of the clock: [`BURST`] emission intervals.
 const BURST_TOLERANCE_NS: u64 = 60_000_000_000;
 
-/// The buckets. Each holds when it will be full again, in nanoseconds of this process (the generic cell rate algorithm).
+/// See the module's documentation.
 pub(super) struct LoginThrottle {
+    /// Theoretical arrival times (TAT) of the buckets, in nanoseconds since `start`.
     tat: Box<[AtomicU64]>,
     hasher: RandomState,
     start: Instant,
@@ -35,24 +51,28 @@ impl LoginThrottle {
         Self { tat, hasher: RandomState::new(), start: Instant::now() }
     }
 
+    /// Counts an attempt at the password of `name`, if the bucket allows one.
     pub(super) fn take(&self, name: &[u8]) -> RateLimitDecision {
         self.take_at(name, self.now_ns())
     }
 
+    /// Takes an attempt back.
     pub(super) fn refund(&self, name: &[u8]) {
         let one_less = |tat: u64| Some(tat.saturating_sub(EMISSION_INTERVAL_NS));
-        let _ = self.cell(name).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        let _ = self.bucket(name).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
     }
 
     fn take_at(&self, name: &[u8], now: u64) -> RateLimitDecision {
-        let one_more = |tat: u64| {
-            let after = tat.max(now) + EMISSION_INTERVAL_NS;
-            (after - now <= BURST_TOLERANCE_NS).then_some(after)
-        };
-        match self.cell(name).fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+        // A TAT in the past means that the bucket is full: it counts as now, so that an idle name
+        // does not save up more than one burst.
+        let next_tat = |tat: u64| tat.max(now) + EMISSION_INTERVAL_NS;
+        let attempt =
+            |tat: u64| Some(next_tat(tat)).filter(|next| next - now <= BURST_TOLERANCE_NS);
+        match self.bucket(name).fetch_update(Ordering::Relaxed, Ordering::Relaxed, attempt) {
             Ok(before) => {
-                let left = (BURST_TOLERANCE_NS - (before.max(now) + EMISSION_INTERVAL_NS - now))
-                    / EMISSION_INTERVAL_NS;
+                // What is left of the tolerance holds this many attempts more.
+                let ahead = next_tat(before) - now;
+                let left = (BURST_TOLERANCE_NS - ahead) / EMISSION_INTERVAL_NS;
                 RateLimitDecision {
                     limit: LIMIT,
                     remaining: u32::try_from(left).unwrap_or(0),
@@ -60,17 +80,17 @@ impl LoginThrottle {
                 }
             }
             Err(tat) => {
-                let wait = Duration::from_nanos(
-                    (tat + EMISSION_INTERVAL_NS).saturating_sub(now + BURST_TOLERANCE_NS).max(1),
-                );
+                // The attempt is allowed once the clock has come near enough to its TAT.
+                let early = (tat + EMISSION_INTERVAL_NS).saturating_sub(now + BURST_TOLERANCE_NS);
+                let wait = Duration::from_nanos(early.max(1));
                 RateLimitDecision { limit: LIMIT, remaining: 0, retry_after: Some(wait) }
             }
         }
     }
 
-    fn cell(&self, name: &[u8]) -> &AtomicU64 {
-        let at = self.hasher.hash_one(name) % BUCKETS as u64;
-        &self.tat[usize::try_from(at).unwrap_or(0)]
+    fn bucket(&self, name: &[u8]) -> &AtomicU64 {
+        let index = self.hasher.hash_one(name) % BUCKETS as u64;
+        &self.tat[usize::try_from(index).unwrap_or(0)]
     }
 
     fn now_ns(&self) -> u64 {
@@ -83,33 +103,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_tries_then_one_every_six_seconds_and_never_a_lock() {
-        let (tries, second) = (LoginThrottle::new(), 1_000_000_000);
+    fn ten_attempts_then_one_every_six_seconds_and_never_a_lockout() {
+        let (throttle, second) = (LoginThrottle::new(), 1_000_000_000);
         let now = 5 * second;
         for remaining in (0..10).rev() {
-            let said = tries.take_at(b"alice", now);
-            assert_eq!((said.remaining, said.retry_after), (remaining, None));
+            let decision = throttle.take_at(b"alice", now);
+            assert_eq!((decision.remaining, decision.retry_after), (remaining, None));
         }
         for _ in 0..100 {
-            assert_eq!(tries.take_at(b"alice", now).retry_after, Some(Duration::from_secs(6)));
+            assert_eq!(throttle.take_at(b"alice", now).retry_after, Some(Duration::from_secs(6)));
         }
         assert_eq!(
-            tries.take_at(b"alice", now + 2 * second).retry_after,
+            throttle.take_at(b"alice", now + 2 * second).retry_after,
             Some(Duration::from_secs(4))
         );
-        assert_eq!(tries.take_at(b"alice", now + 6 * second).retry_after, None);
-        assert!(tries.take_at(b"alice", now + 6 * second).retry_after.is_some());
-        assert_eq!(tries.take_at(b"alice", now + 600 * second).remaining, 9);
+        assert_eq!(throttle.take_at(b"alice", now + 6 * second).retry_after, None);
+        assert!(throttle.take_at(b"alice", now + 6 * second).retry_after.is_some());
+        assert_eq!(throttle.take_at(b"alice", now + 600 * second).remaining, 9);
         assert_eq!(LIMIT.to_string(), "10/m");
     }
 
     #[test]
-    fn what_was_no_failure_costs_nothing() {
-        let tries = LoginThrottle::new();
+    fn a_refunded_attempt_costs_nothing() {
+        let throttle = LoginThrottle::new();
         for _ in 0..100 {
-            assert_eq!(tries.take(b"alice").retry_after, None);
-            tries.refund(b"alice");
+            assert_eq!(throttle.take(b"alice").retry_after, None);
+            throttle.refund(b"alice");
         }
-        assert_eq!(tries.take(b"bob").remaining, 9);
+        assert_eq!(throttle.take(b"bob").remaining, 9);
     }
 }

@@ -1,18 +1,24 @@
-//! Who is calling, and what they may do: from the text of a credential to a [`Caller`].
+//! Authentication and authorization: from the `Authorization` header to a [`Caller`].
 //!
 //! ```text
-//! key.rs  keys     basic.rs  names and passwords     password.rs  hashing     throttle.rs, tries.rs  how often
+//! credentials ── authenticate ──► Principal ── authorize ──► Caller
+//! key.rs       API keys                     basic.rs           user names and passwords
+//! password.rs  policy, hashing threads      rate_limiter.rs    token buckets
+//! rate_limit.rs  a check's result           login_throttle.rs  password attempts per name
 //! ```
-//! Job: prove a credential ([`Credential::from_header`], [`authenticate_key`], [`basic::BasicCredentials::prove`]) and let its owner through ([`Principal::authorize`]). Knows no
-//! HTTP and emits no telemetry: it returns what happened.
-//! Invariant: a [`Caller`] is made here and nowhere else, only of a proved credential, for what was asked, of a tenant that is not suspended; so a
-//! handler that takes a `Caller` can not forget to ask.
-//! Must never: say whether it was the id or the secret of a key, the name or the password, that was wrong.
+//! Job: authenticate ([`Credential::from_header`], [`authenticate_key`],
+//! [`basic::BasicCredentials::authenticate`]) and authorize ([`Principal::authorize`]). The module
+//! knows no HTTP and emits no telemetry: it returns what happened.
+//! Invariant: a [`Caller`] is made here and nowhere else, for a tenant that is authenticated, not
+//! suspended and authorized for the request; so a handler that takes a `Caller` cannot forget to
+//! check.
+//! Must never: reveal whether the id or the secret of a key, the name or the password was wrong.
 
 pub mod basic;
 pub mod key;
 mod login_throttle;
 pub mod password;
+pub mod rate_limit;
 pub mod rate_limiter;
 
 use std::sync::Arc;
@@ -25,35 +31,32 @@ use crate::domain::api_key::{KeyId, Scopes};
 use crate::domain::tenant::TenantId;
 use crate::store::{Store, StoreError, TenantRecord, now_unix_s};
 
-/// What somebody must prove before they are let through.
+/// The authentication requirement of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthRequirement {
-    /// A key with these scopes.
+    /// An API key with these scopes.
     Key(Scopes),
-    /// A key with these scopes, any key if there are none, or the password.
+    /// An API key with these scopes (any key if `None`), or user name and password.
     KeyOrPassword(Option<Scopes>),
-    /// The password.
+    /// User name and password.
     Password,
 }
 
 impl AuthRequirement {
-    /// Any credential of any tenant, whatever the key's scopes.
+    /// Any valid credential, whatever a key's scopes.
     pub const ANY_CREDENTIAL: Self = Self::KeyOrPassword(None);
 
-    /// Whether a key will do.
-    #[must_use]
+    /// Whether an API key is accepted.
     pub fn accepts_key(self) -> bool {
         self != Self::Password
     }
 
-    /// Whether a name and a password will do.
-    #[must_use]
+    /// Whether user name and password are accepted.
     pub fn accepts_password(self) -> bool {
         !matches!(self, Self::Key(_))
     }
 
-    /// The scopes that a key must have.
-    #[must_use]
+    /// The scopes that an API key must have.
     pub fn scopes(self) -> Option<Scopes> {
         match self {
             Self::Key(scopes) => Some(scopes),
@@ -63,14 +66,14 @@ impl AuthRequirement {
     }
 }
 
-/// Somebody whose credential was proved; whether they may do what they ask is another question.
+/// An authenticated tenant, not yet authorized for a request.
 #[derive(Clone, Debug)]
 pub struct Principal {
     tenant: TenantId,
     record: Arc<TenantRecord>,
-    /// What the key may do; a password may do everything.
+    /// The key's scopes; `None` for a password, which may do everything.
     scopes: Option<Scopes>,
-    /// The key, and the last day on which its use was noted.
+    /// The key and its last-used day on record, in days since 1970.
     key: Option<(KeyId, Option<u32>)>,
 }
 
@@ -79,40 +82,39 @@ impl Principal {
         Self { tenant, record, scopes: None, key: None }
     }
 
-    /// Whose credential it was.
-    #[must_use]
+    /// The tenant's id.
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// What is known of the tenant.
-    #[must_use]
+    /// The tenant's record.
     pub fn record(&self) -> &TenantRecord {
         &self.record
     }
 
-    /// The key, unless its use on this day, in days since 1970, is noted already.
-    #[must_use]
+    /// The key, unless its use on `day` (days since 1970) is recorded already.
     pub fn key_to_touch(&self, day: u32) -> Option<KeyId> {
-        self.key.filter(|(_, noted)| noted.is_none_or(|noted| noted < day)).map(|(key, _)| key)
+        let is_due = |last_used: Option<u32>| last_used.is_none_or(|last_used| last_used < day);
+        self.key.filter(|(_, last_used)| is_due(*last_used)).map(|(key, _)| key)
     }
 
-    /// Lets them through if they may do this.
+    /// Authorizes the principal for a route with this requirement.
     ///
     /// # Errors
-    /// [`AuthFailure::Suspended`], [`AuthFailure::Scope`].
-    pub fn authorize(self, needs: AuthRequirement) -> Result<Caller, AuthFailure> {
+    /// [`AuthFailure::Suspended`] if the tenant is suspended, [`AuthFailure::Scope`] if the key
+    /// lacks a scope.
+    pub fn authorize(self, requirement: AuthRequirement) -> Result<Caller, AuthFailure> {
         if self.record.suspended {
             return Err(AuthFailure::Suspended);
         }
-        match (self.scopes, needs.scopes()) {
+        match (self.scopes, requirement.scopes()) {
             (Some(has), Some(wanted)) if !has.contains(wanted) => Err(AuthFailure::Scope(wanted)),
             _ => Ok(Caller { tenant: self.tenant, record: self.record }),
         }
     }
 }
 
-/// Somebody who proved who they are and may do what they asked for.
+/// An authenticated tenant that is authorized for the request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     tenant: TenantId,
@@ -120,43 +122,42 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who it is.
-    #[must_use]
+    /// The tenant's id.
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    /// What is known of the tenant, as of the moment when they were let through.
-    #[must_use]
+    /// The tenant's record, as of the authentication.
     pub fn record(&self) -> &TenantRecord {
         &self.record
     }
 }
 
-/// Why nobody is known, or why they may not.
+/// Why authentication or authorization failed.
 #[derive(Clone, Debug, Error)]
 pub enum AuthFailure {
-    /// No credential came along.
-    #[error("no Authorization header came along")]
+    /// The request has no `Authorization` header.
+    #[error("the request has no Authorization header")]
     Missing,
-    /// More than one did.
-    #[error("send one Authorization header, not several")]
+    /// The request has several `Authorization` headers.
+    #[error("the request has several Authorization headers; send one")]
     Ambiguous,
-    /// It is of no form that this route takes, or was mistyped.
+    /// The route does not accept the header's scheme, or its value cannot be parsed.
     #[error(
-        "the Authorization header is not of a form that this route takes, or the key was mistyped"
+        "the Authorization header has a scheme that this route does not accept, \
+         or its value is mistyped"
     )]
     Malformed,
-    /// There is no such key, or its secret is another.
+    /// The key does not exist, or its secret is wrong.
     #[error("the API key is not valid")]
     Unknown,
-    /// The key was good once. Told as an unknown one.
+    /// The key has expired. The client sees the message of an unknown key.
     #[error("the API key is not valid")]
     Expired,
-    /// There is no such name, or its password is another.
+    /// The user does not exist, or the password is wrong.
     #[error("the username or the password is wrong")]
     Password,
-    /// The key is good, and may not do this: these scopes are needed.
+    /// The key is valid and lacks these scopes.
     #[error("the API key does not have the scope {0}")]
     Scope(Scopes),
     /// An operator suspended the tenant.
@@ -165,14 +166,13 @@ pub enum AuthFailure {
     /// The password could not be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// The store could not be asked.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl AuthFailure {
-    /// The failure as one word, for counting; `None` if it is not the caller's.
-    #[must_use]
+    /// The reason as a metric label; `None` if the server failed, not the client.
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Missing => Some("missing"),
@@ -188,35 +188,36 @@ impl AuthFailure {
     }
 }
 
-/// A credential of a form that a route takes.
+/// A credential whose scheme the route accepts, not yet verified.
 #[derive(Debug)]
 pub enum Credential {
-    /// A key.
+    /// An API key.
     Key(ApiKey),
-    /// A name and a password.
+    /// User name and password.
     Password(basic::BasicCredentials),
 }
 
 impl Credential {
-    /// Reads the value of an `Authorization` header.
+    /// Parses the value of an `Authorization` header.
     ///
     /// # Errors
-    /// [`AuthFailure::Malformed`].
-    pub fn from_header(text: &[u8], needs: AuthRequirement) -> Result<Self, AuthFailure> {
-        if let Some(token) = token(text, b"Bearer").filter(|_| needs.accepts_key()) {
+    /// [`AuthFailure::Malformed`] if the route does not accept its scheme, or it cannot be parsed.
+    pub fn from_header(string: &[u8], requirement: AuthRequirement) -> Result<Self, AuthFailure> {
+        if let Some(token) = token(string, b"Bearer").filter(|_| requirement.accepts_key()) {
             return ApiKey::parse(token).map(Self::Key).map_err(|_| AuthFailure::Malformed);
         }
-        let token = token(text, b"Basic")
-            .filter(|_| needs.accepts_password())
+        let token = token(string, b"Basic")
+            .filter(|_| requirement.accepts_password())
             .ok_or(AuthFailure::Malformed)?;
         basic::BasicCredentials::parse(token).map(Self::Password)
     }
 }
 
-/// Finds out whether there is such a key, and whose it is.
+/// Authenticates a tenant by an API key.
 ///
 /// # Errors
-/// [`AuthFailure::Unknown`], [`AuthFailure::Expired`], [`AuthFailure::Store`].
+/// [`AuthFailure::Unknown`] or [`AuthFailure::Expired`] if the key is not valid;
+/// [`AuthFailure::Store`] if that could not be determined.
 pub async fn authenticate_key(store: &dyn Store, key: &ApiKey) -> Result<Principal, AuthFailure> {
     let found = store.api_key(key.id()).await?.ok_or(AuthFailure::Unknown)?;
     if !key.matches(&found.secret) {
@@ -225,7 +226,7 @@ pub async fn authenticate_key(store: &dyn Store, key: &ApiKey) -> Result<Princip
     if found.expires_unix_s.is_some_and(|expires| expires <= now_unix_s()) {
         return Err(AuthFailure::Expired);
     }
-    // A tenant that is being deleted has keys for a while yet, and is not found any more.
+    // The keys of a deleted tenant exist until the purge reaches them; the tenant is not found.
     let record = store.find_tenant(found.tenant).await?.ok_or(AuthFailure::Unknown)?;
     let key = Some((key.id(), found.last_used_day));
     Ok(Principal { tenant: found.tenant, record, scopes: Some(found.scopes), key })
@@ -253,25 +254,29 @@ mod tests {
     fn each_route_takes_its_own_schemes() {
         let key = ApiKey::generate().unwrap();
         let (bearer, basic) = (format!("Bearer {}", *key.expose()), "Basic YTpi");
-        for (needs, key, password) in [
+        for (requirement, key, password) in [
             (AuthRequirement::Key(Scopes::READ), true, false),
             (AuthRequirement::KeyOrPassword(None), true, true),
             (AuthRequirement::Password, false, true),
         ] {
-            assert_eq!(Credential::from_header(bearer.as_bytes(), needs).is_ok(), key, "{needs:?}");
             assert_eq!(
-                Credential::from_header(basic.as_bytes(), needs).is_ok(),
+                Credential::from_header(bearer.as_bytes(), requirement).is_ok(),
+                key,
+                "{requirement:?}"
+            );
+            assert_eq!(
+                Credential::from_header(basic.as_bytes(), requirement).is_ok(),
                 password,
-                "{needs:?}"
+                "{requirement:?}"
             );
         }
     }
 
     #[test]
-    fn nobody_passes_without_the_scope_or_while_suspended() {
+    fn a_principal_without_the_scope_or_suspended_is_not_authorized() {
         let hash =
             PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [0; 16], hash: [0; 32] };
-        let identity = |scopes: Option<Scopes>, suspended| {
+        let principal = |scopes: Option<Scopes>, suspended| {
             let name = TenantName::parse("a").unwrap();
             let limit = TenantLimit::Default;
             let record = TenantRecord {
@@ -287,34 +292,34 @@ mod tests {
         let all = [Scopes::READ, Scopes::INCREMENT, Scopes::MANAGE];
         for has in all {
             for wanted in all {
-                for needs in
+                for requirement in
                     [AuthRequirement::Key(wanted), AuthRequirement::KeyOrPassword(Some(wanted))]
                 {
                     assert_eq!(
-                        identity(Some(has), false).authorize(needs).is_ok(),
+                        principal(Some(has), false).authorize(requirement).is_ok(),
                         has == wanted,
                         "{has} {wanted}"
                     );
-                    assert!(identity(Some(Scopes::ALL), false).authorize(needs).is_ok());
+                    assert!(principal(Some(Scopes::ALL), false).authorize(requirement).is_ok());
                 }
             }
             assert!(
-                identity(Some(has), false).authorize(AuthRequirement::KeyOrPassword(None)).is_ok()
+                principal(Some(has), false).authorize(AuthRequirement::KeyOrPassword(None)).is_ok()
             );
         }
         assert!(
-            identity(None, false)
+            principal(None, false)
                 .authorize(AuthRequirement::KeyOrPassword(Some(Scopes::MANAGE)))
                 .is_ok()
         );
         for scopes in [None, Some(Scopes::ALL)] {
-            for needs in [
+            for requirement in [
                 AuthRequirement::KeyOrPassword(None),
                 AuthRequirement::Key(Scopes::READ),
                 AuthRequirement::Password,
             ] {
                 assert!(matches!(
-                    identity(scopes, true).authorize(needs),
+                    principal(scopes, true).authorize(requirement),
                     Err(AuthFailure::Suspended)
                 ));
             }

@@ -1,10 +1,11 @@
-//! Passwords: the policy, and a small pool of threads that hashes them.
+//! Passwords: the policy, and a pool of threads that hashes them.
 //!
-//! Job: [`PasswordPolicy::check`] says whether a password will do; [`HashingPool::hash`] makes its argon2id hash (m = 19 MiB, t = 2, p = 1, the
-//! OWASP minimum) on threads of its own, so that requests that only count are not slowed; [`HashingPool::verify`] compares one with a hash, by the
-//! parameters that made it.
-//! Invariant: at most [`MAX_QUEUED`] passwords wait; more are refused at once. A password is wiped when it was hashed. To look for a hash that does
-//! not exist takes as long as for one that does.
+//! Job: [`PasswordPolicy::check`] checks a new password; [`HashingPool::hash`] makes its argon2id
+//! hash (m = 19 MiB, t = 2, p = 1: the OWASP minimum) on threads of the pool, so that increments
+//! are not delayed; [`HashingPool::verify`] compares a password with a stored hash, with the
+//! parameters of that hash.
+//! Invariant: at most [`MAX_QUEUED`] passwords wait; more are refused at once. A password is wiped
+//! from memory once it is hashed. Verifying takes as long for an unknown user as for a known one.
 //! Must never: hash on a request worker, keep a password, or log one.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -22,7 +23,8 @@ use crate::domain::tenant::PasswordHash;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-/// What passwords of unknown names are compared with: the parameters of a new hash, and no password's hash.
+/// Verified for unknown users, so that timing does not reveal whether a user exists. It has the
+/// parameters of a new hash and is not the hash of any password.
 const DUMMY_HASH: PasswordHash = PasswordHash {
     memory_kib: MEMORY_KIB,
     passes: PASSES,
@@ -30,35 +32,35 @@ const DUMMY_HASH: PasswordHash = PasswordHash {
     salt: [0; 16],
     hash: [0; 32],
 };
-/// Each thread keeps 19 MiB for as long as it lives.
+/// Each thread keeps its 19 MiB of working memory for as long as it lives.
 const THREADS: usize = 2;
-/// Passwords that may wait for a thread.
+/// The number of passwords that may wait for a thread.
 pub const MAX_QUEUED: usize = 32;
 /// The longest password, in bytes.
 pub const MAX_BYTES: usize = 256;
 
-/// Which passwords will do.
+/// Which passwords are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasswordPolicy {
-    /// The shortest, in bytes.
+    /// The minimum length in bytes.
     pub min_bytes: usize,
-    /// Whether one of the most common passwords will do.
+    /// Whether the most common passwords are accepted.
     pub allow_common: bool,
 }
 
-/// Why a password will not do.
+/// Why the policy rejects a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PasswordPolicyError {
-    /// Nothing was given.
+    /// The password is empty.
     #[error("can't be blank")]
     Empty,
-    /// Shorter than the policy says.
+    /// Shorter than the policy's minimum, in bytes.
     #[error("is too short ({0} bytes at least)")]
     TooShort(usize),
     /// Longer than [`MAX_BYTES`].
     #[error("is too long ({MAX_BYTES} bytes at most)")]
     TooLong,
-    /// Among the most common ones.
+    /// Among the most common passwords.
     #[error("is one of the most common passwords; choose another")]
     Common,
 }
@@ -67,7 +69,7 @@ impl PasswordPolicy {
     /// Checks a password.
     ///
     /// # Errors
-    /// [`PasswordPolicyError`], saying which rule was broken, never the password.
+    /// [`PasswordPolicyError`] names the rule that is violated, never the password.
     pub fn check(&self, password: &str) -> Result<(), PasswordPolicyError> {
         if password.is_empty() {
             return Err(PasswordPolicyError::Empty);
@@ -91,32 +93,32 @@ impl PasswordPolicy {
 /// Why a password was not hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum HashError {
-    /// Too many wait already.
+    /// [`MAX_QUEUED`] passwords are waiting already.
     #[error("too many passwords are waiting to be hashed")]
     Overloaded,
-    /// The system has no memory or no random bytes, or a thread is gone.
+    /// Memory, random bytes or the threads are unavailable.
     #[error("the password could not be hashed")]
     Failed,
 }
 
-struct Job {
+struct HashJob {
     password: Zeroizing<Vec<u8>>,
-    /// Whose salt and parameters to take; fresh ones otherwise.
+    /// The hash whose salt and parameters to use; a new salt and the current parameters otherwise.
     params_from: Option<PasswordHash>,
-    answer: oneshot::Sender<Result<PasswordHash, HashError>>,
+    reply: oneshot::Sender<Result<PasswordHash, HashError>>,
 }
 
-/// The threads; they end when the pool is dropped.
+/// A handle to the hashing threads. They end when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct HashingPool {
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<HashJob>,
 }
 
 impl HashingPool {
     /// Starts the threads.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// A thread could not be started.
     pub fn start() -> std::io::Result<Self> {
         let (jobs, inbox) = sync_channel(MAX_QUEUED);
         let inbox = Arc::new(Mutex::new(inbox));
@@ -129,18 +131,19 @@ impl HashingPool {
         Ok(Self { jobs })
     }
 
-    /// Hashes a password with a fresh salt.
+    /// Hashes a password with a new random salt.
     ///
     /// # Errors
-    /// [`HashError`].
+    /// [`HashError`] if it was not hashed.
     pub async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<PasswordHash, HashError> {
         self.run(password, None).await
     }
 
-    /// Whether `password` is the one that `stored` was made of. Without a hash it is not, which takes as long to say.
+    /// Whether `stored` is the hash of `password`. Without a stored hash the result is false, after
+    /// the same amount of work.
     ///
     /// # Errors
-    /// [`HashError`].
+    /// [`HashError`] if it was not hashed.
     pub async fn verify(
         &self,
         password: Zeroizing<Vec<u8>>,
@@ -157,22 +160,21 @@ impl HashingPool {
         password: Zeroizing<Vec<u8>>,
         params_from: Option<PasswordHash>,
     ) -> Result<PasswordHash, HashError> {
-        let (answer, receiver) = oneshot::channel();
-        self.jobs
-            .try_send(Job { password, params_from, answer })
-            .map_err(|_| HashError::Overloaded)?;
+        let (reply, receiver) = oneshot::channel();
+        let job = HashJob { password, params_from, reply };
+        self.jobs.try_send(job).map_err(|_| HashError::Overloaded)?;
         receiver.await.unwrap_or(Err(HashError::Failed))
     }
 }
 
-fn run_worker(inbox: &Mutex<Receiver<Job>>) {
+fn run_worker(inbox: &Mutex<Receiver<HashJob>>) {
     let mut memory = Vec::new();
     loop {
         let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { password, params_from, answer }) = job else { return };
-        // Nobody waits any more: do not spend 20 ms on it.
-        if !answer.is_closed() {
-            let _ = answer.send(hash(&password, params_from.as_ref(), &mut memory));
+        let Ok(HashJob { password, params_from, reply }) = job else { return };
+        // If the client has disconnected, do not spend 20 ms on its password.
+        if !reply.is_closed() {
+            let _ = reply.send(hash(&password, params_from.as_ref(), &mut memory));
         }
     }
 }
@@ -195,7 +197,7 @@ fn hash(
     Ok(made)
 }
 
-/// The most common passwords of eight and more characters in public lists of leaked ones.
+/// The most common passwords of eight or more characters in public lists of leaked passwords.
 const COMMON_PASSWORDS: &str = "
     12345678 123456789 1234567890 12345678910 0123456789 987654321 9876543210 87654321 11111111 111111111 1111111111 00000000
     000000000 0000000000 22222222 33333333 55555555 66666666 77777777 88888888 99999999 12341234 11112222 12121212 123123123
@@ -218,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_says_which_rule_was_broken() {
+    fn the_policy_names_the_rule_that_is_violated() {
         let policy = PasswordPolicy { min_bytes: 8, allow_common: false };
         assert_eq!(policy.check(""), Err(PasswordPolicyError::Empty));
         assert_eq!(policy.check("short"), Err(PasswordPolicyError::TooShort(8)));
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_verified_by_the_parameters_that_made_its_hash() {
+    fn a_password_is_verified_with_the_parameters_of_its_hash() {
         let pool = HashingPool::start().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let older =

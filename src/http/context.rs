@@ -13,7 +13,7 @@ use std::sync::Arc;
 use actix_web::{HttpMessage, HttpRequest};
 
 use crate::auth::AuthRequirement;
-use crate::auth::rate_limiter::RateLimitDecision;
+use crate::auth::rate_limit::RateLimitDecision;
 use crate::domain::api_key::KeyId;
 use crate::domain::tenant::TenantId;
 use crate::http::route_table::UNMATCHED;
@@ -104,7 +104,7 @@ pub struct RequestOutcome {
     /// Whose request it was.
     pub tenant: Option<TenantId>,
     /// What the route asked of its caller.
-    pub needs: Option<AuthRequirement>,
+    pub requirement: Option<AuthRequirement>,
     /// The rate limit that the request was taken from, and its scope.
     pub limit: Option<(&'static str, RateLimitDecision)>,
     /// Security events, in the order in which they happened.

@@ -13,7 +13,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::auth::password::HashError;
-use crate::auth::rate_limiter::RateLimitDecision;
+use crate::auth::rate_limit::RateLimitDecision;
 use crate::auth::{AuthFailure, AuthRequirement};
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::CounterRefusal;
@@ -218,18 +218,18 @@ impl ApiError {
 
     /// What happened, to which input, and what to do; `needs` is what the route asks of its caller.
     #[must_use]
-    pub fn detail(&self, needs: Option<AuthRequirement>) -> String {
+    pub fn detail(&self, requirement: Option<AuthRequirement>) -> String {
         match self {
             Self::NotFound => {
                 "There is no such path. The API begins at /api/v1/counters, /api/v1/integer, /api/v1/keys and /api/v1/tenant.".to_owned()
             }
             Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
             Self::Unauthenticated(failure) => {
-                let hint = credential_hint(needs.unwrap_or(AuthRequirement::ANY_CREDENTIAL));
+                let hint = credential_hint(requirement.unwrap_or(AuthRequirement::ANY_CREDENTIAL));
                 format!("{} {hint}", sentence(&failure.to_string()))
             },
             Self::InsufficientScope(scopes) => {
-                format!("This needs a key with the scope {scopes}. Nothing was changed; use another key, or make one with POST /api/v1/keys.")
+                format!("This requirement a key with the scope {scopes}. Nothing was changed; use another key, or make one with POST /api/v1/keys.")
             }
             Self::TenantSuspended => "The operator of this service suspended the tenant. Nothing was changed; ask them.".to_owned(),
             Self::MalformedBody(detail) | Self::MalformedRequest(detail) => sentence(detail),
@@ -344,8 +344,8 @@ impl ApiError {
 }
 
 /// What would be taken instead.
-fn credential_hint(needs: AuthRequirement) -> &'static str {
-    match needs {
+fn credential_hint(requirement: AuthRequirement) -> &'static str {
+    match requirement {
         AuthRequirement::Key(_) => "Send your API key as: Authorization: Bearer <key>.",
         AuthRequirement::KeyOrPassword(_) => {
             "Send your API key as: Authorization: Bearer <key>, or username and password as: Authorization: Basic <base64>."

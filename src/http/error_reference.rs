@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::error::{ApiError, ErrorSpec};
 use crate::auth::AuthFailure;
-use crate::auth::rate_limiter::RateLimitDecision;
+use crate::auth::rate_limit::RateLimitDecision;
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::{CounterRefusal, Value};
 use crate::domain::rate_limit::RateLimit;

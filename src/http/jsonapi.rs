@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::error::{ApiError, Source};
 use super::extract::idempotency::IDEMPOTENCY_REPLAYED;
 use super::extract::preconditions::etag;
-use crate::auth::rate_limiter::RateLimitDecision;
+use crate::auth::rate_limit::RateLimitDecision;
 use crate::auth::{AuthFailure, AuthRequirement};
 use crate::store::Version;
 
@@ -153,14 +153,18 @@ fn json_api(status: StatusCode, body: Vec<u8>) -> HttpResponse {
 }
 
 /// The response to a failure; `needs` is what the route asks of its caller, if that is known.
-pub fn error(error: &ApiError, request_id: &str, needs: Option<AuthRequirement>) -> HttpResponse {
+pub fn error(
+    error: &ApiError,
+    request_id: &str,
+    requirement: Option<AuthRequirement>,
+) -> HttpResponse {
     let spec = error.spec();
     let mut member = serde_json::json!({
         "id": request_id,
         "status": spec.status.as_str(),
         "code": spec.code,
         "title": spec.title,
-        "detail": error.detail(needs),
+        "detail": error.detail(requirement),
     });
     match error.source() {
         Some(Source::Parameter(name)) => {
@@ -174,15 +178,19 @@ pub fn error(error: &ApiError, request_id: &str, needs: Option<AuthRequirement>)
     }
     let document = serde_json::json!({ "errors": [member], "jsonapi": { "version": "1.0" } });
     let mut response = json_api(spec.status, document.to_string().into_bytes());
-    set_error_headers(error, needs, response.headers_mut());
+    set_error_headers(error, requirement, response.headers_mut());
     response
 }
 
-fn set_error_headers(error: &ApiError, needs: Option<AuthRequirement>, headers: &mut HeaderMap) {
+fn set_error_headers(
+    error: &ApiError,
+    requirement: Option<AuthRequirement>,
+    headers: &mut HeaderMap,
+) {
     match error {
         ApiError::MethodNotAllowed(allow) => insert(headers, ALLOW, allow.clone()),
         ApiError::Unauthenticated(failure) => {
-            challenge(headers, failure, needs.unwrap_or(AuthRequirement::ANY_CREDENTIAL))
+            challenge(headers, failure, requirement.unwrap_or(AuthRequirement::ANY_CREDENTIAL))
         }
         ApiError::InsufficientScope(scopes) => {
             insert(
@@ -201,15 +209,15 @@ fn set_error_headers(error: &ApiError, needs: Option<AuthRequirement>, headers: 
     }
 }
 
-fn challenge(headers: &mut HeaderMap, failure: &AuthFailure, needs: AuthRequirement) {
-    if needs.accepts_key() {
+fn challenge(headers: &mut HeaderMap, failure: &AuthFailure, requirement: AuthRequirement) {
+    if requirement.accepts_key() {
         let bearer = match failure {
             AuthFailure::Missing => "Bearer realm=\"odometer\"",
             _ => "Bearer realm=\"odometer\", error=\"invalid_token\"",
         };
         headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(bearer));
     }
-    if needs.accepts_password() {
+    if requirement.accepts_password() {
         let basic = HeaderValue::from_static("Basic realm=\"odometer\", charset=\"UTF-8\"");
         headers.append(WWW_AUTHENTICATE, basic);
     }

@@ -22,7 +22,7 @@ pub type State = web::ThinData<Rc<AppState>>;
 /// What every worker shares.
 pub struct Shared {
     /// Rate limits.
-    pub throttle: RateLimiters,
+    pub rate_limiters: RateLimiters,
     /// The threads that hash passwords.
     pub hashing: HashingPool,
     /// Which passwords are accepted.

@@ -17,7 +17,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::Extract;
 use crate::auth::basic::BasicCredentials;
-use crate::auth::rate_limiter::RateLimitDecision;
+use crate::auth::rate_limit::RateLimitDecision;
 use crate::auth::{self, AuthFailure, AuthRequirement, Credential, Principal, authenticate_key};
 use crate::domain::api_key::{KeyId, Scopes};
 use crate::domain::time_format::SECONDS_PER_DAY;
@@ -29,16 +29,16 @@ use crate::store::{Health, now_unix_s};
 /// What a route asks of its caller, as a type.
 pub trait Requirement: 'static {
     /// The same as a value.
-    const NEEDS: AuthRequirement;
+    const REQUIREMENT: AuthRequirement;
 }
 
 macro_rules! requirements {
-    ($($(#[$doc:meta])* $name:ident = $needs:expr;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident = $requirement:expr;)+) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub enum $name {}
         impl Requirement for $name {
-            const NEEDS: AuthRequirement = $needs;
+            const REQUIREMENT: AuthRequirement = $requirement;
         }
     )+};
 }
@@ -77,8 +77,8 @@ impl<R> Deref for Caller<R> {
 impl<R: Requirement> Extract for Caller<R> {
     async fn extract(req: &HttpRequest, _: &mut Payload) -> Result<Self, ApiError> {
         let (state, context) = (AppState::of(req), RequestContext::of(req));
-        context.outcome.borrow_mut().needs = Some(R::NEEDS);
-        let attempt = Attempt { state: &state, context: &context, needs: R::NEEDS };
+        context.outcome.borrow_mut().requirement = Some(R::REQUIREMENT);
+        let attempt = Attempt { state: &state, context: &context, requirement: R::REQUIREMENT };
         let caller = attempt.authenticate(req.headers()).await?;
         Ok(Self { caller, requirement: PhantomData })
     }
@@ -99,13 +99,14 @@ impl Extract for RateLimitedClient {
 struct Attempt<'a> {
     state: &'a Rc<AppState>,
     context: &'a RequestContext,
-    needs: AuthRequirement,
+    requirement: AuthRequirement,
 }
 
 impl Attempt<'_> {
     async fn authenticate(&self, headers: &HeaderMap) -> Result<auth::Caller, ApiError> {
-        let credential = single_authorization_header(headers)
-            .and_then(|credential| Credential::from_header(credential.as_bytes(), self.needs));
+        let credential = single_authorization_header(headers).and_then(|credential| {
+            Credential::from_header(credential.as_bytes(), self.requirement)
+        });
         let identity = match credential {
             Ok(Credential::Password(password)) => self.verify_password(&password).await?,
             Ok(Credential::Key(key)) => {
@@ -114,7 +115,7 @@ impl Attempt<'_> {
                         let decision = self
                             .state
                             .shared
-                            .throttle
+                            .rate_limiters
                             .check_tenant(identity.tenant(), identity.record().limit);
                         self.context.set_tenant(identity.tenant());
                         enforce_limit("tenant", decision, self.context)?;
@@ -128,7 +129,8 @@ impl Attempt<'_> {
         self.context.set_tenant(identity.tenant());
         let today = u32::try_from(now_unix_s() / SECONDS_PER_DAY).unwrap_or(u32::MAX);
         let untouched = identity.key_to_touch(today);
-        let caller = identity.authorize(self.needs).map_err(|failure| self.auth_error(failure))?;
+        let caller =
+            identity.authorize(self.requirement).map_err(|failure| self.auth_error(failure))?;
         if let Some(key) = untouched {
             touch_key(self.state, key, today);
         }
@@ -139,14 +141,14 @@ impl Attempt<'_> {
     async fn verify_password(&self, password: &BasicCredentials) -> Result<Principal, ApiError> {
         let shared = &self.state.shared;
         limit_client(shared, self.context)?;
-        let decision = shared.throttle.check_login(password.normalized_name());
+        let decision = shared.rate_limiters.check_login(password.normalized_name());
         if decision.retry_after.is_some() {
             enforce_limit("name", Some(decision), self.context)?;
         }
         let proved = password.authenticate(self.state.store.as_ref(), &shared.hashing).await;
         // A client that disconnected got no reply, and does not come here: its attempt still counts.
         if !matches!(proved, Err(AuthFailure::Password)) {
-            shared.throttle.refund_login(password.normalized_name());
+            shared.rate_limiters.refund_login(password.normalized_name());
         }
         proved.map_err(|failure| self.auth_error(failure))
     }
@@ -168,7 +170,7 @@ impl Attempt<'_> {
 }
 
 fn limit_client(shared: &Shared, context: &RequestContext) -> Result<(), ApiError> {
-    enforce_limit("client", shared.throttle.check_client(context.client), context)
+    enforce_limit("client", shared.rate_limiters.check_client(context.client), context)
 }
 
 fn enforce_limit(

@@ -193,7 +193,7 @@ pub(crate) async fn read_tenant(
         created_at: rfc3339(record.created_unix_s),
         counters: QuotaUsage::new(holdings.counters, shared.counters_per_tenant),
         keys: QuotaUsage::new(holdings.keys, MAX_KEYS_PER_TENANT),
-        rate_limit: shared.throttle.limit_of(record.limit).map(|limit| limit.to_string()),
+        rate_limit: shared.rate_limiters.limit_of(record.limit).map(|limit| limit.to_string()),
     };
     Ok(Reply::ok(caller.tenant(), attributes))
 }

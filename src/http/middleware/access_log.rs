@@ -334,7 +334,7 @@ impl InFlightRequest<'_> {
         let cause =
             if let ApiError::Internal(cause) = error { Some(Arc::clone(cause)) } else { None };
         outcome.error = Some((error.spec().code, cause));
-        jsonapi::error(error, &self.context.request_id, outcome.needs)
+        jsonapi::error(error, &self.context.request_id, outcome.requirement)
     }
 }
 

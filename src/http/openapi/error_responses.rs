@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Response, Schema};
 
 use super::schema::{exactly, list, named, string};
 use crate::auth::AuthFailure;
-use crate::auth::rate_limiter::RateLimitDecision;
+use crate::auth::rate_limit::RateLimitDecision;
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::{CounterRefusal, Value};
 use crate::domain::rate_limit::RateLimit;
@@ -121,7 +121,7 @@ impl<R: Requirement> Refusals for From<R> {
         ];
         known
             .into_iter()
-            .chain(R::NEEDS.scopes().map(|_| ApiError::InsufficientScope(Scopes::ALL)))
+            .chain(R::REQUIREMENT.scopes().map(|_| ApiError::InsufficientScope(Scopes::ALL)))
             .collect()
     }
 }
