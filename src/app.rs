@@ -322,7 +322,7 @@ fn reload_certificate(tls: &ServerCertificate, metrics: &Metrics) {
 fn record_certificate_expiry(tls: &ServerCertificate, metrics: &Metrics) {
     if let Some(seconds) = tls.expires_unix_s() {
         #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
-        metrics.certificate_expiry(seconds as f64);
+        metrics.set_certificate_expiry(seconds as f64);
     }
 }
 

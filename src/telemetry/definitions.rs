@@ -1,14 +1,16 @@
-//! Every metric, declared once: name, kind, unit, help text and, for a histogram, its buckets.
+//! The definition of every metric: name, kind, unit, help text and, for a histogram, buckets.
 //!
-//! Job: the one list that dashboards, alerts and `docs/monitoring.md` can be compared with.
-//! Invariant: a metric that is not in [`ALL`] does not exist; names and labels are public and do not change.
-//! Must never: hold a value. Values live in the recorder, see metrics.rs.
+//! Job: the one list that tests compare dashboards, alerts and documents with.
+//! Invariant: a metric that is not in [`ALL`] does not exist; names and labels are public and
+//! stable.
+//! Must never: hold a value; the recorder does, see `metrics.rs`.
 //!
-//! The unit is said in the name and the help text, as Prometheus wants it; the exporter prints no unit of its own.
+//! The unit is part of the name and the help text, as Prometheus recommends: the text format that
+//! the exporter writes has no field for it.
 
 use metrics::Unit;
 
-/// What a metric is to Prometheus.
+/// The type of a metric in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Counter,
@@ -16,7 +18,7 @@ pub(super) enum Kind {
     Histogram(&'static [f64]),
 }
 
-/// One metric.
+/// The definition of a metric.
 #[derive(Debug)]
 pub(super) struct MetricDef {
     pub(super) name: &'static str,
@@ -42,7 +44,8 @@ const fn histogram(
     MetricDef { name, kind: Kind::Histogram(buckets), unit, help }
 }
 
-/// 0.1 ms to 1 s: an increment takes a few tenths of a millisecond, a password check tens of milliseconds.
+/// 0.1 ms to 1 s: an increment takes a few tenths of a millisecond, a password check tens of
+/// milliseconds.
 const HTTP_SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ];
@@ -56,145 +59,137 @@ const BATCH_SIZES: &[f64] =
 const CHECKPOINT_SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-pub(super) const HTTP_REQUESTS: MetricDef = counter(
-    "http_server_requests_total",
-    "Requests answered, by status code, method and route pattern.",
-);
+pub(super) const HTTP_REQUESTS: MetricDef =
+    counter("http_server_requests_total", "Responses, by status code, method and route pattern.");
 pub(super) const HTTP_DURATION: MetricDef = histogram(
     "http_server_request_duration_seconds",
     Unit::Seconds,
     HTTP_SECONDS,
-    "Time from a request's head to its answer in seconds, by method and route pattern.",
+    "Time from a request's head to its response in seconds, by method and route pattern.",
 );
 pub(super) const HTTP_EXCEPTIONS: MetricDef = counter(
     "http_server_exceptions_total",
-    "Requests that failed through a fault of the server, by kind of fault.",
+    "Requests that failed because of an error inside the server, by kind of error.",
 );
 pub(super) const BUILD_INFO: MetricDef = gauge(
     "odometer_build_info",
     Unit::Count,
-    "Always 1; the labels say which version and revision runs.",
+    "Always 1; the labels are the version and the revision of the build.",
 );
 pub(super) const COMMITS: MetricDef =
-    counter("odometer_commits_total", "Commits made durable; one commit carries many requests.");
+    counter("odometer_commits_total", "Durable commits; a commit holds one or more requests.");
 pub(super) const COMMIT_DURATION: MetricDef = histogram(
     "odometer_commit_duration_seconds",
     Unit::Seconds,
     COMMIT_SECONDS,
-    "Time of one commit in seconds, from deciding its values to their being durable.",
+    "Time of a commit in seconds, from taking its requests off the queue to the end of the sync.",
 );
-pub(super) const COMMIT_BATCH_SIZE: MetricDef = histogram(
-    "odometer_commit_batch_size",
-    Unit::Count,
-    BATCH_SIZES,
-    "Requests that shared one commit.",
-);
+pub(super) const COMMIT_BATCH_SIZE: MetricDef =
+    histogram("odometer_commit_batch_size", Unit::Count, BATCH_SIZES, "Requests in a commit.");
 pub(super) const QUEUE_DEPTH: MetricDef = gauge(
     "odometer_queue_depth",
     Unit::Count,
-    "Requests waiting for the writer when it last looked.",
+    "Requests waiting in the commit queue, sampled at each commit.",
 );
-pub(super) const QUEUE_LIMIT: MetricDef = gauge(
-    "odometer_queue_limit",
-    Unit::Count,
-    "Requests that may wait for the writer; more are shed.",
-);
+pub(super) const QUEUE_LIMIT: MetricDef =
+    gauge("odometer_queue_limit", Unit::Count, "Capacity of the commit queue in requests.");
 pub(super) const SHED: MetricDef =
-    counter("odometer_shed_total", "Requests refused at once because the writer's queue was full.");
+    counter("odometer_shed_total", "Requests rejected because the commit queue was full.");
 pub(super) const INCREMENTS: MetricDef =
-    counter("odometer_increments_total", "Increments made durable; a range counts once.");
+    counter("odometer_increments_total", "Durable increments; a range counts once.");
 pub(super) const INTEGERS_ISSUED: MetricDef = counter(
     "odometer_integers_issued_total",
-    "Integers made durable by increments; a range counts each of its integers.",
+    "Integers issued by durable increments; a range counts each of its integers.",
 );
-pub(super) const AUTH_FAILURES: MetricDef =
-    counter("odometer_auth_failures_total", "Requests refused for their credentials, by reason.");
+pub(super) const AUTH_FAILURES: MetricDef = counter(
+    "odometer_auth_failures_total",
+    "Requests rejected because of their credentials, by reason.",
+);
 pub(super) const RATE_LIMITED: MetricDef = counter(
     "odometer_rate_limited_total",
-    "Requests refused by a rate limit, by what the limit covers.",
+    "Requests rejected by a rate limit, by scope of the limit.",
 );
-pub(super) const IDEMPOTENCY_KEYS: MetricDef = gauge(
-    "odometer_idempotency_keys",
-    Unit::Count,
-    "Idempotency keys that are remembered, each for a day.",
-);
+pub(super) const IDEMPOTENCY_KEYS: MetricDef =
+    gauge("odometer_idempotency_keys", Unit::Count, "Idempotency keys stored, each for 24 hours.");
 pub(super) const IDEMPOTENCY_KEYS_LIMIT: MetricDef = gauge(
     "odometer_idempotency_keys_limit",
     Unit::Count,
-    "Idempotency keys that may be remembered at once, by --idempotency-keys.",
+    "Idempotency keys that may be stored at once, set by --idempotency-keys.",
 );
 pub(super) const CONNECTIONS: MetricDef = gauge(
     "odometer_connections",
     Unit::Count,
-    "Connections that are open to the public and the plain HTTP listener.",
+    "Open connections of the public and the plain HTTP listener.",
 );
 pub(super) const CONNECTIONS_LIMIT: MetricDef = gauge(
     "odometer_connections_limit",
     Unit::Count,
-    "Connections that may be open at once, by --max-connections.",
+    "Connections that may be open at once, set by --max-connections.",
 );
 pub(super) const CONNECTIONS_REFUSED: MetricDef = counter(
     "odometer_connections_refused_total",
-    "Connections closed unanswered because too many were open, in total or from one address.",
+    "Connections rejected because a limit was reached, in total or from one address.",
 );
 pub(super) const JOURNAL_BYTES: MetricDef = gauge(
     "odometer_journal_bytes",
     Unit::Bytes,
-    "Bytes that journal segments take on the disk, spare segment included.",
+    "Size of the journal's segments on disk in bytes, including the spare segment.",
 );
 pub(super) const CHECKPOINT_DURATION: MetricDef = histogram(
     "odometer_checkpoint_duration_seconds",
     Unit::Seconds,
     CHECKPOINT_SECONDS,
-    "Time of one checkpoint in seconds, off the path of requests.",
+    "Time of a checkpoint in seconds; checkpoints run in the background.",
 );
 pub(super) const STATE_REBUILDS: MetricDef = counter(
     "odometer_state_rebuilds_total",
-    "Damaged states that a start rebuilt from a backup and the journal.",
+    "Corrupt states that were rebuilt from a backup and the journal at start.",
 );
 pub(super) const LAST_BACKUP: MetricDef = gauge(
     "odometer_backup_last_success_timestamp_seconds",
     Unit::Seconds,
-    "When the newest automatic backup was made or found to cover everything still, in seconds since 1970; absent before the first.",
+    "Time of the newest automatic backup that is current, as Unix timestamp; absent before the \
+     first one.",
 );
 pub(super) const BACKUP_INTERVAL: MetricDef = gauge(
     "odometer_backup_interval_seconds",
     Unit::Seconds,
-    "Time between two automatic backups in seconds, by --backup-interval; absent where they are off.",
+    "Time between automatic backups in seconds, set by --backup-interval; absent if they are off.",
 );
 pub(super) const STORE_READY: MetricDef =
     gauge("odometer_store_ready", Unit::Count, "1 while the store accepts writes, otherwise 0.");
 pub(super) const STORE_POISONED: MetricDef = gauge(
     "odometer_store_poisoned",
     Unit::Count,
-    "1 once a write failed; the process then ends within two seconds, otherwise 0.",
+    "1 once a write failed (the process then exits within two seconds), otherwise 0.",
 );
 pub(super) const PREVIOUS_SHUTDOWN: MetricDef = gauge(
     "odometer_previous_shutdown_info",
     Unit::Count,
-    "Always 1; the label says how the process before this one ended: first (there was none), clean, unclean or poisoned.",
+    "Always 1; the label says how the previous process stopped: first (there was none), clean, \
+     unclean or poisoned.",
 );
 pub(super) const DISK_FREE: MetricDef = gauge(
     "odometer_disk_free_bytes",
     Unit::Bytes,
-    "Bytes free on the file system of the data folder.",
+    "Free space of the data folder's file system in bytes.",
 );
 pub(super) const DISK_RESERVE: MetricDef = gauge(
     "odometer_disk_reserve_bytes",
     Unit::Bytes,
-    "Bytes that have to stay free, by --min-free-disk; with fewer, writes are refused.",
+    "Free space below which writes are refused in bytes, set by --min-free-disk.",
 );
 pub(super) const CERTIFICATE_EXPIRY: MetricDef = gauge(
     "odometer_tls_certificate_expiry_timestamp_seconds",
     Unit::Seconds,
-    "When the served certificate expires, in seconds since 1970.",
+    "Expiry of the served certificate, as Unix timestamp.",
 );
 pub(super) const LOG_DROPS: MetricDef = counter(
     "odometer_log_lines_dropped_total",
-    "Log lines lost because their queue was full or their target refused.",
+    "Log lines dropped because the queue was full or the write failed.",
 );
 
-/// All of the above; `process_*` comes from metrics-process.
+/// All metrics but `process_*`, which the crate metrics-process defines.
 pub(super) const ALL: [&MetricDef; 31] = [
     &HTTP_REQUESTS,
     &HTTP_DURATION,

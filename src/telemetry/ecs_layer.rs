@@ -1,13 +1,17 @@
-//! One event becomes one line: Elastic Common Schema JSON for machines, or text for a terminal.
+//! The log formatter: one event becomes one line, as Elastic Common Schema (ECS) JSON or as text.
 //!
-//! Job: a tracing layer that formats an event by hand into a line kept per thread and hands it to the sink in one write.
-//! This runs for each request, so a warm thread allocates nothing here and asks for the date once a second.
-//! Invariant: one event is one line, whatever the values hold. Control characters and the separators that some readers
-//! take for a newline are escaped in both styles; no key occurs twice; a JSON line parses.
-//! Must never: log, panic, or wait. An event inside an event (a `Debug` that logs) gets a line of its own.
+//! Job: a tracing layer that formats an event into a buffer of the thread and passes it to the sink
+//! in one write. It runs for each request, so it allocates nothing once a thread has its buffers,
+//! and it formats the date once a second.
+//! Invariant: one event is one line, whatever the values contain. Control characters and the
+//! separators that some parsers take for a newline are escaped in both styles; no key occurs twice;
+//! a JSON line parses.
+//! Must never: log, panic, or wait. An event inside an event (a `Debug` that logs) gets a line of
+//! its own.
 //!
-//! Fields keep the names that the caller gave them; names, not nesting, carry the schema (`http.request.method`). Those of libraries are `labels.…`.
-//! Spans are not read: an event says all that it wants to say.
+//! A field keeps the name that the caller gave it: dotted names, not nested objects, express the
+//! schema (`http.request.method`). Fields of third-party crates become `labels.…`. Spans are
+//! ignored: every event has all its fields.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -22,20 +26,20 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use super::escape::{Escaped, escape};
 
-/// How lines look.
+/// The style of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Json,
     Text { colour: bool },
 }
 
-/// What follows the message in every JSON line.
+/// The constant members that follow the message in every JSON line.
 const JSON_SERVICE: &str = concat!(
     r#","ecs.version":"8.11.0","service.name":"odometer","service.version":""#,
     env!("CARGO_PKG_VERSION"),
     '"'
 );
-/// Keys that the line writes by itself; an event's field of such a name is left out.
+/// Keys that the formatter writes itself; a field of an event with such a name is left out.
 const RESERVED: [&str; 7] = [
     "@timestamp",
     "log.level",
@@ -45,10 +49,10 @@ const RESERVED: [&str; 7] = [
     "service.version",
     "log.logger",
 ];
-/// A line longer than this gives its memory back.
+/// A line buffer with a larger capacity is freed after its event.
 const MAX_RETAINED_BYTES: usize = 16 * 1024;
 
-/// The layer that writes each event to `sink` as a line.
+/// The layer that writes each event to a sink as one line.
 pub(super) struct EcsLayer<W> {
     style: Style,
     sink: W,
@@ -60,27 +64,29 @@ impl<W> EcsLayer<W> {
     }
 }
 
-/// What a thread keeps from one event to the next.
+/// The buffers that a thread reuses from event to event.
 #[derive(Default)]
 struct Scratch {
     line: String,
-    seen: Vec<&'static str>,
+    /// The keys that the line has so far.
+    keys: Vec<&'static str>,
     clock: TimestampCache,
 }
 
 thread_local! {
-    /// Taken while an event is formatted, so that an event within it finds an empty one instead of a borrow error.
+    /// Taken out while an event is formatted, so that an event inside it finds empty buffers
+    /// instead of a borrow error.
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 impl<S: Subscriber, W: Write + Clone + 'static> Layer<S> for EcsLayer<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // A thread that is ending has no scratch left; its last events use a new one.
+        // A thread that is ending has no thread-local left; its last events use new buffers.
         let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
         scratch.line.clear();
-        scratch.seen.clear();
+        scratch.keys.clear();
         scratch.format(self.style, event, since_epoch());
-        // The queue counts what it drops; there is nobody to tell here.
+        // The queue counts what it drops, so its result carries no information.
         let _ = self.sink.clone().write_all(scratch.line.as_bytes());
         if scratch.line.capacity() > MAX_RETAINED_BYTES {
             scratch.line = String::new();
@@ -91,7 +97,7 @@ impl<S: Subscriber, W: Write + Clone + 'static> Layer<S> for EcsLayer<W> {
 
 impl Scratch {
     fn format(&mut self, style: Style, event: &Event<'_>, now: Duration) {
-        let Self { line, seen, clock } = self;
+        let Self { line, keys, clock } = self;
         let seconds = clock.text(now.as_secs());
         let metadata = event.metadata();
         match style {
@@ -118,12 +124,13 @@ impl Scratch {
                 event.record(&mut MessageVisitor::new(line, style));
             }
         }
-        // Records of the `log` crate arrive through tracing-log under one target and carry their own as a field.
+        // Records of the `log` crate arrive through tracing-log under one target; a field has
+        // their own.
         let bridged = metadata.target() == "log";
         let is_third_party = !metadata.target().starts_with("odometer");
-        let mut fields = FieldVisitor { line, seen, style, bridged, is_third_party };
+        let mut fields = FieldVisitor { line, keys, style, bridged, is_third_party };
         event.record(&mut fields);
-        // In text, only strangers are introduced.
+        // Text lines show the target of third-party crates only.
         if style == Style::Json || is_third_party {
             fields.string(Name::plain("log.logger"), metadata.target());
         }
@@ -156,7 +163,7 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The timestamp down to the second, made anew only when the second changes.
+/// The formatted timestamp down to the second, formatted again only when the second changes.
 #[derive(Default)]
 struct TimestampCache {
     second: u64,
@@ -183,7 +190,7 @@ impl TimestampCache {
     }
 }
 
-/// First pass: the event's message and nothing else.
+/// First pass over an event: writes the message and nothing else.
 struct MessageVisitor<'a> {
     line: &'a mut String,
     style: Style,
@@ -210,16 +217,17 @@ impl Visit for MessageVisitor<'_> {
     }
 }
 
-/// Second pass: every other field, with its type.
+/// Second pass over an event: writes every other field, with its type.
 struct FieldVisitor<'a> {
     line: &'a mut String,
-    seen: &'a mut Vec<&'static str>,
+    keys: &'a mut Vec<&'static str>,
     style: Style,
+    /// The event is a record of the `log` crate.
     bridged: bool,
     is_third_party: bool,
 }
 
-/// The name of a field as it is written.
+/// The name of a field as the line has it: a prefix and the name.
 #[derive(Clone, Copy)]
 struct Name {
     before: &'static str,
@@ -233,7 +241,7 @@ impl Name {
 }
 
 impl FieldVisitor<'_> {
-    /// The name under which a field is written, if it is.
+    /// The name that a field has in the line; `None` if it is left out.
     fn name(&self, field: &Field) -> Option<Name> {
         let name = field.name();
         if self.bridged {
@@ -246,17 +254,17 @@ impl FieldVisitor<'_> {
             }
         }
         let name = name.strip_prefix("r#").unwrap_or(name);
-        // What libraries call their fields is not the schema's: there is a place for such.
+        // The field names of libraries are not the schema's; ECS has `labels` for such fields.
         let before = if self.is_third_party && self.style == Style::Json { "labels." } else { "" };
         (!RESERVED.contains(&name)).then_some(Name { before, name })
     }
 
-    /// Writes the key; false if the line has it already.
+    /// Writes the key; returns false if the line has it already.
     fn key(&mut self, Name { before: prefix, name }: Name) -> bool {
-        if self.seen.contains(&name) {
+        if self.keys.contains(&name) {
             return false;
         }
-        self.seen.push(name);
+        self.keys.push(name);
         let (before, after) = match self.style {
             Style::Json => (",\"", "\":"),
             Style::Text { colour: false } => (" ", "="),
@@ -269,7 +277,7 @@ impl FieldVisitor<'_> {
         true
     }
 
-    /// A number or a truth value, as it stands.
+    /// Writes a number or a boolean.
     fn unquoted(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         if let Some(name) = self.name(field)
             && self.key(name)
@@ -297,7 +305,7 @@ impl FieldVisitor<'_> {
             self.line.push('"');
         }
         let start = self.line.len();
-        // A value that fails to print itself keeps what it printed until then.
+        // If a value fails to format itself, the line keeps what it has written so far.
         let _ = write(&mut Escaped { line: self.line, quotes: true });
         let written = &self.line[start..];
         if json {
@@ -324,7 +332,7 @@ impl Visit for FieldVisitor<'_> {
         self.unquoted(field, format_args!("{value}"));
     }
 
-    /// Without the formatter, which takes several times as long.
+    /// Bypasses `std::fmt`, which takes several times as long.
     fn record_u64(&mut self, field: &Field, value: u64) {
         if let Some(name) = self.name(field)
             && self.key(name)
@@ -337,7 +345,8 @@ impl Visit for FieldVisitor<'_> {
         self.unquoted(field, format_args!("{value}"));
     }
 
-    /// Nanoseconds are u128 and fit; what does not fit 64 bits is text, since readers would round it.
+    /// `Duration::as_nanos` is u128 and fits 64 bits; a number that does not is written as a
+    /// string, since JSON parsers would round it.
     fn record_u128(&mut self, field: &Field, value: u128) {
         match u64::try_from(value) {
             Ok(value) => self.record_u64(field, value),
@@ -352,7 +361,7 @@ impl Visit for FieldVisitor<'_> {
         }
     }
 
-    /// JSON knows neither infinity nor NaN: those are null.
+    /// JSON has neither infinity nor NaN; they are written as null.
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() || self.style != Style::Json {
             self.unquoted(field, format_args!("{value:?}"));
@@ -361,7 +370,7 @@ impl Visit for FieldVisitor<'_> {
         }
     }
 
-    /// An error is its text and the texts of its causes.
+    /// Writes an error as its message and the messages of its causes.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let Some(name) = self.name(field) else { return };
         self.quoted(name, |escaped| {
@@ -376,7 +385,7 @@ impl Visit for FieldVisitor<'_> {
     }
 }
 
-/// Appends a number in decimal digits.
+/// Appends a number in decimal.
 fn push_decimal(line: &mut String, mut number: u64) {
     let mut digits = [b'0'; 20];
     let mut first = digits.len();

@@ -1,4 +1,4 @@
-//! Tests of the log line, apart from line.rs only for its length.
+//! Tests of `ecs_layer.rs`, in a file of their own because of its length.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ fn logged(style: Style, log: impl FnOnce()) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Parses one line and checks what holds for every line.
+/// Parses one line and checks the invariants of every line.
 fn json(log: impl FnOnce()) -> Map<String, Value> {
     let line = logged(Style::Json, log);
     assert!(line.ends_with('\n'), "{line}");
@@ -222,7 +222,8 @@ fn text_is_one_readable_line() {
     assert!(coloured.contains("\x1b[33m WARN\x1b[0m careful \x1b[2mn=\x1b[0m1\n"), "{coloured:?}");
 }
 
-/// tracing drops the inner event here, under a subscriber of one thread; so the value does what that event would do.
+/// tracing drops an inner event under a subscriber of one thread, as here; so the value does to the
+/// buffers what that event would do.
 #[test]
 fn an_event_within_an_event_leaves_the_outer_line_alone() {
     struct Chatty;
@@ -230,11 +231,11 @@ fn an_event_within_an_event_leaves_the_outer_line_alone() {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let mut scratch = SCRATCH.take();
             assert!(
-                scratch.line.is_empty() && scratch.seen.is_empty(),
-                "the outer line is not lent"
+                scratch.line.is_empty() && scratch.keys.is_empty(),
+                "the outer buffers are taken"
             );
             scratch.line.push_str("inner");
-            scratch.seen.push("after");
+            scratch.keys.push("after");
             SCRATCH.set(scratch);
             f.write_str("said")
         }

@@ -1,14 +1,16 @@
-//! What must not stand in a line as it is.
+//! Escaping of characters that must not occur in a log line.
 //!
-//! Job: JSON's escapes, for control characters, quotes and what some readers take for a newline. Invariant: what comes out has none of them.
-//! Must never: allocate.
+//! Job: JSON's escapes for control characters, quotes, and the characters that some parsers treat
+//! as a newline.
+//! Invariant: the output contains none of them unescaped.
+//! Must never: allocate, beyond the growth of the line.
 
 use std::fmt::{self, Write as _};
 
-/// Escapes whatever is printed into it, on its way into the line.
+/// A writer that escapes what is written to it and appends it to a line.
 pub(super) struct Escaped<'a> {
     pub(super) line: &'a mut String,
-    /// Quotes and backslashes too.
+    /// Whether quotes and backslashes are escaped too.
     pub(super) quotes: bool,
 }
 
@@ -19,10 +21,10 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// Appends `text` with JSON's escapes for control characters (C0, DEL, C1), the Unicode line separators and, if asked,
-/// quotes and backslashes.
+/// Appends `text` with JSON's escapes for control characters (C0, DEL, C1), the Unicode line
+/// separators and, if `quotes` is true, quotes and backslashes.
 pub(super) fn escape(line: &mut String, text: &str, quotes: bool) {
-    // Nearly every text is short and plain ASCII, and is looked at eight bytes at a time.
+    // Nearly every string is short and plain ASCII, which is checked eight bytes at a time.
     if is_plain(text.as_bytes()) {
         line.push_str(text);
         return;
@@ -40,11 +42,11 @@ pub(super) fn escape(line: &mut String, text: &str, quotes: bool) {
     line.push_str(&text[clean..]);
 }
 
-/// Whether a text has only visible ASCII and spaces, and neither quotes nor backslashes.
+/// Whether a string has only visible ASCII and spaces, and neither quotes nor backslashes.
 fn is_plain(text: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    // The last eight bytes overlap the words before them, so that no byte is looked at alone.
+    // The last eight bytes overlap the words before them, so that no byte is checked alone.
     let last = if rest.is_empty() { None } else { text.last_chunk::<8>() };
     match last {
         None if words.is_empty() || !rest.is_empty() => text.iter().all(|byte| plain(*byte)),
@@ -52,9 +54,10 @@ fn is_plain(text: &[u8]) -> bool {
     }
 }
 
-/// The same for eight bytes at once: each condition sets the highest bit of the bytes that meet it,
-/// and none that it sets for others matters, since those meet a condition too (Bit Twiddling Hacks,
-/// "Determine if a word has a byte less than n" and "equal to n").
+/// The same for eight bytes at once. Each term sets the highest bit of every byte that is not
+/// plain. Through the borrow of the subtraction it may also set the bit of a byte above such a one,
+/// which does no harm: the word is not plain anyway. (Bit Twiddling Hacks, "Determine if a word has
+/// a byte less than n" and "equal to n".)
 fn is_plain_word(word: u64) -> bool {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
@@ -82,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_plain_if_each_of_its_bytes_is() {
+    fn a_string_is_plain_if_each_of_its_bytes_is() {
         let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
         for byte in 0..=u8::MAX {
             for length in 1..=25 {

@@ -1,7 +1,8 @@
-//! The handles through which the two edges record: the disk's ([`StoreMetrics`]) and the network's ([`ConnectionMetrics`]).
+//! Metric handles of the store ([`StoreMetrics`]) and of the listeners ([`ConnectionMetrics`]).
 //!
-//! Job: name what may be recorded there. Invariant: recording is an atomic or two; a histogram takes a `Duration` or a number.
-//! Must never: be registered anew for each request.
+//! Job: one typed field for each metric that they record.
+//! Invariant: recording costs one or two atomic operations.
+//! Must never: register a metric per request.
 
 use std::time::Duration;
 
@@ -10,44 +11,44 @@ use metrics::{Counter, Gauge, Histogram};
 use super::definitions;
 use super::recorder::{Recorder, label};
 
-/// What a store records.
+/// The metrics that a store records.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
-    /// Commits made durable.
+    /// Durable commits.
     pub commits: Counter,
-    /// Time of one commit, in seconds.
+    /// Time of a commit in seconds.
     pub commit_duration: Histogram,
-    /// Requests in one commit.
+    /// Requests in a commit.
     pub commit_batch_size: Histogram,
-    /// Requests waiting for the writer.
+    /// Requests waiting in the commit queue.
     pub queue_depth: Gauge,
-    /// Requests that may wait for it.
+    /// Capacity of the commit queue.
     pub queue_limit: Gauge,
-    /// Requests refused because the queue was full.
+    /// Requests rejected because the commit queue was full.
     pub shed: Counter,
-    /// Increments made durable; a range counts once.
+    /// Durable increments; a range counts once.
     pub increments: Counter,
-    /// Integers made durable; a range counts all of its own.
+    /// Integers issued; a range counts each of its integers.
     pub integers_issued: Counter,
-    /// Idempotency keys that are remembered.
+    /// Idempotency keys stored.
     pub idempotency_keys: Gauge,
-    /// Idempotency keys that may be remembered.
+    /// Idempotency keys that may be stored.
     pub idempotency_keys_limit: Gauge,
-    /// Bytes that the journal's files take.
+    /// Size of the journal's segments in bytes.
     pub journal_bytes: Gauge,
-    /// Time of one checkpoint, in seconds.
+    /// Time of a checkpoint in seconds.
     pub checkpoint_duration: Histogram,
     /// 1 while writes are accepted, otherwise 0.
     pub ready: Gauge,
     /// 1 once a write failed.
     pub poisoned: Gauge,
-    /// Bytes free where the data folder is. 0 until first set: set it when the store opens.
+    /// Free bytes of the data folder's file system. 0 until set, so set it when the store opens.
     pub disk_free: Gauge,
-    /// Bytes that have to stay free there.
+    /// Free bytes below which writes are refused.
     pub disk_reserve: Gauge,
-    /// States that were rebuilt.
+    /// Corrupt states that were rebuilt.
     pub state_rebuilds: Counter,
-    /// For what is absent until it is known.
+    /// Registers the metrics that are absent until their value is known.
     recorder: Option<Recorder>,
 }
 
@@ -103,7 +104,8 @@ impl StoreMetrics {
         }
     }
 
-    /// Says when the newest automatic backup was made. Without a call the metric is absent.
+    /// Sets the time of the newest automatic backup, in Unix seconds. Until then the metric is
+    /// absent.
     pub fn set_last_backup(&self, created_unix_s: u64) {
         if let Some(recorder) = &self.recorder {
             #[expect(clippy::cast_precision_loss, reason = "seconds of this millennium are exact")]
@@ -111,14 +113,14 @@ impl StoreMetrics {
         }
     }
 
-    /// Says how often automatic backups are made. Without a call the metric is absent.
+    /// Sets the time between automatic backups. Until then the metric is absent.
     pub fn set_backup_interval(&self, interval: Duration) {
         if let Some(recorder) = &self.recorder {
             recorder.gauge(&definitions::BACKUP_INTERVAL, Vec::new()).set(interval.as_secs_f64());
         }
     }
 
-    /// Says how the process before this one ended: one of a few fixed words.
+    /// Sets how the previous process stopped: `first`, `clean`, `unclean` or `poisoned`.
     pub fn set_previous_shutdown(&self, how: &'static str) {
         if let Some(recorder) = &self.recorder {
             recorder.gauge(&definitions::PREVIOUS_SHUTDOWN, label("how", how)).set(1.0);
@@ -130,9 +132,9 @@ impl StoreMetrics {
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
     open: Gauge,
-    /// Connections refused because too many were open.
+    /// Connections rejected because the total limit was reached.
     pub refused_total: Counter,
-    /// Connections refused because too many of one address were.
+    /// Connections rejected because the limit per address was reached.
     pub refused_address: Counter,
 }
 
@@ -159,7 +161,7 @@ impl ConnectionMetrics {
         }
     }
 
-    /// Says how many are open.
+    /// Sets the number of open connections.
     pub fn set_open(&self, connections: usize) {
         #[expect(clippy::cast_precision_loss, reason = "at most a million")]
         self.open.set(connections as f64);

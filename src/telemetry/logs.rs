@@ -1,11 +1,11 @@
 //! The logs of the process: installed once by main, reloaded on SIGHUP, flushed last.
 //!
-//! Job: [`install`] sets the global tracing subscriber (a reloadable filter, then one line per event) and the panic
-//! hook; [`Logs`] is what main keeps to change the level, read the losses and flush at the end.
-//! Invariant: a caller that logs never waits for the terminal or the disk. A bounded queue stands in between; when it is
-//! full the line is dropped and counted, see [`LogDrops`].
-//! Must never: end the process, read the environment (the level comes checked from the configuration), or be installed
-//! as a side effect of anything but [`install`].
+//! Job: [`install`] sets the global tracing subscriber (a reloadable filter, then one line per
+//! event) and the panic hook; main keeps [`Logs`] to change the level and to flush at the end.
+//! Invariant: a thread that logs never waits for the terminal or the disk. Lines go through a
+//! bounded queue; when it is full, a line is dropped and counted, see [`LogDrops`].
+//! Must never: end the process, read the environment (the configuration passes the level), or
+//! install the logs as a side effect of anything but [`install`].
 
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -25,52 +25,55 @@ use super::sink::{self, Queue};
 
 pub use super::sink::LogDrops;
 
-/// The end of the process waits this long for the last lines; a reader that stopped reading must not hold it.
-const FLUSH_WAIT: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for the last lines to be written. A pipe whose reader has
+/// stopped reading must not keep the process from ending.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text if stdout is a terminal and no folder is given, JSON otherwise.
+    /// Text if stdout is a terminal and no folder is set, JSON otherwise.
     #[default]
     Auto,
     /// Elastic Common Schema, one JSON object per line.
     Json,
-    /// One readable line.
+    /// A line for people.
     Text,
 }
 
-/// What [`install`] is told, already checked by the configuration.
+/// The options of [`install`], already checked by the configuration.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,sled=warn`.
     pub level: String,
-    /// A folder for daily files `odometer.<date>.log` (UTC); stdout if none. It is made if missing and should hold
-    /// nothing else: any file there named `odometer….log` counts as one to be removed.
+    /// The folder of daily files `odometer.<date>.log` (UTC); stdout if `None`. It is created if
+    /// missing and should hold nothing else: any file there named `odometer….log` may be removed.
     pub dir: Option<PathBuf>,
-    /// How many daily files stay, today's included; 0 keeps all. At least 2, since the appender makes room *before* it
-    /// opens today's file, so with 1 a restart would remove the lines of this morning.
+    /// The number of daily files to keep, including today's; 0 keeps all. 1 counts as 2: the
+    /// appender removes old files *before* it opens today's, so a restart would remove today's
+    /// lines.
     pub keep: usize,
-    /// While the folder's disk has fewer bytes free than this, lines are dropped, and counted: the store needs the room more.
+    /// While the folder's file system has fewer bytes free than this, lines are dropped and
+    /// counted: the store needs the space more.
     pub reserve_bytes: u64,
 }
 
-/// The installed logs. Main keeps this until the end; dropping it flushes.
+/// The installed logs. Dropping it flushes them, so main keeps it until the end.
 #[must_use = "dropping this stops the logs"]
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
     drops: LogDrops,
     queue: Queue,
-    /// Hears when everything was written after the queue was closed.
+    /// Receives one message once the writer has written everything after the queue was closed.
     finished_rx: Receiver<()>,
 }
 
 /// Installs the logs for the whole process, and a panic hook that logs instead of printing.
 ///
 /// # Errors
-/// A level that is none, a folder that cannot be written, or logs that are installed already.
+/// The level is invalid, the folder cannot be written, or the logs are installed already.
 pub fn install(options: &LogOptions) -> anyhow::Result<Logs> {
     let (filter, filter_handle) = reload::Layer::new(parse_level(&options.level)?);
     let drops = LogDrops::default();
@@ -85,27 +88,20 @@ pub fn install(options: &LogOptions) -> anyhow::Result<Logs> {
 }
 
 impl Logs {
-    /// Changes what is logged from the next event on. A level that is none changes nothing.
+    /// Changes the level from the next event on. An invalid level changes nothing.
     ///
     /// # Errors
-    /// The level is none; the message names the part that is wrong.
+    /// The level is invalid; the message names the part that is wrong.
     pub fn set_level(&self, level: &str) -> anyhow::Result<()> {
         self.filter.reload(parse_level(level)?).context("the logs are closed")
     }
 
-    /// Lines lost so far.
-    #[must_use]
-    pub fn dropped_lines(&self) -> u64 {
-        self.drops.count()
-    }
-
-    /// A handle on the number of lost lines, for the metrics.
-    #[must_use]
+    /// A handle to the number of dropped lines, for the metrics.
     pub fn drops(&self) -> LogDrops {
         self.drops.clone()
     }
 
-    /// Writes what is queued, for up to two seconds. Events after this are counted as dropped.
+    /// Writes the queued lines, for up to two seconds. Events after this are counted as dropped.
     pub fn flush(self) {
         drop(self);
     }
@@ -114,11 +110,11 @@ impl Logs {
 impl Drop for Logs {
     fn drop(&mut self) {
         self.queue.close();
-        if self.finished_rx.recv_timeout(FLUSH_WAIT).is_err() {
+        if self.finished_rx.recv_timeout(FLUSH_TIMEOUT).is_err() {
             let lost = self.queue.len();
             let _ = writeln!(
                 io::stderr(),
-                "odometer: the log is not read fast enough: {lost} lines or more of its end were not written"
+                "odometer: the log could not be written in time: its last {lost} lines or more are lost"
             );
         }
     }
@@ -126,11 +122,11 @@ impl Drop for Logs {
 
 /// Checks a level or a list of directives.
 ///
-/// A bare word must be a level: tracing's own parser takes a typo such as `inof` for a module's name and silently turns
-/// everything else off.
+/// A bare word must be a level: tracing's own parser takes a typo such as `inof` for a module's
+/// name and silently disables everything else.
 ///
 /// # Errors
-/// Names the part that is wrong.
+/// The message names the part that is wrong.
 fn parse_level(level: &str) -> anyhow::Result<EnvFilter> {
     for part in level.split(',').map(str::trim) {
         let is_directive = part.contains(['=', '[']);
@@ -165,7 +161,8 @@ fn open_sink(options: &LogOptions, drops: &LogDrops) -> anyhow::Result<(Queue, R
     .context("the log writer's thread could not be started")
 }
 
-/// The daily file, which leaves the last of its disk to others: a peer that is refused as fast as it can ask must not fill it with lines.
+/// A file writer that fails while the file system has less free space than the reserve: a peer
+/// whose requests are all rejected and logged must not be able to fill the disk.
 struct DiskReserveWriter<W> {
     file: W,
     dir: PathBuf,
@@ -186,7 +183,7 @@ impl<W: Write> Write for DiskReserveWriter<W> {
     }
 }
 
-/// Makes and removes a file, to know whether that can be done.
+/// Creates and removes a file, to check that the folder is writable.
 fn probe_writable(dir: &Path) -> io::Result<()> {
     let path = dir.join(format!(".odometer-probe-{}", std::process::id()));
     std::fs::File::create(&path)?;
@@ -195,7 +192,7 @@ fn probe_writable(dir: &Path) -> io::Result<()> {
 
 fn daily_file(dir: &Path, keep: usize) -> anyhow::Result<RollingFileAppender> {
     let keep = if keep == 0 { 0 } else { keep.max(2) };
-    // Asked first, since the appender says what it could not do on stderr, in lines of its own.
+    // Checked first: the appender prints its own errors to stderr instead of returning them.
     let probe = || -> io::Result<()> {
         std::fs::create_dir_all(dir)?;
         probe_writable(dir)
@@ -210,7 +207,7 @@ fn daily_file(dir: &Path, keep: usize) -> anyhow::Result<RollingFileAppender> {
         .with_context(|| format!("cannot write logs to {}", dir.display()))
 }
 
-/// One event for a panic. Whether the process goes on is decided by whoever catches it.
+/// Logs a panic as one event. Whether the process continues is decided where the panic is caught.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = std::backtrace::Backtrace::capture();
     let captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
@@ -219,7 +216,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         "event.action" = "panic",
         "event.outcome" = "failure",
         "error.type" = "panic",
-        "error.message" = panic.payload_as_str().unwrap_or("a panic without a text"),
+        "error.message" = panic.payload_as_str().unwrap_or("a panic without a message"),
         "error.stack_trace" = captured.then(|| tracing::field::display(&backtrace)),
         "log.origin.file.name" = panic.location().map(|place| place.file()),
         "log.origin.file.line" = panic.location().map(|place| place.line()),
@@ -231,6 +228,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Metrics;
 
     fn options(dir: &Path, level: &str) -> LogOptions {
         LogOptions {
@@ -273,7 +271,9 @@ mod tests {
         let thread = std::thread::Builder::new().name("unlucky".into());
         assert!(thread.spawn(|| panic!("the \"reason\"\nin two lines")).unwrap().join().is_err());
         std::panic::set_hook(printing);
-        assert_eq!(logs.dropped_lines(), 0);
+        let metrics = Metrics::new("", "", &[]);
+        metrics.watch_log_drops(logs.drops());
+        assert!(metrics.render().contains("odometer_log_lines_dropped_total 0\n"));
         logs.flush();
 
         let files: Vec<_> =

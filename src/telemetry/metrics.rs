@@ -1,14 +1,15 @@
-//! The metrics of one server: handles to record through, and the page that Prometheus reads.
+//! The metrics of one server: recording and rendering.
 //!
-//! Job: [`Metrics`] owns a recorder of its own, registers what catalogue.rs declares, and renders it.
-//! Invariant: the number of series is bounded by the program, never by what clients send: routes are patterns, methods
-//! and codes come from fixed sets, every other label is a `&'static str`. There is no global recorder, so two servers in
-//! one process do not mix.
-//! Must never: carry a tenant, a path or a key as a label; allocate, hash a string or take a lock for a request whose
-//! combination of labels has been seen before.
+//! Job: [`Metrics`] owns a recorder, registers the metrics of `definitions.rs`, and renders them in
+//! the Prometheus text format.
+//! Invariant: clients cannot increase the number of series: routes are patterns, methods and status
+//! codes come from fixed sets, every other label is a `&'static str`. There is no global recorder,
+//! so two servers in one process do not share metrics.
+//! Must never: use a tenant, a path or a key as a label; allocate, hash a string or take a lock for
+//! a request whose combination of labels occurred before.
 //!
-//! Histograms keep their samples until [`Metrics::run_upkeep`] or [`Metrics::render`] puts them into buckets, so the
-//! upkeep must run every few seconds even where nobody scrapes.
+//! A histogram buffers its samples until [`Metrics::run_upkeep`] or [`Metrics::render`] sorts them
+//! into buckets, so the upkeep must run every few seconds, even if Prometheus does not scrape.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,49 +24,51 @@ use super::logs::LogDrops;
 use super::recorder::{Recorder, label};
 use super::snapshot::Snapshot;
 
-/// The methods that have a label of their own, and `other`, which all the rest share.
+/// The values of the label `method`; all methods without a label of their own share `other`.
 pub const METHODS: [&str; 8] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
-/// Why credentials are refused; each is a series from the start, so that `rate()` sees the first failure.
+/// The reasons of failed authentications. Each is a series from the start, so that `rate()` sees
+/// the first failure.
 pub const AUTH_FAILURE_REASONS: [&str; 8] =
     ["missing", "malformed", "unknown", "expired", "ambiguous", "password", "scope", "suspended"];
-/// What a rate limit covers; each is a series from the start.
+/// The scopes of rate limits. Each is a series from the start.
 pub const RATE_LIMIT_SCOPES: [&str; 3] = ["tenant", "client", "name"];
-/// Faults that are a series from the start; others begin at their first occurrence.
+/// Kinds of internal errors that are a series from the start; others begin at their first
+/// occurrence.
 const EXCEPTIONS: [&str; 2] = ["internal", "panic"];
 
-/// The status codes that have a place in the table; any other takes the slow way to the same metric.
+/// The status codes that have a slot in the table of counters, sorted. The counter of any other
+/// code is registered per request, which is slower.
 const KNOWN_STATUS_CODES: [u16; 33] = [
     200, 201, 202, 204, 206, 301, 302, 304, 308, 400, 401, 403, 404, 405, 406, 408, 409, 411, 412,
     413, 414, 415, 417, 422, 428, 429, 431, 499, 500, 501, 503, 505, 507,
 ];
 
-/// The place of a method in [`METHODS`]; an unknown one is `other`.
-#[must_use]
+/// The index of a method in [`METHODS`]; an unknown one counts as `other`.
 pub fn method_index(method: &str) -> usize {
     METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1)
 }
 
-/// The place of a reason in [`AUTH_FAILURE_REASONS`], if it is one.
-#[must_use]
+/// The index of a reason in [`AUTH_FAILURE_REASONS`]; `None` if it is not one of them.
 pub fn auth_failure_index(reason: &str) -> Option<usize> {
     AUTH_FAILURE_REASONS.iter().position(|known| *known == reason)
 }
 
-/// All metrics of one server. Cloning shares them.
+/// All metrics of one server. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
-    shared: Arc<Shared>,
+    inner: Arc<MetricsInner>,
 }
 
-struct Shared {
+struct MetricsInner {
     recorder: Recorder,
     handle: PrometheusHandle,
     process: Collector,
     routes: &'static [&'static str],
-    /// One per route, method and known code; filled when first used, so that unused combinations do not appear.
+    /// One counter per route, method and known code, registered when first used, so that unused
+    /// combinations do not appear.
     requests: Box<[OnceLock<Counter>]>,
-    /// One per route and method.
+    /// One histogram per route and method.
     durations: Box<[OnceLock<Histogram>]>,
     auth_failures: [Counter; AUTH_FAILURE_REASONS.len()],
     rate_limited: [Counter; RATE_LIMIT_SCOPES.len()],
@@ -80,7 +83,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Makes the metrics of a server; `routes` are the patterns that [`Metrics::http`] is given indexes of.
+    /// The metrics of a server. [`Metrics::http`] takes an index into `routes`, the patterns.
     #[must_use]
     pub fn new(version: &str, revision: &str, routes: &'static [&'static str]) -> Self {
         let recorder = Recorder::new();
@@ -94,7 +97,7 @@ impl Metrics {
         for kind in EXCEPTIONS {
             drop(recorder.counter(&definitions::HTTP_EXCEPTIONS, label("exception", kind)));
         }
-        let shared = Shared {
+        let inner = MetricsInner {
             handle: recorder.handle(),
             process,
             routes,
@@ -109,83 +112,84 @@ impl Metrics {
             log_drops: OnceLock::new(),
             recorder,
         };
-        Self { shared: Arc::new(shared) }
+        Self { inner: Arc::new(inner) }
     }
 
-    /// The page for Prometheus, in its text format.
-    #[must_use]
+    /// Renders all metrics in the Prometheus text format.
     pub fn render(&self) -> String {
-        let shared = &*self.shared;
-        shared.recorder.with_local_recorder(|| shared.process.collect());
-        if let Some(drops) = shared.log_drops.get() {
-            shared.log_lines_dropped.absolute(drops.count());
+        let inner = &*self.inner;
+        inner.recorder.with_local_recorder(|| inner.process.collect());
+        if let Some(drops) = inner.log_drops.get() {
+            inner.log_lines_dropped.absolute(drops.count());
         }
-        shared.handle.render()
+        inner.handle.render()
     }
 
-    /// The same as data.
-    #[must_use]
+    /// All metrics as data.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::parse(&self.render())
     }
 
-    /// Puts the histograms' samples into their buckets, which frees their memory. Call it every second or so.
+    /// Sorts the histograms' samples into buckets, which frees their memory. Call it about once a
+    /// second.
     pub fn run_upkeep(&self) {
-        self.shared.handle.run_upkeep();
+        self.inner.handle.run_upkeep();
     }
 
-    /// Reports the lines that `drops` counts. The first handle stays; later ones are ignored.
+    /// Exports the number of dropped log lines that `drops` counts. Later calls are ignored.
     pub fn watch_log_drops(&self, drops: LogDrops) {
-        let _ = self.shared.log_drops.set(drops);
+        let _ = self.inner.log_drops.set(drops);
     }
 
-    /// Counts one answered request. `route` is an index into the routes given at the start (one beyond them counts as
-    /// `other`), `method` one into [`METHODS`], see [`method_index`].
+    /// Records a response. `route` is an index into the routes of [`Metrics::new`] (an index beyond
+    /// them counts as `other`), `method` one into [`METHODS`], see [`method_index`].
     pub fn http(&self, route: usize, method: usize, status: u16, duration: Duration) {
-        let shared = &*self.shared;
+        let inner = &*self.inner;
         let method = method.min(METHODS.len() - 1);
-        let path = shared.routes.get(route).copied().unwrap_or("other");
+        let path = inner.routes.get(route).copied().unwrap_or("other");
         let row = route.saturating_mul(METHODS.len()).saturating_add(method);
         let code = KNOWN_STATUS_CODES.binary_search(&status);
         let cell = code.ok().and_then(|at| {
-            shared.requests.get(row.saturating_mul(KNOWN_STATUS_CODES.len()).saturating_add(at))
+            inner.requests.get(row.saturating_mul(KNOWN_STATUS_CODES.len()).saturating_add(at))
         });
         match cell {
             Some(cell) => {
-                cell.get_or_init(|| shared.requests_counter(path, method, status)).increment(1)
+                cell.get_or_init(|| inner.requests_counter(path, method, status)).increment(1)
             }
-            None => shared.requests_counter(path, method, status).increment(1),
+            None => inner.requests_counter(path, method, status).increment(1),
         }
-        match shared.durations.get(row) {
+        match inner.durations.get(row) {
             Some(cell) => {
-                cell.get_or_init(|| shared.duration_histogram(path, method)).record(duration)
+                cell.get_or_init(|| inner.duration_histogram(path, method)).record(duration)
             }
-            None => shared.duration_histogram(path, method).record(duration),
+            None => inner.duration_histogram(path, method).record(duration),
         }
     }
 
-    /// Makes the series of these status codes of a route, at zero: a rate sees the first failure only of a series that was there before it.
+    /// Registers the series of these status codes of a route at zero: `rate()` sees the first
+    /// failure only if the series existed before it.
     pub fn preregister_http(&self, route: usize, method: usize, codes: &[u16]) {
-        let shared = &*self.shared;
-        if let Some(path) = shared.routes.get(route).filter(|_| method < METHODS.len()) {
-            codes.iter().for_each(|code| drop(shared.requests_counter(path, method, *code)));
+        let inner = &*self.inner;
+        if let Some(path) = inner.routes.get(route).filter(|_| method < METHODS.len()) {
+            codes.iter().for_each(|code| drop(inner.requests_counter(path, method, *code)));
         }
     }
 
-    /// Counts a request that failed through a fault of the server.
+    /// Counts a request that failed because of an error inside the server.
     pub fn exception(&self, kind: &'static str) {
-        self.shared
+        self.inner
             .recorder
             .counter(&definitions::HTTP_EXCEPTIONS, label("exception", kind))
             .increment(1);
     }
 
-    /// Counts a request refused for its credentials; `reason` is one of [`AUTH_FAILURE_REASONS`].
+    /// Counts a request rejected because of its credentials; `reason` is one of
+    /// [`AUTH_FAILURE_REASONS`].
     pub fn auth_failure(&self, reason: &'static str) {
         match auth_failure_index(reason) {
-            Some(at) => self.shared.auth_failures[at].increment(1),
+            Some(at) => self.inner.auth_failures[at].increment(1),
             None => {
-                self.shared
+                self.inner
                     .recorder
                     .counter(&definitions::AUTH_FAILURES, label("reason", reason))
                     .increment(1);
@@ -193,12 +197,12 @@ impl Metrics {
         }
     }
 
-    /// Counts a request refused by a rate limit; `scope` is one of [`RATE_LIMIT_SCOPES`].
+    /// Counts a request rejected by a rate limit; `scope` is one of [`RATE_LIMIT_SCOPES`].
     pub fn rate_limited(&self, scope: &'static str) {
         match RATE_LIMIT_SCOPES.iter().position(|known| *known == scope) {
-            Some(at) => self.shared.rate_limited[at].increment(1),
+            Some(at) => self.inner.rate_limited[at].increment(1),
             None => {
-                self.shared
+                self.inner
                     .recorder
                     .counter(&definitions::RATE_LIMITED, label("scope", scope))
                     .increment(1);
@@ -206,27 +210,25 @@ impl Metrics {
         }
     }
 
-    /// Says when the served certificate expires. Without a call the metric is absent, so that no alert takes a server
-    /// without TLS for one whose certificate expired in 1970.
-    pub fn certificate_expiry(&self, unix_seconds: f64) {
-        self.shared.recorder.gauge(&definitions::CERTIFICATE_EXPIRY, Vec::new()).set(unix_seconds);
+    /// Sets the expiry of the served certificate. Until then the metric is absent, so that an alert
+    /// does not take a server without TLS for one whose certificate expired in 1970.
+    pub fn set_certificate_expiry(&self, unix_seconds: f64) {
+        self.inner.recorder.gauge(&definitions::CERTIFICATE_EXPIRY, Vec::new()).set(unix_seconds);
     }
 
-    /// The handles that a store records through. They appear on the page from the first call on; a second call shares
-    /// their values.
-    #[must_use]
+    /// The handles that a store records through. The first call registers the metrics; handles of
+    /// later calls share their values.
     pub fn store(&self) -> StoreMetrics {
-        StoreMetrics::of(&self.shared.recorder)
+        StoreMetrics::of(&self.inner.recorder)
     }
 
-    /// The handles that the listeners record through; as many connections may be open.
-    #[must_use]
+    /// The handles that the listeners record through; `limit` connections may be open.
     pub fn connections(&self, limit: usize) -> ConnectionMetrics {
-        ConnectionMetrics::of(&self.shared.recorder, limit)
+        ConnectionMetrics::of(&self.inner.recorder, limit)
     }
 }
 
-impl Shared {
+impl MetricsInner {
     #[cold]
     fn requests_counter(&self, path: &'static str, method: usize, status: u16) -> Counter {
         let labels = vec![

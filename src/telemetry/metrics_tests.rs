@@ -1,4 +1,4 @@
-//! Tests of the metrics, apart from metrics.rs only for its length.
+//! Tests of `metrics.rs`, in a file of their own because of its length.
 
 use super::*;
 use crate::telemetry::definitions::Kind;
@@ -13,7 +13,7 @@ fn series(page: &str) -> usize {
     page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
 }
 
-/// Everything recorded once, so that every metric is on the page.
+/// The rendered metrics after each was recorded once.
 fn full_page() -> String {
     let metrics = metrics();
     let store = metrics.store();
@@ -22,7 +22,7 @@ fn full_page() -> String {
     store.set_backup_interval(Duration::from_secs(60));
     store.set_previous_shutdown("first");
     drop(metrics.connections(10));
-    metrics.certificate_expiry(1.9e9);
+    metrics.set_certificate_expiry(1.9e9);
     store.commit_duration.record(Duration::from_micros(134));
     store.commit_batch_size.record(64.0);
     metrics.render()

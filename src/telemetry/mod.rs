@@ -1,23 +1,20 @@
-//! Telemetry: what the process says about itself, as log lines and as metrics.
-//!
-//! Job: install the logs once, declare every metric once, and hand out the handles that the two edges (the network's
-//! observer and the stores) record through.
-//! Invariant: nothing here waits for a disk, a terminal or a scraper while a request waits; what cannot be kept is
-//! dropped and counted.
-//! Must never: know a route, a tenant or a store by name, or decide what is worth saying. Callers decide that.
-//!
-//! The room:
+//! Telemetry: logs and metrics of the process.
 //!
 //! ```text
-//! logs.rs       install, level reload, panic hook, flush         (what main holds)
-//!   line.rs, escape.rs  one event -> one line, ECS JSON or text  (on the path of each request: no allocation when warm)
-//!   sink.rs     lines gather -> one write to stdout or a file; counts loss  (on the log writer's thread)
-//! metrics.rs    lazily registered tables, render               (what app and edge hold)
-//!   handles.rs    what store and listeners record through        (registered once)
-//!   snapshot.rs   the same as data, for commands               (what `odometer top` asks for)
-//!   recorder.rs, catalogue.rs  name, kind, unit, help and buckets of every metric
-//! seldom.rs     events that peers can cause at will, once a second
+//! logs.rs             install, level reload, panic hook, flush
+//!   ecs_layer.rs, escape.rs  one event → one line, ECS JSON or text; on the request's thread
+//!   sink.rs           bounded queue → batched writes to stdout or a file; on the writer's thread
+//!   log_throttle.rs   at most one event per second of a kind that a peer can cause
+//! metrics.rs          the metrics of one server, and their rendering
+//!   definitions.rs    name, kind, unit, help and buckets of every metric
+//!   recorder.rs       the Prometheus recorder behind them
+//!   handles.rs        handles for the store and the listeners
+//!   snapshot.rs       the metrics as data, for `odometer top`
 //! ```
+//! Job: install the logs once, define every metric once, and hand out handles to record through.
+//! Invariant: no request waits here for a disk, a terminal or a scraper; a log line that does not
+//! fit into the queue is dropped and counted.
+//! Must never: know a route, a tenant or a store by name, or decide what to log; callers do that.
 
 mod definitions;
 mod ecs_layer;

@@ -1,7 +1,9 @@
-//! The recorder of one server, which knows every metric of the catalogue.
+//! The Prometheus recorder of one server.
 //!
-//! Job: [`Recorder`] registers handles and lends itself to libraries that record through the `metrics` facade.
-//! Invariant: it is nobody's global recorder, so two servers in one process do not mix. Must never: register what the catalogue does not declare.
+//! Job: [`Recorder`] describes every metric, registers handles, and acts as the local recorder of
+//! libraries that record through the `metrics` facade.
+//! Invariant: it is never the global recorder, so two servers in one process do not share metrics.
+//! Must never: register a metric that `definitions.rs` does not have.
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use super::definitions::{self, Kind, MetricDef};
 
 static METADATA: Metadata<'static> = Metadata::new("odometer", Level::INFO, None);
 
-/// See the module's text. Cloning shares it.
+/// See the module's documentation. Clones share the metrics.
 #[derive(Clone)]
 pub(super) struct Recorder(Arc<PrometheusRecorder>);
 
@@ -31,7 +33,7 @@ impl Recorder {
             if let Kind::Histogram(buckets) = metric.kind {
                 builder = builder
                     .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
-                    .expect("the catalogue gives every histogram at least one bucket");
+                    .expect("every histogram is defined with at least one bucket");
             }
         }
         let recorder = builder.build_recorder();
@@ -50,7 +52,7 @@ impl Recorder {
         self.0.handle()
     }
 
-    /// Runs what records through the facade, into this recorder.
+    /// Calls `run` with this recorder as the facade's recorder of the thread.
     pub(super) fn with_local_recorder(&self, run: impl FnOnce()) {
         metrics::with_local_recorder(&*self.0, run);
     }
@@ -71,7 +73,7 @@ impl Recorder {
     }
 }
 
-/// One label of a fixed set.
+/// One label whose value is one of a fixed set.
 pub(super) fn label(key: &'static str, value: &'static str) -> Vec<Label> {
     vec![Label::from_static_parts(key, value)]
 }

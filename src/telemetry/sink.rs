@@ -1,12 +1,16 @@
-//! Where log lines go once they have left the request: gathered, written together, counted when lost.
+//! The log queue and its writer thread.
 //!
 //! ```text
-//! threads that log ──a line each──► one buffer ──swapped for an empty one──► the writer's thread ──one write──► stdout or a file
+//! threads that log ── one line each ──► buffer ── swapped for an empty one ──► writer's thread
+//!                                              stdout or a file ◄── one write ──┘
 //! ```
-//! Job: [`Queue`] takes whole lines from any thread; [`Writer`] writes what has gathered; [`LogDrops`] tells how many lines never arrived.
-//! Invariant: a thread that logs copies its line and goes on; the lock is held for that copy or for a swap, never for a write. What reaches the target is
-//! whole lines: a write that stops inside one is closed with a newline before the next, so one failure (a full disk, say) can not glue two events together.
-//! Must never: allocate for a line, wait for the target, or report an error to those who log. A failure is a count.
+//! Job: [`Queue`] takes whole lines from any thread; [`Writer`] writes them in batches;
+//! [`LogDrops`] counts the lines that were dropped.
+//! Invariant: a thread that logs only copies its line; the lock is held for that copy or for a swap
+//! of buffers, never for a write. The target gets whole lines: after a write that ended inside a
+//! line comes a newline, so that a failure (a full disk) does not join two events.
+//! Must never: allocate for a line, wait for the target, or return an error to a thread that logs;
+//! a failure only counts as dropped lines.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,21 +18,21 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Lines wait in so many bytes at most; what does not fit is lost. Seconds of the busiest log.
-const QUEUED_BYTES: usize = 16 * 1024 * 1024;
-/// A buffer that grew beyond this gives its memory back.
-const KEPT_BYTES: usize = 256 * 1024;
-/// After a batch the writer rests, so that the next lines gather: under load it would otherwise be woken for every few of them, by the very threads that
-/// answer requests. A line is at most so late.
+/// Capacity of the queue in bytes: several seconds of the busiest log.
+const MAX_QUEUED_BYTES: usize = 16 * 1024 * 1024;
+/// A buffer with a larger capacity is freed after its batch.
+const MAX_RETAINED_BYTES: usize = 256 * 1024;
+/// How long the writer waits after a batch for the next lines. Without the wait, under load, the
+/// threads that serve requests would wake it for every few lines. It delays a line by as much.
 const BATCH_DELAY: Duration = Duration::from_millis(2);
 
-/// How many log lines were lost: the queue was full, or the target refused them. Cheap to clone and to read.
+/// The number of dropped log lines: the queue was full, or the write failed. Cheap to clone and to
+/// read.
 #[derive(Clone, Debug, Default)]
 pub struct LogDrops(Arc<AtomicU64>);
 
 impl LogDrops {
-    /// Lines lost since the logs were installed. Never goes down.
-    #[must_use]
+    /// Lines dropped since the logs were installed; monotonic.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -38,12 +42,13 @@ impl LogDrops {
     }
 }
 
-/// Takes lines. Each `write` must be one whole line with its newline. A clone is another handle to the same queue.
+/// A handle to the queue. Each `write` must be one whole line with its newline. Clones share the
+/// queue.
 #[derive(Clone, Debug)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct Queue(Arc<QueueInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct QueueInner {
     waiting: Mutex<Buffer>,
     changed: Condvar,
     drops: LogDrops,
@@ -52,7 +57,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Buffer {
     lines: Vec<u8>,
-    /// The writer waits to be woken.
+    /// The writer sleeps on the condition variable.
     is_idle: bool,
     is_closed: bool,
 }
@@ -62,18 +67,19 @@ impl Queue {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the writer end when it has written what waits; what comes after this is lost, and counted.
+    /// Closes the queue: the writer writes what is queued and ends; later lines count as dropped.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.0.changed.notify_all();
     }
 
-    /// How many lines wait.
+    /// The number of queued lines.
     pub(super) fn len(&self) -> usize {
         count_lines(&self.lock().lines)
     }
 
-    /// The next lines, in exchange for an empty buffer; nothing when the queue is closed and empty.
+    /// Waits for lines and swaps them for an empty buffer; `None` when the queue is closed and
+    /// empty.
     fn take(&self, mut empty: Vec<u8>) -> Option<Vec<u8>> {
         let mut waiting = self.lock();
         while waiting.lines.is_empty() {
@@ -87,7 +93,7 @@ impl Queue {
         Some(empty)
     }
 
-    /// Lets lines gather, unless nobody will bring any.
+    /// Waits [`BATCH_DELAY`] for more lines, unless the queue is closed.
     fn wait_for_batch(&self) {
         let waiting = self.lock();
         drop(self.0.changed.wait_timeout_while(waiting, BATCH_DELAY, |waiting| !waiting.is_closed));
@@ -97,7 +103,7 @@ impl Queue {
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut waiting = self.lock();
-        if waiting.is_closed || waiting.lines.len() + line.len() > QUEUED_BYTES {
+        if waiting.is_closed || waiting.lines.len() + line.len() > MAX_QUEUED_BYTES {
             drop(waiting);
             self.0.drops.add(1);
             return Ok(line.len());
@@ -116,16 +122,16 @@ impl Write for Queue {
     }
 }
 
-/// Starts the thread that writes to `target`. The receiver hears when it has ended.
+/// Starts the thread that writes to `target`. The receiver gets a message when the thread ends.
 ///
 /// # Errors
-/// Any error of the system: no thread could be started.
+/// The thread could not be started.
 pub(super) fn start(
     target: impl Write + Send + 'static,
     drops: LogDrops,
 ) -> io::Result<(Queue, Receiver<()>)> {
     let shared =
-        Shared { waiting: Mutex::default(), changed: Condvar::new(), drops: drops.clone() };
+        QueueInner { waiting: Mutex::default(), changed: Condvar::new(), drops: drops.clone() };
     let queue = Queue(Arc::new(shared));
     let (done, ended) = channel();
     let own = queue.clone();
@@ -136,10 +142,10 @@ pub(super) fn start(
     Ok((queue, ended))
 }
 
-/// Writes what has gathered.
+/// The writer's side of the queue.
 struct Writer<W> {
     target: W,
-    /// The target holds a line without its end.
+    /// The last write ended in the middle of a line.
     mid_line: bool,
     drops: LogDrops,
 }
@@ -155,14 +161,14 @@ impl<W: Write> Writer<W> {
             self.write_lines(&lines);
             buffer = lines;
             buffer.clear();
-            if buffer.capacity() > KEPT_BYTES {
+            if buffer.capacity() > MAX_RETAINED_BYTES {
                 buffer = Vec::new();
             }
             queue.wait_for_batch();
         }
     }
 
-    /// Writes whole lines; what the target does not take is lost, and counted.
+    /// Writes whole lines; those that the target does not accept count as dropped.
     fn write_lines(&mut self, lines: &[u8]) {
         if self.mid_line && self.write(b"\n") == 1 {
             self.mid_line = false;
@@ -172,11 +178,11 @@ impl<W: Write> Writer<W> {
             self.mid_line = lines[written - 1] != b'\n';
         }
         self.drops.add(count_lines(&lines[written..]) as u64);
-        // An error here would be the target's own buffer failing; nobody is left to tell.
+        // This would be an error of the target's own buffer; there is nowhere to report it.
         let _ = self.target.flush();
     }
 
-    /// How many bytes the target took.
+    /// Writes as much as the target accepts and returns the number of bytes.
     fn write(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while written < bytes.len() {
@@ -199,7 +205,7 @@ fn count_lines(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// Takes `room` bytes, then refuses everything until given more room.
+    /// Accepts `room` bytes, then fails every write until it gets more room.
     struct Disk {
         kept: Vec<u8>,
         room: usize,
@@ -227,7 +233,7 @@ mod tests {
         Writer::new(Disk { kept: Vec::new(), room, writes: 0 }, LogDrops::default())
     }
 
-    /// A target that is stuck until it is let go, and shows what it took.
+    /// A target whose writes block until the test releases them, and which reports what it got.
     struct Stuck(Receiver<()>, std::sync::mpsc::Sender<Vec<u8>>);
 
     impl Write for Stuck {
@@ -243,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_counts_lines_and_never_glues_them() {
+    fn a_full_disk_counts_lines_and_never_joins_them() {
         let mut writer = writer(9);
         writer.write_lines(b"one..\ntwo..\nthree\n");
         assert_eq!(writer.drops.count(), 2, "two and three");
@@ -256,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gathers_while_the_target_is_slow_is_one_write_and_nothing_is_lost() {
+    fn lines_queued_while_the_target_is_slow_are_one_write_and_none_is_lost() {
         let ((go, wait), (took, writes)) = (channel(), channel());
         let drops = LogDrops::default();
         let (mut queue, ended) = start(Stuck(wait, took), drops.clone()).unwrap();
@@ -280,11 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_is_full_counts_what_it_does_not_take() {
+    fn a_full_queue_counts_the_lines_that_it_drops() {
         let ((go, wait), (took, _writes)) = (channel(), channel());
         let drops = LogDrops::default();
         let (mut queue, _ended) = start(Stuck(wait, took), drops.clone()).unwrap();
-        let line = [vec![b'x'; QUEUED_BYTES / 4 - 1], vec![b'\n']].concat();
+        let line = [vec![b'x'; MAX_QUEUED_BYTES / 4 - 1], vec![b'\n']].concat();
         for _ in 0..9 {
             queue.write_all(&line).unwrap();
         }

@@ -1,33 +1,34 @@
-//! The metrics at one moment, as data instead of as a page.
+//! The metrics at one time, as data.
 //!
-//! Job: [`Snapshot`], read from the page that Prometheus' library renders, since that library has
-//! no other way out. It goes over the admin socket as JSON. Invariant: what can not be read is left
-//! out, and so is a value that JSON lacks (infinite, or no number). Must never: panic, whatever the
-//! text.
+//! Job: [`Snapshot`], parsed from the Prometheus text format, since the exporter's library offers
+//! the values in no other form. The admin socket sends it as JSON.
+//! Invariant: a line that cannot be parsed is skipped, and so is a value that JSON cannot express
+//! (infinite or NaN).
+//! Must never: panic, whatever the input.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// One series and its value.
+/// The value of one time series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its labels.
+    /// The labels of the series.
     pub labels: BTreeMap<String, String>,
-    /// Its value; a whole number is written as one.
+    /// The value; an integer is serialized without a fraction.
     #[serde(serialize_with = "write_number")]
     pub value: f64,
 }
 
-/// All series, by the name of their metric.
+/// All time series, by metric name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Histograms are in it as Prometheus has them: `_bucket`, `_sum` and `_count`.
+    /// A histogram is three metrics, as in Prometheus: `_bucket`, `_sum` and `_count`.
     pub metrics: BTreeMap<String, Vec<Sample>>,
 }
 
 impl Snapshot {
-    /// Reads Prometheus' text format.
+    /// Parses the Prometheus text format.
     pub(super) fn parse(text: &str) -> Self {
         let mut metrics = BTreeMap::<String, Vec<Sample>>::new();
         for (name, sample) in text.lines().filter(|line| !line.starts_with('#')).filter_map(sample)
@@ -37,8 +38,7 @@ impl Snapshot {
         Self { metrics }
     }
 
-    /// The series of a metric; none if there is no such metric.
-    #[must_use]
+    /// The series of a metric; empty if there is no such metric.
     pub fn series(&self, name: &str) -> &[Sample] {
         self.metrics.get(name).map_or(&[], Vec::as_slice)
     }
@@ -63,7 +63,7 @@ fn sample(line: &str) -> Option<(&str, Sample)> {
     Some((name, Sample { labels: labels(rest.strip_suffix('}')?)?, value }))
 }
 
-/// `a="1",b="2"`, with backslashes before quotes, backslashes and line ends.
+/// Parses `a="1",b="2"`; quotes, backslashes and newlines in values are escaped with a backslash.
 fn labels(mut text: &str) -> Option<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
     while !text.is_empty() {
@@ -121,7 +121,7 @@ worst NaN
     }
 
     #[test]
-    fn what_is_no_metric_is_left_out() {
+    fn lines_that_are_no_metric_are_skipped() {
         for text in [
             "",
             "x",
