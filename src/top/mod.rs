@@ -1,13 +1,13 @@
-//! `odometer top`: what a running server does, without anything but this binary.
+//! `odometer top`: live statistics of a running server.
 //!
 //! ```text
-//! mod.rs   ask, wait, ask again       page.rs    values, sums and buckets of one look
-//! figures.rs  the difference of two   screen.rs  for people
+//! mod.rs    the loop: scrape, wait, scrape again    scrape.rs  values, sums, buckets of one scrape
+//! stats.rs  the difference of two scrapes           render.rs  the screen
 //! ```
-//! Job: [`run`] asks the server through its admin socket for the metrics that Prometheus reads, as
-//! JSON, and shows the difference of two looks. So every figure is one that a dashboard has too,
-//! under the same name. Invariant: two pages of different processes are never compared.
-//! Must never: ask more often than told, or change anything.
+//! Job: [`run`] requests the metrics through the admin socket, as JSON, and shows the difference of
+//! two scrapes. They are the metrics that Prometheus scrapes, so a dashboard has the same numbers.
+//! Invariant: scrapes of different processes are never compared.
+//! Must never: scrape more often than once an interval, or change anything.
 
 mod render;
 mod scrape;
@@ -26,88 +26,88 @@ use crate::admin::client::{metrics_of, no_server};
 use crate::domain::time_format::rfc3339;
 use crate::store::now_unix_s;
 
-/// How it is shown.
+/// The options of `top`.
 #[derive(Clone, Copy, Debug)]
 pub struct TopOptions {
-    /// One look, and not one after another.
+    /// Print one sample and return.
     pub once: bool,
-    /// One object a line.
+    /// Print JSON, one object per line.
     pub json: bool,
-    /// The time between two looks at the server.
+    /// The time between two scrapes.
     pub interval: Duration,
 }
 
-/// Shows the server that runs on `data_dir`, until the process is ended, or once. Where stdout is
-/// no terminal, or with `json`, it is one JSON object a line.
+/// Shows the statistics of the server that runs on `data_dir`, once or until the process is ended.
+/// Prints JSON, one object per line, if stdout is no terminal or `json` is set.
 ///
 /// # Errors
-/// One sentence: with `once`, no server runs there; stdout is closed.
-pub fn run(data_dir: &Path, view: TopOptions) -> Result<()> {
+/// With `once`, no server runs there; stdout is closed.
+pub fn run(data_dir: &Path, options: TopOptions) -> Result<()> {
     let mut out = std::io::stdout();
-    let json = view.json || !out.is_terminal();
+    let json = options.json || !out.is_terminal();
     let mut before: Option<(Scrape, Instant)> = None;
     let mut history = VecDeque::new();
-    let mut told = None;
+    let mut reported = None;
     loop {
-        let asked = Instant::now();
-        let page = match metrics_of(data_dir) {
+        let start = Instant::now();
+        let scrape = match metrics_of(data_dir) {
             Ok(Some(snapshot)) => Scrape(snapshot),
-            Ok(None) if view.once => return Err(no_server(data_dir)),
-            Err(error) if view.once => return Err(error),
-            // Whoever watches wants to see it come back.
+            Ok(None) if options.once => return Err(no_server(data_dir)),
+            Err(error) if options.once => return Err(error),
+            // Keep polling, so that a restart of the server becomes visible.
             missing => {
                 let why = missing.err().map_or_else(
                     || "no server runs there".to_owned(),
                     |error| format!("{error:#}"),
                 );
                 before = None;
-                told = report_unavailable(
+                reported = report_unavailable(
                     &mut out,
                     json,
-                    told,
+                    reported,
                     &format!("{}: {why}; waiting for it", data_dir.display()),
                 )?;
-                sleep(view.interval);
+                sleep(options.interval);
                 continue;
             }
         };
-        told = None;
-        let earlier = before.take().filter(|(earlier, _)| is_same_process(earlier, &page));
+        reported = None;
+        let earlier = before.take().filter(|(earlier, _)| is_same_process(earlier, &scrape));
         if let Some((earlier, at)) = earlier {
-            let figures = difference(&earlier, &page, asked.duration_since(at));
-            history.push_back(figures.increments_per_s);
+            let stats = difference(&earlier, &scrape, start.duration_since(at));
+            history.push_back(stats.increments_per_s);
             history.drain(..history.len().saturating_sub(render::HISTORY));
             if json {
-                writeln!(out, "{}", serde_json::to_string(&figures)?)?;
-            } else if view.once {
-                render::lines(&figures, &history, size().0)
+                writeln!(out, "{}", serde_json::to_string(&stats)?)?;
+            } else if options.once {
+                render::lines(&stats, &history, size().0)
                     .iter()
                     .try_for_each(|line| writeln!(out, "{line}"))?;
             } else {
                 let (width, height) = size();
-                let lines = render::lines(&figures, &history, width);
+                let lines = render::lines(&stats, &history, width);
                 show(&mut out, &lines[..lines.len().min(height)])?;
             }
-            if view.once {
+            if options.once {
                 return Ok(());
             }
         }
-        before = Some((page, asked));
-        sleep(view.interval.saturating_sub(asked.elapsed()));
+        before = Some((scrape, start));
+        sleep(options.interval.saturating_sub(start.elapsed()));
     }
 }
 
-/// Says what keeps it from showing anything: on the screen, or for programs once on stderr. Returns
-/// what was said.
+/// Reports why there are no statistics: on the screen, or with `json` on stderr, unless it was
+/// `reported` before. Returns what was reported.
 fn report_unavailable(
     out: &mut impl Write,
     json: bool,
-    told: Option<String>,
+    reported: Option<String>,
     why: &str,
 ) -> std::io::Result<Option<String>> {
     if !json {
         show(out, &[why.to_owned()])?;
-    } else if told.as_deref() != Some(why) {
+    } else if reported.as_deref() != Some(why) {
         writeln!(std::io::stderr(), "odometer: {why}")?;
     }
     Ok(Some(why.to_owned()))
@@ -119,19 +119,19 @@ fn difference(before: &Scrape, after: &Scrape, interval: Duration) -> Stats {
     Stats::between(before, after, interval.as_secs_f64(), unix_s as f64, rfc3339(unix_s))
 }
 
-#[expect(clippy::disallowed_methods, reason = "to look again after a while is what was asked for")]
+#[expect(clippy::disallowed_methods, reason = "the user asked for this interval")]
 fn sleep(time: Duration) {
     std::thread::sleep(time);
 }
 
 fn is_same_process(one: &Scrape, other: &Scrape) -> bool {
-    let started = |page: &Scrape| page.value("process_start_time_seconds");
-    let commits = |page: &Scrape| page.value("odometer_commits_total");
+    let started = |scrape: &Scrape| scrape.value("process_start_time_seconds");
+    let commits = |scrape: &Scrape| scrape.value("odometer_commits_total");
     started(one) == started(other) && commits(one) <= commits(other)
 }
 
-/// Draws over what was there, line by line, so that nothing flickers and an interrupt leaves the
-/// last figures on the screen.
+/// Overwrites the screen line by line, so that it does not flicker and an interrupt leaves the last
+/// statistics on it.
 fn show(out: &mut impl Write, lines: &[String]) -> std::io::Result<()> {
     let mut text = String::from("\x1b[H");
     for line in lines {
@@ -143,7 +143,7 @@ fn show(out: &mut impl Write, lines: &[String]) -> std::io::Result<()> {
     out.flush()
 }
 
-/// How many characters and lines the terminal has; the last line is the cursor's.
+/// The size of the terminal in columns and lines, without the cursor's line.
 fn size() -> (usize, usize) {
     let size = rustix::termios::tcgetwinsize(std::io::stdout())
         .ok()

@@ -1,19 +1,21 @@
-//! The figures as people read them, on one screen of a terminal.
+//! The screen of `odometer top`.
 //!
-//! Job: [`lines`]. Invariant: no line is wider than the terminal. Must never: write anything.
+//! Job: [`lines`] formats the statistics for a terminal.
+//! Invariant: no line is wider than the terminal.
+//! Must never: write to the terminal.
 
 use std::collections::VecDeque;
 
 use super::stats::Stats;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Increments of so many moments are shown as a line of bars.
+/// The number of samples that the bar chart shows.
 pub(super) const HISTORY: usize = 60;
 const LABEL: usize = 14;
 
-/// The screen. `history` holds increments per second, the newest last.
-pub(super) fn lines(figures: &Stats, history: &VecDeque<f64>, width: usize) -> Vec<String> {
-    let f = figures;
+/// The lines of the screen. `history` holds increments per second, the newest last.
+pub(super) fn lines(stats: &Stats, history: &VecDeque<f64>, width: usize) -> Vec<String> {
+    let f = stats;
     let mut lines = vec![format!(
         "odometer {} ({})   {}   up {}   {}",
         f.version,
@@ -22,9 +24,9 @@ pub(super) fn lines(figures: &Stats, history: &VecDeque<f64>, width: usize) -> V
         format_duration(f.uptime_s),
         f.at
     )];
-    // Next to the top, so that a small terminal cuts off something else.
+    // Near the top, so that a small terminal cuts off other lines first.
     lines.extend(warnings(f));
-    for group in [requests_section(f, history), store_section(f), limits(f)] {
+    for group in [requests_section(f, history), store_section(f), limits_section(f)] {
         lines.push(String::new());
         lines.extend(group);
     }
@@ -43,7 +45,7 @@ fn quantiles(p50: Option<f64>, p99: Option<f64>) -> String {
     format!("p50 {}   p99 {}", ms(p50), ms(p99))
 }
 
-/// What tenants ask for, and what they get.
+/// Requests of the tenant API and their responses.
 fn requests_section(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
     let (increments, requests) = (
         quantiles(f.increment_p50_ms, f.increment_p99_ms),
@@ -57,14 +59,14 @@ fn requests_section(f: &Stats, history: &VecDeque<f64>) -> Vec<String> {
         row(
             "requests",
             format!(
-                "{:>9}/s  {requests}   refused {refused}/s   failed {failed}/s",
+                "{:>9}/s  {requests}   rejected {refused}/s   failed {failed}/s",
                 count(f.requests_per_s)
             ),
         ),
     ]
 }
 
-/// What the store does for it.
+/// The store.
 fn store_section(f: &Stats) -> Vec<String> {
     let mean = f.requests_per_commit.map_or("-".to_owned(), |mean| format!("{mean:.1}"));
     let commits = quantiles(f.commit_p50_ms, f.commit_p99_ms);
@@ -87,17 +89,17 @@ fn store_section(f: &Stats) -> Vec<String> {
     ]
 }
 
-/// How near it is to what it may use.
-fn limits(f: &Stats) -> Vec<String> {
+/// Resources in use and their limits.
+fn limits_section(f: &Stats) -> Vec<String> {
     let refused = count(f.connections_refused_per_s);
     let (limited, credentials) = (count(f.rate_limited_per_s), count(f.auth_failures_per_s));
     vec![
         row(
             "connections",
-            format!("{}   refused {refused}/s", used(f.connections, f.connections_limit)),
+            format!("{}   rejected {refused}/s", used(f.connections, f.connections_limit)),
         ),
         row("idempotency", format!("{} keys", used(f.idempotency_keys, f.idempotency_keys_limit))),
-        row("limits", format!("rate limited {limited}/s   credentials refused {credentials}/s")),
+        row("limits", format!("rate limited {limited}/s   authentication failed {credentials}/s")),
         row(
             "process",
             format!(
@@ -109,7 +111,7 @@ fn limits(f: &Stats) -> Vec<String> {
     ]
 }
 
-/// What somebody should look at, in the words of the runbook's headings.
+/// Conditions that need the operator's attention.
 fn warnings(f: &Stats) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |wrong: bool, text: String| {
@@ -117,13 +119,19 @@ fn warnings(f: &Stats) -> Vec<String> {
             warnings.push(format!("! {text}"));
         }
     };
-    warn(f.state == "poisoned", "poisoned: a write failed, the process is about to end".to_owned());
-    warn(f.state == "not-ready", "not ready: changes are refused, reads go on".to_owned());
+    warn(
+        f.state == "poisoned",
+        "poisoned: a write failed, the process is about to exit".to_owned(),
+    );
+    warn(f.state == "not-ready", "not ready: writes are refused, reads continue".to_owned());
     warn(
         f.last_stop == "poisoned",
-        "the process before this one was poisoned: a write had failed, see to the disk".to_owned(),
+        "the previous process stopped after a failed write: check the disk".to_owned(),
     );
-    warn(f.shed_per_s > 0.0, "shedding: requests are refused because the queue is full".to_owned());
+    warn(
+        f.shed_per_s > 0.0,
+        "shedding: requests are rejected because the commit queue is full".to_owned(),
+    );
     warn(f.log_lines_dropped > 0.0, format!("log lines dropped: {}", count(f.log_lines_dropped)));
     if let Some(days) = f.certificate_days_left {
         warn(days < 21.0, format!("the certificate expires in {days:.0} days"));
@@ -141,17 +149,17 @@ fn bars(history: &VecDeque<f64>) -> String {
     history.iter().map(bar).collect()
 }
 
-/// A number with commas between the thousands.
+/// Formats a number with thousands separators.
 fn count(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));
-    let mut text = String::new();
+    let mut output = String::new();
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
+            output.push(',');
         }
-        text.push(digit);
+        output.push(digit);
     }
-    text
+    output
 }
 
 fn ms(value: Option<f64>) -> String {
@@ -173,7 +181,7 @@ fn bytes(value: f64) -> String {
     if unit == 0 { format!("{value:.0} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
-/// A time in its two largest units.
+/// Formats a duration in its two largest units.
 fn format_duration(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
@@ -210,16 +218,24 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_wider_than_the_terminal_and_what_is_wrong_is_said() {
-        let page = Scrape::of(&[
+    fn no_line_is_wider_than_the_terminal_and_warnings_are_shown() {
+        let scrape = Scrape::of(&[
             ("odometer_store_ready", &[], 0.0),
             ("odometer_log_lines_dropped_total", &[], 3.0),
         ]);
-        let figures =
-            Stats::between(&Scrape::default(), &page, 1.0, 0.0, "2026-11-24T09:00:00Z".to_owned());
-        let shown = lines(&figures, &VecDeque::from([1.0; HISTORY]), 40);
+        let stats = Stats::between(
+            &Scrape::default(),
+            &scrape,
+            1.0,
+            0.0,
+            "2026-11-24T09:00:00Z".to_owned(),
+        );
+        let shown = lines(&stats, &VecDeque::from([1.0; HISTORY]), 40);
         assert!(shown.iter().all(|line| line.chars().count() <= 40), "{shown:?}");
-        let said = shown.join("\n");
-        assert!(said.contains("! not ready") && said.contains("! log lines dropped: 3"), "{said}");
+        let screen = shown.join("\n");
+        assert!(
+            screen.contains("! not ready") && screen.contains("! log lines dropped: 3"),
+            "{screen}"
+        );
     }
 }
