@@ -1,9 +1,9 @@
-//! `odometer healthcheck`: ask a running server of the same configuration whether it is ready.
+//! `odometer healthcheck`: checks whether the server of the same configuration is ready.
 //!
-//! Job: one `GET /readyz`, to the ops listener or, if that is off, to the public one.
-//! Invariant: every wait ends after [`TIMEOUT`].
-//! Must never: send a credential. On the public listener it trusts exactly the certificate in the
-//! configured file.
+//! Job: one `GET /readyz`, on the ops listener or, if that is off, on the public one.
+//! Invariant: no wait is longer than [`TIMEOUT`]. On the public listener, the only certificate that
+//! is trusted is the one in the configured file.
+//! Must never: send a credential.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -19,15 +19,15 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use crate::config::Config;
 
-/// The longest that connecting, or one wait for bytes, may take.
+/// How long connecting, or one read or write, may take.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks; returns the body of the response: the word that `/readyz` says.
+/// Sends the request; returns the body of the response, `ready`.
 ///
 /// # Errors
-/// The server is not ready, not there, or not the one that the configuration describes.
+/// The server is not ready, cannot be reached, or has another certificate than the configured one.
 pub fn run(config: &Config) -> Result<String> {
-    let answer = match config.listen.ops {
+    let response = match config.ops_listen {
         Some(address) => send_request(connect(address)?)?,
         None => {
             let stream = connect(config.listen.public)?;
@@ -38,7 +38,7 @@ pub fn run(config: &Config) -> Result<String> {
             send_request(StreamOwned::new(client, stream))?
         }
     };
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
     let word = body.trim();
     if head.split(' ').nth(1) == Some("200") {
         Ok(word.to_owned())
@@ -66,12 +66,12 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
 
 fn send_request(mut stream: impl Read + Write) -> Result<String> {
     stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    let read = stream.take(64 * 1024).read_to_end(&mut answer);
-    if answer.is_empty() {
-        read.context("the server did not answer")?;
+    let mut response = Vec::new();
+    let read = stream.take(64 * 1024).read_to_end(&mut response);
+    if response.is_empty() {
+        read.context("the server sent no response")?;
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
 fn pinned(config: &Config) -> Result<ClientConfig> {
@@ -79,7 +79,7 @@ fn pinned(config: &Config) -> Result<ClientConfig> {
     let Some(leaf) =
         CertificateDer::pem_file_iter(&file).with_context(|| file.display().to_string())?.next()
     else {
-        bail!("{}: there is no certificate in it", file.display());
+        bail!("{}: the file has no certificate", file.display());
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(PinnedCertVerifier { leaf: leaf?, provider: Arc::clone(&provider) });
@@ -90,7 +90,7 @@ fn pinned(config: &Config) -> Result<ClientConfig> {
         .with_no_client_auth())
 }
 
-/// Trusts one certificate, whatever its names and dates.
+/// A certificate verifier that trusts exactly one certificate, whatever its names and dates.
 #[derive(Debug)]
 struct PinnedCertVerifier {
     leaf: CertificateDer<'static>,
@@ -109,9 +109,7 @@ impl ServerCertVerifier for PinnedCertVerifier {
         if *end_entity == self.leaf {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::General(
-                "the server shows another certificate than the configured one".into(),
-            ))
+            Err(rustls::Error::General("the server's certificate is not the configured one".into()))
         }
     }
 

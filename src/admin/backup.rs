@@ -1,9 +1,9 @@
-//! The command `backup`: asks the running server for one, or reads the folder itself when none
-//! runs.
+//! The command `backup`: requests a backup from the running server, or reads the data folder if no
+//! server runs.
 //!
-//! Job: [`backup`] writes the file under another name, proves it, and only then gives it the name
-//! that was asked for. Invariant: a file of that name is a whole backup, the new one or the one
-//! that was there before. Must never: rebuild or change a store.
+//! Job: [`backup`] writes the file under a temporary name, verifies it, and renames it.
+//! Invariant: the target is always a complete backup: the new one, or the one that it replaces.
+//! Must never: rebuild or change a store.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::recovery::verify::open_read_only;
 use crate::store::embedded::state::checkpointer::Step;
 
-/// Makes a backup of the store in `data_dir` as the file `to`; `progress` is told in a few words
-/// how far it is.
+/// Makes a backup of the store in `data_dir` as the file `to`; `progress` gets a short description
+/// of each step.
 ///
 /// # Errors
-/// One sentence; the file `to` is then as it was.
+/// The reason as one sentence; the file `to` is then unchanged.
 pub fn backup(
     data_dir: &Path,
     to: &Path,
@@ -34,7 +34,7 @@ pub fn backup(
         .with_context(|| format!("--to {} is not a file's name", to.display()))?;
     let name = name.to_str().with_context(|| format!("--to {} is not UTF-8", to.display()))?;
     let disk = Arc::new(OsDirectory::parent_of(to));
-    // Of its own, so that two commands with one target do not write into one file.
+    // The process id keeps two commands with the same target from writing to one file.
     let partial = format!(".{name}.{}", std::process::id());
     let create =
         || BackupWriter::create(disk, &partial).with_context(|| format!("--to {}", to.display()));
@@ -60,11 +60,11 @@ fn from_server(
     writer: &mut BackupWriter<OsDirectory>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    progress("the server makes the backup");
+    progress("the server is making the backup");
     let mut received = 0;
-    client.backup(&mut |piece, length| {
-        writer.write(piece)?;
-        received += piece.len() as u64;
+    client.backup(&mut |chunk, length| {
+        writer.write(chunk)?;
+        received += chunk.len() as u64;
         progress(&format!("{received} of {length} bytes"));
         Ok(())
     })
@@ -76,16 +76,16 @@ fn from_folder(
     now_unix_s: u64,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let keeper = &mut opened.opened.checkpointer;
+    let checkpointer = &mut opened.opened.checkpointer;
     let header = Header {
         store: opened.store,
-        position: keeper.last_position(),
+        position: checkpointer.last_position(),
         created_unix_s: now_unix_s,
     };
-    keeper.start_backup(BackupEncoder::new(&header));
+    checkpointer.start_backup(BackupEncoder::new(&header));
     let mut written = 0;
     loop {
-        match keeper.step().map_err(|trouble| anyhow!("{trouble:?}"))? {
+        match checkpointer.step().map_err(|trouble| anyhow!("{trouble:?}"))? {
             Step::Chunk { bytes, last } => {
                 writer.write(&bytes)?;
                 written += bytes.len();

@@ -1,9 +1,10 @@
-//! The client's end of the admin socket.
+//! The HTTP client of the admin socket.
 //!
-//! Job: [`Client`], one HTTP/1.1 connection to the server that runs on a data folder, for commands
-//! that wait for each answer. Invariant: an error of the server's table is one line for people; an
-//! answer that ends early is an error. Must never: wait for ever for a server that is stopped,
-//! except for what takes as long as it takes: a backup, a deletion.
+//! Job: [`Client`], one blocking HTTP/1.1 connection to the server that runs on a data folder.
+//! Invariant: an error response becomes one line for people; a response that ends early is an
+//! error.
+//! Must never: wait forever for a server that is stopped (`SIGSTOP`), unless the request itself may
+//! take any time, as a backup or a deletion does.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -22,67 +23,66 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
-use super::Address;
+use super::SocketPath;
 use crate::telemetry::Snapshot;
 
-/// How long an answer may take to begin. A server that is stopped takes connections and answers
-/// nothing.
+/// How long the head of a response may take. The kernel accepts connections for a stopped process,
+/// but no response follows.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a command waits for an answer to begin.
+/// How long a command waits for the head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// A few seconds.
-    Briefly,
-    /// As long as it takes.
-    AsLongAsItTakes,
+    /// For [`RESPONSE_TIMEOUT`].
+    Limited,
+    /// Without a limit.
+    Unlimited,
 }
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct Client {
     runtime: Runtime,
     sender: SendRequest<Full<Bytes>>,
 }
 
-/// A document of errors, as far as people are told.
+/// An error document, as far as this client shows it.
 #[derive(Deserialize)]
-struct Refusal {
-    errors: Vec<Problem>,
+struct ErrorDocument {
+    errors: Vec<ErrorObject>,
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct ErrorObject {
     id: String,
     code: String,
     detail: String,
 }
 
-/// What is said where no server runs.
-#[must_use]
+/// The error of a command that needs a running server.
 pub fn no_server(data_dir: &Path) -> Error {
-    anyhow!("no server runs on {}; this command asks the running one", data_dir.display())
+    anyhow!("no server runs on {}; this command needs a running server", data_dir.display())
 }
 
 /// The metrics of the server that runs on `data_dir`; `None` if none does.
 ///
 /// # Errors
-/// One sentence: the socket can not be used, or there was no answer.
+/// The socket cannot be used, or there was no response.
 pub fn metrics_of(data_dir: &Path) -> Result<Option<Snapshot>> {
     let Some(mut client) = Client::connect(data_dir)? else { return Ok(None) };
-    client.ask(Method::GET, "/stats", None, Wait::Briefly).map(Some)
+    client.request(Method::GET, "/stats", None, Wait::Limited).map(Some)
 }
 
 impl Client {
     /// Connects to the server that runs on `data_dir`; `None` if none does.
     ///
     /// # Errors
-    /// One sentence: the socket is there and can not be used.
+    /// The socket exists and cannot be used.
     pub fn connect(data_dir: &Path) -> Result<Option<Self>> {
         let unusable =
-            || format!("the server's admin socket in {} can not be used", data_dir.display());
+            || format!("the server's admin socket in {} cannot be used", data_dir.display());
         let stream =
-            match Address::of(data_dir).and_then(|address| UnixStream::connect(address.path())) {
+            match SocketPath::of(data_dir).and_then(|socket| UnixStream::connect(socket.path())) {
                 Ok(stream) => stream,
                 Err(error)
                     if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused]
@@ -97,18 +97,18 @@ impl Client {
         let sender = runtime.block_on(async {
             let stream = TokioIo::new(tokio::net::UnixStream::from_std(stream)?);
             let (sender, connection) = handshake(stream).await?;
-            // It runs while this thread waits for an answer; its errors are those of the answer.
+            // It runs while this thread waits for a response; its errors end that response too.
             tokio::spawn(connection);
             Ok::<_, Error>(sender)
         });
         Ok(Some(Self { sender: sender.with_context(unusable)?, runtime }))
     }
 
-    /// Sends a request, and reads the JSON that is answered.
+    /// Sends a request and parses the JSON of the response.
     ///
     /// # Errors
-    /// One sentence: what the server said, or that it said nothing.
-    pub fn ask<T: DeserializeOwned>(
+    /// The server's error, or the lack of a response, as one sentence.
+    pub fn request<T: DeserializeOwned>(
         &mut self,
         method: Method,
         target: &str,
@@ -116,14 +116,15 @@ impl Client {
         wait: Wait,
     ) -> Result<T> {
         let body = self.exchange(method, target, body, wait)?;
-        serde_json::from_slice(&body).map_err(|_| anyhow!("the server answered something else"))
+        serde_json::from_slice(&body)
+            .map_err(|_| anyhow!("the server's response is not the expected JSON"))
     }
 
-    /// Sends a request whose answer has no content.
+    /// Sends a request whose response has no content.
     ///
     /// # Errors
-    /// As [`Client::ask`].
-    pub fn tell(&mut self, method: Method, target: &str, wait: Wait) -> Result<()> {
+    /// As [`Client::request`].
+    pub fn request_no_content(&mut self, method: Method, target: &str, wait: Wait) -> Result<()> {
         self.exchange(method, target, None, wait).map(drop)
     }
 
@@ -138,31 +139,31 @@ impl Client {
         runtime.block_on(async { collect(send(sender, method, target, body, wait).await?).await })
     }
 
-    /// Asks for a backup, and hands it on piece by piece, each with the length of the whole.
+    /// Requests a backup and passes it to `take` chunk by chunk, each with the total length.
     ///
     /// # Errors
-    /// As [`Client::ask`]; what `take` returned; the backup ended early.
+    /// As [`Client::request`]; an error of `take`; the backup ended early.
     pub fn backup(&mut self, take: &mut dyn FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
         let Self { runtime, sender } = self;
         runtime.block_on(async {
-            let response = send(sender, Method::POST, "/backup", None, Wait::AsLongAsItTakes).await;
+            let response = send(sender, Method::POST, "/backup", None, Wait::Unlimited).await;
             let mut response = response.context("the server made no backup")?;
             let length = response
                 .body()
                 .size_hint()
                 .exact()
-                .context("the server answered something else")?;
+                .context("the server's response has no length")?;
             let mut received = 0;
             while let Some(frame) = response.body_mut().frame().await {
-                let Some(piece) = frame.ok().and_then(|frame| frame.into_data().ok()) else {
+                let Some(chunk) = frame.ok().and_then(|frame| frame.into_data().ok()) else {
                     break;
                 };
-                received += piece.len() as u64;
-                take(&piece, length)?;
+                received += chunk.len() as u64;
+                take(&chunk, length)?;
             }
             if received != length {
                 bail!(
-                    "the server ended the connection with {} of {length} bytes to come",
+                    "the server closed the connection with {} of {length} bytes missing",
                     length - received
                 );
             }
@@ -171,7 +172,7 @@ impl Client {
     }
 }
 
-/// Sends a request and waits for the head of its answer, which is no error.
+/// Sends a request and returns the response if its status is a success.
 async fn send(
     sender: &mut SendRequest<Full<Bytes>>,
     method: Method,
@@ -184,20 +185,24 @@ async fn send(
         request = request.header(CONTENT_TYPE, "application/json");
     }
     let request = request.body(Full::from(body.unwrap_or_default()))?;
-    let answer = async {
+    let response = async {
         sender.ready().await?;
         sender.send_request(request).await
     };
     let response = match wait {
-        Wait::AsLongAsItTakes => answer.await,
-        Wait::Briefly => match tokio::time::timeout(RESPONSE_TIMEOUT, answer).await {
+        Wait::Unlimited => response.await,
+        Wait::Limited => match tokio::time::timeout(RESPONSE_TIMEOUT, response).await {
             Ok(response) => response,
             Err(_) => bail!("the server does not answer"),
         },
     };
     let response = response.map_err(|_| ended())?;
     let status = response.status();
-    if status.is_success() { Ok(response) } else { Err(refusal(status, &collect(response).await?)) }
+    if status.is_success() {
+        Ok(response)
+    } else {
+        Err(error_of(status, &collect(response).await?))
+    }
 }
 
 async fn collect(response: Response<Incoming>) -> Result<Bytes> {
@@ -205,19 +210,19 @@ async fn collect(response: Response<Incoming>) -> Result<Bytes> {
 }
 
 fn ended() -> Error {
-    anyhow!("the server ended the connection; see its log")
+    anyhow!("the server closed the connection; see its log")
 }
 
-/// A document of errors as one line: the detail, as the end of a sentence.
-fn refusal(status: StatusCode, document: &[u8]) -> Error {
-    let problem = serde_json::from_slice::<Refusal>(document)
+/// An error document as one line: its detail, as the end of a sentence.
+fn error_of(status: StatusCode, document: &[u8]) -> Error {
+    let error = serde_json::from_slice::<ErrorDocument>(document)
         .ok()
-        .and_then(|refusal| refusal.errors.into_iter().next());
-    let Some(Problem { id, code, detail }) = problem else {
-        return anyhow!("the server answered {status}");
+        .and_then(|document| document.errors.into_iter().next());
+    let Some(ErrorObject { id, code, detail }) = error else {
+        return anyhow!("the server responded with {status}");
     };
     if code == "internal" {
-        return anyhow!("the server failed; its log says why, of the request {id}");
+        return anyhow!("internal server error; the server's log has the cause, request id {id}");
     }
     let mut characters = detail.strip_suffix('.').unwrap_or(&detail).chars();
     let first = characters.next().map(|first| first.to_ascii_lowercase());
@@ -229,16 +234,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_of_errors_is_one_line() {
+    fn an_error_document_is_one_line() {
         let document = |code: &str| {
             let error = serde_json::json!({ "id": "7", "code": code, "detail": "There is no tenant. Choose another." });
             serde_json::json!({ "errors": [error] }).to_string().into_bytes()
         };
-        let line = |body: &[u8]| refusal(StatusCode::NOT_FOUND, body).to_string();
+        let line = |body: &[u8]| error_of(StatusCode::NOT_FOUND, body).to_string();
         assert_eq!(line(&document("tenant_not_found")), "there is no tenant. Choose another");
-        assert!(line(&document("internal")).ends_with("of the request 7"));
+        assert!(line(&document("internal")).ends_with("request id 7"));
         for other in [&b"{}"[..], b"", b"{\"errors\":[]}", b"<html>"] {
-            assert_eq!(line(other), "the server answered 404 Not Found");
+            assert_eq!(line(other), "the server responded with 404 Not Found");
         }
     }
 }

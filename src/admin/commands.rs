@@ -1,7 +1,7 @@
-//! The commands `tenant` and `key`: what operators ask of the running server.
+//! The commands `tenant` and `key`, by which operators manage tenants on the running server.
 //!
-//! Job: [`ask`] turns a question into requests to the admin socket, and their answers into rows.
-//! Invariant: a list is followed to its end, page by page, or the command fails.
+//! Job: [`ask`] turns a question into requests to the admin socket, and the responses into rows.
+//! Invariant: a list is complete: all its pages are read, or the command fails.
 //! Must never: open the data folder; only the server that runs on it changes it.
 
 use std::path::Path;
@@ -13,64 +13,65 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::client::{Client, Wait, no_server};
 use super::rows::{KeyPage, KeyRow, NewLimit, TenantPage, TenantRow};
 
-/// Rows of one answer: few enough that even a slow disk finds them while a client waits.
-const PAGE: u32 = 100;
-/// What a path may have between two slashes: RFC 3986's unreserved characters.
+/// Rows per page: few enough that the server reads them within the client's timeout, even from a
+/// slow disk.
+const PAGE_ROWS: u32 = 100;
+/// All but RFC 3986's unreserved characters are percent-encoded in a path segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What the server is asked.
+/// A request to the server.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// All tenants.
+    /// List all tenants.
     Tenants,
-    /// Something about one tenant.
+    /// An action on one tenant.
     Tenant {
-        /// Which: its name, in any case.
+        /// The tenant's name, in any case.
         name: String,
-        /// What.
+        /// The action.
         action: TenantAction,
     },
 }
 
-/// What is to be done with a tenant.
+/// An action on a tenant.
 #[derive(Clone, Debug)]
 pub enum TenantAction {
-    /// Only look.
+    /// Show the tenant.
     Show,
-    /// Refuse its keys and password until it is resumed.
+    /// Suspend the tenant: its requests are refused until it is resumed.
     Suspend,
-    /// Take them again.
+    /// Resume the suspended tenant.
     Resume,
-    /// Delete it, with everything it has.
+    /// Delete the tenant with all its counters and keys.
     Delete,
-    /// Let it make so many requests: `default`, `off`, or a rate.
+    /// Set the rate limit: `default`, `off`, or a rate.
     Limit(String),
-    /// List its keys.
+    /// List the tenant's API keys.
     ListKeys,
-    /// Revoke one of them, by its id, or by the whole of it.
+    /// Revoke an API key, given by its id or as a whole.
     RevokeKey(String),
 }
 
-/// What came back.
+/// The rows of a response.
 #[derive(Debug, Default)]
 pub struct Rows {
     /// Tenants.
     pub tenants: Vec<TenantRow>,
-    /// Keys.
+    /// API keys.
     pub keys: Vec<KeyRow>,
 }
 
-/// Asks the server that runs on `data_dir`.
+/// Sends the request to the server that runs on `data_dir`, and collects the rows.
 ///
 /// # Errors
-/// One sentence: no server runs there, or what it said.
+/// No server runs there, or its error, as one sentence.
 pub fn ask(data_dir: &Path, question: &Question) -> Result<Rows> {
     let Some(mut client) = Client::connect(data_dir)? else { return Err(no_server(data_dir)) };
     match question {
         Question::Tenants => list_tenants(&mut client),
-        // It would be no part of a path.
+        // An empty name cannot be a path segment.
         Question::Tenant { name, .. } if name.is_empty() => bail!("there is no tenant named \"\""),
-        Question::Tenant { name, action } => carry_out(&mut client, &segment(name), action),
+        Question::Tenant { name, action } => execute(&mut client, &segment(name), action),
     }
 }
 
@@ -78,31 +79,35 @@ fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
-fn carry_out(client: &mut Client, tenant: &str, action: &TenantAction) -> Result<Rows> {
+fn execute(client: &mut Client, tenant: &str, action: &TenantAction) -> Result<Rows> {
     let path = format!("/tenants/{tenant}");
     let row = match action {
         TenantAction::ListKeys => return list_keys(client, &path),
         TenantAction::Delete => {
-            client.tell(Method::DELETE, &path, Wait::AsLongAsItTakes)?;
+            client.request_no_content(Method::DELETE, &path, Wait::Unlimited)?;
             return Ok(Rows::default());
         }
         TenantAction::RevokeKey(id) if id.is_empty() => {
             bail!("a key's id is 16 hexadecimal digits")
         }
         TenantAction::RevokeKey(id) => {
-            client.tell(Method::DELETE, &format!("{path}/keys/{}", segment(id)), Wait::Briefly)?;
+            client.request_no_content(
+                Method::DELETE,
+                &format!("{path}/keys/{}", segment(id)),
+                Wait::Limited,
+            )?;
             return Ok(Rows::default());
         }
-        TenantAction::Show => client.ask(Method::GET, &path, None, Wait::Briefly)?,
+        TenantAction::Show => client.request(Method::GET, &path, None, Wait::Limited)?,
         TenantAction::Suspend => {
-            client.ask(Method::POST, &format!("{path}/suspend"), None, Wait::Briefly)?
+            client.request(Method::POST, &format!("{path}/suspend"), None, Wait::Limited)?
         }
         TenantAction::Resume => {
-            client.ask(Method::POST, &format!("{path}/resume"), None, Wait::Briefly)?
+            client.request(Method::POST, &format!("{path}/resume"), None, Wait::Limited)?
         }
         TenantAction::Limit(limit) => {
             let body = serde_json::to_vec(&NewLimit { limit: limit.clone() })?;
-            client.ask(Method::PUT, &format!("{path}/limit"), Some(body), Wait::Briefly)?
+            client.request(Method::PUT, &format!("{path}/limit"), Some(body), Wait::Limited)?
         }
     };
     Ok(Rows { tenants: vec![row], keys: Vec::new() })
@@ -110,22 +115,22 @@ fn carry_out(client: &mut Client, tenant: &str, action: &TenantAction) -> Result
 
 fn list_tenants(client: &mut Client) -> Result<Rows> {
     let mut rows = Rows::default();
-    let mut target = format!("/tenants?limit={PAGE}");
+    let mut target = format!("/tenants?limit={PAGE_ROWS}");
     loop {
-        let page: TenantPage = client.ask(Method::GET, &target, None, Wait::Briefly)?;
+        let page: TenantPage = client.request(Method::GET, &target, None, Wait::Limited)?;
         rows.tenants.extend(page.tenants);
         let Some(next) = page.next else { return Ok(rows) };
-        target = format!("/tenants?limit={PAGE}&after={next}");
+        target = format!("/tenants?limit={PAGE_ROWS}&after={next}");
     }
 }
 
 fn list_keys(client: &mut Client, path: &str) -> Result<Rows> {
     let mut rows = Rows::default();
-    let mut target = format!("{path}/keys?limit={PAGE}");
+    let mut target = format!("{path}/keys?limit={PAGE_ROWS}");
     loop {
-        let page: KeyPage = client.ask(Method::GET, &target, None, Wait::Briefly)?;
+        let page: KeyPage = client.request(Method::GET, &target, None, Wait::Limited)?;
         rows.keys.extend(page.keys);
         let Some(next) = page.next else { return Ok(rows) };
-        target = format!("{path}/keys?limit={PAGE}&after={next}");
+        target = format!("{path}/keys?limit={PAGE_ROWS}&after={next}");
     }
 }

@@ -1,16 +1,15 @@
-//! How commands of the same machine talk to the running server: HTTP over a Unix socket in the data
-//! folder.
+//! The admin client: HTTP to the running server over a Unix socket in the data folder.
 //!
 //! ```text
-//! odometer backup, top, tenant …, key … ──► <data-dir>/admin.sock, mode 0600 ──► http: the App `admin`
-//!   commands.rs  one question, its rows      client.rs  HTTP/1.1, errors as one line
-//!   table.rs     rows for people, JSON       backup.rs  a file that is whole or not there
-//!   rows.rs      what both ends send as JSON
+//! odometer backup, top, tenant …, key … ──► <data-dir>/admin.sock, mode 0600 ──► http::routes::admin
+//!   commands.rs  tenant and key commands     client.rs  HTTP/1.1 client, errors as one line
+//!   table.rs     rows as a table or JSON     backup.rs  a backup file that is complete or absent
+//!   rows.rs      JSON types of both ends
 //! ```
-//! Job: the client's end of the socket, and what both ends must agree on: its address and the rows.
-//! The routes are the server's, see [`routes`](crate::http::routes). Invariant: whoever may open
-//! the data folder is the operator; there is no password. Must never: listen, on a network least of
-//! all.
+//! Job: the client's end of the socket, and what both ends share: the socket's path and the rows.
+//! The routes are the server's, see `http/routes.rs`.
+//! Invariant: every user who may open the data folder is an operator; there is no password.
+//! Must never: listen.
 
 pub mod backup;
 pub mod client;
@@ -25,25 +24,25 @@ use std::path::{Path, PathBuf};
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "admin.sock";
-/// The kernel takes paths up to 107 bytes.
-const LONGEST_PATH: usize = 100;
+/// A longer path goes through `/proc/self/fd`: the kernel accepts socket paths of up to 107 bytes.
+const MAX_SOCKET_PATH_BYTES: usize = 100;
 
-/// Where the socket is to be bound or connected to.
+/// The path at which the socket is bound or connected to.
 #[derive(Debug)]
-pub struct Address {
+pub struct SocketPath {
     path: PathBuf,
-    /// Held open while the address is used, since a long path goes through its descriptor.
+    /// Held open while the path is used, since a long path goes through its descriptor.
     _folder: Option<File>,
 }
 
-impl Address {
-    /// The address of the socket in a data folder.
+impl SocketPath {
+    /// The path of the socket in a data folder.
     ///
     /// # Errors
-    /// The folder can not be opened.
+    /// The folder cannot be opened.
     pub fn of(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(SOCKET);
-        if path.as_os_str().len() <= LONGEST_PATH {
+        if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
             return Ok(Self { path, _folder: None });
         }
         let folder = File::open(data_dir)?;
@@ -51,8 +50,7 @@ impl Address {
         Ok(Self { path, _folder: Some(folder) })
     }
 
-    /// The path, for as long as the address lives.
-    #[must_use]
+    /// The path, valid for as long as `self` lives.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,66 +1,67 @@
-//! What goes over the admin socket as JSON, the same types at both ends.
+//! The JSON types of the admin socket, shared by client and server.
 //!
-//! Job: a row for a tenant or a key, and pages of them. Invariant: names and order of the fields
-//! are public: scripts read them, from the socket and from the commands. Must never: hold a secret,
-//! or the hash of one.
+//! Job: a row of a tenant or a key, and pages of them.
+//! Invariant: names and order of the fields are public: scripts read them from the commands'
+//! output.
+//! Must never: hold a secret or its hash.
 
 use serde::{Deserialize, Serialize};
 
-/// What an operator may know of a tenant.
+/// A tenant, as operators see it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TenantRow {
-    /// Its number, as logs say it in `organization.id`.
+    /// The tenant's number; logs have it as `organization.id`.
     pub id: u64,
-    /// Its name, as it was typed.
+    /// The tenant's name, as registered.
     pub name: String,
-    /// When it registered, RFC 3339.
+    /// The time of the registration, RFC 3339.
     pub created_at: String,
-    /// Whether it is suspended.
+    /// Whether the tenant is suspended.
     pub suspended: bool,
-    /// How many requests it may make: `default`, `off`, or a rate.
+    /// The rate limit: `default`, `off`, or a rate.
     pub limit: String,
-    /// Named counters that it has.
+    /// Number of named counters.
     pub counters: u32,
-    /// API keys that it has.
+    /// Number of API keys.
     pub keys: u32,
 }
 
-/// What an operator may know of a key: never its secret, nor the hash of it.
+/// An API key, as operators see it: without its secret or the hash of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyRow {
-    /// Its public half.
+    /// The public half of the key.
     pub id: String,
-    /// What its tenant calls it.
+    /// The label that the tenant gave it.
     pub label: String,
-    /// What it may do.
+    /// The scopes, separated by spaces.
     pub scopes: String,
-    /// When it was made, RFC 3339.
+    /// The time of the creation, RFC 3339.
     pub created_at: String,
-    /// From when on it is refused, RFC 3339; none: never.
+    /// The time of the expiry, RFC 3339; `None` if it never expires.
     pub expires_at: Option<String>,
-    /// The last day on which it was used; none: never.
+    /// The date of the last use; `None` if it was never used.
     pub last_used_on: Option<String>,
 }
 
-/// Some of the tenants, by their numbers.
+/// A page of tenants, by number.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TenantPage {
     /// The tenants.
     pub tenants: Vec<TenantRow>,
-    /// The `after` of the next page; none: there are no more.
+    /// The `after` of the next page; `None` if this is the last one.
     pub next: Option<u64>,
 }
 
-/// Some of a tenant's keys, by their ids.
+/// A page of a tenant's keys, by id.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeyPage {
     /// The keys.
     pub keys: Vec<KeyRow>,
-    /// The `after` of the next page; none: there are no more.
+    /// The `after` of the next page; `None` if this is the last one.
     pub next: Option<String>,
 }
 
-/// How many requests a tenant may make, as it is sent to change it.
+/// The body of a request that changes a tenant's rate limit.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewLimit {

@@ -1,7 +1,8 @@
-//! Rows as they are shown.
+//! The formatting of rows.
 //!
-//! Job: [`show`] makes a table of them, or lines of JSON for programs. Invariant: JSON has the
-//! fields and their order as the server sent them. Must never: print; that is main's.
+//! Job: [`show`] formats them as a table, or as lines of JSON for programs.
+//! Invariant: JSON has the fields in the order in which the server sent them.
+//! Must never: print; the caller does.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -9,10 +10,10 @@ use serde::Serialize;
 use super::commands::Rows;
 use super::rows::{KeyRow, TenantRow};
 
-/// The rows as a table with a line of headings, or as JSON, one object a line.
+/// Formats the rows as a table with headings, or as JSON, one object per line.
 ///
 /// # Errors
-/// Never, for rows that came from a server.
+/// A row cannot be serialized; that does not happen to rows that a server sent.
 pub fn show(rows: &Rows, json: bool) -> Result<String> {
     if json {
         let tenants = rows.tenants.iter().map(line);
@@ -62,13 +63,13 @@ fn table<const N: usize>(headings: [&str; N], rows: Vec<[String; N]>) -> String 
     for row in &rows {
         widths.iter_mut().zip(row).for_each(|(width, cell)| *width = cell.len().max(*width));
     }
-    let mut text = String::new();
+    let mut table = String::new();
     for row in std::iter::once(headings.map(str::to_owned)).chain(rows) {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
+        table.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        table.push('\n');
     }
-    text
+    table
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Job: [`bind`] it, and [`accept`] connections, which speak HTTP/1.1 as those of the other
 //! listeners do. Invariant: the socket belongs to the process that holds the data folder's lock,
-//! and only its user may connect. Must never: have a peer's address; the kernel says which user it
+//! and only its user may connect. Must never: have a peer's socket; the kernel says which user it
 //! is.
 
 use std::fs::{self, Permissions};
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_local;
 
 use super::connection::{self, Endpoint};
-use crate::admin::Address;
+use crate::admin::SocketPath;
 
 /// Connections at once; more wait.
 const MAX_CONNECTIONS: usize = 64;
@@ -30,13 +30,13 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// # Errors
 /// Any error of the system.
 pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
-    let address = Address::of(data_dir)?;
-    match fs::remove_file(address.path()) {
+    let socket = SocketPath::of(data_dir)?;
+    match fs::remove_file(socket.path()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(address.path())?;
-    fs::set_permissions(address.path(), Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(socket.path())?;
+    fs::set_permissions(socket.path(), Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
