@@ -27,7 +27,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// The server is not ready, cannot be reached, or has another certificate than the configured one.
 pub fn run(config: &Config) -> Result<String> {
-    let response = match config.ops_listen {
+    let response = match config.listen.ops {
         Some(address) => send_request(connect(address)?)?,
         None => {
             let stream = connect(config.listen.public)?;

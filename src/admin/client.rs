@@ -236,7 +236,8 @@ mod tests {
     #[test]
     fn an_error_document_is_one_line() {
         let document = |code: &str| {
-            let error = serde_json::json!({ "id": "7", "code": code, "detail": "There is no tenant. Choose another." });
+            let detail = "There is no tenant. Choose another.";
+            let error = serde_json::json!({ "id": "7", "code": code, "detail": detail });
             serde_json::json!({ "errors": [error] }).to_string().into_bytes()
         };
         let line = |body: &[u8]| error_of(StatusCode::NOT_FOUND, body).to_string();

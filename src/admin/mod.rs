@@ -1,7 +1,7 @@
 //! The admin client: HTTP to the running server over a Unix socket in the data folder.
 //!
 //! ```text
-//! odometer backup, top, tenant …, key … ──► <data-dir>/admin.sock, mode 0600 ──► http::routes::admin
+//! odometer backup, top, tenant …, key … ──► <data-dir>/admin.sock (0600) ──► http/routes.rs
 //!   commands.rs  tenant and key commands     client.rs  HTTP/1.1 client, errors as one line
 //!   table.rs     rows as a table or JSON     backup.rs  a backup file that is complete or absent
 //!   rows.rs      JSON types of both ends

@@ -199,21 +199,25 @@ fn hash(
 
 /// The most common passwords of eight or more characters in public lists of leaked passwords.
 const COMMON_PASSWORDS: &str = "
-    12345678 123456789 1234567890 12345678910 0123456789 987654321 9876543210 87654321 11111111 111111111 1111111111 00000000
-    000000000 0000000000 22222222 33333333 55555555 66666666 77777777 88888888 99999999 12341234 11112222 12121212 123123123
-    123321123 147258369 159357456 112233445566 123456123 12344321 1q2w3e4r 1q2w3e4r5t 1qaz2wsx 1qazxsw2 zaq12wsx q1w2e3r4
-    qwertyuiop qwerty123 qwerty12 qwertyui qwerty1234 asdfghjkl asdfasdf asdf1234 zxcvbnm1 1234qwer qwer1234 qazwsxedc password
-    password1 password12 password123 password1234 passw0rd p@ssword p@ssw0rd pa$$word passport iloveyou iloveyou1 sunshine
-    princess princess1 football football1 baseball baseball1 basketball superman superman1 starwars trustno1 welcome1 welcome123
-    whatever michelle jennifer jordan23 charlie1 computer internet corvette mercedes maverick midnight michael1 marlboro
-    mustang1 samantha victoria alexander alexandra benjamin danielle december november september chocolate butterfly elephant
-    dolphins einstein falcon123 facebook linkedin letmein1 letmein123 liverpool arsenal1 chelsea1 manchester barcelona monkey123
-    dragon123 master123 shadow123 admin123 admin1234 administrator adminadmin rootroot changeme changeme1 default1 secret123
-    test1234 testtest testing1 test12345 guest123 user1234 abcd1234 abc12345 a1b2c3d4 aa123456 abcdefgh abcdefg1 aaaaaaaa
-    access14 hello123 hellohello iloveu123 lovelove love1234 pokemon1 minecraft spiderman blink182 metallica slipknot1 nirvana1
-    rockyou1 yankees1 cowboys1 steelers scorpion softball swimming thunder1 tinkerbell undertaker valentine wolverine
-    jesus123 jesuschrist godisgood blessed1 heaven77 angel123 anthony1 brandon1 nicholas christian christopher jonathan matthew1
-    passpass 1password mypassword yourpassword";
+    12345678 123456789 1234567890 12345678910 0123456789 987654321 9876543210 87654321 11111111
+    111111111 1111111111 00000000 000000000 0000000000 22222222 33333333 55555555 66666666 77777777
+    88888888 99999999 12341234 11112222 12121212 123123123 123321123 147258369 159357456
+    112233445566 123456123 12344321 1q2w3e4r 1q2w3e4r5t 1qaz2wsx 1qazxsw2 zaq12wsx q1w2e3r4
+    qwertyuiop qwerty123 qwerty12 qwertyui qwerty1234 asdfghjkl asdfasdf asdf1234 zxcvbnm1 1234qwer
+    qwer1234 qazwsxedc password password1 password12 password123 password1234 passw0rd p@ssword
+    p@ssw0rd pa$$word passport iloveyou iloveyou1 sunshine princess princess1 football football1
+    baseball baseball1 basketball superman superman1 starwars trustno1 welcome1 welcome123 whatever
+    michelle jennifer jordan23 charlie1 computer internet corvette mercedes maverick midnight
+    michael1 marlboro mustang1 samantha victoria alexander alexandra benjamin danielle december
+    november september chocolate butterfly elephant dolphins einstein falcon123 facebook linkedin
+    letmein1 letmein123 liverpool arsenal1 chelsea1 manchester barcelona monkey123 dragon123
+    master123 shadow123 admin123 admin1234 administrator adminadmin rootroot changeme changeme1
+    default1 secret123 test1234 testtest testing1 test12345 guest123 user1234 abcd1234 abc12345
+    a1b2c3d4 aa123456 abcdefgh abcdefg1 aaaaaaaa access14 hello123 hellohello iloveu123 lovelove
+    love1234 pokemon1 minecraft spiderman blink182 metallica slipknot1 nirvana1 rockyou1 yankees1
+    cowboys1 steelers scorpion softball swimming thunder1 tinkerbell undertaker valentine wolverine
+    jesus123 jesuschrist godisgood blessed1 heaven77 angel123 anthony1 brandon1 nicholas christian
+    christopher jonathan matthew1 passpass 1password mypassword yourpassword";
 
 #[cfg(test)]
 mod tests {

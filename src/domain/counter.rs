@@ -406,7 +406,8 @@ mod tests {
                 match c.advance(count) {
                     Ok(range) => {
                         prop_assert_eq!((range.first.get(), range.count), (expected_first, count));
-                        prop_assert_eq!(range.last.get(), expected_first + step * u64::from(count - 1));
+                        let last = expected_first + step * u64::from(count - 1);
+                        prop_assert_eq!(range.last.get(), last);
                         prop_assert_eq!(c.value(), range.last);
                         expected_first = range.last.get() + step;
                     }

@@ -28,7 +28,8 @@ pub struct RateLimit {
 /// The string is not a [`RateLimit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "a rate is a count per s, m or h and an optional burst, both from 1 to 4294967295, such as 1000/s:2000 or 10/m"
+    "a rate is a count per s, m or h and an optional burst, both from 1 to 4294967295, \
+     such as 1000/s:2000 or 10/m"
 )]
 pub struct ParseRateLimitError;
 

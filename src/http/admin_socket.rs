@@ -1,9 +1,9 @@
-//! The admin socket: the listener in the data folder.
+//! The admin socket: the Unix listener in the data folder.
 //!
-//! Job: [`bind`] it, and [`accept`] connections, which speak HTTP/1.1 as those of the other
-//! listeners do. Invariant: the socket belongs to the process that holds the data folder's lock,
-//! and only its user may connect. Must never: have a peer's socket; the kernel says which user it
-//! is.
+//! Job: [`bind`] the socket, and [`accept`] HTTP/1.1 connections on it.
+//! Invariant: the socket belongs to the process that holds the data folder's lock, and only that
+//! process's user may connect (mode 0600).
+//! Must never: trust a client's claim of its identity; the kernel reports the user id.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -19,16 +19,16 @@ use tokio::task::spawn_local;
 use super::connection::{self, Endpoint};
 use crate::admin::SocketPath;
 
-/// Connections at once; more wait.
+/// Connections at once; more wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 64;
-/// After a connection could not be taken.
+/// Wait after a failed accept.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Makes the socket, in place of one that an earlier process left. Call it as the owner of the data
-/// folder.
+/// Binds the socket, replacing one that an earlier process left. The caller must hold the data
+/// folder's lock.
 ///
 /// # Errors
-/// Any error of the system.
+/// The socket cannot be replaced, bound or restricted to the user.
 pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let socket = SocketPath::of(data_dir)?;
     match fs::remove_file(socket.path()) {
@@ -41,16 +41,16 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves connections on the calling thread until the task is aborted. Those that are open then end
-/// after their response once `drain` turns true.
+/// Accepts and serves connections on the calling thread until the task is aborted. Open connections
+/// end after their current response once `drain` turns true.
 pub async fn accept(
     listener: tokio::net::UnixListener,
     endpoint: Endpoint,
     drain: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let accepted =
             listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)));
         match accepted {
@@ -63,7 +63,7 @@ pub async fn accept(
             }
             Err(error) => {
                 tracing::warn!(event.action = "admin-accept-failed", error.message = %error,
-                    "an admin connection could not be taken");
+                    "admin connection could not be accepted");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

@@ -1,10 +1,12 @@
-//! From hyper's request to actix-web's App and back.
+//! The bridge between hyper's requests and responses and actix-web's App.
 //!
-//! Job: [`start`] makes the service of an App, [`respond`] answers one request with it. The two
-//! libraries have types of their own for the same things (`http` 1 and 0.2), so names and values of
-//! headers are copied. Invariant: what the App sees is what came, but for headers that no handler
-//! reads; a bounded rest of a body is read, so that its sender comes to read the response.
-//! Must never: decide anything.
+//! Job: [`start`] makes the service of an App, [`respond`] passes one request to it. hyper uses
+//! version 1 of the crate `http`, actix-web version 0.2, so names and values of headers are
+//! converted.
+//! Invariant: the App gets the request as it was received, without the headers that no handler
+//! reads. The rest of an unread body is drained, up to a limit, since many clients read the
+//! response only after they have sent the body.
+//! Must never: decide about a request.
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -31,20 +33,20 @@ use super::header_names::{to_actix, to_hyper};
 use super::middleware::access_log::Rejected;
 use super::target;
 
-/// How much of a body that nobody read is read before the response.
+/// How much of an unread body is drained before the response.
 const MAX_DRAINED_BYTES: usize = 1 << 20;
-/// How long that may take.
+/// How long draining may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The service of an App on one worker: a boxed call, so that a connection that waits for its next
-/// request keeps no room for the App's whole future.
+/// The service of an App on one worker. Its future is boxed, so that a connection that waits for
+/// its next request does not reserve memory for it.
 pub type AppService =
     Rc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Result<ServiceResponse, Error>>>>>;
 
 /// Starts an App. Call it on the thread that will use it.
 ///
 /// # Panics
-/// If a factory in the App fails, which none of ours can.
+/// If a factory in the App fails, which none of these Apps' factories can.
 pub async fn start<T>(app: App<T>) -> AppService
 where
     T: ServiceFactory<
@@ -57,12 +59,11 @@ where
     T::Service: 'static,
 {
     let service = app.into_factory().new_service(AppConfig::default()).await;
-    let service =
-        service.expect("routes, middleware and data of our Apps are made without failing");
+    let service = service.expect("no factory of routes, middleware or data can fail");
     Rc::new(move |request| Box::pin(service.call(request)))
 }
 
-/// Answers one request. `rejection` is what the connection already found wrong with it.
+/// Responds to one request. `rejection` is an error that the connection has found already.
 pub async fn respond(
     app: &AppService,
     peer: Peer,
@@ -70,9 +71,9 @@ pub async fn respond(
     rejection: Option<ApiError>,
 ) -> hyper::Response<ResponseBody> {
     let (parts, body) = request.into_parts();
-    let lent =
-        (!body.is_end_stream()).then(|| LentBody::new(body, parts.headers.contains_key(EXPECT)));
-    let payload: Payload = match &lent {
+    let body =
+        (!body.is_end_stream()).then(|| SharedBody::new(body, parts.headers.contains_key(EXPECT)));
+    let payload: Payload = match &body {
         Some(body) => Payload::Stream { payload: Box::pin(body.clone()) },
         None => Payload::None,
     };
@@ -85,7 +86,7 @@ pub async fn respond(
         Ok(response) => response.into_parts().1,
         Err(error) => error.error_response(),
     };
-    if let Some(body) = lent {
+    if let Some(body) = body {
         body.drain().await;
     }
     convert_response(response, parts.method == hyper::Method::HEAD)
@@ -105,7 +106,7 @@ fn convert_head(parts: &hyper::http::request::Parts, peer: Peer, request: &mut R
     head.method = Method::from_bytes(parts.method.as_str().as_bytes()).unwrap_or(Method::OPTIONS);
     head.uri = target::for_router(parts.uri.path_and_query().map_or("/", |target| target.as_str()));
     for (name, value) in &parts.headers {
-        if is_read_by_nobody(name) {
+        if is_unused(name) {
             continue;
         }
         let value = actix_web::http::header::HeaderValue::from_bytes(value.as_bytes());
@@ -115,16 +116,16 @@ fn convert_head(parts: &hyper::http::request::Parts, peer: Peer, request: &mut R
     }
 }
 
-/// Headers that most clients send and no handler, extractor or middleware reads. Only what is copied
-/// depends on this list: a header that somebody comes to read is to be taken off it.
-fn is_read_by_nobody(name: &HeaderName) -> bool {
+/// Whether no handler, extractor or middleware reads this header. Most clients send these, and to
+/// skip them saves the conversion. Code that needs one of them must remove it from the list.
+fn is_unused(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "user-agent" | "accept" | "accept-encoding" | "accept-language" | "connection"
     )
 }
 
-/// hyper's response from actix-web's; to a HEAD it has no body.
+/// Converts actix-web's response to hyper's; the response to a `HEAD` has no body.
 pub(super) fn convert_response(
     response: actix_web::HttpResponse,
     is_head: bool,
@@ -141,7 +142,7 @@ pub(super) fn convert_response(
         }
     }
     if is_head {
-        // HTTP/2 must send no body here; the length stays what GET would say.
+        // HTTP/2 must not send a body here; the length is that of the response to a GET.
         let length = response.body().size_hint().exact().unwrap_or(0);
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         *response.body_mut() = ResponseBody::Whole(None);
@@ -149,9 +150,9 @@ pub(super) fn convert_response(
     response
 }
 
-/// A value for hyper. Those that most responses have are not copied.
+/// Converts the value of a header. The values that most responses have are constants.
 fn convert_value(value: &[u8]) -> Option<HeaderValue> {
-    // Constants, since from_static looks at each character where it runs.
+    // `from_static` validates each character, so it must be evaluated at compile time.
     const JSON_API: HeaderValue = HeaderValue::from_static("application/vnd.api+json");
     const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
     const A_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -163,22 +164,23 @@ fn convert_value(value: &[u8]) -> Option<HeaderValue> {
     }
 }
 
-/// A request's body, lent to the App for as long as it runs.
+/// A request's body, shared by the App, which reads it, and the bridge, which drains the rest.
 #[derive(Clone)]
-struct LentBody(Rc<RefCell<Lent>>);
+struct SharedBody(Rc<RefCell<BodyState>>);
 
-struct Lent {
+struct BodyState {
     body: Incoming,
-    /// The sender waits to be asked for the body, and was not asked yet.
+    /// The client waits for `100 Continue`, and the body was not read yet, which would send it.
     expects_continue: bool,
 }
 
-impl LentBody {
+impl SharedBody {
     fn new(body: Incoming, expects_continue: bool) -> Self {
-        Self(Rc::new(RefCell::new(Lent { body, expects_continue })))
+        Self(Rc::new(RefCell::new(BodyState { body, expects_continue })))
     }
 
-    /// Reads and throws away a bounded rest. A sender that waits to be asked is not asked.
+    /// Reads and discards the rest of the body, up to a limit, unless the client waits for
+    /// `100 Continue`.
     async fn drain(self) {
         if self.0.borrow().expects_continue || self.0.borrow().body.is_end_stream() {
             return;
@@ -199,19 +201,19 @@ impl LentBody {
     }
 }
 
-impl Stream for LentBody {
+impl Stream for SharedBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut lent = self.0.borrow_mut();
-        lent.expects_continue = false;
+        let mut state = self.0.borrow_mut();
+        state.expects_continue = false;
         loop {
-            return Poll::Ready(match ready!(Pin::new(&mut lent.body).poll_frame(context)) {
+            return Poll::Ready(match ready!(Pin::new(&mut state.body).poll_frame(context)) {
                 None => None,
                 Some(Err(_)) => Some(Err(PayloadError::Incomplete(None))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => Some(Ok(bytes)),
-                    // Trailers, which nobody reads.
+                    // Trailers are ignored.
                     Err(_) => continue,
                 },
             });
@@ -219,11 +221,11 @@ impl Stream for LentBody {
     }
 }
 
-/// A response's body: one piece, as almost all are, or a stream.
+/// The body of a response: one buffer, as almost all are, or a stream.
 pub enum ResponseBody {
-    /// What is still to be sent.
+    /// The buffer, until it is sent.
     Whole(Option<Bytes>),
-    /// Pieces that are made while they are sent.
+    /// Chunks that are made while they are sent.
     Stream(Pin<Box<BoxBody>>),
 }
 
@@ -235,7 +237,7 @@ impl ResponseBody {
         }
     }
 
-    /// The bytes of a body of one piece.
+    /// The bytes of a body that is one buffer; empty for a stream.
     pub fn into_bytes(self) -> Bytes {
         match self {
             Self::Whole(bytes) => bytes.unwrap_or_default(),
@@ -254,8 +256,8 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(body) => body.as_mut().poll_next(context).map(|piece| {
-                piece.map(|piece| piece.map(Frame::data).map_err(|error| error.to_string().into()))
+            Self::Stream(body) => body.as_mut().poll_next(context).map(|chunk| {
+                chunk.map(|chunk| chunk.map(Frame::data).map_err(|error| error.to_string().into()))
             }),
         }
     }

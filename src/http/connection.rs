@@ -1,9 +1,9 @@
-//! One connection, from the first byte to the last.
+//! One connection, from accept to close.
 //!
-//! Job: tell TLS from plain bytes, shake hands within a limit, speak HTTP/2 or 1.1 as was agreed, and
-//! end gracefully when the process goes down; over TCP, or over a Unix socket in plain HTTP/1.1.
-//! Invariant: every wait has a limit. Must never: take longer than [`HANDSHAKE_TIMEOUT`] before the
-//! first request may begin.
+//! Job: TLS handshake, HTTP/2 or HTTP/1.1 by ALPN, graceful shutdown; over TCP, or in plain
+//! HTTP/1.1 over a Unix socket.
+//! Invariant: every wait has a timeout.
+//! Must never: take longer than [`HANDSHAKE_TIMEOUT`] from accept to the end of the handshake.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,26 +31,27 @@ use super::error::ApiError;
 use super::idle::IdleTracker;
 use super::middleware::access_log::{HEAD_TOO_LARGE, Observer};
 
-/// How long a peer may take from connecting to the end of the handshake.
+/// How long a peer may take from connecting to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HEADERS: usize = 128;
 const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// An HTTP/1.1 connection whose request had a larger head is closed after its response.
+/// An HTTP/1.1 connection whose request had a larger head is closed after its response, since hyper
+/// keeps a buffer of that size for as long as the connection lives.
 const MAX_KEPT_HEAD_BYTES: usize = 8 * 1024;
 const MAX_STREAMS: u32 = 256;
-/// The first byte of every TLS connection: a handshake record.
+/// The first byte of every TLS connection: the type of a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// An App, and what its connections' own errors are recorded with.
+/// An App, and the observer that records its connections' own errors.
 #[derive(Clone)]
 pub struct Endpoint {
     /// The App.
     pub app: AppService,
-    /// What it is observed with.
+    /// The App's observer.
     pub observer: Rc<Observer>,
 }
 
-/// What a listener does with its connections.
+/// The protocol of a listener's connections.
 #[derive(Clone)]
 pub enum Protocol {
     /// HTTPS.
@@ -59,23 +60,21 @@ pub enum Protocol {
     Plain(Endpoint),
 }
 
-/// Serves a connection to its end; ends it early, but not in the middle of a response, once `drain`
-/// turns true.
+/// Serves a connection to its end. Once `drain` turns true it ends after the current response.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     protocol: Protocol,
     drain: watch::Receiver<bool>,
 ) {
-    // An error here is the peer's going away; there is nobody to tell.
+    // This fails only if the peer has disconnected, which the next read reports.
     let _ = stream.set_nodelay(true);
     let peer = Peer::Tcp(peer);
     match protocol {
         Protocol::Plain(endpoint) => http1(stream, endpoint, peer, drain).await,
         Protocol::Tls(acceptor, endpoint) => {
-            let shaken =
-                timeout(HANDSHAKE_TIMEOUT, handshake(stream, acceptor, &endpoint, peer)).await;
-            let Ok(Some(stream)) = shaken else { return };
+            let handshake = handshake(stream, acceptor, &endpoint, peer);
+            let Ok(Some(stream)) = timeout(HANDSHAKE_TIMEOUT, handshake).await else { return };
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 http2(stream, endpoint, peer, drain).await;
             } else {
@@ -107,9 +106,14 @@ async fn handshake(
     }
     if first[0] != TLS_HANDSHAKE {
         let _ = stream
-            .write_all(&malformed(&endpoint.observer, peer, "this port speaks HTTPS; use https://"))
+            .write_all(&malformed(
+                &endpoint.observer,
+                peer,
+                "this port requires HTTPS; use https://",
+            ))
             .await;
-        // Closing with unread bytes would reset the connection and take the answer with it.
+        // Closing a socket with unread input resets the connection, and the peer could lose the
+        // response.
         let _ = stream.shutdown().await;
         let mut rest = [0; 4096];
         while stream.try_read(&mut rest).is_ok_and(|count| count > 0) {}
@@ -129,8 +133,7 @@ where
         let head_bytes = header_bytes(request.headers());
         let rejection =
             reject_http1(&request, &state).or_else(|| reject_head(&request, head_bytes));
-        // Where the next request of such a peer begins can not be known (RFC 9112, 6.1); and a
-        // connection keeps the memory of its largest head for as long as it lasts.
+        // After an ambiguous length, the beginning of the next request is unknown (RFC 9112, 6.1).
         let is_last = matches!(rejection, Some(ApiError::MalformedRequest(AMBIGUOUS_LENGTH)))
             || head_bytes > MAX_KEPT_HEAD_BYTES;
         let (app, state) = (Rc::clone(&app), Arc::clone(&state));
@@ -178,9 +181,9 @@ async fn http2<S>(stream: S, endpoint: Endpoint, peer: Peer, mut drain: watch::R
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let activity = IdleTracker::start();
+    let idle_tracker = IdleTracker::start();
     let service = service_fn(|request| {
-        let (app, in_flight) = (Rc::clone(&endpoint.app), activity.begin());
+        let (app, in_flight) = (Rc::clone(&endpoint.app), idle_tracker.begin());
         let rejection = reject_head(&request, header_bytes(request.headers()));
         async move {
             let response = bridge::respond(&app, peer, request, rejection).await;
@@ -191,28 +194,31 @@ where
     let connection = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        // Larger than what is taken, so that what is refused gets a document.
+        // Larger than the limit, so that a request above the limit gets an error document.
         .max_header_list_size(8 * u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(8))
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    // A request that crossed the GOAWAY is still answered, and a response that was not taken yet may
-    // still be. How long a drain takes is not for one connection to say.
+    // After the GOAWAY, requests that crossed it and responses in flight are still completed.
+    // During a drain, the worker limits the time for all connections; an idle peer has a limit of
+    // its own.
     let rest = tokio::select! {
         _ = connection.as_mut() => return,
         _ = drain.wait_for(|draining| *draining) => Duration::MAX,
-        () = activity.idle(deadlines::HEADER_TIMEOUT, deadlines::KEEP_ALIVE_TIMEOUT) => deadlines::WRITE_TIMEOUT,
+        () = idle_tracker.idle(deadlines::HEADER_TIMEOUT, deadlines::KEEP_ALIVE_TIMEOUT) => {
+            deadlines::WRITE_TIMEOUT
+        }
     };
     connection.as_mut().graceful_shutdown();
-    let rest = if activity.has_begun() { rest } else { deadlines::LINGERING_CLOSE };
+    let rest = if idle_tracker.has_begun() { rest } else { deadlines::LINGERING_CLOSE };
     let _ = timeout(rest, connection).await;
 }
 
 const AMBIGUOUS_LENGTH: &str =
     "the request has both Transfer-Encoding and Content-Length; send one of them";
 
-/// What is wrong with a head that the library took, in HTTP/1.1's own rules.
+/// Checks the rules of HTTP/1.1 that hyper does not enforce.
 fn reject_http1(
     request: &Request<Incoming>,
     shared: &deadlines::ConnectionState,
@@ -221,25 +227,25 @@ fn reject_http1(
     let problem = if headers.contains_key(TRANSFER_ENCODING) && shared.has_ambiguous_length() {
         AMBIGUOUS_LENGTH
     } else if request.version() == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
-        "a request has one Host header; this one has none or several"
+        "the request has no Host header or several; send one"
     } else {
         return None;
     };
     Some(ApiError::MalformedRequest(problem))
 }
 
-/// What is wrong with a head whatever the protocol: its size.
+/// Checks the limits of a head, whatever the protocol.
 fn reject_head(request: &Request<Incoming>, head_bytes: usize) -> Option<ApiError> {
     let is_too_large = request.headers().len() > MAX_HEADERS || head_bytes > MAX_HEAD_BYTES;
     is_too_large.then_some(ApiError::MalformedRequest(HEAD_TOO_LARGE))
 }
 
-/// How long headers are, with what stands between them in HTTP/1.1.
+/// The size of the headers in HTTP/1.1's form.
 fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
-/// Why HTTP's library could not parse a head.
+/// The reason of a parse error, from hyper's status.
 fn parse_error_reason(status: u16) -> &'static str {
     match status {
         431 => HEAD_TOO_LARGE,
@@ -248,7 +254,7 @@ fn parse_error_reason(status: u16) -> &'static str {
     }
 }
 
-/// The whole response to a head that could not be read, `detail` says why.
+/// The whole response to a head that could not be parsed, as bytes; `detail` is the reason.
 fn malformed(observer: &Observer, peer: Peer, detail: &'static str) -> Vec<u8> {
     let response = bridge::convert_response(observer.malformed(peer.ip(), detail), false);
     let (head, body) = response.into_parts();

@@ -1,7 +1,8 @@
-//! How many connections may be open: in all, and of one address.
+//! The limits of open connections: in total and per address.
 //!
-//! Job: [`ConnectionLimiter`] hands out permits. Invariant: a connection is counted from its accept
-//! to its end, when its permit is dropped. Must never: make a connection wait; it is refused.
+//! Job: [`ConnectionLimiter`] issues permits.
+//! Invariant: a connection counts from its accept until its permit is dropped.
+//! Must never: make a connection wait; above a limit it is rejected.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,22 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::telemetry::{ConnectionMetrics, LogThrottle};
 
-/// What peers may use.
+/// The limits of open connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Connections in all.
+    /// Connections in total.
     pub connections: usize,
-    /// Connections of one address.
+    /// Connections per address.
     pub connections_per_address: usize,
 }
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limits: ConnectionLimits,
     metrics: ConnectionMetrics,
-    /// Rejections that were not logged: for the total, and for one address.
-    suppressed: [LogThrottle; 2],
+    /// The log throttles of rejections by the total limit and by the limit per address.
+    log_throttles: [LogThrottle; 2],
     open: Mutex<Open>,
 }
 
@@ -34,7 +35,7 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// The right to have one connection open; dropping it gives it back.
+/// The permit of one open connection; dropping it releases it.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
@@ -42,13 +43,12 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionLimiter {
-    /// A limiter with no open connections.
-    #[must_use]
+    /// A limiter without open connections.
     pub fn new(limits: ConnectionLimits, metrics: ConnectionMetrics) -> Arc<Self> {
         Arc::new(Self {
             limits,
             metrics,
-            suppressed: [const { LogThrottle::new() }; 2],
+            log_throttles: [const { LogThrottle::new() }; 2],
             open: Mutex::default(),
         })
     }
@@ -72,14 +72,14 @@ impl ConnectionLimiter {
     fn record_rejection(&self, is_full: bool, address: IpAddr) {
         let metrics = &self.metrics;
         if is_full { &metrics.refused_total } else { &metrics.refused_address }.increment(1);
-        let Some(suppressed) = self.suppressed[usize::from(!is_full)].allow() else { return };
+        let Some(suppressed) = self.log_throttles[usize::from(!is_full)].allow() else { return };
         tracing::warn!(
             event.action = "connection-refused",
             event.outcome = "failure",
             event.reason = if is_full { "max-connections" } else { "max-connections-per-address" },
             client.ip = %address,
             odometer.suppressed_events = suppressed,
-            "a connection was closed unanswered: too many are open"
+            "connection rejected: limit reached"
         );
     }
 
@@ -108,7 +108,7 @@ mod tests {
     use crate::telemetry::Metrics;
 
     #[test]
-    fn a_permit_is_given_back() {
+    fn a_dropped_permit_is_available_again() {
         let limits = ConnectionLimits { connections: 3, connections_per_address: 2 };
         let metrics = Metrics::new("", "", &[]);
         let limiter = ConnectionLimiter::new(limits, metrics.connections(3));

@@ -1,9 +1,10 @@
-//! What is known of one request, shared by middleware, extractors and handlers.
+//! The context of one request, shared by middleware, extractors and handlers.
 //!
 //! Job: [`RequestContext`]: the client's address and the request's id from the middleware, and the
 //! [`RequestOutcome`] that extractors and handlers add to.
-//! Invariant: a context is made by the middleware before the request is routed, so everybody behind
-//! it finds one. Must never: hold a header, a body or a credential.
+//! Invariant: the middleware makes the context before the request is routed, so extractors and
+//! handlers always find one.
+//! Must never: hold a header, a body or a credential.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,23 +17,25 @@ use crate::auth::AuthRequirement;
 use crate::auth::rate_limit::RateLimitDecision;
 use crate::domain::api_key::KeyId;
 use crate::domain::tenant::TenantId;
-use crate::http::route_table::UNMATCHED;
 
-/// Who is at the other end of a connection.
+/// The index of the route label that all unmatched paths share; see
+/// [`RouteTable`](super::route_table::RouteTable).
+pub const UNMATCHED: usize = 0;
+
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// An address, of a client or of a proxy.
+    /// The address of a client or a proxy.
     Tcp(SocketAddr),
-    /// A user of this machine, by the number that the kernel gave with the connection.
+    /// A user of this machine, connected through the admin socket.
     Unix {
-        /// The number.
+        /// The user id that the kernel reported for the connection.
         uid: u32,
     },
 }
 
 impl Peer {
-    /// Its address; one of this machine has none.
-    #[must_use]
+    /// The peer's address; `0.0.0.0` for a user of this machine.
     pub fn ip(self) -> IpAddr {
         match self {
             Self::Tcp(address) => address.ip(),
@@ -44,39 +47,54 @@ impl Peer {
 /// Security-relevant events of a request, for metrics and logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecurityEvent {
-    /// Authentication failed; the reason label.
+    /// Authentication failed: the label `reason`.
     AuthFailure(&'static str),
-    /// A rate limit was met; the scope label.
+    /// A rate limit was exceeded: the label `scope`.
     RateLimited(&'static str),
     /// Credentials or tenants were changed.
     Audit(AuditEvent),
-    /// An operator asked for a change.
+    /// An operator requested a change.
     Operator(OperatorEvent),
-    /// An operator asked for a backup; if none was made, why.
+    /// An operator requested a backup: its summary, or the reason of the failure.
     Backup(Result<BackupMade, String>),
 }
 
-/// A change that an operator asked for, made or not.
+/// A change that an operator requested, whether it succeeded or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorEvent {
-    /// What it is called in the log.
-    pub action: &'static str,
-    /// Who asked: a user of the machine.
+    /// The change.
+    pub action: OperatorAction,
+    /// The user id of the operator.
     pub uid: u32,
-    /// The new limit, or the key; as it was understood, never as it was typed.
+    /// The new limit or the key's id as parsed; never the raw input, which may contain a secret.
     pub detail: Option<String>,
-    /// Why it was not made.
+    /// The reason of the failure; `None` if the change succeeded.
     pub problem: Option<String>,
 }
 
-/// A backup that was made and verified.
+/// A change that operators can request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorAction {
+    /// Suspend a tenant.
+    SuspendTenant,
+    /// Resume a tenant.
+    ResumeTenant,
+    /// Set a tenant's rate limit.
+    LimitTenant,
+    /// Delete a tenant.
+    DeleteTenant,
+    /// Revoke an API key of a tenant.
+    RevokeKey,
+}
+
+/// The summary of a backup that was made and verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackupMade {
-    /// It has everything up to this commit.
+    /// The last commit in the backup.
     pub commit_seq: u64,
-    /// So many records are in it.
+    /// Number of records.
     pub records: u64,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
@@ -87,48 +105,47 @@ pub enum AuditEvent {
     KeyCreated(KeyId),
     /// A key was revoked.
     KeyRevoked(KeyId),
-    /// A password was replaced, and so many keys were revoked with it.
+    /// A password was changed.
     PasswordChanged {
-        /// How many.
+        /// Number of keys that were revoked with it.
         revoked: u32,
     },
-    /// A tenant registered; its first key.
+    /// A tenant registered: its first key.
     TenantRegistered(KeyId),
-    /// A tenant was deleted, with all that it had.
+    /// A tenant was deleted, with its counters and keys.
     TenantDeleted,
 }
 
-/// What a request led to, for the access log and the metrics.
+/// The outcome of a request, for the access log and the metrics.
 #[derive(Debug, Default)]
 pub struct RequestOutcome {
-    /// Whose request it was.
+    /// The tenant that made the request or that the request is about.
     pub tenant: Option<TenantId>,
-    /// What the route asked of its caller.
+    /// The authentication requirement of the route.
     pub requirement: Option<AuthRequirement>,
-    /// The rate limit that the request was taken from, and its scope.
+    /// The scope and the result of the rate-limit check.
     pub limit: Option<(&'static str, RateLimitDecision)>,
     /// Security events, in the order in which they happened.
     pub events: Vec<SecurityEvent>,
-    /// The code and the internal cause of an error.
+    /// An error's code and internal cause.
     pub error: Option<(&'static str, Option<Arc<str>>)>,
 }
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct RequestContext {
     /// The client's address.
     pub client: IpAddr,
     /// The request's id.
     pub request_id: String,
-    /// The index of the matched route's pattern in the route table; [`UNMATCHED`] until it is routed.
+    /// The route's index in the route table; [`UNMATCHED`] until the request is routed.
     pub route: Cell<usize>,
-    /// What the request led to so far.
+    /// The outcome so far.
     pub outcome: RefCell<RequestOutcome>,
 }
 
 impl RequestContext {
-    /// The context of a request that led to nothing yet.
-    #[must_use]
+    /// The context of a new request.
     pub fn new(client: IpAddr, request_id: String) -> Self {
         Self { client, request_id, route: Cell::new(UNMATCHED), outcome: RefCell::default() }
     }
@@ -136,8 +153,7 @@ impl RequestContext {
     /// The context of a request.
     ///
     /// # Panics
-    /// If the App has no middleware that makes one, which is a mistake in `routes.rs`.
-    #[must_use]
+    /// If the App has no middleware that makes one, which is a bug in `routes.rs`.
     pub fn of(req: &HttpRequest) -> Rc<Self> {
         let extensions = req.extensions();
         Rc::clone(
@@ -145,17 +161,17 @@ impl RequestContext {
         )
     }
 
-    /// Records a change that an audit asks for.
+    /// Records an audit event.
     pub fn audit(&self, event: AuditEvent) {
-        self.note(SecurityEvent::Audit(event));
+        self.record(SecurityEvent::Audit(event));
     }
 
-    /// Records an event.
-    pub fn note(&self, event: SecurityEvent) {
+    /// Records a security event.
+    pub fn record(&self, event: SecurityEvent) {
         self.outcome.borrow_mut().events.push(event);
     }
 
-    /// Records whose request it is.
+    /// Records the request's tenant.
     pub fn set_tenant(&self, tenant: TenantId) {
         self.outcome.borrow_mut().tenant = Some(tenant);
     }

@@ -1,9 +1,12 @@
-//! A stream between the socket and HTTP/1.1 that knows what HTTP's library leaves to us.
+//! A stream between the socket and hyper's HTTP/1.1 that adds what hyper does not have.
 //!
-//! Job: cut peers that are slow in sending a head or in taking an answer, keep idle connections for a while, notice a request that announces its
-//! length twice, and put our error document in place of the library's empty answer to a head that it can not parse.
-//! Invariant: while a request is being answered, reading has no deadline here; its body has one of its own.
-//! Must never: keep what was read, or change an answer that a handler made (those are never empty).
+//! Job: header, keep-alive and write timeouts; a lingering close; the detection of requests with an
+//! ambiguous length; and an error document in place of hyper's empty response to a head that it
+//! cannot parse.
+//! Invariant: while a request is in flight, reading has no deadline here; its body has one of its
+//! own.
+//! Must never: keep the bytes that were read, or change the response of a handler (which is never
+//! empty).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,102 +22,127 @@ use super::head_scan::HeadScan;
 
 /// How long a connection may be idle between two requests.
 pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a head may take from its first byte.
+/// How long a head may take from its first byte, or the first one from the accept.
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long a peer may take nothing of an answer.
+/// How long a peer may accept no byte of a response.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long a peer may go on sending after the last answer.
+/// How long input is drained after the last response.
 pub(super) const LINGERING_CLOSE: Duration = Duration::from_secs(1);
+/// A deadline that stands for none.
 const FAR_FUTURE: Duration = Duration::from_secs(86_400);
 
-/// What the stream and the service of one connection tell each other.
+/// The state that the stream and the service of one connection share.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionState {
-    /// A request is being answered.
+    /// A request is in flight.
     pub(super) busy: AtomicBool,
-    /// A request was answered since the last look.
+    /// A response was completed since the last read.
     pub(super) answered: AtomicBool,
-    /// A head announced its body's length in both ways.
+    /// A head had both `Transfer-Encoding` and `Content-Length`.
     ambiguous_length: AtomicBool,
 }
 
 impl ConnectionState {
-    /// Whether a head on this connection announced its body's length in both ways. HTTP's library
-    /// hides that: it reads the chunks and ignores the length, so nothing could be smuggled; but a
-    /// sender that says two things is to be told.
+    /// Whether a head on this connection had both `Transfer-Encoding` and `Content-Length`. hyper
+    /// does not report that: it reads the chunks and ignores the length, so request smuggling is
+    /// not possible; but such a request gets an error response.
     pub(super) fn has_ambiguous_length(&self) -> bool {
         self.ambiguous_length.load(Ordering::Relaxed)
     }
 }
 
+/// What the connection waits for; decides the read deadline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// A request is in flight: no read deadline.
     Busy,
+    /// No byte of the next request has arrived.
     Idle,
+    /// The head of a request is incomplete.
     Head,
 }
 
-/// Makes the whole answer to an unreadable head, from its status.
-pub(super) type Substitute = Box<dyn Fn(u16) -> Vec<u8>>;
+/// Makes the whole response to a head that hyper could not parse, from hyper's status.
+pub(super) type ErrorOverride = Box<dyn Fn(u16) -> Vec<u8>>;
 
-/// See the module's text.
+/// See the module's documentation.
 pub(super) struct DeadlineStream<S> {
     inner: S,
-    shared: Arc<ConnectionState>,
+    state: Arc<ConnectionState>,
     scan: HeadScan,
     phase: Phase,
     read_deadline: Instant,
     write_deadline: Option<Instant>,
     linger_deadline: Option<Instant>,
+    /// The one timer for all deadlines; see [`DeadlineStream::deadline_elapsed`].
     sleep: Pin<Box<Sleep>>,
-    substitute: Option<(Vec<u8>, usize)>,
+    /// The response that replaces hyper's empty one, and how much of it is written.
+    replacement: Option<(Vec<u8>, usize)>,
     write_shut_down: bool,
-    malformed: Substitute,
+    error_override: ErrorOverride,
 }
 
 impl<S> DeadlineStream<S> {
-    /// Guards `inner`; `malformed` makes the whole answer to an unreadable head, from its status.
-    pub(super) fn new(inner: S, shared: Arc<ConnectionState>, malformed: Substitute) -> Self {
+    /// Wraps `inner`; `error_override` makes the response to a head that hyper could not parse.
+    pub(super) fn new(
+        inner: S,
+        state: Arc<ConnectionState>,
+        error_override: ErrorOverride,
+    ) -> Self {
         let now = Instant::now();
         Self {
             inner,
-            shared,
+            state,
             scan: HeadScan::default(),
             phase: Phase::Idle,
             read_deadline: now + HEADER_TIMEOUT,
             write_deadline: None,
             linger_deadline: None,
             sleep: Box::pin(sleep_until(now + HEADER_TIMEOUT)),
-            substitute: None,
+            replacement: None,
             write_shut_down: false,
-            malformed,
+            error_override,
         }
     }
 
-    /// Whether the earliest deadline has passed; otherwise arms the timer for it. The timer is moved only when it fires, not with every request.
+    /// Whether the earliest deadline has elapsed; otherwise registers the task for a wake-up at it.
+    ///
+    /// Deadlines change with every request, but resetting a tokio timer takes a lock of the
+    /// runtime. So the timer stays as it is while it is due no later than the earliest deadline. It
+    /// may then fire early, because the deadline has moved on in the meantime. That is why the
+    /// deadlines are compared with the clock when it fires, and the timer is set to the earliest
+    /// one again: a connection is woken about once per timeout, and a request costs nothing.
+    ///
+    /// It is a loop because a timer that was reset must be polled again: only the poll registers
+    /// the task for a wake-up.
     fn deadline_elapsed(&mut self, context: &mut Context<'_>) -> bool {
-        let read = if self.phase == Phase::Busy { None } else { Some(self.read_deadline) };
         loop {
+            let deadline = self.earliest_deadline();
             if self.sleep.as_mut().poll(context).is_pending() {
-                let due =
-                    [read, self.write_deadline, self.linger_deadline].into_iter().flatten().min();
-                if due.is_none_or(|due| due >= self.sleep.deadline()) {
-                    return false;
+                match deadline {
+                    // The timer would fire too late: a shorter deadline has been set.
+                    Some(deadline) if deadline < self.sleep.deadline() => {
+                        self.sleep.as_mut().reset(deadline);
+                    }
+                    _ => return false,
                 }
-                self.sleep.as_mut().reset(due.unwrap_or_else(Instant::now));
-                continue;
+            } else {
+                let now = Instant::now();
+                if deadline.is_some_and(|deadline| deadline <= now) {
+                    return true;
+                }
+                self.sleep.as_mut().reset(deadline.unwrap_or(now + FAR_FUTURE));
             }
-            let now = Instant::now();
-            let due = [read, self.write_deadline, self.linger_deadline].into_iter().flatten().min();
-            if due.is_some_and(|due| due <= now) {
-                return true;
-            }
-            self.sleep.as_mut().reset(due.unwrap_or(now + FAR_FUTURE));
         }
+    }
+
+    fn earliest_deadline(&self) -> Option<Instant> {
+        let read = (self.phase != Phase::Busy).then_some(self.read_deadline);
+        [read, self.write_deadline, self.linger_deadline].into_iter().flatten().min()
     }
 }
 
-fn too_slow() -> io::Error {
+fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the peer was too slow")
 }
 
@@ -125,15 +153,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        if self.shared.answered.swap(false, Ordering::Relaxed) {
+        if self.state.answered.swap(false, Ordering::Relaxed) {
             self.phase = Phase::Idle;
             self.read_deadline = Instant::now() + KEEP_ALIVE_TIMEOUT;
         }
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if self.scan.take(&buffer.filled()[before..]) {
-            self.shared.ambiguous_length.store(true, Ordering::Relaxed);
+        if self.scan.scan(&buffer.filled()[before..]) {
+            self.state.ambiguous_length.store(true, Ordering::Relaxed);
         }
-        if self.shared.busy.load(Ordering::Relaxed) {
+        if self.state.busy.load(Ordering::Relaxed) {
             self.phase = Phase::Busy;
             return read;
         }
@@ -147,7 +175,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
             }
             Poll::Pending => {
                 if self.deadline_elapsed(context) {
-                    Poll::Ready(Err(too_slow()))
+                    Poll::Ready(Err(timed_out()))
                 } else {
                     Poll::Pending
                 }
@@ -171,18 +199,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // An answer of the library's own has no body, so it is the whole of its part.
-        if self.substitute.is_none()
+        // A response of hyper's own has no body, so its head is the whole first part.
+        if self.replacement.is_none()
             && let Some(status) = parts.first().and_then(|head| empty_client_error(head))
         {
-            self.substitute = Some(((self.malformed)(status), 0));
+            self.replacement = Some(((self.error_override)(status), 0));
         }
         let this = &mut *self;
-        let written = match &mut this.substitute {
+        let written = match &mut this.replacement {
             None => Pin::new(&mut this.inner).poll_write_vectored(context, parts),
             Some((answer, sent)) => loop {
                 if *sent == answer.len() {
-                    this.substitute = None;
+                    this.replacement = None;
                     break Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
                 }
                 match Pin::new(&mut this.inner).poll_write(context, &answer[*sent..]) {
@@ -197,11 +225,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
             return written;
         }
         self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE_TIMEOUT);
-        if self.deadline_elapsed(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+        if self.deadline_elapsed(context) { Poll::Ready(Err(timed_out())) } else { Poll::Pending }
     }
 
-    /// True, since HTTP's library keeps a copy of every answer's body otherwise, and for ever the
-    /// memory that the largest one took.
+    /// True: otherwise hyper would copy the body of every response into a buffer, which keeps the
+    /// capacity of the largest one for as long as the connection lives.
     fn is_write_vectored(&self) -> bool {
         true
     }
@@ -213,11 +241,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
             return flushed;
         }
         self.write_deadline.get_or_insert_with(|| Instant::now() + WRITE_TIMEOUT);
-        if self.deadline_elapsed(context) { Poll::Ready(Err(too_slow())) } else { Poll::Pending }
+        if self.deadline_elapsed(context) { Poll::Ready(Err(timed_out())) } else { Poll::Pending }
     }
 
-    /// Says goodbye and then reads, for a moment, what the peer still sends: closing over unread bytes would reset the connection and could take
-    /// the last answer with it.
+    /// Lingering close: shuts down the write side, then drains input for [`LINGERING_CLOSE`]. To
+    /// close a socket with unread input resets the connection (TCP RST), and the peer could lose
+    /// the last response.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.phase = Phase::Busy;
         self.linger_deadline.get_or_insert_with(|| Instant::now() + LINGERING_CLOSE);
@@ -241,9 +270,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
     }
 }
 
-/// The status of an answer of the library's own: a client error without a body.
+/// The status of the response if it is one of hyper's own: a client error without a body.
 fn empty_client_error(bytes: &[u8]) -> Option<u16> {
-    // It answers in the version of the last request that it could read.
+    // hyper responds in the version of the last request that it could parse.
     let status = bytes
         .strip_prefix(b"HTTP/1.1 4")
         .or_else(|| bytes.strip_prefix(b"HTTP/1.0 4"))?
@@ -262,8 +291,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_librarys_own_answers_are_replaced() {
-        let empty = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    fn only_hypers_own_responses_are_replaced() {
+        let empty = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
+            connection: close\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(empty_client_error(empty), Some(431));
         assert_eq!(
             empty_client_error(b"HTTP/1.0 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),

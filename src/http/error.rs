@@ -1,9 +1,10 @@
-//! THE table: failure → status, code and text.
+//! The table of errors: failure → status, code and title.
 //!
-//! Job: [`ApiError`], made from the failures of the lower rooms, and the one match that gives it a
-//! status, a stable code and a title. The middleware writes the document, since it knows the id.
-//! Invariant: a text says what happened and what to do; it never holds a secret, a cause inside the server, or another tenant's data.
-//! Must never: exist twice. A status is decided here and nowhere else.
+//! Job: [`ApiError`], made from the failures of the lower modules, and the one match that gives it
+//! a status, a stable code and a title; `error_detail.rs` has the details. The access log's
+//! middleware writes the error document, since it knows the request's id.
+//! Invariant: a status is decided here and nowhere else.
+//! Must never: show the client an internal cause or another tenant's data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +13,14 @@ use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
+use crate::auth::AuthFailure;
 use crate::auth::password::HashError;
 use crate::auth::rate_limit::RateLimitDecision;
-use crate::auth::{AuthFailure, AuthRequirement};
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::CounterRefusal;
 use crate::store::{CounterState, Refusal, StoreError, Unavailable};
 
-/// Where in the request the fault is.
+/// The part of the request that an error refers to: JSON:API's `source`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source<'a> {
     /// A parameter of a body, form or query.
@@ -28,280 +29,154 @@ pub enum Source<'a> {
     Header(&'static str),
 }
 
-/// A request that is not answered as it asked.
+/// An error response.
 #[derive(Clone, Debug)]
 pub enum ApiError {
-    /// No such path.
+    /// No route has this path.
     NotFound,
     /// The path has other methods: the value of `Allow`.
     MethodNotAllowed(String),
-    /// No valid credential came along.
+    /// Authentication failed.
     Unauthenticated(AuthFailure),
-    /// The key may not do this: these scopes are needed.
+    /// The key lacks these scopes.
     InsufficientScope(Scopes),
     /// An operator suspended the tenant.
     TenantSuspended,
-    /// The body can not be read as what it claims to be.
+    /// The body cannot be parsed: the reason.
     MalformedBody(&'static str),
-    /// The head of the request is not HTTP as this server speaks it.
+    /// The head of the request violates HTTP or this server's limits: the reason.
     MalformedRequest(&'static str),
-    /// More than the limit, in bytes.
+    /// The body is larger than this limit, in bytes.
     BodyTooLarge(usize),
     /// The body did not arrive in time.
     BodyTimeout,
-    /// Neither JSON:API nor JSON nor a form.
+    /// The body is neither JSON:API nor JSON nor a form.
     UnsupportedMediaType,
-    /// A parameter is missing or wrong.
+    /// A parameter is missing or invalid.
     Invalid {
-        /// Which.
+        /// The parameter.
         parameter: &'static str,
         /// A stable code.
         code: &'static str,
-        /// What is wrong with it.
+        /// The rule that it violates, as the rest of a sentence that begins with its name.
         detail: String,
     },
-    /// A parameter that this route does not know.
+    /// The route has no parameter of this name.
     UnknownParameter(Box<str>),
-    /// `Idempotency-Key` is not what such a key is.
+    /// `Idempotency-Key` is malformed or occurs twice.
     InvalidIdempotencyKey,
     /// Another tenant has the name.
     UsernameTaken,
-    /// A header or parameter asks for what this version does not do.
+    /// The route does not support this header.
     NotSupported(&'static str),
-    /// The counter rule said no.
+    /// The counter refused the operation.
     Counter(CounterRefusal),
-    /// The tenant has no such counter.
+    /// The tenant has no counter of this name.
     CounterNotFound,
-    /// The tenant has a counter of that name.
+    /// The tenant has a counter of this name already.
     CounterExists,
     /// `default` can be neither created nor deleted.
     DefaultCounter,
-    /// `If-Match` names another state than this one.
+    /// `If-Match` does not match this current state.
     PreconditionFailed(CounterState),
-    /// The tenant has as many of something as it may have.
+    /// The tenant has reached its quota of counters or keys.
     QuotaExceeded(u32),
     /// The idempotency key was used for another request.
     IdempotencyKeyReused,
-    /// No more idempotency keys can be remembered.
+    /// No more idempotency keys can be stored.
     IdempotencyFull,
-    /// The tenant has no such API key.
+    /// The tenant has no API key with this id.
     KeyNotFound,
-    /// A limit was met.
+    /// A rate limit is exceeded.
     RateLimited {
         /// `tenant`, `client` or `name`.
         scope: &'static str,
-        /// What the bucket said.
+        /// The result of the check.
         decision: RateLimitDecision,
     },
-    /// A key or a body came over plain HTTP.
+    /// The request must not be sent over plain HTTP.
     HttpsRequired,
-    /// Too much waits.
+    /// The commit queue or the hashing queue is full.
     Overloaded,
-    /// The process is going down.
+    /// The server is shutting down.
     Closing,
-    /// There is no room on the disk.
+    /// The disk is almost full.
     StorageFull,
-    /// The store was poisoned.
+    /// The store is poisoned: an earlier write failed.
     Poisoned,
-    /// It may or may not have happened.
+    /// The write failed, and whether it is durable is unknown.
     OutcomeUnknown,
-    /// No tenant has this name. For operators only: the tenants' API never says so.
+    /// No tenant has this name. For operators only: the tenant API never reveals it.
     TenantNotFound(String),
-    /// An operator asked for a backup, and none could be made: why.
+    /// The backup that an operator requested failed: the reason.
     BackupFailed(String),
-    /// Our fault: the cause, for the log only.
+    /// An internal error: the cause, for the log only.
     Internal(Arc<str>),
 }
 
-/// A row of the table: how an error is answered.
+/// The status, code and title of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorSpec {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
     /// The stable code, for programs.
     pub code: &'static str,
-    /// The same for people.
+    /// The title, for people.
     pub title: &'static str,
 }
 
 impl ApiError {
-    /// The table.
-    #[must_use]
+    /// The row of the table.
     pub fn spec(&self) -> ErrorSpec {
-        use StatusCode as S;
+        use CounterRefusal::{Exhausted, OutOfRange, RewindRequired};
         let (status, code, title) = match self {
-            Self::NotFound => (S::NOT_FOUND, "not_found", "No such route"),
-            Self::MethodNotAllowed(_) => {
-                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
-            }
-            Self::Unauthenticated(_) => (S::UNAUTHORIZED, "unauthorized", "No valid credential"),
-            Self::InsufficientScope(_) => {
-                (S::FORBIDDEN, "insufficient_scope", "The API key may not do this")
-            }
-            Self::TenantSuspended => (S::FORBIDDEN, "tenant_suspended", "The tenant is suspended"),
-            Self::MalformedBody(_) => {
-                (S::BAD_REQUEST, "malformed_body", "The body can not be read")
-            }
-            Self::MalformedRequest(_) => {
-                (S::BAD_REQUEST, "malformed_request", "The request can not be read")
-            }
-            Self::BodyTooLarge(_) => {
-                (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large")
-            }
-            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
-            Self::UnsupportedMediaType => {
-                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
-            }
-            Self::Invalid { code, .. } => {
-                (S::UNPROCESSABLE_ENTITY, *code, "A parameter is not valid")
-            }
-            Self::UnknownParameter(_) => {
-                (S::UNPROCESSABLE_ENTITY, "unknown_parameter", "A parameter is not known")
-            }
+            Self::NotFound => (404, "not_found", "Route not found"),
+            Self::MethodNotAllowed(_) => (405, "method_not_allowed", "Method not allowed"),
+            Self::Unauthenticated(_) => (401, "unauthorized", "Authentication failed"),
+            Self::InsufficientScope(_) => (403, "insufficient_scope", "Insufficient scope"),
+            Self::TenantSuspended => (403, "tenant_suspended", "Tenant suspended"),
+            Self::MalformedBody(_) => (400, "malformed_body", "Malformed body"),
+            Self::MalformedRequest(_) => (400, "malformed_request", "Malformed request"),
+            Self::BodyTooLarge(_) => (413, "body_too_large", "Body too large"),
+            Self::BodyTimeout => (408, "body_timeout", "Body timeout"),
+            Self::UnsupportedMediaType => (415, "unsupported_media_type", "Unsupported media type"),
+            Self::Invalid { code, .. } => (422, *code, "Invalid parameter"),
+            Self::UnknownParameter(_) => (422, "unknown_parameter", "Unknown parameter"),
             Self::InvalidIdempotencyKey => {
-                (S::BAD_REQUEST, "invalid_idempotency_key", "The idempotency key is not valid")
+                (400, "invalid_idempotency_key", "Invalid idempotency key")
             }
-            Self::UsernameTaken => (S::CONFLICT, "username_taken", "The name is taken"),
-            Self::NotSupported(_) => (S::BAD_REQUEST, "not_supported", "Not supported here"),
-            Self::Counter(CounterRefusal::Exhausted { .. }) => {
-                (S::CONFLICT, "counter_exhausted", "The counter is at its maximum")
-            }
-            Self::Counter(CounterRefusal::OutOfRange { .. }) => {
-                (S::UNPROCESSABLE_ENTITY, "value_out_of_range", "A parameter is not valid")
-            }
-            Self::Counter(CounterRefusal::RewindRequired { .. }) => {
-                (S::CONFLICT, "rewind_required", "The value is lower than the counter's")
-            }
-            Self::CounterNotFound => (S::NOT_FOUND, "counter_not_found", "No such counter"),
-            Self::CounterExists => (S::CONFLICT, "counter_exists", "The counter exists"),
-            Self::DefaultCounter => {
-                (S::CONFLICT, "default_counter", "The counter default always exists")
-            }
-            Self::PreconditionFailed(_) => {
-                (S::PRECONDITION_FAILED, "precondition_failed", "The counter is not as expected")
-            }
-            Self::QuotaExceeded(_) => (S::CONFLICT, "quota_exceeded", "No more are allowed"),
-            Self::IdempotencyKeyReused => (
-                S::UNPROCESSABLE_ENTITY,
-                "idempotency_key_reused",
-                "The idempotency key was used for another request",
-            ),
-            Self::IdempotencyFull => (
-                S::SERVICE_UNAVAILABLE,
-                "idempotency_full",
-                "No more idempotency keys can be remembered",
-            ),
-            Self::KeyNotFound => (S::NOT_FOUND, "key_not_found", "No such API key"),
-            Self::RateLimited { .. } => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
-            Self::HttpsRequired => (S::FORBIDDEN, "https_required", "Use HTTPS"),
-            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
-            Self::Closing => (S::SERVICE_UNAVAILABLE, "closing", "The server is going down"),
-            Self::StorageFull => {
-                (S::INSUFFICIENT_STORAGE, "storage_full", "The disk is almost full")
-            }
-            Self::Poisoned => (
-                S::SERVICE_UNAVAILABLE,
-                "poisoned",
-                "The server takes no changes until it restarts",
-            ),
-            Self::OutcomeUnknown => {
-                (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is not known")
-            }
-            Self::TenantNotFound(_) => (S::NOT_FOUND, "tenant_not_found", "No such tenant"),
-            Self::BackupFailed(_) => {
-                (S::INTERNAL_SERVER_ERROR, "backup_failed", "No backup was made")
-            }
-            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
+            Self::UsernameTaken => (409, "username_taken", "Username taken"),
+            Self::NotSupported(_) => (400, "not_supported", "Not supported"),
+            Self::Counter(Exhausted { .. }) => (409, "counter_exhausted", "Counter exhausted"),
+            Self::Counter(OutOfRange { .. }) => (422, "value_out_of_range", "Invalid parameter"),
+            Self::Counter(RewindRequired { .. }) => (409, "rewind_required", "Rewind required"),
+            Self::CounterNotFound => (404, "counter_not_found", "Counter not found"),
+            Self::CounterExists => (409, "counter_exists", "Counter exists"),
+            Self::DefaultCounter => (409, "default_counter", "Default counter is permanent"),
+            Self::PreconditionFailed(_) => (412, "precondition_failed", "Precondition failed"),
+            Self::QuotaExceeded(_) => (409, "quota_exceeded", "Quota exceeded"),
+            Self::IdempotencyKeyReused => (422, "idempotency_key_reused", "Idempotency key reused"),
+            Self::IdempotencyFull => (503, "idempotency_full", "Idempotency storage full"),
+            Self::KeyNotFound => (404, "key_not_found", "API key not found"),
+            Self::RateLimited { .. } => (429, "rate_limited", "Rate limit exceeded"),
+            Self::HttpsRequired => (403, "https_required", "HTTPS required"),
+            Self::Overloaded => (503, "overloaded", "Server overloaded"),
+            Self::Closing => (503, "closing", "Server is shutting down"),
+            Self::StorageFull => (507, "storage_full", "Disk almost full"),
+            Self::Poisoned => (503, "poisoned", "Store is read-only until restart"),
+            Self::OutcomeUnknown => (503, "outcome_unknown", "Outcome unknown"),
+            Self::TenantNotFound(_) => (404, "tenant_not_found", "Tenant not found"),
+            Self::BackupFailed(_) => (500, "backup_failed", "Backup failed"),
+            Self::Internal(_) => (500, "internal", "Internal server error"),
         };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         ErrorSpec { status, code, title }
     }
 
-    /// What happened, to which input, and what to do; `needs` is what the route asks of its caller.
-    #[must_use]
-    pub fn detail(&self, requirement: Option<AuthRequirement>) -> String {
-        match self {
-            Self::NotFound => {
-                "There is no such path. The API begins at /api/v1/counters, /api/v1/integer, /api/v1/keys and /api/v1/tenant.".to_owned()
-            }
-            Self::MethodNotAllowed(allow) => format!("This path takes {allow}."),
-            Self::Unauthenticated(failure) => {
-                let hint = credential_hint(requirement.unwrap_or(AuthRequirement::ANY_CREDENTIAL));
-                format!("{} {hint}", sentence(&failure.to_string()))
-            },
-            Self::InsufficientScope(scopes) => {
-                format!("This requirement a key with the scope {scopes}. Nothing was changed; use another key, or make one with POST /api/v1/keys.")
-            }
-            Self::TenantSuspended => "The operator of this service suspended the tenant. Nothing was changed; ask them.".to_owned(),
-            Self::MalformedBody(detail) | Self::MalformedRequest(detail) => sentence(detail),
-            Self::BodyTooLarge(limit) => format!("A body may have {limit} bytes at most."),
-            Self::BodyTimeout => "The body must arrive within 5 seconds. Nothing was changed.".to_owned(),
-            Self::UnsupportedMediaType => {
-                "Send Content-Type: application/json, application/vnd.api+json (no parameters) \
-                 or application/x-www-form-urlencoded."
-                    .to_owned()
-            }
-            Self::Invalid { parameter, detail, .. } => sentence(&format!("{parameter} {detail}")),
-            Self::UnknownParameter(name) => {
-                format!("This route has no parameter {}. Nothing was changed; see whether it is mistyped.", redact_name(name))
-            }
-            Self::InvalidIdempotencyKey => {
-                "An Idempotency-Key is one header of 1 to 255 visible ASCII characters, without spaces. Nothing was changed.".to_owned()
-            }
-            Self::UsernameTaken => "Another tenant has this username, perhaps in another case. Choose another.".to_owned(),
-            Self::NotSupported(what) => {
-                format!(
-                    "{what} asks for what this route does not do. Nothing was changed; send the request without it."
-                )
-            }
-            Self::Counter(refusal) => sentence(&refusal.to_string()),
-            Self::CounterNotFound => {
-                "There is no counter of that name. Create it with POST /api/v1/counters; names are 1 to 128 of A-Z a-z 0-9 . _ -.".to_owned()
-            }
-            Self::CounterExists => "There is a counter of that name already; it was not changed.".to_owned(),
-            Self::DefaultCounter => "The counter default can be neither created nor deleted; set it instead.".to_owned(),
-            Self::PreconditionFailed(state) => format!(
-                "The counter was changed since: it is at {} now. Read it, and try again with the ETag of that.",
-                state.counter.value()
-            ),
-            Self::QuotaExceeded(limit) => format!("{limit} are allowed, and there are that many. Delete one that is not needed."),
-            Self::IdempotencyKeyReused => {
-                "Another request was sent with this Idempotency-Key in the last 24 hours. Use a new key for a new request.".to_owned()
-            }
-            Self::IdempotencyFull => {
-                "Each key is remembered for 24 hours, and there is no room for another. Nothing was changed; try again later, or ask the \
-                 operator to raise --idempotency-keys."
-                    .to_owned()
-            }
-            Self::KeyNotFound => "There is no such key.".to_owned(),
-            Self::RateLimited { scope, decision } => {
-                format!("The {scope} limit of {} is used up. Wait as Retry-After says.", decision.limit)
-            }
-            Self::HttpsRequired => {
-                "This port only sends GET requests on to HTTPS. Nothing that came by it was honoured: send it over HTTPS, and replace \
-                 a key that was sent in clear."
-                    .to_owned()
-            }
-            Self::Overloaded => "Too many requests are waiting. Nothing was changed; try again shortly.".to_owned(),
-            Self::Closing => "Nothing was changed; try again shortly.".to_owned(),
-            Self::StorageFull => {
-                "Changes are refused until there is room again. Nothing was changed; reads go on.".to_owned()
-            }
-            Self::Poisoned => "An earlier write failed. Nothing was changed; try again after the restart.".to_owned(),
-            Self::OutcomeUnknown => {
-                "A write failed: this change may or may not have happened. With an Idempotency-Key, send it again as it was; without one, read first."
-                    .to_owned()
-            }
-            Self::TenantNotFound(name) => format!("There is no tenant named {name:?}."),
-            Self::BackupFailed(why) => sentence(why),
-            Self::Internal(_) => "The request was not completed. Tell the operator the id of this error.".to_owned(),
-        }
-    }
-
-    /// Where the fault is, if it is in one place.
-    #[must_use]
+    /// The part of the request that the error refers to, if it is one part.
     pub fn source(&self) -> Option<Source<'_>> {
         match self {
-            Self::UnknownParameter(name) => Some(Source::Parameter(redact_name(name))),
+            Self::UnknownParameter(name) => Some(Source::Parameter(Self::redact_name(name))),
             Self::UsernameTaken => Some(Source::Parameter("username")),
             Self::InvalidIdempotencyKey => Some(Source::Header("Idempotency-Key")),
             Self::Invalid { parameter, .. } => Some(Source::Parameter(parameter)),
@@ -321,8 +196,7 @@ impl ApiError {
         }
     }
 
-    /// When to try again, where trying again makes sense.
-    #[must_use]
+    /// The value of `Retry-After`; `None` if a retry would not help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { decision, .. } => decision.retry_after,
@@ -333,8 +207,14 @@ impl ApiError {
         }
     }
 
-    /// The cause that only the log may know.
-    #[must_use]
+    /// A parameter's name as it may be shown to the client: in full if it is short enough to be the
+    /// name of a parameter.
+    pub(super) fn redact_name(name: &str) -> &str {
+        let is_short = name.len() <= MAX_SHOWN_BYTES;
+        if is_short { name } else { &name[..name.floor_char_boundary(TRUNCATED_BYTES)] }
+    }
+
+    /// The cause of an internal error, for the log only.
     pub fn cause(&self) -> Option<&str> {
         match self {
             Self::Internal(cause) => Some(cause),
@@ -343,38 +223,10 @@ impl ApiError {
     }
 }
 
-/// What would be taken instead.
-fn credential_hint(requirement: AuthRequirement) -> &'static str {
-    match requirement {
-        AuthRequirement::Key(_) => "Send your API key as: Authorization: Bearer <key>.",
-        AuthRequirement::KeyOrPassword(_) => {
-            "Send your API key as: Authorization: Bearer <key>, or username and password as: Authorization: Basic <base64>."
-        }
-        AuthRequirement::Password => {
-            "This route takes username and password as: Authorization: Basic <base64>."
-        }
-    }
-}
-
-/// A parameter's name as it may be shown to whoever sent it: whole if it could be a name, its beginning if it is longer than any, which may be a
-/// secret that was sent without a name.
-fn redact_name(name: &str) -> &str {
-    if name.len() <= MAX_SHOWN_BYTES {
-        name
-    } else {
-        &name[..name.floor_char_boundary(TRUNCATED_BYTES)]
-    }
-}
-
+/// A longer parameter name is cut: it may be a secret that was sent without a name.
 const MAX_SHOWN_BYTES: usize = 32;
+/// The length of a parameter name that is cut.
 const TRUNCATED_BYTES: usize = 8;
-
-fn sentence(text: &str) -> String {
-    let mut characters = text.chars();
-    let first = characters.next().map(|c| c.to_ascii_uppercase());
-    let end = if text.ends_with('.') { "" } else { "." };
-    first.into_iter().chain(characters).chain(end.chars()).collect()
-}
 
 impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -387,8 +239,8 @@ impl ResponseError for ApiError {
         self.spec().status
     }
 
-    /// The status alone. The access log's middleware, around every route, finds the error in the
-    /// response and writes the document, with the request's id in it.
+    /// The status alone. The access log's middleware, which wraps every App, finds the error in the
+    /// response and writes the document with the request's id.
     fn error_response(&self) -> HttpResponse<BoxBody> {
         HttpResponse::new(self.status_code())
     }
@@ -413,7 +265,7 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::IdempotencyKeyReused) => Self::IdempotencyKeyReused,
             StoreError::Refused(Refusal::IdempotencyFull) => Self::IdempotencyFull,
             StoreError::Refused(Refusal::NoSuchKey) => Self::KeyNotFound,
-            // Deleted between the look at its key and the change.
+            // The tenant was deleted between authentication and the change.
             StoreError::Refused(Refusal::NoSuchTenant) => {
                 Self::Unauthenticated(AuthFailure::Unknown)
             }
@@ -428,8 +280,7 @@ impl From<StoreError> for ApiError {
 }
 
 impl ApiError {
-    /// Why a caller was not let through.
-    #[must_use]
+    /// The error response to a failed authentication or authorization.
     pub fn from_auth_failure(failure: AuthFailure) -> Self {
         match failure {
             AuthFailure::Store(error) => error.into(),

@@ -1,8 +1,8 @@
-//! Names of headers in both libraries' types.
+//! Conversion of header names between hyper's and actix-web's types.
 //!
-//! Job: [`to_actix`], [`to_hyper`]: a name that we read or write is found in a table, since parsing
-//! one costs more than the rest of its header.
-//! Invariant: a name that is not in the table is parsed, so the table decides nothing but time.
+//! Job: [`to_actix`], [`to_hyper`]. The names that the server reads or writes are constants in a
+//! table, since parsing a name costs more than converting the rest of its header.
+//! Invariant: a name that is not in the table is parsed, so the table affects speed only.
 //! Must never: change a name.
 
 use actix_web::http::header as actix;
@@ -15,7 +15,7 @@ macro_rules! names {
                 (standard::HeaderName::from_static($own), actix::HeaderName::from_static($own));
         )+
 
-        /// A request's header name for actix-web; `None` if it can not be one.
+        /// A request's header name for actix-web; `None` if actix-web rejects it.
         pub(super) fn to_actix(name: &standard::HeaderName) -> Option<actix::HeaderName> {
             match name.as_str() {
                 $($text => Some(actix::$name),)+
@@ -24,7 +24,7 @@ macro_rules! names {
             }
         }
 
-        /// A response's header name for hyper; `None` if it can not be one.
+        /// A response's header name for hyper; `None` if hyper rejects it.
         pub(super) fn to_hyper(name: &actix::HeaderName) -> Option<standard::HeaderName> {
             match name.as_str() {
                 $($text => Some(standard::$name),)+
@@ -36,11 +36,13 @@ macro_rules! names {
 }
 
 names! {
-    "host" = HOST, "authorization" = AUTHORIZATION, "content-type" = CONTENT_TYPE, "content-length" = CONTENT_LENGTH,
-    "cache-control" = CACHE_CONTROL, "strict-transport-security" = STRICT_TRANSPORT_SECURITY, "etag" = ETAG,
-    "if-match" = IF_MATCH, "if-none-match" = IF_NONE_MATCH, "retry-after" = RETRY_AFTER, "location" = LOCATION;
-    own: "x-request-id" = X_REQUEST_ID, "ratelimit" = RATELIMIT, "ratelimit-policy" = RATELIMIT_POLICY,
-    "idempotency-key" = IDEMPOTENCY_KEY, "idempotency-replayed" = IDEMPOTENCY_REPLAYED, "traceparent" = TRACEPARENT
+    "host" = HOST, "authorization" = AUTHORIZATION, "content-type" = CONTENT_TYPE,
+    "content-length" = CONTENT_LENGTH, "cache-control" = CACHE_CONTROL, "etag" = ETAG,
+    "strict-transport-security" = STRICT_TRANSPORT_SECURITY, "if-match" = IF_MATCH,
+    "if-none-match" = IF_NONE_MATCH, "retry-after" = RETRY_AFTER, "location" = LOCATION;
+    own: "x-request-id" = X_REQUEST_ID, "ratelimit" = RATELIMIT,
+    "ratelimit-policy" = RATELIMIT_POLICY, "idempotency-key" = IDEMPOTENCY_KEY,
+    "idempotency-replayed" = IDEMPOTENCY_REPLAYED, "traceparent" = TRACEPARENT
 }
 
 #[cfg(test)]
@@ -48,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_the_same_name_in_the_table_or_not() {
+    fn a_name_survives_both_conversions_in_the_table_or_not() {
         let known = [
             "host",
             "authorization",

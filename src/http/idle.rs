@@ -1,40 +1,44 @@
-//! Whether anything goes on over an HTTP/2 connection.
+//! The idle timeout of an HTTP/2 connection.
 //!
-//! Job: count the requests of a connection that are being answered ([`IdleTracker::begin`]) and wait until there was none for too long
-//! ([`IdleTracker::idle`]). HTTP's library ends a peer that does not answer its pings, and keeps one that does nothing else.
-//! Invariant: a connection on which a request is being answered is never idle. Must never: wake up with every request; the timer is moved when it fires.
+//! Job: count the requests in flight on a connection ([`IdleTracker::begin`]) and wait until there
+//! was none for too long ([`IdleTracker::idle`]). hyper closes a connection whose peer does not
+//! answer its pings, but keeps one whose peer does nothing else.
+//! Invariant: a connection with a request in flight is never idle.
+//! Must never: wake up for every request; the timer is only moved when it fires.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct IdleTracker(Mutex<IdleState>);
 
 #[derive(Debug)]
 struct IdleState {
-    open: usize,
+    in_flight: usize,
+    /// Whether there was a request at all.
     begun: bool,
-    /// When the connection was made, or the last request ended.
-    since: Instant,
+    /// When the connection was accepted, or the last request ended.
+    idle_since: Instant,
 }
 
-/// A request that is being answered, until it is dropped.
+/// A request in flight, until the guard is dropped.
 #[derive(Debug)]
 pub(super) struct InFlightGuard(Arc<IdleTracker>);
 
 impl IdleTracker {
-    /// A connection that was made now.
+    /// The tracker of a new connection.
     pub(super) fn start() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(IdleState { open: 0, begun: false, since: Instant::now() })))
+        let state = IdleState { in_flight: 0, begun: false, idle_since: Instant::now() };
+        Arc::new(Self(Mutex::new(state)))
     }
 
-    /// A request begins.
+    /// Counts a request that begins.
     pub(super) fn begin(self: &Arc<Self>) -> InFlightGuard {
         let mut state = self.state();
-        state.open += 1;
+        state.in_flight += 1;
         state.begun = true;
         drop(state);
         InFlightGuard(Arc::clone(self))
@@ -45,14 +49,16 @@ impl IdleTracker {
         self.state().begun
     }
 
-    /// Waits until the first request did not begin within `first`, or none was being answered for as long as `between`.
+    /// Waits until the first request did not begin within `first`, or no request was in flight for
+    /// as long as `between`.
     pub(super) async fn idle(&self, first: Duration, between: Duration) {
         loop {
             let due = {
                 let state = self.state();
                 let limit = if state.begun { between } else { first };
-                // What is being answered now ends now, at the earliest.
-                let since = if state.open > 0 { Instant::now() } else { state.since };
+                // A request in flight ends now at the earliest, so the connection is not idle for
+                // at least `limit` from now. Then the state is checked again.
+                let since = if state.in_flight > 0 { Instant::now() } else { state.idle_since };
                 since + limit
             };
             if due <= Instant::now() {
@@ -70,8 +76,8 @@ impl IdleTracker {
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.open -= 1;
-        state.since = Instant::now();
+        state.in_flight -= 1;
+        state.idle_since = Instant::now();
     }
 }
 
@@ -89,30 +95,30 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_asks_nothing_is_idle_soon_and_one_that_asked_later() {
+    fn a_peer_without_a_request_is_idle_soon_and_one_that_had_a_request_later() {
         run(async {
-            let activity = IdleTracker::start();
-            activity.idle(SHORT, LONG).await;
-            drop(activity.begin());
-            assert!(activity.has_begun());
+            let tracker = IdleTracker::start();
+            tracker.idle(SHORT, LONG).await;
+            drop(tracker.begin());
+            assert!(tracker.has_begun());
             assert!(
-                activity.idle(SHORT, LONG).now_or_never().is_none(),
+                tracker.idle(SHORT, LONG).now_or_never().is_none(),
                 "it may be idle for longer between two requests"
             );
-            activity.idle(LONG, SHORT).await;
+            tracker.idle(LONG, SHORT).await;
         });
     }
 
     #[test]
-    fn what_is_being_answered_is_not_idle_however_long_it_takes() {
+    fn a_request_in_flight_is_not_idle_however_long_it_takes() {
         run(async {
-            let activity = IdleTracker::start();
-            let (slow, quick) = (activity.begin(), activity.begin());
+            let tracker = IdleTracker::start();
+            let (slow, quick) = (tracker.begin(), tracker.begin());
             drop(quick);
-            let waited = tokio::time::timeout(50 * SHORT, activity.idle(SHORT, SHORT)).await;
-            assert!(waited.is_err(), "a connection with a request on it was called idle");
+            let waited = tokio::time::timeout(50 * SHORT, tracker.idle(SHORT, SHORT)).await;
+            assert!(waited.is_err(), "a connection with a request in flight counted as idle");
             drop(slow);
-            activity.idle(SHORT, SHORT).await;
+            tracker.idle(SHORT, SHORT).await;
         });
     }
 }

@@ -1,9 +1,10 @@
-//! JSON:API documents: what every response with a body is made of.
+//! JSON:API responses.
 //!
-//! Job: [`Reply`] and [`Page`] make the response of a handler from a resource's attributes, and
-//! [`error()`] that of a failure. Invariant: each is complete JSON:API with the headers that belong
-//! to it (`ETag`, `Location`, `Idempotency-Replayed`).
-//! Must never: decide a status; that is the handler's, or the table of errors'.
+//! Job: [`Reply`] and [`Page`] make a handler's response from the attributes of resources, and
+//! [`error()`] makes an error response.
+//! Invariant: a response is complete JSON:API and has the headers that belong to it (`ETag`,
+//! `Location`, `Idempotency-Replayed`).
+//! Must never: decide a status; the handler or the table of errors does.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -29,11 +30,11 @@ pub const JSON_API: HeaderValue = HeaderValue::from_static("application/vnd.api+
 
 /// The attributes of a resource.
 pub trait Attributes: Serialize {
-    /// The resource's type, as JSON:API has it.
+    /// The resource's type, JSON:API's `type`.
     const TYPE: &'static str;
 }
 
-/// A response that shows one resource, whose id needs no escape in JSON, as no id of ours does.
+/// A response with one resource. Its id must need no escape in JSON; no id of this API does.
 pub struct Reply<I, A> {
     status: StatusCode,
     id: I,
@@ -56,18 +57,18 @@ impl<I: Display, A: Attributes> Reply<I, A> {
         }
     }
 
-    /// 201 with this resource, which is found at the path `location` from now on.
+    /// 201 with this resource, whose path is `location`.
     pub fn created(id: I, attributes: A, location: String) -> Self {
         Self { status: StatusCode::CREATED, location: Some(location), ..Self::ok(id, attributes) }
     }
 
-    /// With the `ETag` of this state.
+    /// Adds the `ETag` of this version.
     #[must_use]
     pub fn version(self, version: Version) -> Self {
         Self { version: Some(version), ..self }
     }
 
-    /// With `Idempotency-Replayed: true` if an earlier request was the same.
+    /// Adds `Idempotency-Replayed: true` if the response is that of an earlier request.
     #[must_use]
     pub fn replayed(self, is_replayed: bool) -> Self {
         Self { is_replayed, ..self }
@@ -94,11 +95,11 @@ impl<I: Display, A: Attributes> Responder for Reply<I, A> {
     }
 }
 
-/// A response that shows a page of a list.
+/// A response with a page of a list.
 pub struct Page<A> {
     /// The resources, each with its id.
     pub resources: Vec<(String, A)>,
-    /// The path of the next page; none if the list ends here.
+    /// The path of the next page; `None` if this is the last one.
     pub next: Option<String>,
 }
 
@@ -118,8 +119,8 @@ impl<A: Attributes> Responder for Page<A> {
     }
 }
 
-/// The document around its data. Its members are written as they stand, not through a tree of types:
-/// that takes a third of the time, and a document is most of what an increment's response costs.
+/// A document around `data`. It is written as a string instead of through a tree of types, which
+/// takes a third of the time: serialization is the largest part of an increment's response.
 fn document(
     status: StatusCode,
     links: &str,
@@ -152,7 +153,7 @@ fn json_api(status: StatusCode, body: Vec<u8>) -> HttpResponse {
     response
 }
 
-/// The response to a failure; `needs` is what the route asks of its caller, if that is known.
+/// The response to an error; `requirement` is the route's, if known.
 pub fn error(
     error: &ApiError,
     request_id: &str,
@@ -203,7 +204,7 @@ fn set_error_headers(
         _ => {}
     }
     if let Some(wait) = error.retry_after() {
-        // Rounded up: a client that comes back at that second is served.
+        // Rounded up, so that a client that retries at that second is served.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -231,7 +232,7 @@ pub fn set_rate_limit(headers: &mut HeaderMap, scope: &str, decision: &RateLimit
     insert(headers, HeaderName::from_static("ratelimit"), state);
 }
 
-/// All texts that come here are visible ASCII.
+/// Inserts a header. All values passed here are visible ASCII, so the conversion succeeds.
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: String) {
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(name, value);

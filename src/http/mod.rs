@@ -1,19 +1,29 @@
-//! The HTTP server: connections are hyper's, the application on them is actix-web's.
+//! The HTTP server: hyper serves the connections, actix-web runs the application.
 //!
 //! ```text
-//! listeners.rs  server.rs workers   connection.rs one connection      bridge.rs, header_names.rs  hyper's request → the App → hyper's response
-//! admin_socket.rs  tls.rs          deadlines.rs head_scan.rs idle.rs   rlimit.rs  open files     connection_limit.rs
-//!                                          │
-//! routes.rs  the Apps: public, redirect, operators', admin socket    openapi/  the document, finished
-//! middleware/ access log, request id, client address, headers        handlers/ one function a route
-//! extract/    caller, parameters, idempotency key, preconditions     jsonapi.rs error.rs  responses
-//! error_reference.rs  what each error means, for docs/errors.md
-//! context.rs  what is known of a request    route_table.rs  its label    state.rs  the worker's store    target.rs  its path
+//! listeners.rs         bound addresses              server.rs       workers
+//! connection.rs        one connection
+//! admin_socket.rs      listener for operators       deadlines.rs    HTTP/1.1 timeouts
+//! tls.rs               certificate                  head_scan.rs    ambiguous lengths
+//! connection_limit.rs  limits, permits              idle.rs         HTTP/2 idle timeout
+//! rlimit.rs            file descriptors             redirect.rs     plain HTTP → HTTPS
+//!                                │
+//! bridge.rs, header_names.rs     hyper's request → App → hyper's response
+//!                                │
+//! routes.rs            the App of each listener     route_table.rs  route labels
+//! middleware/          access log, request id, client address, common headers
+//! extract/             caller, parameters, idempotency key, preconditions
+//! handlers/            one function per route       openapi/        the OpenAPI document
+//! jsonapi.rs           responses                    error.rs, error_detail.rs  error responses
+//! error_reference.rs   the errors for docs/errors.md
+//! context.rs           what is known of a request   state.rs, target.rs  store, path
 //! ```
-//! Job: bound what a peer may use, and answer requests: authenticate, parse, ask the store, respond.
-//! Invariant: everything that is refused before the store was asked changed nothing. A handler
+//! Job: limit what a peer may use, and serve requests: authenticate, parse, call the store,
+//! respond.
+//! Invariant: a request that is rejected before the store is called changes nothing. A handler
 //! reaches a tenant's data only with a [`Caller`](extract::caller::Caller), which only
-//! authentication makes. Must never: emit telemetry outside of `middleware/` and the listeners.
+//! authentication makes.
+//! Must never: emit telemetry outside of `middleware/` and the listeners.
 
 pub mod admin_socket;
 pub mod bridge;
@@ -22,6 +32,7 @@ mod connection_limit;
 pub mod context;
 mod deadlines;
 pub mod error;
+mod error_detail;
 pub mod error_reference;
 pub mod extract;
 mod handlers;

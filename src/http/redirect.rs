@@ -1,8 +1,9 @@
-//! The plain HTTP port: it redirects to HTTPS, and processes nothing that should have come by it.
+//! The plain HTTP port: redirects to HTTPS.
 //!
-//! Job: `GET` without a credential → 308 to the same path over HTTPS; whatever carries a key or a
-//! body → 403. Invariant: nothing here reaches the API or the store.
-//! Must never: process a request whose key was sent in clear.
+//! Job: `GET` without a credential → 308 to the same path over HTTPS; any request with a credential
+//! or a body → 403.
+//! Invariant: no request on this port reaches the API or the store.
+//! Must never: process a request whose key was sent in clear text.
 
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use actix_web::http::uri::Authority;
@@ -13,8 +14,8 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::error::ApiError;
 use super::target::as_sent;
 
-/// What goes into `Location` has to be a URI, but the HTTP library takes paths that are none. A `%`
-/// stays as it is: it has encoded something already.
+/// What a URI may not contain, although hyper accepts it in a path: percent-encoded in `Location`.
+/// A `%` is left alone, since it begins an encoded character already.
 const NO_URI: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -31,10 +32,10 @@ const NO_URI: &AsciiSet = &CONTROLS
 #[derive(Clone, Copy, Debug)]
 pub struct HttpsPort(pub u16);
 
-/// Answers any request of the plain port.
+/// Responds to any request on the plain HTTP port.
 ///
 /// # Errors
-/// [`ApiError::HttpsRequired`] for whatever is no bare read.
+/// [`ApiError::HttpsRequired`] unless it is a `GET` or `HEAD` without credential and body.
 pub(super) async fn redirect(
     req: HttpRequest,
     payload: web::Payload,
@@ -48,7 +49,7 @@ pub(super) async fn redirect(
     let mut response = HttpResponse::build(StatusCode::PERMANENT_REDIRECT);
     response.insert_header((LOCATION, location));
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")));
-    Ok(response.body("This service speaks HTTPS: see Location.\n"))
+    Ok(response.body("This service requires HTTPS: see Location.\n"))
 }
 
 fn location(req: &HttpRequest, https_port: u16) -> Option<HeaderValue> {

@@ -1,31 +1,29 @@
-//! The routes as labels: what metrics, logs and `Allow` call them.
+//! The labels of routes, for metrics, logs and `Allow`.
 //!
-//! Job: [`RouteTable`], made once from the description of the routes. Invariant: a label is a route's
-//! pattern or [`UNMATCHED`], so an unknown path can never make a new one; the pattern comes from
-//! actix, which matched the request, and is looked up by the handler's name.
+//! Job: [`RouteTable`], made once from the OpenAPI description of the routes.
+//! Invariant: a label is a route's pattern or [`UNMATCHED`], so an unknown path never makes a new
+//! label. actix-web matches the request; the label is looked up by the handler's name.
 //! Must never: match a path itself.
 
 use actix_web::HttpRequest;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::{HttpMethod, OpenApi, PathItem};
+use utoipa::openapi::{HttpMethod, OpenApi};
 
-/// The index of the label that all unmatched paths share.
-pub const UNMATCHED: usize = 0;
+use super::context::UNMATCHED;
+use super::openapi::operations::operations;
 
-/// See the module's text.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct RouteTable {
-    /// Patterns by the index of their label.
+    /// The patterns, by the index of the label.
     pub patterns: &'static [&'static str],
-    /// The value of `Allow`, by the same index.
+    /// The values of `Allow`, by the index of the label.
     allow: Vec<String>,
-    /// The label of each handler, by its name.
+    /// The names of the handlers and the indexes of their labels.
     handlers: Vec<(String, usize)>,
 }
 
 impl RouteTable {
-    /// The table of these routes, whose handlers' names are their operations' ids.
-    #[must_use]
+    /// The table of these routes; an operation's id is its handler's name.
     pub fn new(routes: &mut OpenApi) -> Self {
         let (mut patterns, mut allow, mut handlers) =
             (vec!["other"], vec![String::new()], Vec::new());
@@ -40,15 +38,14 @@ impl RouteTable {
                 });
                 handlers.extend(operation.operation_id.clone().map(|name| (name, patterns.len())));
             }
-            // A label lives as long as the metrics that have it, which is as long as the process.
+            // The metrics keep their labels until the process ends, so leaking is fine.
             patterns.push(Box::leak(path.clone().into_boxed_str()));
             allow.push(methods.join(", "));
         }
         Self { patterns: patterns.leak(), allow, handlers }
     }
 
-    /// The label of the route that a request matched, whatever its method.
-    #[must_use]
+    /// The index of the label of the route that a request matched.
     pub fn label(&self, req: &HttpRequest) -> usize {
         let found = req
             .match_name()
@@ -56,21 +53,8 @@ impl RouteTable {
         found.map_or(UNMATCHED, |(_, label)| *label)
     }
 
-    /// The methods of a route.
-    #[must_use]
+    /// The value of `Allow` of a route; empty for [`UNMATCHED`].
     pub fn allow(&self, label: usize) -> &str {
         self.allow.get(label).map_or("", String::as_str)
     }
-}
-
-/// The operations of a path, by method.
-pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
-    let PathItem { get, post, put, delete, .. } = item;
-    let all = [
-        (HttpMethod::Get, get),
-        (HttpMethod::Post, post),
-        (HttpMethod::Put, put),
-        (HttpMethod::Delete, delete),
-    ];
-    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }

@@ -1,9 +1,10 @@
-//! Every route, on one screen, and the App of each listener.
+//! All routes, and the App of each listener.
 //!
-//! Job: [`public`], [`ops`], [`admin()`] and [`redirect()`] build the App of a listener on one worker; [`document`]
-//! is what the routes say of themselves. Invariant: metrics' labels, `Allow` and the OpenAPI
-//! document follow from the routes that are registered here; what a route needs of its caller stands
-//! in its handler's arguments. Must never: look at a request.
+//! Job: [`public`], [`ops`], [`admin()`] and [`redirect()`] build the App of a listener for one
+//! thread; [`document`] is the OpenAPI document of the public routes.
+//! Invariant: the metrics' labels, `Allow` and the OpenAPI document follow from the routes that are
+//! registered here; a handler's arguments say what its route requires of the caller.
+//! Must never: inspect a request.
 
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -23,9 +24,10 @@ use super::handlers::probes::OpenApiJson;
 use super::handlers::{admin, api_keys, backup, counters, docs, integer, probes, tenants};
 use super::middleware::access_log::{Observer, observe};
 use super::middleware::detach::observe_or_detach;
+use super::openapi::operations::operations;
 use super::openapi::{description, finish};
 use super::redirect::{self, HttpsPort};
-use super::route_table::{RouteTable, operations};
+use super::route_table::RouteTable;
 use super::state::{AppState, State};
 use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::{Metrics, method_index};
@@ -33,30 +35,30 @@ use crate::telemetry::{Metrics, method_index};
 #[rustfmt::skip]
 fn public_routes(config: &mut ServiceConfig) {
     config
-        .service(integer::increment_integer)         // PUT    /api/v1/integer/increment          increment
-        .service(integer::read_integer)              // GET    /api/v1/integer                    read
-        .service(integer::set_integer)               // PUT    /api/v1/integer                    manage
-        .service(counters::increment_counter)        // POST   /api/v1/counters/{name}/increment  increment
-        .service(counters::read_counter)             // GET    /api/v1/counters/{name}            read
-        .service(counters::set_counter)              // PUT    /api/v1/counters/{name}            manage
-        .service(counters::delete_counter)           // DELETE /api/v1/counters/{name}            manage
-        .service(counters::list_counters)            // GET    /api/v1/counters                   read
-        .service(counters::create_counter)           // POST   /api/v1/counters                   manage
-        .service(api_keys::list_keys)                // GET    /api/v1/keys                       manage or password
-        .service(api_keys::create_key)               // POST   /api/v1/keys                       manage or password
-        .service(api_keys::revoke_key)               // DELETE /api/v1/keys/{id}                  manage or password
-        .service(tenants::register_tenant)           // POST   /api/v1/tenants                    anybody
-        .service(tenants::read_tenant)               // GET    /api/v1/tenant                     any credential
-        .service(tenants::change_password)           // PUT    /api/v1/tenant/password            password
-        .service(tenants::delete_tenant)             // DELETE /api/v1/tenant                     password
-        .service(tenants::register_user)             // POST   /users/create                      anybody
-        .service(probes::is_alive)                   // GET    /livez
-        .service(probes::is_ready)                   // GET    /readyz
-        .service(probes::read_openapi)               // GET    /openapi.json
-        .service(docs::read_docs)                    // GET    /docs
-        .service(docs::docs_start)                   // GET    /docs/start.js
-        .service(docs::docs_style)                   // GET    /docs/swagger-ui.css
-        .service(docs::docs_bundle);                 // GET    /docs/swagger-ui-bundle.js
+        .service(integer::increment_integer)  // PUT    /api/v1/integer/increment increment
+        .service(integer::read_integer)       // GET    /api/v1/integer           read
+        .service(integer::set_integer)        // PUT    /api/v1/integer           manage
+        .service(counters::increment_counter) // POST   /api/v1/counters/{name}/increment increment
+        .service(counters::read_counter)      // GET    /api/v1/counters/{name}   read
+        .service(counters::set_counter)       // PUT    /api/v1/counters/{name}   manage
+        .service(counters::delete_counter)    // DELETE /api/v1/counters/{name}   manage
+        .service(counters::list_counters)     // GET    /api/v1/counters          read
+        .service(counters::create_counter)    // POST   /api/v1/counters          manage
+        .service(api_keys::list_keys)         // GET    /api/v1/keys              manage or password
+        .service(api_keys::create_key)        // POST   /api/v1/keys              manage or password
+        .service(api_keys::revoke_key)        // DELETE /api/v1/keys/{id}         manage or password
+        .service(tenants::register_tenant)    // POST   /api/v1/tenants           no credential
+        .service(tenants::read_tenant)        // GET    /api/v1/tenant            any credential
+        .service(tenants::change_password)    // PUT    /api/v1/tenant/password   password
+        .service(tenants::delete_tenant)      // DELETE /api/v1/tenant            password
+        .service(tenants::register_user)      // POST   /users/create             no credential
+        .service(probes::is_alive)            // GET    /livez
+        .service(probes::is_ready)            // GET    /readyz
+        .service(probes::read_openapi)        // GET    /openapi.json
+        .service(docs::read_docs)             // GET    /docs
+        .service(docs::docs_start)            // GET    /docs/start.js
+        .service(docs::docs_style)            // GET    /docs/swagger-ui.css
+        .service(docs::docs_bundle);          // GET    /docs/swagger-ui-bundle.js
 }
 
 fn ops_routes(config: &mut ServiceConfig) {
@@ -66,31 +68,31 @@ fn ops_routes(config: &mut ServiceConfig) {
 #[rustfmt::skip]
 fn admin_routes(config: &mut ServiceConfig) {
     config
-        .service(admin::list_tenants)                // GET    /tenants                     ?limit=&after=
-        .service(admin::show_tenant)                 // GET    /tenants/{name}
-        .service(admin::delete_tenant)               // DELETE /tenants/{name}
-        .service(admin::suspend_tenant)              // POST   /tenants/{name}/suspend
-        .service(admin::resume_tenant)               // POST   /tenants/{name}/resume
-        .service(admin::limit_tenant)                // PUT    /tenants/{name}/limit        {"limit": …}
-        .service(admin::list_keys)                   // GET    /tenants/{name}/keys         ?limit=&after=
-        .service(admin::revoke_key)                  // DELETE /tenants/{name}/keys/{id}
-        .service(backup::make_backup)                // POST   /backup
-        .service(admin::stats)                       // GET    /stats
-        .configure(ops_routes);                      // GET    /metrics /livez /readyz
+        .service(admin::list_tenants)   // GET    /tenants                   ?limit=&after=
+        .service(admin::show_tenant)    // GET    /tenants/{name}
+        .service(admin::delete_tenant)  // DELETE /tenants/{name}
+        .service(admin::suspend_tenant) // POST   /tenants/{name}/suspend
+        .service(admin::resume_tenant)  // POST   /tenants/{name}/resume
+        .service(admin::limit_tenant)   // PUT    /tenants/{name}/limit      {"limit": …}
+        .service(admin::list_keys)      // GET    /tenants/{name}/keys       ?limit=&after=
+        .service(admin::revoke_key)     // DELETE /tenants/{name}/keys/{id}
+        .service(backup::make_backup)   // POST   /backup
+        .service(admin::stats)          // GET    /stats
+        .configure(ops_routes);         // GET    /metrics /livez /readyz
 }
 
-/// What an App of one worker is built with.
+/// The parts from which an App is built.
 #[derive(Clone)]
 pub struct Parts {
-    /// Its state.
+    /// The state of its handlers.
     pub state: Rc<AppState>,
-    /// What its requests are observed with.
+    /// The observer of its requests.
     pub observer: Rc<Observer>,
-    /// The tasks of the worker, which a drain waits for.
+    /// The tracker of its tasks, which a shutdown waits for.
     pub tasks: TaskTracker,
 }
 
-/// An App of ours.
+/// The type of an App.
 macro_rules! app {
     () => {
         App<impl ServiceFactory<
@@ -114,7 +116,7 @@ pub fn public(parts: &Parts) -> app!() {
         .wrap(from_fn(move |req, next| observe_or_detach(Rc::clone(&observer), &tasks, req, next)))
 }
 
-/// The App of the operators' listener.
+/// The App of the ops listener.
 pub fn ops(parts: &Parts) -> app!() {
     let observer = Rc::clone(&parts.observer);
     let (app, _) = App::new().into_utoipa_app().configure(ops_routes).split_for_parts();
@@ -124,7 +126,7 @@ pub fn ops(parts: &Parts) -> app!() {
         .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
 }
 
-/// The App of the admin socket; this store makes its backups.
+/// The App of the admin socket; `store` makes backups.
 pub fn admin(parts: &Parts, store: EmbeddedStore) -> app!() {
     let (observer, tasks) = (Rc::clone(&parts.observer), parts.tasks.clone());
     let (app, _) = App::new().into_utoipa_app().configure(admin_routes).split_for_parts();
@@ -144,7 +146,7 @@ pub fn redirect(observer: &Rc<Observer>, port: HttpsPort) -> app!() {
         .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
 }
 
-/// No path, or one that has other methods.
+/// Responds to a request that matches no route: 404, or 405 if the path has other methods.
 async fn no_route(req: HttpRequest) -> Result<HttpResponse, ApiError> {
     let table = req.app_data::<&'static RouteTable>();
     match table.map_or("", |table| table.allow(table.label(&req))) {
@@ -153,14 +155,13 @@ async fn no_route(req: HttpRequest) -> Result<HttpResponse, ApiError> {
     }
 }
 
-/// The document of the public routes, as it was collected.
+/// The document of the public routes as utoipa collects it.
 fn collected() -> OpenApi {
     let app = App::new().into_utoipa_app().openapi(description());
     app.configure(public_routes).split_for_parts().1
 }
 
-/// The labels of all routes that tenants and tools ask for.
-#[must_use]
+/// The route table of the public and the ops listener.
 pub fn table() -> &'static RouteTable {
     static TABLE: OnceLock<RouteTable> = OnceLock::new();
     TABLE.get_or_init(|| {
@@ -170,8 +171,7 @@ pub fn table() -> &'static RouteTable {
     })
 }
 
-/// Those of the admin socket, which no metric has.
-#[must_use]
+/// The route table of the admin socket, whose requests no metric counts.
 pub fn admin_table() -> &'static RouteTable {
     static TABLE: OnceLock<RouteTable> = OnceLock::new();
     TABLE.get_or_init(|| {
@@ -182,16 +182,15 @@ pub fn admin_table() -> &'static RouteTable {
 }
 
 /// The OpenAPI document.
-#[must_use]
 pub fn document() -> OpenApi {
     finish(collected())
 }
 
-/// The document as it is served and committed, made once.
-#[must_use]
+/// The OpenAPI document as JSON, as served and as committed to the repository; made once.
 pub fn json() -> Bytes {
     static JSON: OnceLock<Bytes> = OnceLock::new();
-    // It has no key that is not a text and no number that JSON lacks, which is all that could fail.
+    // Serialization fails only for keys that are no strings and for numbers that JSON lacks; the
+    // document has neither.
     let make = || {
         serde_json::to_vec_pretty(&document())
             .map(|json| [json, b"\n".to_vec()].concat().into())
@@ -200,9 +199,8 @@ pub fn json() -> Bytes {
     JSON.get_or_init(make).clone()
 }
 
-/// The metrics of a process that serves these routes. A rate sees the first failure only of a series
-/// that was there before it, so those of the tenants' API are there from the start.
-#[must_use]
+/// The metrics of a process that serves these routes. `rate()` sees the first failure only if the
+/// series existed before it, so the series of the tenant API are registered at once.
 pub fn metrics() -> Metrics {
     let table = table();
     let metrics =

@@ -1,11 +1,12 @@
-//! Listeners and workers.
+//! Listeners and worker threads.
 //!
 //! ```text
-//! acceptor (main thread) ── the worker with the fewest connections ──► worker threads, each with a
-//!                           runtime, an App and a handle to the store of its own
+//! acceptor (main thread) ── to the worker with the fewest connections ──► worker threads, each
+//!                           with a runtime, an App and a store handle of its own
 //! ```
-//! Job: accept connections and dispatch them, run the workers, drain them. Invariant: one worker
-//! serves a connection from begin to end. Must never: wait for a slow peer at the cost of another.
+//! Job: accept connections and dispatch them, run the workers, drain them.
+//! Invariant: one worker serves a connection from begin to end.
+//! Must never: let a slow peer delay another one.
 
 use std::cell::RefCell;
 use std::io;
@@ -34,8 +35,7 @@ use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::Metrics;
 
-/// How long the acceptor waits after accept failed, as it does when there are no more descriptors
-/// (EMFILE).
+/// Wait after a failed accept. It fails with EMFILE when there are no more file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 type AcceptedConnection = (std::net::TcpStream, SocketAddr, ConnectionPermit);
@@ -53,18 +53,18 @@ pub struct ServerOptions {
     pub access_log_sample: Option<u64>,
 }
 
-/// What the Apps of all listeners are made of.
+/// The parts from which the Apps of all listeners are built.
 #[derive(Clone)]
 pub struct ServerParts {
-    /// The store; each worker takes its own handle.
+    /// The store; each worker gets a handle of its own.
     pub store: Arc<dyn Store>,
-    /// What the workers share.
+    /// The state that all workers share.
     pub shared: Arc<Shared>,
-    /// Where requests are counted.
+    /// The metrics to record in.
     pub metrics: Metrics,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Arc<[IpNet]>,
-    /// Which requests are logged.
+    /// Decides which requests are logged.
     pub sampler: Arc<AccessLogSampler>,
 }
 
@@ -106,7 +106,7 @@ impl ServerParts {
         Endpoint { app, observer }
     }
 
-    /// The operators' endpoint, on the calling thread.
+    /// The endpoint of the ops listener, for the calling thread.
     pub async fn ops(&self) -> Endpoint {
         let state =
             Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
@@ -117,8 +117,8 @@ impl ServerParts {
         Endpoint { app, observer }
     }
 
-    /// The endpoint of the admin socket, on the calling thread. Changes are tasks of `tasks`, and
-    /// this store makes backups.
+    /// The endpoint of the admin socket, for the calling thread. Changes run as tasks of `tasks`;
+    /// `store` makes backups.
     pub async fn admin(&self, store: EmbeddedStore, tasks: TaskTracker) -> Endpoint {
         let state =
             Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
@@ -131,7 +131,7 @@ impl ServerParts {
         Endpoint { app, observer }
     }
 
-    /// The endpoint that redirects to HTTPS at this port, on the calling thread.
+    /// The endpoint that redirects to HTTPS at this port, for the calling thread.
     pub async fn redirect(&self, https_port: u16) -> Endpoint {
         let observer = self.observer(Listener::Redirect);
         let app = bridge::start(routes::redirect(&observer, HttpsPort(https_port))).await;
@@ -139,18 +139,18 @@ impl ServerParts {
     }
 }
 
-/// How the workers serve.
+/// The parts from which the workers are built.
 #[derive(Clone)]
 pub struct WorkerParts {
-    /// What their Apps are made of.
+    /// The parts of their Apps.
     pub server: ServerParts,
-    /// TLS.
+    /// The TLS configuration.
     pub tls: TlsAcceptor,
-    /// Turns true when connections are to end.
+    /// Turns true when the server shuts down.
     pub drain: watch::Receiver<bool>,
 }
 
-/// A worker thread, as the acceptor sees it.
+/// The acceptor's handle to a worker thread.
 #[derive(Debug)]
 struct Worker {
     accepted: mpsc::UnboundedSender<AcceptedConnection>,
@@ -165,10 +165,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the threads.
+    /// Starts the worker threads.
     ///
     /// # Errors
-    /// Any error of the system.
+    /// A thread or its runtime could not be started.
     pub fn start(options: &ServerOptions, parts: &WorkerParts) -> io::Result<Self> {
         let drain_timeout = options.drain_timeout;
         let mut workers = Vec::with_capacity(options.workers);
@@ -179,7 +179,7 @@ impl Workers {
             let (started, has_started) = std::sync::mpsc::channel();
             let thread = thread::Builder::new().name(format!("odometer-worker-{number}")).spawn(
                 move || {
-                    // A runtime whose tasks stay on its thread is made there, too.
+                    // A local runtime must be built on the thread that runs it.
                     match Builder::new_current_thread()
                         .enable_all()
                         .build_local(LocalOptions::default())
@@ -199,18 +199,19 @@ impl Workers {
     }
 
     fn dispatch(&self, connection: AcceptedConnection) {
-        let idlest =
+        let least_loaded =
             self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
-        if let Some(worker) = idlest {
+        if let Some(worker) = least_loaded {
             worker.connections.fetch_add(1, Ordering::Relaxed);
-            // A worker that is gone drops the connection, which closes it.
+            // If the worker has ended, the connection is dropped, which closes it.
             let _ = worker.accepted.send(connection);
         }
     }
 
-    /// Waits until every connection has ended; they were told by `drain`, and have its timeout.
+    /// Waits until all workers have ended: `drain` must be true, and their connections have
+    /// `drain_timeout`.
     pub fn join(self) {
-        // All of them first lose their senders, so that their time-outs run side by side.
+        // The senders of all workers are dropped first, so that their timeouts run in parallel.
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
         for thread in threads {
             let _ = thread.join();
@@ -224,7 +225,7 @@ async fn run_worker(
     counted: Arc<AtomicUsize>,
     drain_timeout: Duration,
 ) {
-    // Connections, and the requests that outlive theirs.
+    // Connections, and audited requests that outlive their connection.
     let tasks = TaskTracker::new();
     let endpoint = parts.server.public(tasks.clone()).await;
     let protocol = Protocol::Tls(parts.tls.clone(), endpoint);
@@ -243,11 +244,11 @@ async fn run_worker(
     let _ = tokio::time::timeout(drain_timeout, tasks.wait()).await;
 }
 
-/// Where accepted connections go.
+/// The target of accepted connections.
 pub enum ConnectionTarget {
-    /// To the workers.
+    /// The workers.
     Workers(Arc<Workers>),
-    /// Served on the accepting thread, which has little else to do.
+    /// The accepting thread serves them itself.
     Inline(Protocol, watch::Receiver<bool>),
 }
 
@@ -269,12 +270,16 @@ pub async fn accept(
                 continue;
             }
             Err(error) => {
-                tracing::warn!(event.action = "accept-failed", error.message = %error, "no connection could be accepted");
+                tracing::warn!(
+                    event.action = "accept-failed",
+                    error.message = %error,
+                    "connection could not be accepted"
+                );
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
             }
         };
-        // Over the limit: dropping the stream closes it.
+        // At the limit, dropping the stream closes the connection.
         let Some(permit) = limiter.try_acquire(peer.ip()) else { continue };
         match &target {
             ConnectionTarget::Workers(workers) => {

@@ -1,7 +1,8 @@
-//! What handlers work with: the store as one worker uses it, and what all workers share.
+//! The application state: a worker's handle to the store, and what all workers share.
 //!
-//! Job: [`AppState`], taken in handlers as [`State`]. Invariant: one of it for each worker, so that
-//! the store may wake the worker's waiting requests together.
+//! Job: [`AppState`], which handlers take as [`State`].
+//! Invariant: each worker has one of its own, so that the store can wake all waiting requests of a
+//! worker at once.
 //! Must never: know a request.
 
 use std::rc::Rc;
@@ -16,22 +17,22 @@ use crate::domain::api_key::KeyId;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
-/// The state of one worker as a handler's argument.
+/// A worker's state as a handler's argument.
 pub type State = web::ThinData<Rc<AppState>>;
 
-/// What every worker shares.
+/// The state that all workers share.
 pub struct Shared {
-    /// Rate limits.
+    /// The rate limiters.
     pub rate_limiters: RateLimiters,
     /// The threads that hash passwords.
     pub hashing: HashingPool,
     /// Which passwords are accepted.
     pub passwords: PasswordPolicy,
-    /// How many counters a tenant may have beside `default`.
+    /// The quota of counters per tenant, not counting `default`.
     pub counters_per_tenant: u32,
     /// API keys whose last-used day is being written.
     pub key_touches_in_flight: papaya::HashSet<KeyId>,
-    /// For `/metrics`.
+    /// The metrics, for `/metrics` and `/stats`.
     pub metrics: Metrics,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
@@ -41,16 +42,15 @@ pub struct Shared {
 pub struct AppState {
     /// The worker's handle to the store.
     pub store: Arc<dyn Store>,
-    /// What it shares with the others.
+    /// The state that all workers share.
     pub shared: Arc<Shared>,
 }
 
 impl AppState {
-    /// The state that the App of a request was built with.
+    /// The state of the App that serves a request.
     ///
     /// # Panics
-    /// If the App was built without it, which is a mistake in `routes.rs`.
-    #[must_use]
+    /// If the App was built without a state, which is a bug in `routes.rs`.
     pub fn of(req: &HttpRequest) -> Rc<Self> {
         let state = req.app_data::<State>().expect("routes.rs gives every App its state");
         Rc::clone(&state.0)

@@ -1,21 +1,22 @@
-//! A request's target, as the router sees it and as it was sent.
+//! The target of a request, as the router gets it and as the client sent it.
 //!
-//! Job: [`for_router`] and its inverse [`as_sent`]. Invariant: a route is matched by the bytes that
-//! were sent. actix's router would decode `%61` before it matches, and then two spellings of a path
-//! would be one route here and two for a proxy that filters by path; so each `%` is encoded once
-//! more, which the router leaves alone. Must never: change a query.
+//! Job: [`for_router`] and its inverse [`as_sent`].
+//! Invariant: a route is matched by the bytes that the client sent. actix-web's router decodes
+//! `%61` before it matches, so a path would have several spellings, and a proxy that filters by
+//! path could be bypassed. Therefore each `%` is encoded once more, which the router does not
+//! decode.
+//! Must never: change a query.
 
 use std::borrow::Cow;
 
 use actix_web::http::Uri;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// What no URI has; hyper takes some of it.
+/// What a URI may not contain, although hyper accepts some of it.
 const NO_URI: &AsciiSet = CONTROLS;
 const PERCENT: &AsciiSet = &CONTROLS.add(b'%');
 
-/// The target for the router. Forms of a target that name no path get one that has no route.
-#[must_use]
+/// The target for the router. A target without a path gets one that no route matches.
 pub fn for_router(target: &str) -> Uri {
     let (path, query) =
         target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
@@ -31,8 +32,7 @@ pub fn for_router(target: &str) -> Uri {
     parsed.or_else(|()| encoded()).unwrap_or_else(|_| Uri::from_static("/"))
 }
 
-/// A path, or a part of one, as it was sent.
-#[must_use]
+/// A path or a part of it, as the client sent it.
 pub fn as_sent(path: &str) -> Cow<'_, str> {
     if path.contains('%') { Cow::Owned(path.replace("%25", "%")) } else { Cow::Borrowed(path) }
 }

@@ -1,8 +1,10 @@
-//! TLS: certificate, key, and their exchange while connections go on.
+//! TLS: the server's certificate and key, reloadable while connections are open.
 //!
-//! Job: load PEM files or make a self-signed certificate once ([`ServerCertificate::load`]), check that certificate and key belong together, swap them on
-//! [`ServerCertificate::reload`]. TLS 1.2 and 1.3, aws-lc-rs only, HTTP/2 and 1.1 by ALPN.
-//! Invariant: a reload that fails leaves the old certificate in use. Must never: fall back to self-signed when files were named; log a key.
+//! Job: [`ServerCertificate::load`] loads PEM files, or makes a self-signed certificate once, and
+//! checks that certificate and key belong together; [`ServerCertificate::reload`] replaces them.
+//! TLS 1.2 and 1.3 by aws-lc-rs, HTTP/2 and 1.1 by ALPN.
+//! Invariant: a failed reload leaves the old certificate in use.
+//! Must never: fall back to a self-signed certificate if files are configured; log a key.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -23,26 +25,27 @@ use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
 
-/// How long a self-signed certificate is valid; browsers refuse longer ones.
+/// How long a self-signed certificate is valid; browsers reject a longer validity.
 const SELF_SIGNED_VALIDITY: Duration = Duration::days(397);
-/// A start makes a new one when the old one has less than this left.
+/// A start replaces a self-signed certificate that expires within this time.
 const RENEW_BEFORE: Duration = Duration::days(30);
 
-/// Where certificate and key come from.
+/// The source of certificate and key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsSource {
-    /// Files that the operator named.
+    /// Configured files.
     Files {
         /// The certificate chain, PEM, leaf first.
         cert: PathBuf,
         /// Its private key, PEM.
         key: PathBuf,
     },
-    /// A self-signed certificate, made if there is none that will do.
+    /// A self-signed certificate, made if there is none that is valid for long enough and covers
+    /// the address.
     SelfSigned {
-        /// Its folder.
+        /// The folder of certificate and key.
         folder: PathBuf,
-        /// The address that is listened on, which the certificate must name.
+        /// The address of the listener, which the certificate must cover.
         address: IpAddr,
     },
 }
@@ -62,7 +65,7 @@ impl TlsSource {
     }
 }
 
-/// What the process shows of itself, exchangeable.
+/// The server's certificate and key, reloadable.
 #[derive(Debug)]
 pub struct ServerCertificate {
     source: TlsSource,
@@ -70,28 +73,29 @@ pub struct ServerCertificate {
 }
 
 impl ServerCertificate {
-    /// Loads what `source` names.
+    /// Loads certificate and key.
     ///
     /// # Errors
-    /// Says which file is missing, unreadable, not PEM, or does not belong to the other.
+    /// A file is missing, unreadable or not PEM, or the key does not belong to the certificate; the
+    /// message names the file.
     pub fn load(source: TlsSource) -> Result<Arc<Self>> {
         let current = ArcSwap::from_pointee(load(&source)?);
         Ok(Arc::new(Self { source, current }))
     }
 
-    /// Loads the files again; new connections use them, old ones go on.
+    /// Loads the files again. New connections use the new certificate, open ones are not affected.
     ///
     /// # Errors
-    /// As [`ServerCertificate::load`]; what was in use stays in use.
+    /// As [`ServerCertificate::load`]; the old certificate stays in use.
     pub fn reload(&self) -> Result<()> {
         self.current.store(Arc::new(load(&self.source)?));
         Ok(())
     }
 
-    /// rustls' configuration; it asks this identity at every handshake.
+    /// rustls' configuration; it resolves the certificate at every handshake.
     ///
     /// # Errors
-    /// If rustls takes none of its own protocol versions, which would be a fault of the build.
+    /// rustls rejects its own protocol versions, which would be a bug in the build.
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>> {
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -102,8 +106,7 @@ impl ServerCertificate {
         Ok(Arc::new(config))
     }
 
-    /// SHA-256 of the certificate, as browsers and openssl show it.
-    #[must_use]
+    /// SHA-256 fingerprint of the certificate, in the form that browsers and openssl show.
     pub fn fingerprint(&self) -> String {
         let current = self.current.load();
         let leaf: &[u8] = current.cert.first().map_or(&[], |cert| cert.as_ref());
@@ -111,20 +114,17 @@ impl ServerCertificate {
         digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
     }
 
-    /// When the certificate expires, in seconds since 1970.
-    #[must_use]
+    /// Expiry of the certificate in Unix seconds.
     pub fn expires_unix_s(&self) -> Option<i64> {
         self.current.load().cert.first().and_then(|cert| expiry(cert))
     }
 
-    /// The certificate's file.
-    #[must_use]
+    /// The path of the certificate.
     pub fn cert_file(&self) -> PathBuf {
         self.source.cert_file()
     }
 
-    /// Whether the certificate is this process's own.
-    #[must_use]
+    /// Whether the certificate is self-signed.
     pub fn is_self_signed(&self) -> bool {
         matches!(self.source, TlsSource::SelfSigned { .. })
     }
@@ -141,17 +141,18 @@ fn load(source: &TlsSource) -> Result<CertifiedKey> {
     if let TlsSource::SelfSigned { folder, address } = source {
         let now = OffsetDateTime::now_utc();
         let address = address.to_canonical();
-        // One that is damaged is made again; one that the system does not let us read is not ours to replace.
+        // A corrupt certificate is replaced. One that cannot be read for another reason, such as
+        // its permissions, may belong to another user, so it is an error.
         let chain = match std::fs::read(&cert_file) {
             Ok(_) => read_chain(&cert_file).unwrap_or_default(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(anyhow!("TLS certificate {}: {error}", cert_file.display())),
         };
-        let will_do = chain.first().is_some_and(|cert| {
+        let is_usable = chain.first().is_some_and(|cert| {
             expiry(cert).is_some_and(|expiry| expiry > (now + RENEW_BEFORE).unix_timestamp())
-                && names(cert, address)
+                && covers_address(cert, address)
         });
-        if !will_do || !key_file.is_file() {
+        if !is_usable || !key_file.is_file() {
             make_self_signed(folder, address, now)?;
         }
     }
@@ -167,7 +168,7 @@ fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
     let chain = chain.map_err(|error| anyhow!("TLS certificate {}: {error}", file.display()))?;
     if chain.is_empty() {
-        return Err(anyhow!("TLS certificate {}: there is no certificate in it", file.display()));
+        return Err(anyhow!("TLS certificate {}: the file has no certificate", file.display()));
     }
     Ok(chain)
 }
@@ -177,17 +178,18 @@ fn expiry(cert: &CertificateDer<'_>) -> Option<i64> {
     Some(cert.validity().not_after.timestamp())
 }
 
-/// Whether a certificate names an address that one can connect to.
-fn names(cert: &CertificateDer<'_>, address: IpAddr) -> bool {
+/// Whether the certificate's subject alternative names include the address, or the address is
+/// unspecified.
+fn covers_address(cert: &CertificateDer<'_>, address: IpAddr) -> bool {
     let octets = match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
     let Ok((_, cert)) = x509_parser::parse_x509_certificate(cert) else { return false };
     let Ok(Some(names)) = cert.subject_alternative_name() else { return false };
-    let named =
+    let is_address =
         |name: &GeneralName<'_>| matches!(name, GeneralName::IPAddress(bytes) if *bytes == octets);
-    address.is_unspecified() || names.value.general_names.iter().any(named)
+    address.is_unspecified() || names.value.general_names.iter().any(is_address)
 }
 
 fn make_self_signed(folder: &Path, address: IpAddr, now: OffsetDateTime) -> Result<()> {
@@ -195,22 +197,22 @@ fn make_self_signed(folder: &Path, address: IpAddr, now: OffsetDateTime) -> Resu
     if !address.is_unspecified() && !names.contains(&address.to_string()) {
         names.push(address.to_string());
     }
-    let certain = names.len();
+    let ip_names = names.len();
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if !hostname.is_empty() && !names.contains(&hostname) {
         names.push(hostname);
     }
     let make = || -> Result<(String, String)> {
         let key = KeyPair::generate()?;
-        // A host name that is no DNS name must not keep the service from starting.
+        // A host name that is not a valid DNS name must not prevent the start.
         let mut params = CertificateParams::new(names.clone())
-            .or_else(|_| CertificateParams::new(&names[..certain]))?;
+            .or_else(|_| CertificateParams::new(&names[..ip_names]))?;
         params.not_before = now - Duration::days(1);
         params.not_after = now + SELF_SIGNED_VALIDITY;
         params.distinguished_name.push(DnType::CommonName, "odometer self-signed");
         Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
     };
-    let (cert, key) = make().context("a self-signed certificate could not be made")?;
+    let (cert, key) = make().context("could not make a self-signed certificate")?;
     let at = |path: &Path| format!("TLS folder {}", path.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| at(folder))?;
     for (name, text, mode) in [("key.pem", key, 0o600), ("cert.pem", cert, 0o644)] {
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_and_a_strangers_key_are_refused() {
+    fn a_certificate_with_the_key_of_another_is_rejected() {
         let temp = tempfile::tempdir().unwrap();
         for name in ["a", "b"] {
             let address = IpAddr::from([127, 0, 0, 1]);

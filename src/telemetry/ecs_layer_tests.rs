@@ -63,7 +63,8 @@ fn a_line_opens_with_the_fixed_keys_in_order() {
     assert_eq!(
         rest,
         format!(
-            "\",\"log.level\":\"warn\",\"message\":\"hello\",\"ecs.version\":\"8.11.0\",\"service.name\":\"odometer\",\
+            "\",\"log.level\":\"warn\",\"message\":\"hello\",\"ecs.version\":\"8.11.0\",\
+             \"service.name\":\"odometer\",\
              \"service.version\":\"{version}\",\"first\":1,\"log.logger\":\"{}\"}}\n",
             module_path!()
         )
@@ -120,9 +121,12 @@ fn fields_keep_their_types() {
         );
     });
     let expected: Value = serde_json::from_str(
-        r#"{"http.response.status_code":200, "event.duration":5000000, "negative":-7, "largest":18446744073709551615,
-        "beyond":"340282366920938463463374607431768211455", "beneath":"-170141183460469231731687303715884105728",
-        "half":0.5, "tiny":1e-300, "huge":1e300, "nan":null, "infinite":null, "yes":true, "nested":"Some(Nested)",
+        r#"{"http.response.status_code":200, "event.duration":5000000, "negative":-7,
+        "largest":18446744073709551615,
+        "beyond":"340282366920938463463374607431768211455",
+        "beneath":"-170141183460469231731687303715884105728",
+        "half":0.5, "tiny":1e-300, "huge":1e300, "nan":null, "infinite":null, "yes":true,
+        "nested":"Some(Nested)",
         "type":"raw", "a \"quoted\" key":1}"#,
     )
     .unwrap();
@@ -190,7 +194,10 @@ fn records_of_the_log_crate_name_their_own_target() {
 #[test]
 fn what_libraries_call_their_fields_are_labels() {
     let line = json(|| {
-        tracing::info!(target: "h2::codec", frame = ?[1, 2], sz = 7, "@timestamp" = "imposter", message = "sent");
+        tracing::info!(
+            target: "h2::codec",
+            frame = ?[1, 2], sz = 7, "@timestamp" = "imposter", message = "sent"
+        );
     });
     assert_eq!((&line["labels.frame"], &line["labels.sz"]), (&"[1, 2]".into(), &7.into()));
     assert_eq!((&line["message"], &line["log.logger"]), (&"sent".into(), &"h2::codec".into()));

@@ -114,7 +114,8 @@ impl Drop for Logs {
             let lost = self.queue.len();
             let _ = writeln!(
                 io::stderr(),
-                "odometer: the log could not be written in time: its last {lost} lines or more are lost"
+                "odometer: the log could not be written in time: \
+                 its last {lost} lines or more are lost"
             );
         }
     }

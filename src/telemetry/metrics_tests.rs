@@ -98,7 +98,8 @@ fn known_labels_start_at_zero_and_unused_routes_are_absent() {
     let page = metrics.render();
     for code in [200, 503] {
         let line = format!(
-            "http_server_requests_total{{code=\"{code}\",method=\"PUT\",path=\"/api/v1/counters/{{name}}\"}} 0\n"
+            "http_server_requests_total{{code=\"{code}\",method=\"PUT\",\
+             path=\"/api/v1/counters/{{name}}\"}} 0\n"
         );
         assert!(page.contains(&line), "{page}");
     }
@@ -127,11 +128,15 @@ fn many_calls_do_not_grow_the_series() {
     assert_eq!(series(&page), before);
     for expected in [
         "http_server_requests_total{code=\"200\",method=\"GET\",path=\"/livez\"} 10000",
-        "http_server_requests_total{code=\"418\",method=\"other\",path=\"/api/v1/counters/{name}\"} 10000",
+        "http_server_requests_total{code=\"418\",method=\"other\",\
+         path=\"/api/v1/counters/{name}\"} 10000",
         "http_server_requests_total{code=\"404\",method=\"other\",path=\"other\"} 10000",
-        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"0.0001\"} 0",
-        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"0.00025\"} 10000",
-        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",le=\"+Inf\"} 10000",
+        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",\
+         le=\"0.0001\"} 0",
+        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",\
+         le=\"0.00025\"} 10000",
+        "http_server_request_duration_seconds_bucket{method=\"GET\",path=\"/livez\",\
+         le=\"+Inf\"} 10000",
         "http_server_request_duration_seconds_count{method=\"GET\",path=\"/livez\"} 10000",
         "odometer_auth_failures_total{reason=\"expired\"} 10000",
         "odometer_auth_failures_total{reason=\"surprising\"} 10000",

@@ -1,7 +1,8 @@
-//! A request's body, within its limits.
+//! The body of a request, within limits.
 //!
-//! Job: [`read_body`]. Invariant: it takes no more than [`MAX_BODY_BYTES`] and `BODY_TIMEOUT`.
-//! Must never: ask the client for a body (`100 Continue`) that is refused by its length.
+//! Job: [`read_body`].
+//! Invariant: a body has at most [`MAX_BODY_BYTES`] and arrives within `BODY_TIMEOUT`.
+//! Must never: send `100 Continue` for a body whose announced length exceeds the limit.
 
 use std::time::Duration;
 
@@ -13,17 +14,18 @@ use futures_util::StreamExt;
 
 use crate::http::error::ApiError;
 
-/// The largest body, in bytes.
+/// The size limit of a body in bytes.
 pub const MAX_BODY_BYTES: usize = 4096;
-/// The longest a body may take to arrive.
+/// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads the body, if it is small and quick enough.
+/// Reads the body.
 ///
 /// # Errors
-/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTimeout`], [`ApiError::MalformedBody`].
+/// [`ApiError::BodyTooLarge`] or [`ApiError::BodyTimeout`] if it exceeds a limit,
+/// [`ApiError::MalformedBody`] if it ends early or its chunks are malformed.
 pub async fn read_body(req: &HttpRequest, payload: &mut Payload) -> Result<Bytes, ApiError> {
-    // The bridge makes no payload for a request without a body, which most of them are.
+    // Most requests have no body; for those the bridge makes no payload.
     if matches!(payload, Payload::None) {
         return Ok(Bytes::new());
     }
@@ -40,7 +42,7 @@ pub async fn read_body(req: &HttpRequest, payload: &mut Payload) -> Result<Bytes
 async fn collect(payload: &mut Payload) -> Result<Bytes, ApiError> {
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let broken = "the body ended before its announced end, or its chunks are broken";
+        let broken = "the body ended before its announced length, or its chunks are malformed";
         body.extend_from_slice(&chunk.map_err(|_| ApiError::MalformedBody(broken))?);
         if body.len() > MAX_BODY_BYTES {
             return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));

@@ -1,10 +1,10 @@
-//! Who calls, and whether they may call now.
+//! Authentication, rate limiting and authorization of a request.
 //!
-//! Job: [`Caller`]: from the `Authorization` header to a tenant that may do what the route needs.
-//! Invariant: a request without a valid key spends from its address's rate limit, one with a valid
-//! key from its tenant's, so an unauthenticated client can not spend a tenant's requests. No
-//! password is hashed before the address's and the name's limits let it through.
-//! Must never: reach the store's counters, or make a request wait until its key's use is recorded.
+//! Job: [`Caller`]: from the `Authorization` header to a tenant that is authorized for the route.
+//! Invariant: a request without a valid key takes a token of its address, one with a valid key a
+//! token of its tenant, so an unauthenticated client cannot exhaust a tenant's limit. No password
+//! is hashed before the rate limit of the address and the login throttle allow it.
+//! Must never: access the store's counters, or make a request wait until its key's use is recorded.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -26,9 +26,9 @@ use crate::http::error::ApiError;
 use crate::http::state::{AppState, Shared};
 use crate::store::{Health, now_unix_s};
 
-/// What a route asks of its caller, as a type.
+/// The authentication requirement of a route, as a type.
 pub trait Requirement: 'static {
-    /// The same as a value.
+    /// The requirement as a value.
     const REQUIREMENT: AuthRequirement;
 }
 
@@ -58,8 +58,8 @@ requirements! {
     PasswordOnly = AuthRequirement::Password;
 }
 
-/// Somebody who proved who they are and may do what `R` says. Nothing else makes one, so a handler
-/// that names a tenant has authenticated it.
+/// An authenticated tenant that is authorized by `R`. There is no other way to get one, so a
+/// handler that uses its tenant cannot skip authentication.
 #[derive(Debug)]
 pub struct Caller<R> {
     caller: auth::Caller,
@@ -84,7 +84,7 @@ impl<R: Requirement> Extract for Caller<R> {
     }
 }
 
-/// An address that may go on without a credential: one request of its rate limit was taken.
+/// An unauthenticated request within the rate limit of its address.
 #[derive(Debug)]
 pub struct RateLimitedClient;
 
@@ -107,37 +107,38 @@ impl Attempt<'_> {
         let credential = single_authorization_header(headers).and_then(|credential| {
             Credential::from_header(credential.as_bytes(), self.requirement)
         });
-        let identity = match credential {
+        let principal = match credential {
             Ok(Credential::Password(password)) => self.verify_password(&password).await?,
             Ok(Credential::Key(key)) => {
                 match authenticate_key(self.state.store.as_ref(), &key).await {
-                    Ok(identity) => {
+                    Ok(principal) => {
                         let decision = self
                             .state
                             .shared
                             .rate_limiters
-                            .check_tenant(identity.tenant(), identity.record().limit);
-                        self.context.set_tenant(identity.tenant());
+                            .check_tenant(principal.tenant(), principal.record().limit);
+                        self.context.set_tenant(principal.tenant());
                         enforce_limit("tenant", decision, self.context)?;
-                        identity
+                        principal
                     }
                     Err(failure) => return Err(self.reject_unauthenticated(failure)),
                 }
             }
             Err(failure) => return Err(self.reject_unauthenticated(failure)),
         };
-        self.context.set_tenant(identity.tenant());
+        self.context.set_tenant(principal.tenant());
         let today = u32::try_from(now_unix_s() / SECONDS_PER_DAY).unwrap_or(u32::MAX);
-        let untouched = identity.key_to_touch(today);
+        let key_to_touch = principal.key_to_touch(today);
         let caller =
-            identity.authorize(self.requirement).map_err(|failure| self.auth_error(failure))?;
-        if let Some(key) = untouched {
+            principal.authorize(self.requirement).map_err(|failure| self.auth_error(failure))?;
+        if let Some(key) = key_to_touch {
             touch_key(self.state, key, today);
         }
         Ok(caller)
     }
 
-    /// Every password attempt counts against the address; only a failed one against the name.
+    /// Verifies user name and password. Every attempt takes a token of the address; only failed
+    /// ones count against the name.
     async fn verify_password(&self, password: &BasicCredentials) -> Result<Principal, ApiError> {
         let shared = &self.state.shared;
         limit_client(shared, self.context)?;
@@ -145,20 +146,20 @@ impl Attempt<'_> {
         if decision.retry_after.is_some() {
             enforce_limit("name", Some(decision), self.context)?;
         }
-        let proved = password.authenticate(self.state.store.as_ref(), &shared.hashing).await;
-        // A client that disconnected got no reply, and does not come here: its attempt still counts.
-        if !matches!(proved, Err(AuthFailure::Password)) {
+        let result = password.authenticate(self.state.store.as_ref(), &shared.hashing).await;
+        // If the client disconnects, the future is dropped above, and the attempt counts.
+        if !matches!(result, Err(AuthFailure::Password)) {
             shared.rate_limiters.refund_login(password.normalized_name());
         }
-        proved.map_err(|failure| self.auth_error(failure))
+        result.map_err(|failure| self.auth_error(failure))
     }
 
-    /// Rejects an unauthenticated request, and counts it against the client's address, which may
-    /// be over its limit already: then that is the error.
+    /// Rejects an unauthenticated request and takes a token of the client's address. If there is
+    /// none left, the exceeded limit is the error.
     fn reject_unauthenticated(&self, failure: AuthFailure) -> ApiError {
-        let is_the_clients_fault = failure.reason().is_some();
+        let is_client_error = failure.reason().is_some();
         let error = self.auth_error(failure);
-        let limited = is_the_clients_fault.then(|| limit_client(&self.state.shared, self.context));
+        let limited = is_client_error.then(|| limit_client(&self.state.shared, self.context));
         limited.and_then(Result::err).unwrap_or(error)
     }
 
@@ -188,8 +189,8 @@ fn enforce_limit(
     Err(ApiError::RateLimited { scope, decision })
 }
 
-/// Records that the key was used today, once a day and beside the request. Where that fails, the
-/// next request tries again.
+/// Records in the background, once a day, that the key was used today. If that fails, the next
+/// request tries again.
 fn touch_key(state: &Rc<AppState>, key: KeyId, today: u32) {
     if state.store.health() != Health::Ready
         || !state.shared.key_touches_in_flight.pin().insert(key)

@@ -1,8 +1,9 @@
-//! `Idempotency-Key`: a change that is made once, however often it is sent.
+//! `Idempotency-Key`: makes a change safe to retry.
 //!
-//! Job: [`IdempotencyKey`], from the header to the token that the store keeps. Invariant: two
-//! requests have the same fingerprint only if operation, counter, every parameter and `If-Match`
-//! are the same. Must never: take two keys, or keep the key itself.
+//! Job: [`IdempotencyKey`] turns the header into the token that the store keeps.
+//! Invariant: two requests have the same fingerprint only if operation, counter, all parameters and
+//! `If-Match` are the same.
+//! Must never: accept two keys, or keep the key itself.
 
 use actix_web::HttpRequest;
 use actix_web::dev::Payload;
@@ -16,16 +17,16 @@ use crate::domain::tenant::TenantId;
 use crate::http::error::ApiError;
 use crate::store::{Digest128, IdempotencyToken, Precondition, SetCounter, Version};
 
-/// The header of an answer that was given before.
+/// The header of a response that was stored by an earlier request.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// The longest idempotency key, in characters.
+/// The maximum length of an idempotency key in characters.
 pub const MAX_KEY_CHARS: usize = 255;
 
-/// A change that can be asked for once, with everything that makes it another request. The old routes answer other documents than the new ones,
-/// so theirs are other requests.
+/// A request with everything that its fingerprint covers. The routes of `/api/v1/integer` have
+/// other responses than those of `/api/v1/counters`, so their requests are different ones.
 #[derive(Clone, Copy, Debug)]
 pub enum FingerprintedRequest<'a> {
-    /// `PUT /api/v1/integer/increment`, with a count or without.
+    /// `PUT /api/v1/integer/increment`, with or without a count.
     IncrementInteger(Option<u32>),
     /// `PUT /api/v1/integer`.
     SetInteger(&'a SetCounter),
@@ -37,7 +38,7 @@ pub enum FingerprintedRequest<'a> {
     Create(&'a CounterName, &'a CounterConfig),
 }
 
-/// The client's idempotency key, if it sent one.
+/// The request's idempotency key; `None` if it has none.
 #[derive(Clone, Debug)]
 pub struct IdempotencyKey(Option<HeaderValue>);
 
@@ -48,12 +49,12 @@ impl Extract for IdempotencyKey {
     }
 }
 
-/// A change that takes an idempotency key and `If-Match`.
+/// The headers of a request that supports an idempotency key and `If-Match`.
 #[derive(Debug)]
 pub struct IdempotentIfMatch {
-    /// The key.
+    /// The idempotency key.
     pub key: IdempotencyKey,
-    /// What `If-Match` expects.
+    /// The precondition of `If-Match`.
     pub expected: Precondition,
 }
 
@@ -66,7 +67,7 @@ impl Extract for IdempotentIfMatch {
 }
 
 impl IdempotencyKey {
-    /// 1 to 255 visible ASCII characters in one header, or none.
+    /// Parses the header: 1 to 255 visible ASCII characters, at most one header.
     fn from_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
         let mut sent = headers.get_all(IDEMPOTENCY_KEY);
         let Some(key) = sent.next() else { return Ok(Self(None)) };
@@ -79,59 +80,60 @@ impl IdempotencyKey {
         }
     }
 
-    /// What the store is to remember the request by.
-    #[must_use]
+    /// The token under which the store keeps the result; `None` without a key.
     pub fn token(
         &self,
         tenant: TenantId,
         request: FingerprintedRequest<'_>,
     ) -> Option<IdempotencyToken> {
         let key = self.0.as_ref()?;
-        let mut named = Context::new(&SHA256);
-        named.update(&tenant.0.to_be_bytes());
-        named.update(key.as_bytes());
+        // The tenant is hashed with the key, so that tenants' keys are independent.
+        let mut key_hash = Context::new(&SHA256);
+        key_hash.update(&tenant.0.to_be_bytes());
+        key_hash.update(key.as_bytes());
         Some(IdempotencyToken {
-            key_hash: truncate_digest(named),
+            key_hash: truncate_digest(key_hash),
             request_fingerprint: request.fingerprint(),
         })
     }
 }
 
 impl FingerprintedRequest<'_> {
-    /// Each operation has a number, each field a fixed width or its length in front.
+    /// Hashes a canonical encoding: each operation has a number, each field a fixed width or a
+    /// length prefix, so no two requests have the same encoding.
     fn fingerprint(self) -> Digest128 {
-        let mut all = FingerprintHasher(Context::new(&SHA256));
+        let mut hasher = FingerprintHasher(Context::new(&SHA256));
         match self {
-            Self::IncrementInteger(None) => all.number(1),
+            Self::IncrementInteger(None) => hasher.number(1),
             Self::IncrementInteger(Some(count)) => {
-                all.number(2);
-                all.number(count.into());
+                hasher.number(2);
+                hasher.number(count.into());
             }
             Self::SetInteger(to) => {
-                all.number(3);
-                all.set(to);
+                hasher.number(3);
+                hasher.set(to);
             }
             Self::Increment(name, count) => {
-                all.number(4);
-                all.text(name.as_str());
-                all.number(count.into());
+                hasher.number(4);
+                hasher.string(name.as_str());
+                hasher.number(count.into());
             }
             Self::Set(name, to) => {
-                all.number(5);
-                all.text(name.as_str());
-                all.set(to);
+                hasher.number(5);
+                hasher.string(name.as_str());
+                hasher.set(to);
             }
-            Self::Create(name, shape) => {
-                all.number(6);
-                all.text(name.as_str());
-                let bounds = [shape.start(), shape.min(), shape.max()].map(|value| value.get());
+            Self::Create(name, config) => {
+                hasher.number(6);
+                hasher.string(name.as_str());
+                let bounds = [config.start(), config.min(), config.max()].map(|value| value.get());
                 bounds
                     .into_iter()
-                    .chain([shape.step().get(), shape.rewindable().into()])
-                    .for_each(|n| all.number(n));
+                    .chain([config.step().get(), config.rewindable().into()])
+                    .for_each(|n| hasher.number(n));
             }
         }
-        truncate_digest(all.0)
+        truncate_digest(hasher.0)
     }
 }
 
@@ -142,9 +144,9 @@ impl FingerprintHasher {
         self.0.update(&number.to_be_bytes());
     }
 
-    fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.0.update(text.as_bytes());
+    fn string(&mut self, string: &str) {
+        self.number(string.len() as u64);
+        self.0.update(string.as_bytes());
     }
 
     fn set(&mut self, to: &SetCounter) {
@@ -154,15 +156,16 @@ impl FingerprintHasher {
             Precondition::Any => self.number(0),
             Precondition::OneOf(versions) => {
                 self.number(1 + versions.len() as u64);
-                for Version { generation: born, revision: changes } in versions {
-                    self.number(*born);
-                    self.number(*changes);
+                for Version { generation, revision } in versions {
+                    self.number(*generation);
+                    self.number(*revision);
                 }
             }
         }
     }
 }
 
+/// The first half of a SHA-256.
 fn truncate_digest(context: Context) -> Digest128 {
     let whole = context.finish();
     let mut half = Digest128::default();
@@ -177,16 +180,17 @@ mod tests {
 
     fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for (name, text) in lines {
-            headers.append(name.clone(), HeaderValue::from_bytes(text.as_bytes()).unwrap());
+        for (name, string) in lines {
+            headers.append(name.clone(), HeaderValue::from_bytes(string.as_bytes()).unwrap());
         }
         headers
     }
 
     #[test]
-    fn a_key_is_1_to_255_visible_characters_and_there_once() {
-        let read =
-            |text: &str| IdempotencyKey::from_headers(&headers(&[(IDEMPOTENCY_KEY, text)])).is_ok();
+    fn a_key_is_1_to_255_visible_characters_in_one_header() {
+        let read = |string: &str| {
+            IdempotencyKey::from_headers(&headers(&[(IDEMPOTENCY_KEY, string)])).is_ok()
+        };
         assert!(read("a") && read("!\"~") && read(&"x".repeat(255)));
         for bad in ["", " ", "a b", "a\tb", "ä", &"x".repeat(256)] {
             assert!(!read(bad), "{bad:?}");
@@ -203,11 +207,11 @@ mod tests {
 
     #[test]
     fn another_request_has_another_digest() {
-        let name = |text: &str| CounterName::parse(text).unwrap();
+        let name = |string: &str| CounterName::parse(string).unwrap();
         let value = |raw| Value::new(raw).unwrap();
         let set = |raw, rewind, expected| SetCounter { value: value(raw), rewind, expected };
-        let version = |born, changes| Version { generation: born, revision: changes };
-        let shape = |step, rewindable| {
+        let version = |generation, revision| Version { generation, revision };
+        let config = |step, rewindable| {
             CounterConfig::new(value(1), Step::new(step).unwrap(), value(1), value(9), rewindable)
                 .unwrap()
         };
@@ -221,7 +225,7 @@ mod tests {
             set(1, false, Precondition::OneOf(vec![version(2, 1)])),
             set(1, false, Precondition::OneOf(vec![version(1, 2), version(2, 1)])),
         ];
-        let shapes = [shape(1, false), shape(2, false), shape(1, true)];
+        let configs = [config(1, false), config(2, false), config(1, true)];
         let mut digests = vec![
             FingerprintedRequest::IncrementInteger(None).fingerprint(),
             FingerprintedRequest::IncrementInteger(Some(1)).fingerprint(),
@@ -233,7 +237,9 @@ mod tests {
             );
             digests.extend(sets.iter().map(|to| FingerprintedRequest::Set(name, to).fingerprint()));
             digests.extend(
-                shapes.iter().map(|shape| FingerprintedRequest::Create(name, shape).fingerprint()),
+                configs
+                    .iter()
+                    .map(|config| FingerprintedRequest::Create(name, config).fingerprint()),
             );
         }
         digests.extend(sets.iter().map(|to| FingerprintedRequest::SetInteger(to).fingerprint()));

@@ -1,8 +1,10 @@
-//! The syntax of parameters: a form, a query, a JSON object and a JSON:API document, each as members:
-//! pairs of a name and a [`JsonValue`].
+//! The syntax of parameters: a query, a form, a JSON object or a JSON:API document, parsed into
+//! members, pairs of a name and a [`JsonValue`].
 //!
-//! Job: [`members_of`]. Invariant: a member that is there twice is an error, at any depth, since two
-//! readers would take two values. Must never: round a number or replace a character.
+//! Job: [`members_of`].
+//! Invariant: a duplicate member is an error, at any depth, since two parsers could pick different
+//! values.
+//! Must never: round a number or replace a character.
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -15,16 +17,18 @@ pub(super) enum JsonValue {
     Null,
     Bool(bool),
     Integer(u64),
+    /// A number that is not an unsigned 64-bit integer.
     OtherNumber,
-    Text(String),
+    String(String),
     Array(Vec<JsonValue>),
     Object(Vec<(String, JsonValue)>),
 }
 
-/// The members of query and body, each name once. An empty body has none.
+/// The members of query and body. An empty body has none.
 ///
 /// # Errors
-/// [`ApiError::UnsupportedMediaType`] or [`ApiError::MalformedBody`].
+/// [`ApiError::UnsupportedMediaType`] or [`ApiError::MalformedBody`], which includes a name that
+/// occurs twice.
 pub(super) fn members_of(
     query: Option<&str>,
     headers: &HeaderMap,
@@ -43,7 +47,7 @@ pub(super) fn members_of(
     let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     if names.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(ApiError::MalformedBody("a parameter is given twice; send each one once"));
+        return Err(ApiError::MalformedBody("a parameter occurs twice; send each one once"));
     }
     Ok(members)
 }
@@ -58,12 +62,13 @@ fn media_type(headers: &HeaderMap) -> Result<Media, ApiError> {
     let (Some(first), None) = (types.next(), types.next()) else {
         return Err(ApiError::UnsupportedMediaType);
     };
-    let text = first.to_str().map_err(|_| ApiError::UnsupportedMediaType)?;
+    let string = first.to_str().map_err(|_| ApiError::UnsupportedMediaType)?;
     let (essence, parameters) =
-        text.split_once(';').map_or((text, ""), |(essence, rest)| (essence, rest.trim()));
+        string.split_once(';').map_or((string, ""), |(essence, rest)| (essence, rest.trim()));
     match essence.trim().to_ascii_lowercase().as_str() {
         "application/json" => Ok(Media::Json),
-        // JSON:API: any other parameter than ext and profile must be refused, and of these this server knows none but may ignore profiles.
+        // JSON:API: a server must reject any media type parameter but ext and profile; an unknown
+        // extension must be rejected too, a profile may be ignored.
         "application/vnd.api+json"
             if parameters.is_empty() || parameters.starts_with("profile=") =>
         {
@@ -74,14 +79,14 @@ fn media_type(headers: &HeaderMap) -> Result<Media, ApiError> {
     }
 }
 
-fn parse_form(text: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> {
-    // The form decoder replaces what is not UTF-8; a name or password must not be changed on the way.
-    let decoded: Vec<(String, JsonValue)> = form_urlencoded::parse(text)
-        .map(|(name, value)| (name.into_owned(), JsonValue::Text(value.into_owned())))
+fn parse_form(string: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> {
+    // The decoder replaces invalid UTF-8 by U+FFFD, which would change a name or a password.
+    let decoded: Vec<(String, JsonValue)> = form_urlencoded::parse(string)
+        .map(|(name, value)| (name.into_owned(), JsonValue::String(value.into_owned())))
         .collect();
-    let replaced = |text: &str| text.contains('\u{FFFD}');
+    let replaced = |string: &str| string.contains('\u{FFFD}');
     if decoded.iter().any(|(name, value)| {
-        replaced(name) || matches!(value, JsonValue::Text(text) if replaced(text))
+        replaced(name) || matches!(value, JsonValue::String(string) if replaced(string))
     }) {
         return Err(ApiError::MalformedBody("the parameters are not valid UTF-8"));
     }
@@ -89,13 +94,11 @@ fn parse_form(text: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> {
 }
 
 fn parse_json_object(body: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> {
-    let text = std::str::from_utf8(body)
+    let string = std::str::from_utf8(body)
         .map_err(|_| ApiError::MalformedBody("the body is not valid UTF-8"))?;
-    let json: JsonValue = serde_json::from_str(text).map_err(|error| {
+    let json: JsonValue = serde_json::from_str(string).map_err(|error| {
         if error.to_string().starts_with(DUPLICATE) {
-            ApiError::MalformedBody(
-                "a member of the JSON object is given twice; send each one once",
-            )
+            ApiError::MalformedBody("a member of the JSON object occurs twice; send each one once")
         } else {
             ApiError::MalformedBody("the body is not valid JSON")
         }
@@ -114,7 +117,7 @@ fn parse_json_object(body: &[u8]) -> Result<Vec<(String, JsonValue)>, ApiError> 
     match attributes {
         Some((_, JsonValue::Object(attributes))) => Ok(attributes),
         _ => Err(ApiError::MalformedBody(
-            "a JSON:API document has its parameters in data.attributes, an object",
+            "a JSON:API document must have its parameters in the object data.attributes",
         )),
     }
 }
@@ -156,8 +159,8 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(JsonValue::OtherNumber)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<JsonValue, E> {
-        Ok(JsonValue::Text(text.to_owned()))
+    fn visit_str<E: de::Error>(self, string: &str) -> Result<JsonValue, E> {
+        Ok(JsonValue::String(string.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<JsonValue, A::Error> {

@@ -1,15 +1,17 @@
 //! Extractors: from a routed request to the typed arguments of a handler.
 //!
 //! ```text
-//! caller.rs       who calls: authenticate, rate limit, authorise      path.rs        the path's parameter
-//! idempotency.rs  Idempotency-Key, the request's fingerprint          preconditions.rs  If-Match, ETag
-//! operator.rs     who asks through the admin socket
-//! params.rs       query and body as a serde type     members.rs  their syntax     values.rs  their values     body.rs
+//! caller.rs       authenticate, rate limit, authorize     path.rs           path parameters
+//! idempotency.rs  Idempotency-Key, request fingerprint    preconditions.rs  If-Match, ETag
+//! operator.rs     the user of the admin socket            body.rs           the bytes of the body
+//! params.rs       query and body as a serde type
+//!   members.rs    their syntax: form, JSON, JSON:API      values.rs         types of values
 //! ```
-//! Job: [`Extract`], and [`InOrder`], which a handler takes. Invariant: extractors run one after
-//! another, in the order in which the handler names them; actix polls the elements of a plain
-//! tuple side by side, and then it would be chance which of two refusals is answered.
-//! Must never: ask the store for anything but the caller.
+//! Job: [`Extract`], and [`InOrder`], which a handler takes.
+//! Invariant: extractors run one after another, in the order of the handler's argument. actix-web
+//! polls the elements of a plain tuple concurrently, so which of two errors is returned would
+//! depend on timing.
+//! Must never: call the store for anything but authentication.
 
 pub mod body;
 pub mod caller;
@@ -30,17 +32,17 @@ use super::context::RequestContext;
 use super::error::ApiError;
 use super::route_table::RouteTable;
 
-/// A typed part of a request.
+/// A part of a request as a typed value.
 #[expect(async_fn_in_trait, reason = "extractors run on the worker's thread and need not be Send")]
 pub trait Extract: Sized {
-    /// Reads it.
+    /// Extracts the value.
     ///
     /// # Errors
-    /// What is wrong with the request.
+    /// The error response to an invalid request.
     async fn extract(req: &HttpRequest, payload: &mut Payload) -> Result<Self, ApiError>;
 }
 
-/// Several parts of a request, extracted in their order.
+/// Several parts of a request, extracted in order.
 pub struct InOrder<T>(pub T);
 
 macro_rules! extract_in_order {
@@ -51,7 +53,8 @@ macro_rules! extract_in_order {
 
             fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
                 let (req, mut payload) = (req.clone(), payload.take());
-                // Known from here on, so that a request whose client hangs up is logged with it.
+                // Set before the first await, so that the log has the route even if the client
+                // disconnects.
                 if let Some(routes) = req.app_data::<&'static RouteTable>() {
                     RequestContext::of(&req).route.set(routes.label(&req));
                 }

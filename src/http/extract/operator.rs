@@ -1,8 +1,8 @@
-//! Who asks through the admin socket, and what they may name there.
+//! The operator who uses the admin socket.
 //!
-//! Job: [`Operator`], the user at the other end, and [`TypedKey`]. Invariant: an operator's number
-//! is the kernel's word; it is nothing that a request says. Must never: keep the text of a key; it
-//! may be the whole of it.
+//! Job: [`Operator`], the user at the other end of the socket, and [`TypedKey`].
+//! Invariant: the kernel reports an operator's user id; the request does not contain it.
+//! Must never: keep the string of a key, which may be the whole key.
 
 use actix_web::dev::Payload;
 use actix_web::{HttpMessage, HttpRequest};
@@ -17,7 +17,7 @@ use crate::http::error::ApiError;
 /// A user of this machine who may open the admin socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Operator {
-    /// The user's number.
+    /// The user id.
     pub uid: u32,
 }
 
@@ -25,22 +25,22 @@ impl Extract for Operator {
     async fn extract(req: &HttpRequest, _: &mut Payload) -> Result<Self, ApiError> {
         match req.extensions().get::<Peer>() {
             Some(Peer::Unix { uid }) => Ok(Self { uid: *uid }),
-            // A mistake in `routes.rs`: operators' routes on a network.
+            // The admin routes on a network listener would be a bug in `routes.rs`.
             _ => Err(ApiError::NotFound),
         }
     }
 }
 
-/// A key as an operator typed it: its id, or the whole of it, since that is what is at hand when
-/// one was found where it should not be. `None` if it is neither.
+/// An API key as an operator typed it: its id, or the whole key, which is what an operator has at
+/// hand when a key has leaked. `None` if it is neither.
 #[derive(Clone, Copy, Debug)]
 pub struct TypedKey(pub Option<KeyId>);
 
 impl PathParameter for TypedKey {
     const NAME: &'static str = "id";
 
-    fn parse(text: &str) -> Result<Self, ApiError> {
-        let whole = || ApiKey::parse(text.as_bytes()).ok().map(|key| key.id());
-        Ok(Self(KeyId::parse(text).or_else(whole)))
+    fn parse(string: &str) -> Result<Self, ApiError> {
+        let whole = || ApiKey::parse(string.as_bytes()).ok().map(|key| key.id());
+        Ok(Self(KeyId::parse(string).or_else(whole)))
     }
 }

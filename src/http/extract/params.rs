@@ -1,9 +1,9 @@
-//! The parameters of a request as a serde type, whichever way they came: query, form, JSON object
-//! or JSON:API document.
+//! The parameters of a request as a serde type, whether they come in a query, a form, a JSON object
+//! or a JSON:API document.
 //!
-//! Job: [`Params`] of query and body, [`QueryParams`] of the query alone. Invariant: a type that denies
-//! unknown fields refuses an unknown name before it looks at a value, so a mistyped name is never a
-//! parameter that was left out; a parameter that is there and `null` counts as not there.
+//! Job: [`Params`] of query and body, [`QueryParams`] of the query alone.
+//! Invariant: a type that denies unknown fields rejects an unknown name before any value is
+//! checked, so a mistyped name is never taken for a missing parameter; `null` counts as missing.
 //! Must never: show a value in an error; it may be a secret that was sent under a wrong name.
 
 use std::fmt;
@@ -24,21 +24,21 @@ use super::body::read_body;
 use super::members::{JsonValue, members_of};
 use crate::http::error::ApiError;
 
-/// The parameters of query and body.
+/// The parameters in query and body.
 #[derive(Debug)]
 pub struct Params<T>(pub T);
 
-/// The parameters of the query, for routes whose body means nothing.
+/// The parameters in the query, for routes that ignore the body.
 #[derive(Debug)]
 pub struct QueryParams<T>(pub T);
 
-/// No parameters; any is refused.
+/// No parameters: any is rejected.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
 
 impl<T: DeserializeOwned> Params<T> {
-    /// Parses query and body; the headers say how to read the body.
+    /// Parses query and body; the headers have the body's media type.
     ///
     /// # Errors
     /// [`ApiError::UnsupportedMediaType`], [`ApiError::MalformedBody`],
@@ -62,7 +62,7 @@ impl<T: DeserializeOwned> Extract for QueryParams<T> {
     }
 }
 
-/// Why parameters do not make the type that was asked for.
+/// Why the parameters cannot be deserialized.
 #[derive(Debug)]
 enum ParameterError {
     Unknown(Box<str>),
@@ -86,7 +86,7 @@ impl ParameterError {
         <Self as de::Error>::custom(format_args!("must be {expected}"))
     }
 
-    /// The error of this parameter, with its `code`; a member that nobody knows keeps its own name.
+    /// The error with this parameter and code; an unknown member keeps its own name.
     fn of(self, parameter: &'static str, code: &'static str) -> Self {
         match self {
             Self::Invalid { detail, .. } => Self::Invalid { parameter, code, detail },
@@ -97,7 +97,7 @@ impl ParameterError {
 
 impl fmt::Display for ParameterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a parameter is not valid")
+        f.write_str("invalid parameter")
     }
 }
 
@@ -121,7 +121,7 @@ impl de::Error for ParameterError {
     }
 }
 
-/// All members of a request, to be read as a struct.
+/// The deserializer of all members of a request, as a struct.
 struct Members(Vec<(String, JsonValue)>);
 
 impl<'de> Deserializer<'de> for Members {
@@ -153,8 +153,9 @@ impl<'de> Deserializer<'de> for Members {
     }
 }
 
-/// First the members that the type does not know, then each of its fields in their order, those
-/// that are not there too: so the first error does not depend on the order of a request.
+/// Yields first the members that the type does not have, then each field of the type in order,
+/// including missing ones. So the first error does not depend on the order of the members in the
+/// request.
 struct Fields {
     known: Vec<(String, JsonValue)>,
     unknown: vec::IntoIter<(String, JsonValue)>,
@@ -191,7 +192,7 @@ impl<'de> MapAccess<'de> for Fields {
     }
 }
 
-/// One field: its value, or that it is not there.
+/// The deserializer of one field; its value is `None` if it is missing.
 struct Field {
     name: &'static str,
     value: Option<JsonValue>,
@@ -209,21 +210,23 @@ impl<'de> Deserializer<'de> for Field {
         let read = match self.value {
             None => Err(<ParameterError as de::Error>::custom("is missing")),
             Some(JsonValue::Integer(raw)) => visitor.visit_u64(raw),
-            Some(JsonValue::Text(text)) => match digits(&text) {
+            Some(JsonValue::String(string)) => match digits(&string) {
                 Some(raw) => visitor.visit_u64(raw),
-                None => Err(de::Error::invalid_type(Unexpected::Other("text"), &visitor)),
+                None => Err(de::Error::invalid_type(Unexpected::Other("string"), &visitor)),
             },
             Some(_) => Err(de::Error::invalid_type(Unexpected::Other("value"), &visitor)),
         };
         read.map_err(|error| error.of(name, INVALID_VALUE))
     }
 
-    /// Not there is `false`.
+    /// A missing flag is `false`.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
         let flag = match &self.value {
             None => Ok(false),
             Some(JsonValue::Bool(flag)) => Ok(*flag),
-            Some(JsonValue::Text(text)) if text == "true" || text == "false" => Ok(text == "true"),
+            Some(JsonValue::String(string)) if string == "true" || string == "false" => {
+                Ok(string == "true")
+            }
             Some(_) => {
                 Err(ParameterError::must_be(&"true or false").of(self.name, INVALID_PARAMETER))
             }
@@ -231,12 +234,12 @@ impl<'de> Deserializer<'de> for Field {
         visitor.visit_bool(flag?)
     }
 
-    /// Not there is empty.
+    /// A missing string is empty.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
         let read = match self.value {
             None => visitor.visit_str(""),
-            Some(JsonValue::Text(text)) => visitor.visit_string(text),
-            Some(_) => Err(ParameterError::must_be(&"a text")),
+            Some(JsonValue::String(string)) => visitor.visit_string(string),
+            Some(_) => Err(ParameterError::must_be(&"a string")),
         };
         read.map_err(|error| error.of(self.name, INVALID_PARAMETER))
     }
@@ -245,20 +248,25 @@ impl<'de> Deserializer<'de> for Field {
         self.deserialize_str(visitor)
     }
 
-    /// A JSON array of texts, or one text with commas. White space around a comma does not count.
+    /// A JSON array of strings, or one string with commas. White space around a comma is ignored.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
-        let texts: Option<Vec<String>> = match self.value {
-            Some(JsonValue::Text(text)) => {
-                Some(text.split(',').map(|text| text.trim().to_owned()).collect())
+        let strings: Option<Vec<String>> = match self.value {
+            Some(JsonValue::String(string)) => {
+                Some(string.split(',').map(|string| string.trim().to_owned()).collect())
             }
             Some(JsonValue::Array(elements)) => elements
                 .into_iter()
-                .map(|element| if let JsonValue::Text(text) = element { Some(text) } else { None })
+                .map(
+                    |element| {
+                        if let JsonValue::String(string) = element { Some(string) } else { None }
+                    },
+                )
                 .collect(),
             _ => None,
         };
-        let wrong = || ParameterError::must_be(&"a list of texts").of(self.name, INVALID_PARAMETER);
-        visitor.visit_seq(SeqDeserializer::new(texts.ok_or_else(wrong)?.into_iter()))
+        let wrong =
+            || ParameterError::must_be(&"a list of strings").of(self.name, INVALID_PARAMETER);
+        visitor.visit_seq(SeqDeserializer::new(strings.ok_or_else(wrong)?.into_iter()))
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
@@ -271,10 +279,10 @@ impl<'de> Deserializer<'de> for Field {
     }
 }
 
-fn digits(text: &str) -> Option<u64> {
-    let canonical =
-        (text == "0" || !text.starts_with('0')) && text.bytes().all(|byte| byte.is_ascii_digit());
-    canonical.then(|| text.parse().ok()).flatten()
+fn digits(string: &str) -> Option<u64> {
+    let canonical = (string == "0" || !string.starts_with('0'))
+        && string.bytes().all(|byte| byte.is_ascii_digit());
+    canonical.then(|| string.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Tests of parameters: each way of sending them, each kind of value, and what is refused.
+//! Tests of `params.rs`: every syntax, every type of value, and what is rejected.
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
@@ -201,7 +201,7 @@ fn an_unknown_name_is_refused_first_unless_the_type_is_open() {
     );
     assert!(form::<NoParams>("").is_ok());
     assert_eq!(form::<Set>("what=ever&value=5").unwrap().value.0, 5);
-    // Of two that are wrong, the one that the type names first, in whatever order they came.
+    // Of two invalid parameters the error names the type's first one, in whatever order they came.
     assert_eq!(refusal(form("count=x&f=x")), ("f", "invalid_parameter"));
     assert_eq!(refusal(form("f=x&count=x")), ("f", "invalid_parameter"));
 }

@@ -1,7 +1,9 @@
-//! The parameter of a path: a counter's name or a key's id.
+//! Path parameters: a counter's name or a key's id.
 //!
-//! Job: [`PathParam`]. Invariant: it is decoded once; a text that can be no name is the name of nothing,
-//! so it is 404 and no 400. Must never: look at the query.
+//! Job: [`PathParam`].
+//! Invariant: a parameter is percent-decoded once. One that is not a valid name cannot name
+//! anything that exists, so it is 404, not 400.
+//! Must never: read the query.
 
 use actix_web::HttpRequest;
 use actix_web::dev::Payload;
@@ -13,43 +15,43 @@ use crate::domain::counter::CounterName;
 use crate::http::error::ApiError;
 use crate::http::target::as_sent;
 
-/// The path's parameter as a `T`.
+/// A path parameter as a `T`.
 pub struct PathParam<T>(pub T);
 
-/// What a path can name.
+/// The type of a path parameter.
 pub trait PathParameter: Sized {
-    /// The parameter's name in the pattern.
+    /// The parameter's name in the route's pattern.
     const NAME: &'static str;
 
-    /// Reads it.
+    /// Parses the decoded parameter.
     ///
     /// # Errors
-    /// There is no such thing.
-    fn parse(text: &str) -> Result<Self, ApiError>;
+    /// Nothing can have this name.
+    fn parse(string: &str) -> Result<Self, ApiError>;
 }
 
 impl PathParameter for CounterName {
     const NAME: &'static str = "name";
 
-    fn parse(text: &str) -> Result<Self, ApiError> {
-        Self::parse(text).map_err(|_| ApiError::CounterNotFound)
+    fn parse(string: &str) -> Result<Self, ApiError> {
+        Self::parse(string).map_err(|_| ApiError::CounterNotFound)
     }
 }
 
 impl PathParameter for KeyId {
     const NAME: &'static str = "id";
 
-    fn parse(text: &str) -> Result<Self, ApiError> {
-        Self::parse(text).ok_or(ApiError::KeyNotFound)
+    fn parse(string: &str) -> Result<Self, ApiError> {
+        Self::parse(string).ok_or(ApiError::KeyNotFound)
     }
 }
 
-/// A name as an operator typed it; whether it can be one at all is the handler's question.
+/// A tenant's name as an operator typed it; the handler validates it.
 impl PathParameter for String {
     const NAME: &'static str = "name";
 
-    fn parse(text: &str) -> Result<Self, ApiError> {
-        Ok(text.to_owned())
+    fn parse(string: &str) -> Result<Self, ApiError> {
+        Ok(string.to_owned())
     }
 }
 

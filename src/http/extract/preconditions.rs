@@ -1,9 +1,10 @@
-//! `ETag` and `If-Match`: a change only if nothing else was changed meanwhile.
+//! Conditional requests: `ETag` and `If-Match`.
 //!
-//! Job: [`IfMatch`], [`NoPreconditions`]; the entity tags of counters ([`etag`]). Invariant: a tag
-//! names one state of one counter, and every change says which of these headers it takes.
-//! Must never: ignore such a header where it is not taken, which would imply a guarantee that is
-//! not given.
+//! Job: [`IfMatch`], [`NoPreconditions`], and the entity tags of counters ([`etag`]).
+//! Invariant: a tag identifies one state of one counter; every changing route declares which
+//! conditional headers it supports.
+//! Must never: ignore such a header on a route that does not support it, which would imply a
+//! guarantee that the server does not give.
 
 use actix_web::HttpRequest;
 use actix_web::dev::Payload;
@@ -13,10 +14,10 @@ use super::Extract;
 use crate::http::error::ApiError;
 use crate::store::{Precondition, Version};
 
-/// The header that makes a change safe to send again.
+/// The header that makes a change safe to retry.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// A change that takes no precondition and no idempotency key.
+/// A request that supports neither preconditions nor an idempotency key.
 #[derive(Debug)]
 pub struct NoPreconditions;
 
@@ -26,7 +27,7 @@ impl Extract for NoPreconditions {
     }
 }
 
-/// A change that takes `If-Match` alone: what the header expects.
+/// The precondition of a request that supports `If-Match` and no idempotency key.
 #[derive(Debug)]
 pub struct IfMatch(pub Precondition);
 
@@ -37,32 +38,32 @@ impl Extract for IfMatch {
     }
 }
 
-/// Rejects headers that ask for a guarantee which a route does not give.
+/// Rejects conditional headers that the route does not support.
 ///
 /// # Errors
-/// [`ApiError::NotSupported`], naming the first that is there and not among `taken`.
-pub fn reject_unsupported(headers: &HeaderMap, taken: &[HeaderName]) -> Result<(), ApiError> {
-    let asked = [
+/// [`ApiError::NotSupported`] with the first one that is not in `supported`.
+pub fn reject_unsupported(headers: &HeaderMap, supported: &[HeaderName]) -> Result<(), ApiError> {
+    let conditional = [
         (IDEMPOTENCY_KEY, "Idempotency-Key"),
         (IF_MATCH, "If-Match"),
         (IF_NONE_MATCH, "If-None-Match"),
     ];
-    match asked
+    match conditional
         .into_iter()
-        .find(|(header, _)| headers.contains_key(header) && !taken.contains(header))
+        .find(|(header, _)| headers.contains_key(header) && !supported.contains(header))
     {
         Some((_, name)) => Err(ApiError::NotSupported(name)),
         None => Ok(()),
     }
 }
 
-/// The entity tag of a state.
-#[must_use]
+/// The entity tag of a counter's version.
 pub fn etag(version: Version) -> String {
     format!("\"{}-{}\"", version.generation, version.revision)
 }
 
-/// What `If-Match` expects. A weak tag matches nothing, and neither does what is no tag of ours.
+/// Parses `If-Match`. A weak tag matches nothing, and neither does a tag that [`etag`] does not
+/// make.
 pub fn parse_if_match(headers: &HeaderMap) -> Precondition {
     let lines: Vec<&[u8]> = headers.get_all(IF_MATCH).map(HeaderValue::as_bytes).collect();
     if lines.is_empty() || lines == [b"*"] {
@@ -75,9 +76,10 @@ pub fn parse_if_match(headers: &HeaderMap) -> Precondition {
 }
 
 fn version(tag: &str) -> Option<Version> {
-    let (born, changes) = tag.strip_prefix('"')?.strip_suffix('"')?.split_once('-')?;
-    let version = Version { generation: born.parse().ok()?, revision: changes.parse().ok()? };
-    // Only as it was written: no other text is the same tag.
+    let (generation, revision) = tag.strip_prefix('"')?.strip_suffix('"')?.split_once('-')?;
+    let version =
+        Version { generation: generation.parse().ok()?, revision: revision.parse().ok()? };
+    // Only the canonical form: `"01-2"` parses to the same numbers, but is another tag.
     (etag(version) == tag).then_some(version)
 }
 
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn if_match_takes_our_strong_tags_only() {
+    fn if_match_accepts_strong_tags_of_this_server_only() {
         let read = |lines: &[&str]| {
             let mut headers = HeaderMap::new();
             lines.iter().for_each(|line| {
@@ -94,7 +96,7 @@ mod tests {
             });
             parse_if_match(&headers)
         };
-        let version = |born, changes| Version { generation: born, revision: changes };
+        let version = |generation, revision| Version { generation, revision };
         assert_eq!((read(&[]), read(&["*"])), (Precondition::Any, Precondition::Any));
         assert_eq!(read(&["\"1-2\""]), Precondition::OneOf(vec![version(1, 2)]));
         let several = Precondition::OneOf(vec![version(1, 2), version(3, 4), version(0, 5)]);

@@ -1,8 +1,8 @@
-//! The values of parameters, each of which can only be what it must be.
+//! The types of parameter values.
 //!
-//! Job: [`Whole`], a number within bounds, and [`Timestamp`]. Invariant: a number is an integer as
-//! it was written, in digits, or it is refused.
-//! Must never: round, or take a sign, a point, an exponent or a leading zero.
+//! Job: [`Whole`], an integer within bounds, and [`Timestamp`].
+//! Invariant: an integer is written in decimal digits, or it is rejected.
+//! Must never: round, or accept a sign, a point, an exponent or a leading zero.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use utoipa::openapi::{RefOr, Schema};
 use crate::domain::counter::Value;
 use crate::http::openapi::schema;
 
-/// A whole number from `MIN` to `MAX`; in a request a text of digits will do.
+/// An integer from `MIN` to `MAX`. In a request it may also be a string of digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole<const MIN: u64, const MAX: u64>(pub u64);
 
@@ -24,8 +24,7 @@ pub struct Whole<const MIN: u64, const MAX: u64>(pub u64);
 pub type AnyValue = Whole<0, { Value::MAX.get() }>;
 
 impl AnyValue {
-    /// The value that it is.
-    #[must_use]
+    /// The counter value.
     pub fn get(self) -> Value {
         Value::new(self.0).unwrap_or(Value::MAX)
     }
@@ -75,7 +74,7 @@ impl<const MIN: u64, const MAX: u64> PartialSchema for Whole<MIN, MAX> {
 
 impl<const MIN: u64, const MAX: u64> utoipa::ToSchema for Whole<MIN, MAX> {}
 
-/// A moment in seconds since 1970, from RFC 3339 in UTC.
+/// A Unix time in seconds, written as RFC 3339 in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp(pub u64);
 
@@ -91,21 +90,21 @@ impl Visitor<'_> for TimestampVisitor {
     type Value = Timestamp;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a time of RFC 3339 in UTC, such as 2027-01-31T12:00:00Z")
+        f.write_str("an RFC 3339 timestamp in UTC, such as 2027-01-31T12:00:00Z")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
-        let utc = OffsetDateTime::parse(text, &Rfc3339)
+    fn visit_str<E: Error>(self, string: &str) -> Result<Timestamp, E> {
+        let utc = OffsetDateTime::parse(string, &Rfc3339)
             .ok()
             .filter(|moment| moment.offset() == UtcOffset::UTC);
         let seconds = utc.and_then(|moment| u64::try_from(moment.unix_timestamp()).ok());
-        seconds.map(Timestamp).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        seconds.map(Timestamp).ok_or_else(|| E::invalid_value(Unexpected::Str(string), &self))
     }
 }
 
 impl PartialSchema for Timestamp {
     fn schema() -> RefOr<Schema> {
-        schema::moment().into()
+        schema::timestamp().into()
     }
 }
 

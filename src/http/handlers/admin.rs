@@ -1,10 +1,11 @@
 //! Tenants, keys and metrics for operators, through the admin socket.
 //!
-//! Job: list and look, suspend, resume, limit, delete and revoke; `/stats`. Answers are plain JSON,
-//! those of [`rows`](crate::admin::rows); refusals are the documents of every App. Invariant: every
-//! change is one event in the audit's log, with the tenant, who asked and how it ended.
-//! Must never: show a secret or the hash of one; hold all tenants in memory; answer anybody who is
-//! no [`Operator`].
+//! Job: list, show, suspend, resume, limit and delete tenants; list and revoke keys; `/stats`.
+//! Responses are plain JSON, the types of [`rows`](crate::admin::rows); errors are the same
+//! documents as in every App.
+//! Invariant: every change is one audit event, with the tenant, the operator and the outcome.
+//! Must never: show a secret or its hash; hold all tenants in memory; serve a request that is not
+//! an [`Operator`]'s.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::admin::rows::{KeyPage, KeyRow, NewLimit, TenantPage, TenantRow};
 use crate::domain::api_key::KeyId;
 use crate::domain::tenant::{TenantId, TenantLimit, TenantName};
 use crate::domain::time_format::{date, rfc3339};
-use crate::http::context::{OperatorEvent, RequestContext, SecurityEvent};
+use crate::http::context::{OperatorAction, OperatorEvent, RequestContext, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
 use crate::http::extract::operator::{Operator, TypedKey};
@@ -27,7 +28,7 @@ use crate::http::state::State;
 use crate::store::{Refusal, StoreError, TenantRecord, TenantUpdate};
 
 const MAX_PAGE: usize = 1000;
-/// The limit of a page.
+/// The number of rows per page.
 type PageLimit = Whole<1, { MAX_PAGE as u64 }>;
 
 #[derive(Deserialize)]
@@ -44,19 +45,19 @@ pub(crate) struct KeyListParams {
     after: Option<String>,
 }
 
-/// What a change of one tenant without a body takes.
+/// The arguments of a change of one tenant that has no parameters.
 type TenantAction = InOrder<(Operator, PathParam<String>, Params<NoParams>)>;
-/// The same of one key.
+/// The arguments of a change of one key.
 type KeyAction = InOrder<(Operator, PathParam<String>, PathParam<TypedKey>, Params<NoParams>)>;
 
-/// So many numbers of tenants; those that were deleted are left out, so a page may have fewer rows.
+/// A page covers a range of tenant ids. Deleted tenants are left out, so it may have fewer rows.
 #[utoipa::path(tag = "internal")]
 #[get("/tenants")]
 pub(crate) async fn list_tenants(
     state: State,
-    asked: InOrder<(Operator, QueryParams<TenantListParams>)>,
+    args: InOrder<(Operator, QueryParams<TenantListParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((_, QueryParams(params))) = asked;
+    let InOrder((_, QueryParams(params))) = args;
     let TenantId(last) = state.store.last_tenant_id().await?;
     let after = params.after.map_or(0, |after| after.0).min(last);
     let end = after.saturating_add(params.limit.map_or(MAX_PAGE as u64, |limit| limit.0)).min(last);
@@ -65,7 +66,7 @@ pub(crate) async fn list_tenants(
         if let Some(record) = state.store.find_tenant(id).await? {
             tenants.push(row(&state, id, &record).await?);
         }
-        // The thread serves the operators' other listener too.
+        // The ops listener runs on the same thread.
         tokio::task::yield_now().await;
     }
     Ok(web::Json(TenantPage { tenants, next: (end < last).then_some(end) }))
@@ -75,9 +76,9 @@ pub(crate) async fn list_tenants(
 #[get("/tenants/{name}")]
 pub(crate) async fn show_tenant(
     state: State,
-    asked: InOrder<(Operator, PathParam<String>, QueryParams<NoParams>)>,
+    args: InOrder<(Operator, PathParam<String>, QueryParams<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((_, PathParam(name), _)) = asked;
+    let InOrder((_, PathParam(name), _)) = args;
     let (id, record) = find(&state, &name).await?;
     Ok(web::Json(row(&state, id, &record).await?))
 }
@@ -87,9 +88,9 @@ pub(crate) async fn show_tenant(
 pub(crate) async fn suspend_tenant(
     state: State,
     req: HttpRequest,
-    asked: TenantAction,
+    args: TenantAction,
 ) -> Result<impl Responder, ApiError> {
-    set_suspended(&state, &req, asked, true, "tenant-suspended").await
+    set_suspended(&state, &req, args, true, OperatorAction::SuspendTenant).await
 }
 
 #[utoipa::path(tag = "internal")]
@@ -97,9 +98,9 @@ pub(crate) async fn suspend_tenant(
 pub(crate) async fn resume_tenant(
     state: State,
     req: HttpRequest,
-    asked: TenantAction,
+    args: TenantAction,
 ) -> Result<impl Responder, ApiError> {
-    set_suspended(&state, &req, asked, false, "tenant-resumed").await
+    set_suspended(&state, &req, args, false, OperatorAction::ResumeTenant).await
 }
 
 async fn set_suspended(
@@ -107,12 +108,18 @@ async fn set_suspended(
     req: &HttpRequest,
     InOrder((operator, PathParam(name), _)): TenantAction,
     suspended: bool,
-    action: &'static str,
+    action: OperatorAction,
 ) -> Result<web::Json<TenantRow>, ApiError> {
     let (id, _) = find(state, &name).await?;
     let changed = state.store.change_tenant(id, TenantUpdate::Suspended(suspended)).await;
-    let record =
-        audited(req, id, operator, action, None, changed.map_err(|error| gone(error, &name)))?;
+    let record = audited(
+        req,
+        id,
+        operator,
+        action,
+        None,
+        changed.map_err(|error| change_error(error, &name)),
+    )?;
     Ok(web::Json(row(state, id, &record).await?))
 }
 
@@ -121,9 +128,9 @@ async fn set_suspended(
 pub(crate) async fn limit_tenant(
     state: State,
     req: HttpRequest,
-    asked: InOrder<(Operator, PathParam<String>, Params<NewLimit>)>,
+    args: InOrder<(Operator, PathParam<String>, Params<NewLimit>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((operator, PathParam(name), Params(NewLimit { limit }))) = asked;
+    let InOrder((operator, PathParam(name), Params(NewLimit { limit }))) = args;
     let (id, _) = find(&state, &name).await?;
     let limit = limit.parse::<TenantLimit>();
     let changed = match limit {
@@ -131,13 +138,13 @@ pub(crate) async fn limit_tenant(
             .store
             .change_tenant(id, TenantUpdate::Limit(limit))
             .await
-            .map_err(|error| gone(error, &name)),
-        Err(bad) => {
-            Err(invalid_parameter("limit", format!("must be off, default or a rate; {bad}")))
+            .map_err(|error| change_error(error, &name)),
+        Err(error) => {
+            Err(invalid_parameter("limit", format!("must be off, default or a rate; {error}")))
         }
     };
     let detail = limit.ok().map(|limit| limit.to_string());
-    let record = audited(&req, id, operator, "tenant-limited", detail, changed)?;
+    let record = audited(&req, id, operator, OperatorAction::LimitTenant, detail, changed)?;
     Ok(web::Json(row(&state, id, &record).await?))
 }
 
@@ -146,12 +153,12 @@ pub(crate) async fn limit_tenant(
 pub(crate) async fn delete_tenant(
     state: State,
     req: HttpRequest,
-    asked: TenantAction,
+    args: TenantAction,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((operator, PathParam(name), _)) = asked;
+    let InOrder((operator, PathParam(name), _)) = args;
     let (id, _) = find(&state, &name).await?;
-    let deleted = state.store.delete_tenant(id).await.map_err(|error| gone(error, &name));
-    audited(&req, id, operator, "tenant-deleted", None, deleted)?;
+    let deleted = state.store.delete_tenant(id).await.map_err(|error| change_error(error, &name));
+    audited(&req, id, operator, OperatorAction::DeleteTenant, None, deleted)?;
     Ok(HttpResponse::NoContent())
 }
 
@@ -159,9 +166,9 @@ pub(crate) async fn delete_tenant(
 #[get("/tenants/{name}/keys")]
 pub(crate) async fn list_keys(
     state: State,
-    asked: InOrder<(Operator, PathParam<String>, QueryParams<KeyListParams>)>,
+    args: InOrder<(Operator, PathParam<String>, QueryParams<KeyListParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((_, PathParam(name), QueryParams(params))) = asked;
+    let InOrder((_, PathParam(name), QueryParams(params))) = args;
     let not_an_id = || invalid_parameter("after", "must be a key's id, 16 hexadecimal digits");
     let after = params.after.map(|after| KeyId::parse(&after).ok_or_else(not_an_id)).transpose()?;
     let limit = params.limit.map_or(MAX_PAGE as u64, |limit| limit.0);
@@ -185,22 +192,31 @@ pub(crate) async fn list_keys(
 pub(crate) async fn revoke_key(
     state: State,
     req: HttpRequest,
-    asked: KeyAction,
+    args: KeyAction,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((operator, PathParam(name), PathParam(TypedKey(key)), _)) = asked;
+    let InOrder((operator, PathParam(name), PathParam(TypedKey(key)), _)) = args;
     let (id, _) = find(&state, &name).await?;
     let revoked = match key {
-        Some(key) => state.store.revoke_key(id, key).await.map_err(|error| gone(error, &name)),
+        Some(key) => {
+            state.store.revoke_key(id, key).await.map_err(|error| change_error(error, &name))
+        }
         None => Err(invalid_parameter(
             "id",
             "must be a key's id, 16 hexadecimal digits, or a whole key",
         )),
     };
-    audited(&req, id, operator, "key-revoked", key.map(|key| key.to_string()), revoked)?;
+    audited(
+        &req,
+        id,
+        operator,
+        OperatorAction::RevokeKey,
+        key.map(|key| key.to_string()),
+        revoked,
+    )?;
     Ok(HttpResponse::NoContent())
 }
 
-/// The metrics, as data.
+/// The metrics as JSON.
 #[utoipa::path(tag = "internal")]
 #[get("/stats")]
 pub(crate) async fn stats(state: State) -> impl Responder {
@@ -215,8 +231,8 @@ async fn find(state: &State, name: &str) -> Result<(TenantId, Arc<TenantRecord>)
     Ok((id, record))
 }
 
-/// Why a change was refused. The tenant was there a moment ago.
-fn gone(error: StoreError, name: &str) -> ApiError {
+/// The error of a change whose tenant was found just before.
+fn change_error(error: StoreError, name: &str) -> ApiError {
     match error {
         StoreError::Refused(Refusal::NoSuchTenant) => ApiError::TenantNotFound(name.to_owned()),
         other => other.into(),
@@ -224,24 +240,24 @@ fn gone(error: StoreError, name: &str) -> ApiError {
 }
 
 async fn row(state: &State, id: TenantId, record: &TenantRecord) -> Result<TenantRow, ApiError> {
-    let holdings = state.store.usage(id).await?;
+    let usage = state.store.usage(id).await?;
     Ok(TenantRow {
         id: id.0,
         name: record.name.as_str().to_owned(),
         created_at: rfc3339(record.created_unix_s),
         suspended: record.suspended,
         limit: record.limit.to_string(),
-        counters: holdings.counters,
-        keys: holdings.keys,
+        counters: usage.counters,
+        keys: usage.keys,
     })
 }
 
-/// Records how a change ended, for the audit.
+/// Records the outcome of a change as an audit event, and returns it.
 fn audited<T>(
     req: &HttpRequest,
     tenant: TenantId,
     operator: Operator,
-    action: &'static str,
+    action: OperatorAction,
     detail: Option<String>,
     result: Result<T, ApiError>,
 ) -> Result<T, ApiError> {
@@ -251,7 +267,7 @@ fn audited<T>(
         .as_ref()
         .err()
         .map(|error| error.cause().map_or_else(|| error.detail(None), str::to_owned));
-    context.note(SecurityEvent::Operator(OperatorEvent {
+    context.record(SecurityEvent::Operator(OperatorEvent {
         action,
         uid: operator.uid,
         detail,

@@ -1,14 +1,15 @@
 //! `/api/v1/keys`: the tenant's API keys.
 //!
-//! Job: list, create, revoke. Invariant: a key that is shown is durable, and it is shown once.
-//! Must never: let a secret half reach a list, a log or an error.
+//! Job: list, create, revoke.
+//! Invariant: a key is durable before it is shown, and it is shown once.
+//! Must never: let a key's secret get into a list, a log or an error.
 
 use actix_web::{HttpRequest, HttpResponse, Responder, delete, get, post};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::counters::{DEFAULT_PAGE_SIZE, PageParams};
-use super::dto::{Key, KeysDocument, NewKey, NewKeyDocument, Scope};
+use super::dto::{EXAMPLE_KEY, Key, KeysDocument, NewKey, NewKeyDocument, Scope};
 use super::{invalid_parameter, next_page, non_empty_page};
 use crate::auth::key::ApiKey;
 use crate::domain::api_key::{KeyId, KeyLabel, Scopes};
@@ -22,60 +23,65 @@ use crate::http::extract::preconditions::NoPreconditions;
 use crate::http::extract::values::{Timestamp, Whole};
 use crate::http::jsonapi::{Page, Reply};
 use crate::http::openapi::error_responses::{
-    AdminArgs, Body, Changing, From, InvalidParameter, InvalidValue, NamedKey, Parameters, Quota,
+    Body, Changing, From, InvalidParameter, InvalidValue, NamedKey, Parameters, Quota, Reading,
     Refused,
 };
 use crate::http::state::State;
 use crate::store::{KeyRecord, now_unix_s};
 
-/// How many keys a tenant may have, expired ones among them.
+/// The quota of API keys per tenant, including expired ones.
 pub(crate) const MAX_KEYS_PER_TENANT: u32 = 100;
-/// The longest time that `expires_in` takes: ten years, in seconds.
+/// The maximum of `expires_in`: ten years, in seconds.
 pub(crate) const MAX_EXPIRES_IN_S: u64 = 315_360_000;
 type ExpiresIn = Whole<1, MAX_EXPIRES_IN_S>;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateKeyParams {
-    /// What people call it: up to 100 visible ASCII characters and spaces.
+    /// A label for the key: up to 100 visible ASCII characters and spaces.
     #[serde(default)]
     #[schema(pattern = "^[ -~]*$", min_length = 0, max_length = 100, nullable)]
     label: String,
-    /// What it may do, as a list or separated by commas; all three if not given.
+    /// The scopes, as a list or separated by commas; all three if absent.
     #[schema(inline, value_type = Option<Vec<Scope>>)]
     scopes: Option<Vec<String>>,
-    /// From when on it is refused, RFC 3339 in UTC, in the future. Or `expires_in`; neither: never.
+    /// When the key expires: an RFC 3339 timestamp in UTC, in the future. Without this and
+    /// `expires_in` it never expires.
     #[schema(inline)]
     expires_at: Option<Timestamp>,
-    /// The same in seconds from now, 1 to 315360000 (ten years).
+    /// In how many seconds the key expires, 1 to 315360000 (ten years).
     #[schema(inline)]
     expires_in: Option<ExpiresIn>,
 }
 
 /// List the keys.
 ///
-/// By id, without the keys themselves; expired ones too.
+/// Sorted by id, including expired keys. The keys' secrets are not shown.
 #[utoipa::path(
     tag = "keys", security(("key" = ["manage"]), ("password" = [])),
     params(("page[size]", Query), ("page[after]", Query)),
     responses(
-        (status = 200, description = "Keys, and where the list goes on.", body = KeysDocument,
+        (status = 200, description = "A page of keys, and the path of the next page.",
+         body = KeysDocument,
          example = json!({ "data": [{ "id": "5fbfa5948d5fa1ea", "type": "key", "attributes": {
-             "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z", "expires_at": null,
-             "last_used_on": null } }], "links": { "next": null }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<ManageOrPassword>, Parameters, InvalidParameter, InvalidValue, AdminArgs)>,
+             "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z",
+              "expires_at": null,
+             "last_used_on": null } }], "links": { "next": null },
+              "jsonapi": { "version": "1.0" } })),
+        Refused<(From<ManageOrPassword>, Parameters, InvalidParameter, InvalidValue, Reading)>,
     )
 )]
 #[get("/api/v1/keys")]
 pub(crate) async fn list_keys(
     state: State,
-    asked: InOrder<(Caller<ManageOrPassword>, QueryParams<PageParams>)>,
+    args: InOrder<(Caller<ManageOrPassword>, QueryParams<PageParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, QueryParams(page))) = asked;
+    let InOrder((caller, QueryParams(page))) = args;
     let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
     let cursor = |text: String| {
-        KeyId::parse(&text)
-            .ok_or_else(|| invalid_parameter("page[after]", "must be the id of a key"))
+        KeyId::parse(&text).ok_or_else(|| {
+            invalid_parameter("page[after]", "must be a key's id, 16 hexadecimal digits")
+        })
     };
     let after = page.after.map(cursor).transpose()?;
     let limit = usize::try_from(size).unwrap_or(1);
@@ -87,31 +93,36 @@ pub(crate) async fn list_keys(
     Ok(Page { resources, next })
 }
 
-/// Make a key.
+/// Create a key.
 ///
-/// It is shown in this answer and never again.
-// Who may manage may make a key with any scopes; a password may do everything.
+/// The key is shown in this response and never again.
+// A key with the scope `manage` may create keys with any scopes, and so may the password.
 #[utoipa::path(
     tag = "keys", security(("key" = ["manage"]), ("password" = [])),
-    request_body(content = CreateKeyParams, example = json!({ "label": "till 7", "scopes": ["increment"] })),
+    request_body(content = CreateKeyParams, example = json!({ "label": "till 7",
+     "scopes": ["increment"] })),
     responses(
         (status = 201, description = "The new key.", body = NewKeyDocument, headers(("Location")),
-         links(("revokeKey" = (operation_id = "revokeKey", parameters(("id" = "$response.body#/data/id"))))),
+         links(("revokeKey" = (operation_id = "revokeKey",
+          parameters(("id" = "$response.body#/data/id"))))),
          example = json!({ "data": { "id": "5fbfa5948d5fa1ea", "type": "key", "attributes": {
-             "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z", "expires_at": null,
-             "last_used_on": null, "api_key": "odo_5fbfa5948d5fa1ea_000000000000000000000000000000000000000000000000000000000000000000000000" } },
+             "label": "till 7", "scopes": ["increment"], "created_at": "2026-11-24T09:00:00Z",
+              "expires_at": null,
+             "last_used_on": null, "api_key": EXAMPLE_KEY } },
              "jsonapi": { "version": "1.0" } })),
-        Refused<(From<ManageOrPassword>, Parameters, Body, InvalidParameter, InvalidValue, Quota, Changing)>,
+        Refused<(From<ManageOrPassword>, Parameters, Body, InvalidParameter, InvalidValue, Quota,
+         Changing)>,
     )
 )]
 #[post("/api/v1/keys")]
 pub(crate) async fn create_key(
     state: State,
     req: HttpRequest,
-    asked: InOrder<(Caller<ManageOrPassword>, NoPreconditions, Params<CreateKeyParams>)>,
+    args: InOrder<(Caller<ManageOrPassword>, NoPreconditions, Params<CreateKeyParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, _, Params(params))) = asked;
-    let label = KeyLabel::parse(&params.label).map_err(|bad| invalid_parameter("label", bad))?;
+    let InOrder((caller, _, Params(params))) = args;
+    let label =
+        KeyLabel::parse(&params.label).map_err(|error| invalid_parameter("label", error))?;
     let (scopes, now) = (scopes(&params)?, now_unix_s());
     let expires_unix_s = expiry(&params, now)?;
     let key = ApiKey::generate().map_err(|error| ApiError::Internal(error.to_string().into()))?;
@@ -132,18 +143,19 @@ pub(crate) async fn create_key(
 
 fn scopes(params: &CreateKeyParams) -> Result<Scopes, ApiError> {
     let Some(names) = &params.scopes else { return Ok(Scopes::ALL) };
-    let all = names.iter().map(|name| Scopes::parse(name)).collect::<Option<Vec<_>>>();
-    let together = all.and_then(|all| all.into_iter().reduce(Scopes::union));
-    together.ok_or_else(|| {
+    let each = names.iter().map(|name| Scopes::parse(name)).collect::<Option<Vec<_>>>();
+    let union = each.and_then(|each| each.into_iter().reduce(Scopes::union));
+    union.ok_or_else(|| {
         invalid_parameter("scopes", "must be one or more of read, increment, manage")
     })
 }
 
 fn expiry(params: &CreateKeyParams, now: u64) -> Result<Option<u64>, ApiError> {
     match (params.expires_at, params.expires_in) {
-        (Some(_), Some(_)) => {
-            Err(invalid_parameter("expires_in", "and expires_at say the same; send one of them"))
-        }
+        (Some(_), Some(_)) => Err(invalid_parameter(
+            "expires_in",
+            "cannot be combined with expires_at; send one of them",
+        )),
         (Some(Timestamp(at)), None) if at <= now => {
             Err(invalid_parameter("expires_at", "must be in the future"))
         }
@@ -153,11 +165,11 @@ fn expiry(params: &CreateKeyParams, now: u64) -> Result<Option<u64>, ApiError> {
 
 /// Revoke a key.
 ///
-/// It is refused from the next request on. A key may revoke itself.
+/// The key is rejected from the next request on. A key may revoke itself.
 #[utoipa::path(
     tag = "keys", security(("key" = ["manage"]), ("password" = [])), params(("id", Path)),
     responses(
-        (status = 204, description = "It is refused from now on."),
+        (status = 204, description = "The key is revoked."),
         Refused<(From<ManageOrPassword>, Parameters, Body, NamedKey, Changing)>,
     )
 )]
@@ -165,9 +177,9 @@ fn expiry(params: &CreateKeyParams, now: u64) -> Result<Option<u64>, ApiError> {
 pub(crate) async fn revoke_key(
     state: State,
     req: HttpRequest,
-    asked: InOrder<(Caller<ManageOrPassword>, PathParam<KeyId>, NoPreconditions, Params<NoParams>)>,
+    args: InOrder<(Caller<ManageOrPassword>, PathParam<KeyId>, NoPreconditions, Params<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(id), _, _)) = asked;
+    let InOrder((caller, PathParam(id), _, _)) = args;
     state.store.revoke_key(caller.tenant(), id).await?;
     RequestContext::of(&req).audit(AuditEvent::KeyRevoked(id));
     Ok(HttpResponse::NoContent())

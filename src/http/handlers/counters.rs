@@ -1,8 +1,8 @@
 //! `/api/v1/counters`: the tenant's counters by name.
 //!
-//! Job: list, create, read, set, delete, increment. Invariant: what is answered is what the store
-//! committed, with the entity tag of that state.
-//! Must never: compute a value; that is the counter rule's, inside the store.
+//! Job: list, create, read, set, delete, increment.
+//! Invariant: a response has the state that the store committed, with its entity tag.
+//! Must never: compute a value; the counter rule does, inside the store.
 
 use actix_web::{HttpResponse, Responder, delete, get, post, put};
 use serde::Deserialize;
@@ -23,19 +23,19 @@ use crate::http::extract::preconditions::IfMatch;
 use crate::http::extract::values::{AnyValue, Whole};
 use crate::http::jsonapi::{Page, Reply};
 use crate::http::openapi::error_responses::{
-    AdminArgs, Body, Changing, Conditional, Exhausted, Exists, From, Idempotent, InvalidName,
+    Body, Changing, Conditional, Exhausted, Exists, From, Idempotent, InvalidName,
     InvalidParameter, InvalidValue, IsDefault, NamedCounter, OutOfRange, Parameters, Quota,
-    Refused, Rewind,
+    Reading, Refused, Rewind,
 };
 use crate::http::state::State;
 use crate::store::{NewCounter, SetCounter, now_unix_s};
 
-/// The largest page of a list, and its size if none is asked for.
+/// The size of a page.
 pub(crate) type PageSize = Whole<1, 100>;
-/// How many entries a page has if nobody says.
+/// The size of a page unless the request has another.
 pub(crate) const DEFAULT_PAGE_SIZE: PageSize = Whole(20);
 
-/// Which part of a list is wanted.
+/// The parameters of a list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PageParams {
@@ -48,22 +48,26 @@ pub(crate) struct PageParams {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateCounterParams {
-    /// 1 to 128 of `A-Z a-z 0-9 . _ -`.
+    /// The name: 1 to 128 characters of `A-Z a-z 0-9 . _ -`.
     #[schema(pattern = "^[A-Za-z0-9._-]+$", min_length = 1, max_length = 128)]
     name: String,
-    /// The value before the first increment; `min` if not given. 0 to 9223372036854775807, and `min` <= `start` <= `max`.
+    /// The value before the first increment; `min` if absent. 0 to 9223372036854775807, and `min`
+    /// <= `start` <= `max`.
     #[schema(inline)]
     start: Option<AnyValue>,
-    /// By how much an increment raises it, 1 to 9007199254740991; 1 if not given.
+    /// The amount that an increment adds, 1 to 9007199254740991; 1 if absent.
     #[schema(inline)]
     step: Option<StepSize>,
-    /// The smallest value that it may be set to; 1 if not given, or `start` where that is 0. 0 to 9223372036854775807, and `min` <= `start` <= `max`.
+    /// The smallest value that the counter may be set to; if absent, 0 if `start` is 0, otherwise
+    /// 1. 0 to 9223372036854775807, and `min` <= `start` <= `max`.
     #[schema(inline)]
     min: Option<AnyValue>,
-    /// The largest value that it may reach; 9007199254740991 if not given. More than that is for readers of JSON that keep 64 bits. 0 to 9223372036854775807, and `min` <= `start` <= `max`.
+    /// The largest value that the counter may reach; 9007199254740991 if absent, which is the
+    /// largest integer that every JSON parser represents exactly. 0 to 9223372036854775807, and
+    /// `min` <= `start` <= `max`.
     #[schema(inline)]
     max: Option<AnyValue>,
-    /// Whether it may be set to a lower value without `rewind`; false if not given.
+    /// Whether the counter may be set to a lower value without `rewind`; false if absent.
     #[serde(default)]
     rewindable: bool,
 }
@@ -71,10 +75,11 @@ pub(crate) struct CreateCounterParams {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetCounterParams {
-    /// Within the counter's `min` and `max`.
+    /// The new value, from the counter's `min` to its `max`.
     #[schema(inline)]
     value: AnyValue,
-    /// Says that a lower value is meant, which makes numbers repeat; false if not given.
+    /// Whether the new value may be lower than the current one, which makes integers repeat; false
+    /// if absent.
     #[serde(default)]
     rewind: bool,
 }
@@ -82,33 +87,38 @@ pub(crate) struct SetCounterParams {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IncrementCounterParams {
-    /// How many integers, 1 to 1000000: a range of them, all or none. Without it one.
+    /// The number of integers, 1 to 1000000; 1 if absent. All of them are issued, or none.
     #[schema(inline)]
     count: Option<Count>,
 }
 
 /// List the counters.
 ///
-/// By name, `default` among them. Each counter is as new as a read of it; together they are no snapshot.
+/// Sorted by name, including `default`. Each counter is as current as a read of it, but the list is
+/// not a consistent snapshot.
 #[utoipa::path(
-    tag = "counters", security(("key" = ["read"])), params(("page[size]", Query), ("page[after]", Query)),
+    tag = "counters", security(("key" = ["read"])), params(("page[size]", Query), ("page[after]",
+     Query)),
     responses(
-        (status = 200, description = "Counters, and where the list goes on.", body = CountersDocument,
+        (status = 200, description = "A page of counters, and the path of the next page.",
+         body = CountersDocument,
          example = json!({ "data": [{ "id": "invoices", "type": "counter", "attributes": {
-             "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
-             "created_at": "2026-11-24T09:00:00Z" } }], "links": { "next": null }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Read>, Parameters, InvalidParameter, InvalidValue, AdminArgs)>,
+             "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64,
+              "rewindable": false,
+             "created_at": "2026-11-24T09:00:00Z" } }], "links": { "next": null },
+              "jsonapi": { "version": "1.0" } })),
+        Refused<(From<Read>, Parameters, InvalidParameter, InvalidValue, Reading)>,
     )
 )]
 #[get("/api/v1/counters")]
 pub(crate) async fn list_counters(
     state: State,
-    asked: InOrder<(Caller<Read>, QueryParams<PageParams>)>,
+    args: InOrder<(Caller<Read>, QueryParams<PageParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, QueryParams(page))) = asked;
+    let InOrder((caller, QueryParams(page))) = args;
     let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
     let cursor = |text: String| {
-        CounterName::parse(&text).map_err(|bad| invalid_parameter("page[after]", bad))
+        CounterName::parse(&text).map_err(|error| invalid_parameter("page[after]", error))
     };
     let after = page.after.map(cursor).transpose()?;
     let limit = usize::try_from(size).unwrap_or(1);
@@ -124,83 +134,95 @@ pub(crate) async fn list_counters(
 
 /// Create a counter.
 ///
-/// Its bounds and its step never change. The first increment answers `start` + `step`. `default` always exists.
+/// Bounds and step are fixed. The first increment issues `start` + `step`. The counter `default`
+/// always exists.
 #[utoipa::path(
     tag = "counters", security(("key" = ["manage"])), params(("Idempotency-Key", Header)),
-    request_body(content = CreateCounterParams, example = json!({ "name": "invoices", "start": 0 })),
+    request_body(content = CreateCounterParams, example = json!({ "name": "invoices",
+     "start": 0 })),
     responses(
         (status = 201, description = "The new counter.", body = CounterDocument,
          headers(("Location"), ("ETag"), ("Idempotency-Replayed")),
          links(
-             ("readCounter" = (operation_id = "readCounter", parameters(("name" = "$response.body#/data/id")))),
-             ("setCounter" = (operation_id = "setCounter", parameters(("name" = "$response.body#/data/id")))),
-             ("incrementCounter" = (operation_id = "incrementCounter", parameters(("name" = "$response.body#/data/id")))),
-             ("deleteCounter" = (operation_id = "deleteCounter", parameters(("name" = "$response.body#/data/id")))),
+             ("readCounter" = (operation_id = "readCounter",
+              parameters(("name" = "$response.body#/data/id")))),
+             ("setCounter" = (operation_id = "setCounter",
+              parameters(("name" = "$response.body#/data/id")))),
+             ("incrementCounter" = (operation_id = "incrementCounter",
+              parameters(("name" = "$response.body#/data/id")))),
+             ("deleteCounter" = (operation_id = "deleteCounter",
+              parameters(("name" = "$response.body#/data/id")))),
          ),
          example = json!({ "data": { "id": "invoices", "type": "counter", "attributes": {
-             "value": 0, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
+             "value": 0, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64,
+              "rewindable": false,
              "created_at": "2026-11-24T09:00:00Z" } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Manage>, Parameters, Body, (InvalidName, InvalidValue, InvalidParameter), Exists, OutOfRange,
+        Refused<(From<Manage>, Parameters, Body, (InvalidName, InvalidValue, InvalidParameter),
+         Exists, OutOfRange,
                  Quota, Changing, Idempotent)>,
     )
 )]
 #[post("/api/v1/counters")]
 pub(crate) async fn create_counter(
     state: State,
-    asked: InOrder<(Caller<Manage>, IdempotencyKey, Params<CreateCounterParams>)>,
+    args: InOrder<(Caller<Manage>, IdempotencyKey, Params<CreateCounterParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, key, Params(params))) = asked;
+    let InOrder((caller, key, Params(params))) = args;
     let name = CounterName::parse(&params.name).map_err(|_| ApiError::Invalid {
         parameter: "name",
         code: "invalid_name",
         detail: "must be 1 to 128 characters of A-Z a-z 0-9 . _ -".to_owned(),
     })?;
-    let shape = shape(&params)?;
-    let once = key.token(caller.tenant(), FingerprintedRequest::Create(&name, &shape));
-    let new =
-        NewCounter { shape, created_unix_s: now_unix_s(), quota: state.shared.counters_per_tenant };
-    let done = state.store.create(caller.tenant(), &name, new, once).await?;
+    let config = parse_config(&params)?;
+    let token = key.token(caller.tenant(), FingerprintedRequest::Create(&name, &config));
+    let new = NewCounter {
+        shape: config,
+        created_unix_s: now_unix_s(),
+        quota: state.shared.counters_per_tenant,
+    };
+    let applied = state.store.create(caller.tenant(), &name, new, token).await?;
     let location = format!("/api/v1/counters/{}", name.as_str());
-    let attributes = Counter::new(&done.result, name.is_default());
+    let attributes = Counter::new(&applied.result, name.is_default());
     let reply = Reply::created(name, attributes, location);
-    Ok(reply.version(done.result.version).replayed(done.replayed))
+    Ok(reply.version(applied.result.version).replayed(applied.replayed))
 }
 
-/// A new counter counts from 1, unless it is to start at 0.
-fn shape(params: &CreateCounterParams) -> Result<CounterConfig, ApiError> {
+/// The configuration of a new counter. The minimum is 1 by default, or 0 if the start is 0.
+fn parse_config(params: &CreateCounterParams) -> Result<CounterConfig, ApiError> {
     let start = params.start.map(AnyValue::get);
-    let least = if start == Some(Value::ZERO) { Value::ZERO } else { Value::FIRST };
-    let min = params.min.map_or(least, AnyValue::get);
+    let default_min = if start == Some(Value::ZERO) { Value::ZERO } else { Value::FIRST };
+    let min = params.min.map_or(default_min, AnyValue::get);
     let max = params.max.map_or(Value::DEFAULT_MAX, AnyValue::get);
     let step = params.step.and_then(|step| Step::new(step.0)).unwrap_or(Step::ONE);
-    CounterConfig::new(start.unwrap_or(min), step, min, max, params.rewindable).map_err(|bad| {
+    CounterConfig::new(start.unwrap_or(min), step, min, max, params.rewindable).map_err(|error| {
         ApiError::Invalid {
             parameter: "start",
             code: "value_out_of_range",
-            detail: bad.to_string().trim_start_matches("start ").to_owned(),
+            detail: error.to_string().trim_start_matches("start ").to_owned(),
         }
     })
 }
 
 /// Read a counter.
 ///
-/// Never changes anything. What it shows is on disk.
+/// The value is durable. A read changes nothing.
 #[utoipa::path(
     tag = "counters", security(("key" = ["read"])), params(("name", Path)),
     responses(
         (status = 200, description = "The counter.", body = CounterDocument, headers(("ETag")),
          example = json!({ "data": { "id": "invoices", "type": "counter", "attributes": {
-             "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
+             "value": 5, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64,
+              "rewindable": false,
              "created_at": "2026-11-24T09:00:00Z" } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Read>, Parameters, NamedCounter, AdminArgs)>,
+        Refused<(From<Read>, Parameters, NamedCounter, Reading)>,
     )
 )]
 #[get("/api/v1/counters/{name}")]
 pub(crate) async fn read_counter(
     state: State,
-    asked: InOrder<(Caller<Read>, PathParam<CounterName>, QueryParams<NoParams>)>,
+    args: InOrder<(Caller<Read>, PathParam<CounterName>, QueryParams<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(name), _)) = asked;
+    let InOrder((caller, PathParam(name), _)) = args;
     let found = state.store.get_counter(caller.tenant(), &name).await?;
     let attributes = Counter::new(&found, name.is_default());
     Ok(Reply::ok(name, attributes).version(found.version))
@@ -208,25 +230,28 @@ pub(crate) async fn read_counter(
 
 /// Set a counter.
 ///
-/// With `If-Match` it is a compare-and-set. A value lower than the counter's needs `rewind`, or a counter that is rewindable.
+/// With `If-Match` this is a compare-and-set. A value lower than the current one requires `rewind`,
+/// or a rewindable counter.
 #[utoipa::path(
     tag = "counters", security(("key" = ["manage"])),
     params(("name", Path), ("Idempotency-Key", Header), ("If-Match", Header)),
     request_body(content = SetCounterParams, example = json!({ "value": 1000, "rewind": true })),
     responses(
-        (status = 200, description = "The counter after that.", body = CounterDocument,
+        (status = 200, description = "The counter with its new value.", body = CounterDocument,
          headers(("ETag"), ("Idempotency-Replayed")),
          example = json!({ "data": { "id": "invoices", "type": "counter", "attributes": {
-             "value": 1000, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64, "rewindable": false,
+             "value": 1000, "start": 0, "step": 1, "min": 0, "max": 9_007_199_254_740_991_u64,
+              "rewindable": false,
              "created_at": "2026-11-24T09:00:00Z" } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Manage>, Parameters, Body, (InvalidValue, InvalidParameter), OutOfRange, Rewind, NamedCounter,
+        Refused<(From<Manage>, Parameters, Body, (InvalidValue, InvalidParameter), OutOfRange,
+         Rewind, NamedCounter,
                  Changing, Idempotent, Conditional)>,
     )
 )]
 #[put("/api/v1/counters/{name}")]
 pub(crate) async fn set_counter(
     state: State,
-    asked: InOrder<(
+    args: InOrder<(
         Caller<Manage>,
         PathParam<CounterName>,
         IdempotentIfMatch,
@@ -234,65 +259,70 @@ pub(crate) async fn set_counter(
     )>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(name), IdempotentIfMatch { key, expected }, Params(params))) =
-        asked;
+        args;
     let to = SetCounter { value: params.value.get(), rewind: params.rewind, expected };
-    let once = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
-    let done = state.store.set(caller.tenant(), &name, to, once).await?;
-    let attributes = Counter::new(&done.result, name.is_default());
+    let token = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
+    let applied = state.store.set(caller.tenant(), &name, to, token).await?;
+    let attributes = Counter::new(&applied.result, name.is_default());
     let reply = Reply::ok(name, attributes);
-    Ok(reply.version(done.result.version).replayed(done.replayed))
+    Ok(reply.version(applied.result.version).replayed(applied.replayed))
 }
 
 /// Delete a counter.
 ///
-/// One of the same name that is created later starts anew. `default` can not be deleted.
+/// A counter that is created later with the same name is a new one. The counter `default` cannot be
+/// deleted.
 #[utoipa::path(
     tag = "counters", security(("key" = ["manage"])), params(("name", Path), ("If-Match", Header)),
     responses(
-        (status = 204, description = "It is gone."),
+        (status = 204, description = "The counter is deleted."),
         Refused<(From<Manage>, Parameters, Body, NamedCounter, IsDefault, Changing, Conditional)>,
     )
 )]
 #[delete("/api/v1/counters/{name}")]
 pub(crate) async fn delete_counter(
     state: State,
-    asked: InOrder<(Caller<Manage>, PathParam<CounterName>, IfMatch, Params<NoParams>)>,
+    args: InOrder<(Caller<Manage>, PathParam<CounterName>, IfMatch, Params<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(name), IfMatch(expected), _)) = asked;
+    let InOrder((caller, PathParam(name), IfMatch(expected), _)) = args;
     state.store.delete(caller.tenant(), &name, expected).await?;
     Ok(HttpResponse::NoContent())
 }
 
 /// Take the next integers of a counter.
 ///
-/// The value plus the step, or with `count` the next so many, each a step behind the one before; all of them or none.
+/// Issues the value plus the step, or with `count` the next `count` integers, a step apart; all of
+/// them or none.
 #[utoipa::path(
-    tag = "counters", security(("key" = ["increment"])), params(("name", Path), ("Idempotency-Key", Header)),
+    tag = "counters", security(("key" = ["increment"])), params(("name", Path), ("Idempotency-Key",
+     Header)),
     request_body(content = IncrementCounterParams, example = json!({ "count": 1 })),
     responses(
-        (status = 200, description = "The integers that were issued.", body = RangeDocument,
+        (status = 200, description = "The issued integers.", body = RangeDocument,
          headers(("ETag"), ("Idempotency-Replayed")),
          example = json!({ "data": { "id": "invoices", "type": "counter",
-             "attributes": { "value": 3, "first": 3, "last": 3, "count": 1 } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<Increment>, Parameters, Body, InvalidValue, Exhausted, NamedCounter, Changing, Idempotent)>,
+             "attributes": { "value": 3, "first": 3, "last": 3, "count": 1 } },
+              "jsonapi": { "version": "1.0" } })),
+        Refused<(From<Increment>, Parameters, Body, InvalidValue, Exhausted, NamedCounter, Changing,
+         Idempotent)>,
     )
 )]
 #[post("/api/v1/counters/{name}/increment")]
 pub(crate) async fn increment_counter(
     state: State,
-    asked: InOrder<(
+    args: InOrder<(
         Caller<Increment>,
         PathParam<CounterName>,
         IdempotencyKey,
         Params<IncrementCounterParams>,
     )>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(name), key, Params(params))) = asked;
+    let InOrder((caller, PathParam(name), key, Params(params))) = args;
     let count = params.count.and_then(|count| u32::try_from(count.0).ok()).unwrap_or(1);
-    let once = key.token(caller.tenant(), FingerprintedRequest::Increment(&name, count));
-    let done = state.store.advance(caller.tenant(), &name, count, once).await?;
-    let reply = Reply::ok(name, IssuedRange::from(&done.result));
-    Ok(reply.version(done.result.version).replayed(done.replayed))
+    let token = key.token(caller.tenant(), FingerprintedRequest::Increment(&name, count));
+    let applied = state.store.advance(caller.tenant(), &name, count, token).await?;
+    let reply = Reply::ok(name, IssuedRange::from(&applied.result));
+    Ok(reply.version(applied.result.version).replayed(applied.replayed))
 }
 
 #[cfg(test)]
@@ -303,15 +333,15 @@ mod tests {
 
     #[test]
     fn a_new_counters_bounds_follow_from_what_is_given() {
-        let shape = |query: &str| {
+        let config = |query: &str| {
             let query = format!("name=x&{query}");
             let Params(params) =
                 Params::parse(Some(query.trim_end_matches('&')), &HeaderMap::new(), b"")?;
-            shape(&params)
+            parse_config(&params)
         };
         let bounds = |query: &str| {
-            let shape = shape(query).unwrap();
-            (shape.start().get(), shape.min().get(), shape.max().get(), shape.step().get())
+            let config = config(query).unwrap();
+            (config.start().get(), config.min().get(), config.max().get(), config.step().get())
         };
         let max = Value::DEFAULT_MAX.get();
         assert_eq!(bounds(""), (1, 1, max, 1));
@@ -330,7 +360,7 @@ mod tests {
             "min=2&start=0",
             "start=9007199254740992",
         ] {
-            assert!(matches!(shape(bad), Err(ApiError::Invalid { .. })), "{bad}");
+            assert!(matches!(config(bad), Err(ApiError::Invalid { .. })), "{bad}");
         }
     }
 }

@@ -1,9 +1,10 @@
-//! `/docs`: the API as a page, and the files that the page loads.
+//! `/docs`: the API documentation as a web page (Swagger UI).
 //!
-//! Job: one handler a file. Invariant: whatever the page needs comes from this binary, and the policy
-//! that is sent with it lets a browser load nothing else and run no script that stands in the page;
-//! `docs/README.md` says where the files come from. A file has an entity tag, so a revisit costs a
-//! 304. Must never: put anything of a request into a page.
+//! Job: one handler per file. A file has an entity tag, so a revisit costs a 304.
+//! Invariant: all files of the page are part of the binary, and the content security policy lets a
+//! browser load nothing else and run no inline script; `docs/README.md` says where the files come
+//! from.
+//! Must never: include any part of a request in a page.
 
 use std::sync::OnceLock;
 
@@ -17,16 +18,18 @@ use data_encoding::HEXLOWER;
 
 use crate::http::openapi::error_responses::{Always, Refused};
 
-/// Swagger UI sets styles by script, which needs no leave, and has some icons in its script, which are loaded as `data:`.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The content security policy. Swagger UI sets styles through the CSSOM, which needs no
+/// `'unsafe-inline'`, and has icons in its script, which are loaded as `data:`.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
 
-/// A file of the page.
+/// A static file of the page.
 struct Asset {
     content_type: &'static str,
     bytes: &'static [u8],
     is_compressed: bool,
-    /// Of its bytes: made once, when it is first asked for.
+    /// The entity tag, a hash of the bytes; computed at the first request.
     etag: OnceLock<String>,
 }
 
@@ -53,7 +56,7 @@ impl Asset {
         })
     }
 
-    /// The file with the policy, or that the client has it already.
+    /// The response with the file, or 304 if the client has it already.
     fn respond(&self, req: &HttpRequest) -> HttpResponse {
         let etag = self.etag();
         let known = req.headers().get_all(IF_NONE_MATCH).filter_map(|tags| tags.to_str().ok());
@@ -61,7 +64,7 @@ impl Asset {
             known.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
         let is_known = tags.any(|tag| tag == etag || tag == "*");
         let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-        // A browser keeps the file, and asks each time whether it is still the same.
+        // `no-cache`: the browser stores the file and revalidates it at each use.
         response
             .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-cache")))
             .insert_header((ETAG, etag));
@@ -74,16 +77,16 @@ impl Asset {
             .insert_header((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
             .insert_header((REFERRER_POLICY, HeaderValue::from_static("no-referrer")));
         if self.is_compressed {
-            // There is no other form: every browser that shows the page takes gzip.
+            // The file exists only compressed: every browser that can show the page accepts gzip.
             response.insert_header((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
         }
         response.body(self.bytes)
     }
 }
 
-/// This document for people.
+/// Read the documentation.
 ///
-/// A page to read and to try every operation. Whatever it loads comes from this server.
+/// A page to read and to try every operation. It loads files of this server only.
 #[utoipa::path(
     tag = "service",
     responses(
@@ -97,21 +100,21 @@ pub(crate) async fn read_docs(req: HttpRequest) -> impl Responder {
     PAGE.respond(&req)
 }
 
-/// What starts Swagger UI on the page.
+/// The script that starts Swagger UI.
 #[utoipa::path(tag = "internal")]
 #[get("/docs/start.js")]
 pub(crate) async fn docs_start(req: HttpRequest) -> impl Responder {
     START.respond(&req)
 }
 
-/// How it looks.
+/// The style sheet of Swagger UI.
 #[utoipa::path(tag = "internal")]
 #[get("/docs/swagger-ui.css")]
 pub(crate) async fn docs_style(req: HttpRequest) -> impl Responder {
     STYLE.respond(&req)
 }
 
-/// Swagger UI.
+/// The script of Swagger UI.
 #[utoipa::path(tag = "internal")]
 #[get("/docs/swagger-ui-bundle.js")]
 pub(crate) async fn docs_bundle(req: HttpRequest) -> impl Responder {

@@ -1,8 +1,9 @@
-//! What is answered: the attributes of each resource, and the documents that hold them.
+//! The attributes of resources in responses, and the documents that contain them.
 //!
-//! Job: types that serde writes and utoipa describes. Invariant: members stand in the order of
-//! their fields; what is always there is required, and there is no other member.
-//! Must never: show a secret, but a key in the response to its creation.
+//! Job: types that serde serializes and utoipa describes.
+//! Invariant: members have the order of the fields; a member that is always present is required,
+//! and there are no other members.
+//! Must never: show a secret, except a key in the response to its creation.
 
 use serde::Serialize;
 use utoipa::openapi::{RefOr, Schema};
@@ -12,13 +13,16 @@ use crate::domain::counter::{MAX_COUNT, Step};
 use crate::domain::time_format::{date, rfc3339};
 use crate::http::extract::values::{AnyValue, Whole};
 use crate::http::jsonapi::Attributes;
-use crate::http::openapi::resources::{Document, PageDocument, ResourceSchema};
+use crate::http::openapi::resources::{Document, Id, PageDocument, ResourceSchema};
 use crate::http::openapi::schema::string;
 use crate::store::{CounterState, Issued, KeyRecord};
 
-/// A count of integers.
+/// The API key in examples.
+pub(crate) const EXAMPLE_KEY: &str = "odo_5fbfa5948d5fa1ea_\
+    000000000000000000000000000000000000000000000000000000000000000000000000";
+/// A number of integers.
 pub(crate) type Count = Whole<1, { MAX_COUNT as u64 }>;
-/// By how much an increment raises a counter.
+/// The amount that an increment adds.
 pub(crate) type StepSize = Whole<{ Step::ONE.get() }, { Step::MAX.get() }>;
 type Number = Whole<0, { u32::MAX as u64 }>;
 
@@ -28,7 +32,7 @@ macro_rules! resources {
             const TYPE: &'static str = $type;
         }
         impl ResourceSchema for $name {
-            const ID: crate::http::openapi::resources::Id = crate::http::openapi::resources::Id::$id;
+            const ID: Id = Id::$id;
             const DOCUMENT: &'static str = $document;
             const RESOURCE: Option<&'static str> = $resource;
         }
@@ -47,59 +51,59 @@ resources! {
     Tenant: "tenant", Tenant, "Tenant", None;
 }
 
-/// Documents by the names that the OpenAPI document gives them.
+/// The value of the counter `default`.
 pub(crate) type IntegerDocument = Document<Integer>;
-/// The old route's answer to an increment.
+/// The compatible route's response to an increment.
 pub(crate) type IncrementedIntegerDocument = Document<IncrementedInteger>;
 /// Issued integers.
 pub(crate) type RangeDocument = Document<IssuedRange>;
 /// A counter.
 pub(crate) type CounterDocument = Document<Counter>;
-/// Counters.
+/// A page of counters.
 pub(crate) type CountersDocument = PageDocument<Counter>;
-/// Keys.
+/// A page of keys.
 pub(crate) type KeysDocument = PageDocument<Key>;
-/// A key that was just made.
+/// A new key.
 pub(crate) type NewKeyDocument = Document<NewKey>;
-/// A tenant of the old route.
+/// A tenant that registered through the compatible route.
 pub(crate) type UserDocument = Document<User>;
-/// A tenant that just registered.
+/// A new tenant.
 pub(crate) type NewTenantDocument = Document<NewTenant>;
 /// A tenant.
 pub(crate) type TenantDocument = Document<Tenant>;
 
-/// The counter `default`, as the old application answered it.
+/// The counter `default`, as the application that Odometer replaces showed it.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Integer {
-    /// The value issued last, or that was set.
+    /// The value issued last or set.
     #[schema(inline)]
     pub(crate) value: AnyValue,
 }
 
-/// Integers of the counter `default`: the value alone, unless a count was asked for.
+/// Issued integers of the counter `default`: the value alone, unless the request has a count.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IncrementedInteger {
-    /// The value after the increment: the integer that was issued, or the last of them.
+    /// The value after the increment: the issued integer, or the last one.
     #[schema(inline)]
     value: AnyValue,
-    /// With `count`: the first integer that was issued.
+    /// With `count`: the first issued integer.
     #[schema(inline, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     first: Option<AnyValue>,
-    /// With `count`: the last one; it is `value`.
+    /// With `count`: the last issued integer, equal to `value`.
     #[schema(inline, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<AnyValue>,
-    /// With `count`: how many they are.
+    /// With `count`: the number of issued integers.
     #[schema(inline, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<Count>,
 }
 
 impl IncrementedInteger {
-    /// `with_range`: a count was asked for.
+    /// `with_range`: the request has a count.
     pub(crate) fn new(issued: &Issued, with_range: bool) -> Self {
         let IssuedRange { value, first, last, count } = IssuedRange::from(issued);
         let of_range = |value| with_range.then_some(value);
@@ -112,20 +116,20 @@ impl IncrementedInteger {
     }
 }
 
-/// Integers of a counter.
+/// Issued integers of a counter.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IssuedRange {
     /// The counter's value after the increment.
     #[schema(inline)]
     value: AnyValue,
-    /// The first integer that was issued.
+    /// The first issued integer.
     #[schema(inline)]
     first: AnyValue,
-    /// The last one; it is `value`. Between them are all that are a step apart.
+    /// The last issued integer, equal to `value`. The integers are a step apart.
     #[schema(inline)]
     last: AnyValue,
-    /// How many they are.
+    /// The number of issued integers.
     #[schema(inline)]
     count: Count,
 }
@@ -147,39 +151,39 @@ pub(crate) struct Counter {
     /// The value before the first increment, which issues `start` + `step`.
     #[schema(inline)]
     start: AnyValue,
-    /// By how much an increment raises it.
+    /// The amount that an increment adds.
     #[schema(inline)]
     step: StepSize,
-    /// The smallest value that it may be set to.
+    /// The smallest value that the counter may be set to.
     #[schema(inline)]
     min: AnyValue,
-    /// The largest value that it may reach.
+    /// The largest value that the counter may reach.
     #[schema(inline)]
     max: AnyValue,
-    /// Whether it may be set to a lower value without `rewind`.
+    /// Whether the counter may be set to a lower value without `rewind`.
     rewindable: bool,
-    /// Null for `default`, which always was.
+    /// The time of the creation; null for `default`, which always exists.
     #[schema(required = true, format = DateTime)]
     created_at: Option<String>,
 }
 
 impl Counter {
-    /// `is_default`: it is the counter that always was.
+    /// `is_default`: it is the counter `default`.
     pub(crate) fn new(state: &CounterState, is_default: bool) -> Self {
-        let shape = state.counter.config();
+        let config = state.counter.config();
         Self {
             value: state.counter.value().into(),
-            start: shape.start().into(),
-            step: Whole(shape.step().get()),
-            min: shape.min().into(),
-            max: shape.max().into(),
-            rewindable: shape.rewindable(),
+            start: config.start().into(),
+            step: Whole(config.step().get()),
+            min: config.min().into(),
+            max: config.max().into(),
+            rewindable: config.rewindable(),
             created_at: (!is_default).then(|| rfc3339(state.created_unix_s)),
         }
     }
 }
 
-/// The name of a scope, as a schema.
+/// The schema of a scope's name.
 pub(crate) struct Scope;
 
 impl PartialSchema for Scope {
@@ -194,19 +198,19 @@ impl ToSchema for Scope {}
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Key {
-    /// What people call it.
+    /// The label.
     #[schema(max_length = 100)]
     label: String,
-    /// What it may do.
+    /// The scopes.
     #[schema(inline, value_type = Vec<Scope>)]
     scopes: Vec<&'static str>,
-    /// When it was made.
+    /// The time of the creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// From when on it is refused; null: never.
+    /// When the key expires; null if it never does.
     #[schema(required = true, format = DateTime)]
     expires_at: Option<String>,
-    /// The last day, in UTC, on which it was used.
+    /// The date of the last use, in UTC; null if it was never used.
     #[schema(required = true, format = Date)]
     last_used_on: Option<String>,
 }
@@ -223,58 +227,58 @@ impl From<&KeyRecord> for Key {
     }
 }
 
-/// A key that was just made.
+/// A new key.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewKey {
-    /// What people call it.
+    /// The label.
     #[schema(max_length = 100)]
     label: String,
-    /// What it may do.
+    /// The scopes.
     #[schema(inline, value_type = Vec<Scope>)]
     scopes: Vec<&'static str>,
-    /// When it was made.
+    /// The time of the creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// From when on it is refused; null: never.
+    /// When the key expires; null if it never does.
     #[schema(required = true, format = DateTime)]
     expires_at: Option<String>,
-    /// The last day, in UTC, on which it was used.
+    /// The date of the last use, in UTC; null if it was never used.
     #[schema(required = true, format = Date)]
     last_used_on: Option<String>,
-    /// The key itself. It is shown this once and never again.
+    /// The key itself. It is shown once and never again.
     #[schema(pattern = "^odo_[0-9a-f]{16}_[0-9a-f]{72}$")]
     api_key: String,
 }
 
 impl NewKey {
-    /// `api_key` is the whole key.
+    /// `api_key`: the whole key.
     pub(crate) fn new(record: &KeyRecord, api_key: String) -> Self {
         let Key { label, scopes, created_at, expires_at, last_used_on } = record.into();
         Self { label, scopes, created_at, expires_at, last_used_on, api_key }
     }
 }
 
-/// A tenant, as the old application answered its registration.
+/// A new tenant, as the application that Odometer replaces showed it.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct User {
-    /// The key itself. It is shown this once and never again.
+    /// The key itself. It is shown once and never again.
     #[schema(pattern = "^odo_[0-9a-f]{16}_[0-9a-f]{72}$")]
     pub(crate) api_key: String,
 }
 
-/// A tenant that just registered.
+/// A new tenant.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewTenant {
-    /// Its name, as it was typed.
+    /// The name, as registered.
     #[schema(pattern = "^[A-Za-z0-9._%+@-]+$", max_length = 128)]
     pub(crate) username: String,
-    /// When it registered.
+    /// The time of the registration.
     #[schema(format = DateTime)]
     pub(crate) created_at: String,
-    /// The key itself. It is shown this once and never again.
+    /// The key itself. It is shown once and never again.
     #[schema(pattern = "^odo_[0-9a-f]{16}_[0-9a-f]{72}$")]
     pub(crate) api_key: String,
 }
@@ -283,37 +287,38 @@ pub(crate) struct NewTenant {
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tenant {
-    /// Its name, as it was typed.
+    /// The name, as registered.
     #[schema(pattern = "^[A-Za-z0-9._%+@-]+$", max_length = 128)]
     pub(crate) username: String,
-    /// When it registered.
+    /// The time of the registration.
     #[schema(format = DateTime)]
     pub(crate) created_at: String,
-    /// Beside `default`.
+    /// The counters, not counting `default`.
     #[schema(inline)]
     pub(crate) counters: QuotaUsage,
-    /// Expired ones among them.
+    /// The API keys, including expired ones.
     #[schema(inline)]
     pub(crate) keys: QuotaUsage,
-    /// How many requests it may make, as `1000/s:2000`: 1,000 a second, 2,000 at once. Null: any number.
+    /// The rate limit, such as `1000/s:2000`: 1,000 requests a second, 2,000 at once. Null: no
+    /// limit.
     #[schema(required = true)]
     pub(crate) rate_limit: Option<String>,
 }
 
-/// How many there are and may be.
+/// The usage of a quota.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct QuotaUsage {
-    /// How many there are.
+    /// The current number.
     #[schema(inline)]
     count: Number,
-    /// How many there may be.
+    /// The maximum number.
     #[schema(inline)]
     limit: Number,
 }
 
 impl QuotaUsage {
-    /// So many of so many.
+    /// `count` of at most `limit`.
     pub(crate) fn new(count: u32, limit: u32) -> Self {
         Self { count: Whole(count.into()), limit: Whole(limit.into()) }
     }

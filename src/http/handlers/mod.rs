@@ -1,13 +1,15 @@
-//! The handlers: one function a route, with its description for the OpenAPI document above it.
+//! The handlers: one function per route, each with its OpenAPI description.
 //!
 //! ```text
-//! integer.rs  the old routes of the counter `default`     counters.rs  counters by name      api_keys.rs  tenants.rs
-//! probes.rs   /livez /readyz /metrics /openapi.json       docs.rs      the page /docs
-//! admin.rs  backup.rs   operators', on the admin socket   dto.rs       the attributes that are answered
+//! integer.rs   the counter `default`, compatible routes    counters.rs  counters by name
+//! api_keys.rs  API keys                                    tenants.rs   registration, own tenant
+//! probes.rs    /livez /readyz /metrics /openapi.json       docs.rs      the page /docs
+//! admin.rs     operators: tenants, keys, stats             backup.rs    operators: backups
+//! dto.rs       the attributes of responses
 //! ```
 //! Job: from extracted arguments to one call of the store to a response.
-//! Invariant: a handler whose route needs a caller takes a `Caller`. Must never: compute a counter's
-//! value, or import a router.
+//! Invariant: the handler of a route that requires authentication takes a `Caller`.
+//! Must never: compute a counter's value, or import a router.
 
 pub(crate) mod admin;
 pub(crate) mod api_keys;
@@ -22,16 +24,16 @@ pub(crate) mod tenants;
 use super::error::ApiError;
 use crate::store::{Page, StoreFuture};
 
-/// How often a page of a list is asked for whose entries were all removed meanwhile.
+/// How often a page is read again if all its entries were removed in the meantime.
 const MAX_PAGE_RETRIES: usize = 4;
 
-/// A page that has something on it, unless the list ends there: the store leaves out entries that
-/// were removed between its list and its look.
+/// Reads a page that has an entry, unless the list ends there. The store skips entries that are
+/// removed between reading the index and reading the records, so a page may be empty.
 async fn non_empty_page<'a, T>(
-    ask: impl Fn() -> StoreFuture<'a, Page<T>>,
+    read: impl Fn() -> StoreFuture<'a, Page<T>>,
 ) -> Result<Page<T>, ApiError> {
     for _ in 0..MAX_PAGE_RETRIES {
-        let page = ask().await?;
+        let page = read().await?;
         if !page.items.is_empty() || !page.more {
             return Ok(page);
         }
@@ -39,12 +41,12 @@ async fn non_empty_page<'a, T>(
     Err(ApiError::Overloaded)
 }
 
-/// The path of the page behind `last`, which has no character that a query would not keep.
+/// The path of the page after `last`, which needs no encoding in a query.
 fn next_page(path: &str, size: u64, last: &str) -> String {
     format!("{path}?page[size]={size}&page[after]={last}")
 }
 
-/// A parameter whose text is not what it must be.
+/// The error of a parameter that violates a rule: `detail` follows the parameter's name.
 fn invalid_parameter(parameter: &'static str, detail: impl ToString) -> ApiError {
     ApiError::Invalid { parameter, code: "invalid_parameter", detail: detail.to_string() }
 }

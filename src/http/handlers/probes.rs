@@ -1,7 +1,8 @@
-//! For operators and load balancers: alive, ready, measured, described.
+//! Probes for supervisors and load balancers, metrics, and the OpenAPI document.
 //!
-//! Job: `/livez`, `/readyz`, `/metrics`, `/openapi.json`. Invariant: *ready* means that an increment
-//! would be taken now. Must never: need a key, or tell more than one word about the inside.
+//! Job: `/livez`, `/readyz`, `/metrics`, `/openapi.json`.
+//! Invariant: *ready* means that the store accepts increments now.
+//! Must never: require a key, or reveal more than one word of internal state.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +20,7 @@ use crate::store::{Health, Unavailable};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// The OpenAPI document, as bytes; an App that serves it is given them.
+/// The OpenAPI document as bytes, as data of the App.
 #[derive(Clone)]
 pub(crate) struct OpenApiJson(pub Bytes);
 
@@ -43,7 +44,7 @@ words! {
     NotReady: "draining\n", "disk_low\n", "overloaded\n", "poisoned\n";
 }
 
-/// An OpenAPI document.
+/// The schema of an OpenAPI document.
 pub(crate) struct OpenApiDocument;
 
 impl PartialSchema for OpenApiDocument {
@@ -62,12 +63,13 @@ fn text(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -
     HttpResponse::build(status).insert_header((CONTENT_TYPE, content_type)).body(body.into())
 }
 
-/// Is the process alive?
+/// Check whether the process is alive.
 ///
-/// Always answered at once, without a look at the store. For a supervisor's liveness check.
+/// Responds at once, without access to the store. For a supervisor's liveness probe.
 #[utoipa::path(
     tag = "service",
-    responses((status = 200, description = "It is.", body = inline(Alive), content_type = "text/plain", example = json!("alive\n")),
+    responses((status = 200, description = "The process is alive.", body = inline(Alive),
+     content_type = "text/plain", example = json!("alive\n")),
               Refused<Always>)
 )]
 #[get("/livez")]
@@ -75,14 +77,17 @@ pub(crate) async fn is_alive() -> impl Responder {
     text(StatusCode::OK, PLAIN, "alive\n")
 }
 
-/// Does it take increments?
+/// Check whether the server accepts increments.
 ///
-/// One word. For a load balancer: 503 means that changes would be refused now; reads may go on.
+/// The response is one word. For a load balancer: 503 means that changes would be refused now;
+/// reads may still work.
 #[utoipa::path(
     tag = "service",
     responses(
-        (status = 200, description = "It does.", body = inline(Ready), content_type = "text/plain", example = json!("ready\n")),
-        (status = 503, description = "It does not, and why not.", body = inline(NotReady), content_type = "text/plain",
+        (status = 200, description = "The server accepts increments.", body = inline(Ready),
+         content_type = "text/plain", example = json!("ready\n")),
+        (status = 503, description = "The server refuses changes; the word is the reason.",
+         body = inline(NotReady), content_type = "text/plain",
          example = json!("draining\n")),
         Refused<Always>,
     )
@@ -108,7 +113,7 @@ pub(crate) async fn is_ready(state: State) -> impl Responder {
     text(status, PLAIN, word)
 }
 
-/// The page that Prometheus scrapes.
+/// The metrics in the Prometheus text format.
 #[utoipa::path(tag = "internal")]
 #[get("/metrics")]
 pub(crate) async fn metrics(state: State) -> impl Responder {
@@ -116,12 +121,13 @@ pub(crate) async fn metrics(state: State) -> impl Responder {
     text(StatusCode::OK, prometheus, state.shared.metrics.render())
 }
 
-/// This document.
+/// Read the OpenAPI document.
 ///
-/// The whole API for generators of clients and testers, as of this version.
+/// This document: the whole API of this version, for client generators and test tools.
 #[utoipa::path(
     tag = "service",
-    responses((status = 200, description = "OpenAPI 3.1.", body = inline(OpenApiDocument), content_type = "application/json"),
+    responses((status = 200, description = "OpenAPI 3.1.", body = inline(OpenApiDocument),
+     content_type = "application/json"),
               Refused<Always>)
 )]
 #[get("/openapi.json")]

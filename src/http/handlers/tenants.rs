@@ -1,9 +1,11 @@
-//! Tenants: `/users/create` and `/api/v1/tenants` register one, `/api/v1/tenant` is the caller's own.
+//! Tenants: `/users/create` and `/api/v1/tenants` register one, `/api/v1/tenant` is the caller's
+//! own.
 //!
-//! Job: check name and password, hash, store, show the first key once; show, change the password,
-//! delete. Invariant: the key that is shown is durable.
-//! Must never: hash a password before the address's rate limit let it through; let name, password
-//! or key reach a log.
+//! Job: register (check name and password, hash, store, show the first key once), show, change the
+//! password, delete.
+//! Invariant: a key is durable before it is shown.
+//! Must never: hash a password before the rate limit of the address allows it; let a name, a
+//! password or a key get into a log.
 
 use actix_web::{HttpRequest, HttpResponse, Responder, delete, get, post, put};
 use serde::Deserialize;
@@ -12,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::api_keys::MAX_KEYS_PER_TENANT;
 use super::dto::{
-    NewTenant, NewTenantDocument, QuotaUsage, Tenant, TenantDocument, User, UserDocument,
+    EXAMPLE_KEY, NewTenant, NewTenantDocument, QuotaUsage, Tenant, TenantDocument, User,
+    UserDocument,
 };
 use crate::auth::key::ApiKey;
 use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
@@ -25,7 +28,7 @@ use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::preconditions::NoPreconditions;
 use crate::http::jsonapi::Reply;
 use crate::http::openapi::error_responses::{
-    AdminArgs, Body, Changing, From, InvalidCredentials, InvalidPassword, Limited, Parameters,
+    Body, Changing, From, InvalidCredentials, InvalidPassword, Limited, Parameters, Reading,
     Refused, UsernameTaken, UsernameTakenBefore,
 };
 use crate::http::state::State;
@@ -33,11 +36,13 @@ use crate::store::{self, Refusal, StoreError, now_unix_s};
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateUserParams {
-    /// 1 to 128 of `A-Z a-z 0-9 . _ % + @ -`. Two that differ only in case are the same.
+    /// The name: 1 to 128 characters of `A-Z a-z 0-9 . _ % + @ -`. Names that differ only in case
+    /// are the same name.
     #[schema(pattern = "^[A-Za-z0-9._%+@-]+$", min_length = 1, max_length = 128)]
     username: String,
-    /// 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may ask for more or less.
-    // A schema counts characters, and one may have four bytes.
+    /// The password: 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may
+    /// configure another minimum.
+    // A schema counts characters, and a character may have four bytes: 8 bytes may be 2 characters.
     #[schema(format = Password, min_length = 2, max_length = 256)]
     password: String,
 }
@@ -45,10 +50,12 @@ pub(crate) struct CreateUserParams {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateTenantParams {
-    /// 1 to 128 of `A-Z a-z 0-9 . _ % + @ -`. Two that differ only in case are the same.
+    /// The name: 1 to 128 characters of `A-Z a-z 0-9 . _ % + @ -`. Names that differ only in case
+    /// are the same name.
     #[schema(pattern = "^[A-Za-z0-9._%+@-]+$", min_length = 1, max_length = 128)]
     username: String,
-    /// 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may ask for more or less.
+    /// The password: 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may
+    /// configure another minimum.
     #[schema(format = Password, min_length = 2, max_length = 256)]
     password: String,
 }
@@ -56,15 +63,16 @@ pub(crate) struct CreateTenantParams {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangePasswordParams {
-    /// 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may ask for more or less.
+    /// The password: 8 to 256 bytes of UTF-8, not among the most common passwords. The operator may
+    /// configure another minimum.
     #[schema(format = Password, min_length = 2, max_length = 256)]
     new_password: String,
-    /// Whether every key of the tenant is revoked with it; false if not given.
+    /// Whether all keys of the tenant are revoked too; false if absent.
     #[serde(default)]
     revoke_keys: bool,
 }
 
-/// A tenant that is durable now.
+/// A registered tenant, durable in the store.
 struct Registered {
     id: TenantId,
     name: TenantName,
@@ -72,16 +80,18 @@ struct Registered {
     key: ApiKey,
 }
 
-/// Register a tenant, as before.
+/// Register a tenant (compatible route).
 ///
-/// The route of the application that Odometer replaces. The key can do everything, and is shown in this answer and never again.
+/// The route of the application that Odometer replaces. The key has all scopes; it is shown in this
+/// response and never again.
 #[utoipa::path(
     tag = "tenants",
-    request_body(content = CreateUserParams, example = json!({ "username": "alice", "password": "correct-horse-battery" })),
+    request_body(content = CreateUserParams, example = json!({ "username": "alice",
+     "password": "correct-horse-battery" })),
     responses(
         (status = 200, description = "The new tenant and its key.", body = UserDocument,
          example = json!({ "data": { "id": "1", "type": "user", "attributes": {
-             "api_key": "odo_5fbfa5948d5fa1ea_000000000000000000000000000000000000000000000000000000000000000000000000" } },
+             "api_key": EXAMPLE_KEY } },
              "jsonapi": { "version": "1.0" } })),
         Refused<(Limited, Body, InvalidCredentials, UsernameTakenBefore, Changing)>,
     )
@@ -90,24 +100,26 @@ struct Registered {
 pub(crate) async fn register_user(
     state: State,
     req: HttpRequest,
-    asked: InOrder<(RateLimitedClient, Params<CreateUserParams>)>,
+    args: InOrder<(RateLimitedClient, Params<CreateUserParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((_, Params(CreateUserParams { username, password }))) = asked;
+    let InOrder((_, Params(CreateUserParams { username, password }))) = args;
     let new = register(&state, &req, &username, &password).await?;
     Ok(Reply::ok(new.id, User { api_key: new.key.expose().to_string() }))
 }
 
 /// Register a tenant.
 ///
-/// The key can do everything, and is shown in this answer and never again.
+/// The key has all scopes; it is shown in this response and never again.
 #[utoipa::path(
     tag = "tenants",
-    request_body(content = CreateTenantParams, example = json!({ "username": "bob", "password": "correct-horse-battery" })),
+    request_body(content = CreateTenantParams, example = json!({ "username": "bob",
+     "password": "correct-horse-battery" })),
     responses(
-        (status = 201, description = "The new tenant and its first key.", body = NewTenantDocument, headers(("Location")),
+        (status = 201, description = "The new tenant and its first key.", body = NewTenantDocument,
+         headers(("Location")),
          example = json!({ "data": { "id": "2", "type": "tenant", "attributes": {
              "username": "bob", "created_at": "2026-11-24T09:00:00Z",
-             "api_key": "odo_5fbfa5948d5fa1ea_000000000000000000000000000000000000000000000000000000000000000000000000" } },
+             "api_key": EXAMPLE_KEY } },
              "jsonapi": { "version": "1.0" } })),
         Refused<(Limited, Parameters, Body, InvalidCredentials, UsernameTaken, Changing)>,
     )
@@ -116,9 +128,9 @@ pub(crate) async fn register_user(
 pub(crate) async fn register_tenant(
     state: State,
     req: HttpRequest,
-    asked: InOrder<(RateLimitedClient, NoPreconditions, Params<CreateTenantParams>)>,
+    args: InOrder<(RateLimitedClient, NoPreconditions, Params<CreateTenantParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((_, _, Params(CreateTenantParams { username, password }))) = asked;
+    let InOrder((_, _, Params(CreateTenantParams { username, password }))) = args;
     let new = register(&state, &req, &username, &password).await.map_err(|error| match error {
         ApiError::Invalid { code: "username_taken", .. } => ApiError::UsernameTaken,
         error => error,
@@ -137,10 +149,10 @@ async fn register(
     name: &str,
     password: &str,
 ) -> Result<Registered, ApiError> {
-    let name = TenantName::parse(name).map_err(|bad| ApiError::Invalid {
+    let name = TenantName::parse(name).map_err(|error| ApiError::Invalid {
         parameter: "username",
         code: "invalid_username",
-        detail: bad.to_string(),
+        detail: error.to_string(),
     })?;
     let password = hash(state, "password", password).await?;
     let key = ApiKey::generate().map_err(|error| ApiError::Internal(error.to_string().into()))?;
@@ -159,40 +171,42 @@ async fn hash(
     parameter: &'static str,
     password: &str,
 ) -> Result<PasswordHash, ApiError> {
-    state.shared.passwords.check(password).map_err(|bad| ApiError::Invalid {
+    state.shared.passwords.check(password).map_err(|error| ApiError::Invalid {
         parameter,
         code: "invalid_password",
-        detail: bad.to_string(),
+        detail: error.to_string(),
     })?;
     Ok(state.shared.hashing.hash(Zeroizing::new(password.as_bytes().to_vec())).await?)
 }
 
-/// Read what is known of the tenant.
+/// Read the tenant.
 ///
-/// The tenant is whoever the key or the name says.
+/// The tenant is the one that the credential belongs to.
 #[utoipa::path(
     tag = "tenants", security(("key" = []), ("password" = [])),
     responses(
         (status = 200, description = "The tenant.", body = TenantDocument,
          example = json!({ "data": { "id": "1", "type": "tenant", "attributes": {
-             "username": "alice", "created_at": "2026-11-24T09:00:00Z", "counters": { "count": 1, "limit": 1000 },
-             "keys": { "count": 2, "limit": 100 }, "rate_limit": "1000/s:2000" } }, "jsonapi": { "version": "1.0" } })),
-        Refused<(From<AnyCredential>, Parameters, AdminArgs)>,
+             "username": "alice", "created_at": "2026-11-24T09:00:00Z", "counters": { "count": 1,
+              "limit": 1000 },
+             "keys": { "count": 2, "limit": 100 }, "rate_limit": "1000/s:2000" } },
+              "jsonapi": { "version": "1.0" } })),
+        Refused<(From<AnyCredential>, Parameters, Reading)>,
     )
 )]
 #[get("/api/v1/tenant")]
 pub(crate) async fn read_tenant(
     state: State,
-    asked: InOrder<(Caller<AnyCredential>, QueryParams<NoParams>)>,
+    args: InOrder<(Caller<AnyCredential>, QueryParams<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, _)) = asked;
+    let InOrder((caller, _)) = args;
     let (shared, record) = (&state.shared, caller.record());
-    let holdings = state.store.usage(caller.tenant()).await?;
+    let usage = state.store.usage(caller.tenant()).await?;
     let attributes = Tenant {
         username: record.name.as_str().to_owned(),
         created_at: rfc3339(record.created_unix_s),
-        counters: QuotaUsage::new(holdings.counters, shared.counters_per_tenant),
-        keys: QuotaUsage::new(holdings.keys, MAX_KEYS_PER_TENANT),
+        counters: QuotaUsage::new(usage.counters, shared.counters_per_tenant),
+        keys: QuotaUsage::new(usage.keys, MAX_KEYS_PER_TENANT),
         rate_limit: shared.rate_limiters.limit_of(record.limit).map(|limit| limit.to_string()),
     };
     Ok(Reply::ok(caller.tenant(), attributes))
@@ -200,13 +214,13 @@ pub(crate) async fn read_tenant(
 
 /// Change the password.
 ///
-/// The old one is refused from the next request on.
+/// The old password is rejected from the next request on.
 #[utoipa::path(
     tag = "tenants", security(("password" = [])),
     request_body(content = ChangePasswordParams,
         example = json!({ "new_password": "staple-battery-horse", "revoke_keys": false })),
     responses(
-        (status = 204, description = "It is changed."),
+        (status = 204, description = "The password is changed."),
         Refused<(From<PasswordOnly>, Parameters, Body, InvalidPassword, Changing)>,
     ),
     extensions(("x-curl" = json!("-u bob:correct-horse-battery")))
@@ -215,9 +229,9 @@ pub(crate) async fn read_tenant(
 pub(crate) async fn change_password(
     state: State,
     req: HttpRequest,
-    asked: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<ChangePasswordParams>)>,
+    args: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<ChangePasswordParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, _, Params(params))) = asked;
+    let InOrder((caller, _, Params(params))) = args;
     let password = hash(&state, "new_password", &params.new_password).await?;
     let revoked =
         state.store.change_password(caller.tenant(), password, params.revoke_keys).await?;
@@ -227,11 +241,12 @@ pub(crate) async fn change_password(
 
 /// Delete the tenant.
 ///
-/// Its keys are refused from then on, its counters are gone, and its name is free again. There is no way back.
+/// The tenant's keys are rejected from the next request on, its counters are deleted, and its name
+/// is free again. This cannot be undone.
 #[utoipa::path(
     tag = "tenants", security(("password" = [])),
     responses(
-        (status = 204, description = "It is gone."),
+        (status = 204, description = "The tenant is deleted."),
         Refused<(From<PasswordOnly>, Parameters, Body, Changing)>,
     ),
     extensions(("x-curl" = json!("-u bob:staple-battery-horse")))
@@ -240,13 +255,13 @@ pub(crate) async fn change_password(
 pub(crate) async fn delete_tenant(
     state: State,
     req: HttpRequest,
-    asked: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<NoParams>)>,
+    args: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, _, _)) = asked;
+    let InOrder((caller, _, _)) = args;
     match state.store.delete_tenant(caller.tenant()).await {
         Ok(()) => {}
         Err(error @ StoreError::Refused(Refusal::NoSuchTenant)) => return Err(error.into()),
-        // The tenant is gone for everybody; what it had is purged from the disk by the next start.
+        // The tenant is marked deleted, only its purge failed; the next start resumes the purge.
         Err(_) if state.store.find_tenant(caller.tenant()).await?.is_none() => {}
         Err(error) => return Err(error.into()),
     }

@@ -1,11 +1,12 @@
-//! Access log and request metrics: the middleware around every request.
+//! The access log and the request metrics.
 //!
-//! Job: [`observe`]: give the request an id and a place in its trace, find the client's address,
-//! call the App, and tell metrics and log the same values. A panic in a handler becomes a 500 and is
-//! counted; an error becomes its document here, since here its id is known.
-//! Invariant: one access event, unless successes are sampled, and one sample for each request that
-//! was answered; those of the admin socket have neither. Label values are bounded; the tenant is a log field.
-//! Must never: let a path, query, key or body into log or metric.
+//! Job: [`observe`] gives a request its id, trace context and client address, calls the App, and
+//! records the same values in metrics and log. A panic in a handler becomes a 500 and is counted.
+//! Error documents are written here, where the request's id is known.
+//! Invariant: each request with a response is counted once and has one access event, unless
+//! successes are sampled; requests of the admin socket have neither. Label values are bounded; the
+//! tenant is a log field only.
+//! Must never: let a path, query, key or body into a log or a metric.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,76 +30,76 @@ use super::audit;
 use super::client_ip::client_address;
 use super::headers::add_common_headers;
 use super::request_id::{TraceContext, new_request_id, request_id};
-use crate::http::context::{RequestContext, RequestOutcome, SecurityEvent};
+use crate::http::context::{RequestContext, RequestOutcome, SecurityEvent, UNMATCHED};
 use crate::http::error::ApiError;
 use crate::http::jsonapi;
-use crate::http::route_table::{RouteTable, UNMATCHED};
+use crate::http::route_table::RouteTable;
 use crate::telemetry::{
     AUTH_FAILURE_REASONS, LogThrottle, METHODS, Metrics, auth_failure_index, method_index,
 };
 
-/// As nginx says it: the client closed the connection before there was a response. Nobody is sent
-/// this.
+/// nginx's status for a client that disconnected before the response. It appears in metrics and log
+/// only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-/// Why a head is refused that is larger than is allowed.
+/// The detail of the error for a head that exceeds a limit.
 pub const HEAD_TOO_LARGE: &str = "the request's head is too large: 128 headers and 32 KiB at most";
 
-/// Which listener a request came in by.
+/// The listener of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
     /// HTTPS, for tenants.
     Public,
-    /// Plain HTTP that redirects there.
+    /// Plain HTTP, redirects to HTTPS.
     Redirect,
-    /// Plain HTTP, for the operators' tools.
+    /// Plain HTTP, for operators' tools.
     Ops,
-    /// The socket in the data folder, for operators. Their requests are no traffic: only what fails
-    /// inside the server is told, and the audit's events.
+    /// The admin socket, for operators. Its requests do not count as traffic: only internal errors
+    /// and audit events are logged.
     Admin,
 }
 
-/// What the requests of one App are observed with.
+/// The observer of one App's requests.
 pub struct Observer {
-    /// Where they are counted.
+    /// The metrics to record in.
     pub metrics: Metrics,
     /// The labels of routes.
     pub routes: &'static RouteTable,
-    /// Which listener they come from.
+    /// The App's listener.
     pub listener: Listener,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Arc<[IpNet]>,
-    /// Which of them are logged.
+    /// Decides which requests are logged.
     pub sampler: Arc<AccessLogSampler>,
-    /// The address that was logged last, and its text: the next request is often of the same client.
+    /// The address logged last and its formatted form: the next request often has the same client.
     pub last_client: RefCell<(IpAddr, Rc<str>)>,
 }
 
-/// What all observers share.
+/// The sampling of the access log and the throttles of authentication failures, shared by all
+/// observers.
 #[derive(Debug)]
 pub struct AccessLogSampler {
-    /// One of so many successful requests has an access event; `None` for none of them. Refused and
-    /// failed ones always have one.
+    /// One in `sample` successful requests is logged; none if `None`. Rejected and failed requests
+    /// are always logged.
     sample: Option<u64>,
     succeeded: AtomicU64,
     auth_failures: [LogThrottle; AUTH_FAILURE_REASONS.len()],
 }
 
 impl AccessLogSampler {
-    /// Logs one of `sample` successful requests, or none.
-    #[must_use]
+    /// A sampler that logs one in `sample` successful requests, or none.
     pub fn new(sample: Option<u64>) -> Self {
         let auth_failures = [const { LogThrottle::new() }; AUTH_FAILURE_REASONS.len()];
         Self { sample, succeeded: AtomicU64::new(0), auth_failures }
     }
 
-    /// Whether a request with this status is logged, and its weight if that is more than one.
+    /// `Some` if a request with this status is logged: its sampling weight, if that is more than 1.
     fn sample_weight(&self, status: u16) -> Option<Option<u64>> {
         match self.sample {
             Some(1) => Some(None),
             _ if status >= 400 => Some(None),
             Some(sample) => {
-                // Spread, so that clients who take turns do not fall into step with it: the golden
-                // ratio's multiples lie evenly.
+                // Not every Nth request: clients whose requests alternate in step with N would
+                // be logged always or never. Multiples of the golden ratio are spread evenly.
                 let number = self
                     .succeeded
                     .fetch_add(1, Ordering::Relaxed)
@@ -110,11 +111,11 @@ impl AccessLogSampler {
     }
 }
 
-/// What a connection found wrong with a request before the App was asked.
+/// An error that the connection found before it called the App, as a request extension.
 #[derive(Clone, Debug)]
 pub struct Rejected(pub ApiError);
 
-/// What is known of a request before it is answered.
+/// Metadata of a request, known before its response.
 struct RequestMeta {
     start: Instant,
     trace: Option<TraceContext>,
@@ -123,10 +124,10 @@ struct RequestMeta {
     version: Version,
 }
 
-/// Observes one request.
+/// Observes one request. See the module's documentation.
 ///
 /// # Errors
-/// A panic of its handler, as the response to it.
+/// The response, in the form of an error, if the App returned an error or a handler panicked.
 pub async fn observe(
     observer: Rc<Observer>,
     mut req: ServiceRequest,
@@ -145,12 +146,12 @@ pub async fn observe(
         return Ok(req.into_response(response));
     }
     if *req.method() == Method::HEAD {
-        // Answered as GET is; the bridge leaves the body out.
+        // Handled as GET; the bridge removes the body of the response.
         req.head_mut().method = Method::GET;
     }
     req.extensions_mut().insert(Rc::clone(&context));
-    let answered = AssertUnwindSafe(next.call(req)).catch_unwind().await;
-    match answered {
+    let result = AssertUnwindSafe(next.call(req)).catch_unwind().await;
+    match result {
         Ok(Ok(response)) => {
             let (req, response) = response.into_parts();
             if context.route.get() == UNMATCHED {
@@ -167,14 +168,14 @@ pub async fn observe(
     }
 }
 
-/// A response whose request is gone, as an error, since a `ServiceResponse` has its request.
+/// The response as an error: a `ServiceResponse` needs the request, which the App has consumed.
 fn respond_with(response: HttpResponse) -> Error {
-    InternalError::from_response("the request is gone", response).into()
+    InternalError::from_response("the request was consumed", response).into()
 }
 
 impl Observer {
-    /// Records a request whose head could not be read, `detail` says why, and returns the response.
-    #[must_use]
+    /// Records a request whose head could not be parsed (`detail` is the reason) and returns the
+    /// response.
     pub fn malformed(&self, peer: IpAddr, detail: &'static str) -> HttpResponse {
         let meta = RequestMeta {
             start: Instant::now(),
@@ -200,7 +201,7 @@ impl Observer {
         (meta, Rc::new(RequestContext::new(client, request_id(headers))))
     }
 
-    fn client_text(&self, client: IpAddr) -> Rc<str> {
+    fn formatted_client(&self, client: IpAddr) -> Rc<str> {
         let mut last = self.last_client.borrow_mut();
         if last.0 != client {
             *last = (client, client.to_string().into());
@@ -208,7 +209,7 @@ impl Observer {
         Rc::clone(&last.1)
     }
 
-    /// Counts the request, and logs it.
+    /// Records the request in the metrics and logs it.
     fn record(&self, meta: &RequestMeta, context: &RequestContext, status: u16) {
         let (duration, outcome) = (meta.start.elapsed(), context.outcome.borrow());
         let is_traffic = self.listener != Listener::Admin;
@@ -237,7 +238,7 @@ impl Observer {
                 error.code = code,
                 error.message = cause,
                 http.request.id = context.request_id,
-                "a request failed inside the server"
+                "request failed: internal error"
             );
         }
         let Some(weight) = is_traffic.then(|| self.sampler.sample_weight(status)).flatten() else {
@@ -246,7 +247,7 @@ impl Observer {
         self.log_access(meta, context, &outcome, status, duration, code, weight);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the values of one event, each taken once")]
+    #[expect(clippy::too_many_arguments, reason = "the values of one event")]
     fn log_access(
         &self,
         meta: &RequestMeta,
@@ -268,7 +269,7 @@ impl Observer {
                 http.response.status_code = status,
                 http.version = version(meta.version),
                 url.path = self.routes.patterns[context.route.get()],
-                client.ip = &*self.client_text(context.client),
+                client.ip = &*self.formatted_client(context.client),
                 trace.id = meta.trace.as_ref().map(TraceContext::id),
                 organization.id = outcome.tenant.map(tracing::field::display),
                 error.code = code,
@@ -278,7 +279,8 @@ impl Observer {
         );
     }
 
-    /// Of one reason, one event a second, so that a brute-force attempt can not fill the disk.
+    /// Logs a failed authentication, at most one per reason and second, so that a brute-force
+    /// attack cannot fill the disk.
     fn log_auth_failure(
         &self,
         reason: &'static str,
@@ -296,13 +298,13 @@ impl Observer {
             client.ip = tracing::field::display(context.client),
             organization.id = outcome.tenant.map(tracing::field::display),
             odometer.suppressed_events = suppressed,
-            "credentials were refused"
+            "authentication failed"
         );
     }
 }
 
-/// A request from its head to its response. One whose client hangs up in between is recorded when
-/// it is dropped.
+/// A request from its head to its response. If the client disconnects before the response,
+/// actix-web drops the future, and with it this guard, which records the request.
 struct InFlightRequest<'a> {
     observer: &'a Observer,
     meta: RequestMeta,
@@ -311,7 +313,7 @@ struct InFlightRequest<'a> {
 }
 
 impl InFlightRequest<'_> {
-    /// The response as it is sent, recorded.
+    /// Completes the response and records the request.
     fn finish(mut self, response: HttpResponse) -> HttpResponse {
         let mut response = self.describe_error(response);
         let headers: &mut HeaderMap = response.headers_mut();
@@ -325,7 +327,7 @@ impl InFlightRequest<'_> {
         response
     }
 
-    /// The document of an error, with the request's id.
+    /// Replaces an error by its document, with the request's id.
     fn describe_error(&self, response: HttpResponse) -> HttpResponse {
         let Some(error) = response.error().and_then(Error::as_error::<ApiError>) else {
             return response;
@@ -371,7 +373,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_always_logged_and_of_the_rest_one_in_so_many() {
+    fn errors_are_always_logged_and_successes_are_sampled() {
         for (sample, success) in [(Some(1), Some(None)), (None, None)] {
             let sampler = AccessLogSampler::new(sample);
             assert_eq!([200, 204, 308].map(|status| sampler.sample_weight(status)), [success; 3]);
@@ -380,7 +382,7 @@ mod tests {
                 [Some(None); 4]
             );
         }
-        // Two clients who take turns: of each one in ten.
+        // Two clients whose requests alternate: one in ten of each is logged.
         let sampler = AccessLogSampler::new(Some(10));
         let logged: Vec<bool> =
             (0..10_000).map(|_| sampler.sample_weight(200) == Some(Some(10))).collect();

@@ -1,14 +1,17 @@
-//! The audit's events: who changed who may do what, and who took a copy of everything.
+//! Audit events: changes of credentials and tenants, and backups.
 //!
-//! Job: [`log`] writes one event for each change that a handler recorded, made by a tenant or by an
-//! operator. Invariant: an operator's change is told whether it was made or not.
-//! Must never: write a secret, or what was typed where a secret might have been.
+//! Job: [`log`] writes one log event for each change that a handler recorded, made by a tenant or
+//! by an operator.
+//! Invariant: an operator's request is logged whether it succeeded or not; each action has one
+//! message.
+//! Must never: log a secret, or raw input that may contain one.
 
 use crate::http::context::{
-    AuditEvent, BackupMade, OperatorEvent, RequestContext, RequestOutcome, SecurityEvent,
+    AuditEvent, BackupMade, OperatorAction, OperatorEvent, RequestContext, RequestOutcome,
+    SecurityEvent,
 };
 
-/// Writes the event of a change. What is no change has none here.
+/// Logs the event if it is a change or a backup.
 pub(super) fn log(event: &SecurityEvent, context: &RequestContext, outcome: &RequestOutcome) {
     match event {
         SecurityEvent::Audit(event) => log_change(*event, context, outcome),
@@ -18,15 +21,18 @@ pub(super) fn log(event: &SecurityEvent, context: &RequestContext, outcome: &Req
     }
 }
 
-/// The audit's line: which credentials or tenants were changed, by whom and which key, never a
-/// secret.
+/// Logs a change that a tenant made: of what, by whom, and with which key.
 fn log_change(event: AuditEvent, context: &RequestContext, outcome: &RequestOutcome) {
-    let (action, key, revoked) = match event {
-        AuditEvent::KeyCreated(key) => ("key-created", Some(key), None),
-        AuditEvent::KeyRevoked(key) => ("key-revoked", Some(key), None),
-        AuditEvent::PasswordChanged { revoked } => ("password-changed", None, Some(revoked)),
-        AuditEvent::TenantRegistered(key) => ("tenant-registered", Some(key), None),
-        AuditEvent::TenantDeleted => ("tenant-deleted", None, None),
+    let (action, message, key, revoked) = match event {
+        AuditEvent::KeyCreated(key) => ("key-created", "audit: API key created", Some(key), None),
+        AuditEvent::KeyRevoked(key) => ("key-revoked", "audit: API key revoked", Some(key), None),
+        AuditEvent::PasswordChanged { revoked } => {
+            ("password-changed", "audit: password changed", None, Some(revoked))
+        }
+        AuditEvent::TenantRegistered(key) => {
+            ("tenant-registered", "audit: tenant registered", Some(key), None)
+        }
+        AuditEvent::TenantDeleted => ("tenant-deleted", "audit: tenant deleted", None, None),
     };
     tracing::info!(
         event.action = action,
@@ -36,37 +42,50 @@ fn log_change(event: AuditEvent, context: &RequestContext, outcome: &RequestOutc
         organization.id = outcome.tenant.map(tracing::field::display),
         odometer.key_id = key.map(tracing::field::display),
         odometer.keys_revoked = revoked,
-        "who may do what was changed"
+        "{message}"
     );
 }
 
 fn log_operator_event(event: &OperatorEvent, context: &RequestContext, outcome: &RequestOutcome) {
+    let (action, done, failed) = match event.action {
+        OperatorAction::SuspendTenant => {
+            ("tenant-suspended", "tenant suspended", "tenant not suspended")
+        }
+        OperatorAction::ResumeTenant => ("tenant-resumed", "tenant resumed", "tenant not resumed"),
+        OperatorAction::LimitTenant => {
+            ("tenant-limited", "rate limit changed", "rate limit not changed")
+        }
+        OperatorAction::DeleteTenant => ("tenant-deleted", "tenant deleted", "tenant not deleted"),
+        OperatorAction::RevokeKey => ("key-revoked", "API key revoked", "API key not revoked"),
+    };
+    let is_failure = event.problem.is_some();
     tracing::info!(
-        event.action = event.action,
-        event.outcome = if event.problem.is_some() { "failure" } else { "success" },
+        event.action = action,
+        event.outcome = if is_failure { "failure" } else { "success" },
         http.request.id = context.request_id,
         organization.id = outcome.tenant.map(tracing::field::display),
         user.id = event.uid,
         odometer.detail = event.detail,
         error.message = event.problem,
-        "an operator asked for it through the admin socket"
+        "admin request: {}",
+        if is_failure { failed } else { done }
     );
 }
 
 fn log_backup(result: &Result<BackupMade, String>) {
     match result {
-        Ok(made) => tracing::info!(
+        Ok(backup) => tracing::info!(
             event.action = "backup-requested",
-            odometer.commit_seq = made.commit_seq,
-            odometer.records = made.records,
-            file.size = made.bytes,
-            "a backup was asked for and made"
+            odometer.commit_seq = backup.commit_seq,
+            odometer.records = backup.records,
+            file.size = backup.bytes,
+            "admin request: backup made"
         ),
         Err(problem) => tracing::warn!(
             event.action = "backup-requested",
             event.outcome = "failure",
             error.message = %problem,
-            "a backup was asked for and failed"
+            "admin request: backup failed"
         ),
     }
 }

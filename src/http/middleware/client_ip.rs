@@ -1,7 +1,8 @@
-//! The client's address, behind proxies that are trusted.
+//! The client's address behind trusted proxies.
 //!
-//! Job: `client_address`. Invariant: an address from `X-Forwarded-For` counts only as far as
-//! trusted proxies wrote it. Must never: believe a peer that is not trusted.
+//! Job: `client_address` evaluates `X-Forwarded-For`.
+//! Invariant: an address in the header counts only if a trusted proxy wrote it.
+//! Must never: trust the header of a peer that is not a trusted proxy.
 
 use std::net::IpAddr;
 
@@ -10,8 +11,8 @@ use ipnet::IpNet;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the client: the last address in `X-Forwarded-For` that no trusted proxy has, if a
-/// trusted proxy sent it; otherwise the peer's.
+/// The client's address: the last one in `X-Forwarded-For` that is not a trusted proxy's, if the
+/// peer is a trusted proxy; otherwise the peer's.
 pub(super) fn client_address(
     trusted_proxies: &[IpNet],
     peer: IpAddr,
@@ -35,8 +36,8 @@ pub(super) fn client_address(
     client
 }
 
-/// Whether an address is in one of these networks. An IPv4 address that arrives mapped into IPv6
-/// (`::ffff:10.0.0.1`, what a dual-stack socket reports) counts as the IPv4 address that it is.
+/// Whether an address is in one of these networks. An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`,
+/// which a dual-stack socket reports) counts as the IPv4 address.
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))

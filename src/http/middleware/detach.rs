@@ -1,10 +1,10 @@
-//! A task of its own for a request that changes credentials or tenants.
+//! Requests that change credentials or tenants run as a task of their own.
 //!
-//! Job: [`observe_or_detach`]. A client that hangs up ends the future that answers it. The change may be made
-//! all the same, and then it has to be in the audit log: so such a request has a task, and a drain
-//! waits for it as for a connection.
+//! Job: [`observe_or_detach`]. When a client disconnects, the future of its request is dropped. But
+//! the change may be committed by then, and it must be in the audit log. So such a request runs as
+//! a task that outlives its connection, and a shutdown waits for it as for a connection.
 //! Invariant: every route whose handler records an audit event is detached.
-//! Must never: look at anything but method and path.
+//! Must never: depend on anything but method and path.
 
 use std::rc::Rc;
 
@@ -21,12 +21,12 @@ use crate::http::jsonapi;
 use crate::http::middleware::access_log::{Observer, observe};
 use crate::http::middleware::request_id::new_request_id;
 
-/// Where the audited routes are: `POST`, `PUT` or `DELETE` on these, or below them. The last two are
-/// the admin socket's.
+/// The prefixes of audited routes: every `POST`, `PUT` or `DELETE` below them. The last two are
+/// routes of the admin socket.
 const AUDITED: [&str; 5] =
     ["/users/create", "/api/v1/keys", "/api/v1/tenant", "/tenants", "/backup"];
 
-/// Observes a request; an audited one as a task of `tasks`.
+/// Observes a request; an audited one runs as a task of `tasks`.
 pub fn observe_or_detach(
     observer: Rc<Observer>,
     tasks: &TaskTracker,
@@ -40,11 +40,11 @@ pub fn observe_or_detach(
     let observed = observe(observer, req, next);
     async move {
         let Some(tasks) = tasks else { return observed.await };
-        // A task that ends without a response panicked outside of a handler: nobody knows its id.
+        // A task without a result panicked outside of a handler, so the request's id is lost.
         tasks.spawn_local(observed).await.unwrap_or_else(|error| {
             let error = ApiError::Internal(error.to_string().into());
             Err(InternalError::from_response(
-                "a task ended",
+                "the task panicked",
                 jsonapi::error(&error, &new_request_id(), None),
             )
             .into())

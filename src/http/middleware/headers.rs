@@ -1,8 +1,9 @@
-//! The headers that every response has.
+//! The headers of every response.
 //!
-//! Job: [`add_common_headers`]. Invariant: nothing is cached that a handler does
-//! not allow to be; a request that had a trace is answered with it.
-//! Must never: promise HTTPS over plain HTTP (`Strict-Transport-Security`).
+//! Job: [`add_common_headers`].
+//! Invariant: a response may be cached only if its handler says so; the response to a request with
+//! a trace context has one too.
+//! Must never: send `Strict-Transport-Security` over plain HTTP.
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY};
 
@@ -11,7 +12,7 @@ use super::request_id::{TRACEPARENT, TraceContext, X_REQUEST_ID};
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const A_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// Adds them.
+/// Adds `Cache-Control`, `X-Request-Id`, `traceparent` and `Strict-Transport-Security`.
 pub(super) fn add_common_headers(
     headers: &mut HeaderMap,
     id: &str,

@@ -1,13 +1,14 @@
-//! What surrounds every request, whichever App it goes to.
+//! The middleware of every App.
 //!
 //! ```text
-//! access_log.rs  the one middleware: outcome to metrics and access log; panics     audit.rs  audit events
-//! request_id.rs  X-Request-Id, traceparent     client_ip.rs  X-Forwarded-For     headers.rs  fixed headers
-//! detach.rs      a task of its own for changes that an audit asks for
+//! access_log.rs  the middleware: request metrics, access log, panics, error documents
+//! audit.rs       audit events                   detach.rs     tasks for audited changes
+//! request_id.rs  X-Request-Id, traceparent      client_ip.rs  X-Forwarded-For
+//! headers.rs     common response headers
 //! ```
-//! Job: values that are told are taken once, and told to metrics and log alike.
-//! Invariant: an App is wrapped in these and in nothing else, see `routes.rs`.
-//! Must never: let a path, query, key or body into log or metric.
+//! Job: observe every request; metrics and log get the same values.
+//! Invariant: an App has this middleware and no other, see `routes.rs`.
+//! Must never: let a path, query, key or body into a log or a metric.
 
 pub mod access_log;
 mod audit;

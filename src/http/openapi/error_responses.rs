@@ -1,8 +1,9 @@
-//! Which errors an operation can answer with, in groups that a route names beside its responses.
+//! The error responses of each operation, in groups that a route declares beside its responses.
 //!
-//! Job: [`Refused`]: a tuple of groups as the responses of an operation, each code under its status.
-//! Invariant: an error comes from [`ApiError::spec`], so status, code and title of the document are
-//! those that are answered. Must never: name a code that no response has.
+//! Job: [`Refused`] makes a tuple of groups the error responses of an operation, each code under
+//! its status.
+//! Invariant: status, code and title come from [`ApiError::spec`], as in a real response.
+//! Must never: declare a code that no response has.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -26,7 +27,7 @@ use crate::store::CounterState;
 
 /// A group of errors.
 pub(crate) trait Refusals {
-    /// One of each.
+    /// One example of each error.
     fn errors() -> Vec<ApiError>;
 }
 
@@ -43,40 +44,44 @@ macro_rules! groups {
 }
 
 groups! {
-    /// Any request: the head is unreadable, the path has other methods, the server failed.
+    /// Any request: malformed head, other method, internal error.
     Always = [
         ApiError::MalformedRequest(""),
         ApiError::MethodNotAllowed(String::new()),
         ApiError::Internal("".into()),
     ];
-    /// What spends from a rate limit may find it used up.
+    /// Routes with a rate limit.
     Limited = [rate_limited()];
-    /// Parameters can not be read, or one is not known.
+    /// Routes that reject unknown parameters.
     Parameters = [ApiError::MalformedBody(""), ApiError::UnknownParameter("".into())];
-    /// A body can not be read.
+    /// Routes with a body.
     Body = [
         ApiError::MalformedBody(""),
         ApiError::BodyTimeout,
         ApiError::BodyTooLarge(0),
         ApiError::UnsupportedMediaType,
     ];
-    /// A number is not one, or out of its bounds.
+    /// An integer is malformed or out of bounds.
     InvalidValue = [invalid("invalid_value")];
-    /// A parameter is not what it must be.
+    /// A parameter violates a rule.
     InvalidParameter = [invalid("invalid_parameter")];
-    /// A counter's name is none.
+    /// A counter's name is invalid.
     InvalidName = [invalid("invalid_name")];
     /// A tenant's name or password is not accepted.
-    InvalidCredentials = [invalid("invalid_username"), invalid("invalid_password"), invalid("invalid_parameter")];
+    InvalidCredentials = [
+        invalid("invalid_username"),
+        invalid("invalid_password"),
+        invalid("invalid_parameter"),
+    ];
     /// A password is not accepted.
     InvalidPassword = [invalid("invalid_password"), invalid("invalid_parameter")];
     /// Another tenant has the name.
     UsernameTaken = [ApiError::UsernameTaken];
-    /// The same, as the old route says it.
+    /// Another tenant has the name, on the compatible route.
     UsernameTakenBefore = [invalid("username_taken")];
-    /// The store is asked.
-    AdminArgs = [ApiError::Overloaded, ApiError::Closing];
-    /// The store is asked for a change.
+    /// Routes that read from the store.
+    Reading = [ApiError::Overloaded, ApiError::Closing];
+    /// Routes that change the store.
     Changing = [
         ApiError::Overloaded,
         ApiError::Closing,
@@ -85,31 +90,35 @@ groups! {
         ApiError::StorageFull,
         ApiError::NotSupported(""),
     ];
-    /// The change may carry an `Idempotency-Key`.
-    Idempotent = [ApiError::IdempotencyKeyReused, ApiError::IdempotencyFull, ApiError::InvalidIdempotencyKey];
-    /// The change may carry `If-Match`.
+    /// Routes that support `Idempotency-Key`.
+    Idempotent = [
+        ApiError::IdempotencyKeyReused,
+        ApiError::IdempotencyFull,
+        ApiError::InvalidIdempotencyKey,
+    ];
+    /// Routes that support `If-Match`.
     Conditional = [ApiError::PreconditionFailed(CounterState::default())];
-    /// The path names a counter. A path that is not one at all, such as an empty name, has no route.
+    /// The path has a counter's name. A path with an empty name matches no route.
     NamedCounter = [ApiError::CounterNotFound, ApiError::NotFound];
-    /// The path names a key.
+    /// The path has a key's id.
     NamedKey = [ApiError::KeyNotFound, ApiError::NotFound];
-    /// The value does not fit the counter.
+    /// The value is outside the counter's bounds.
     OutOfRange = [ApiError::Counter(CounterRefusal::OutOfRange { requested: Z, min: Z, max: Z })];
-    /// The value is lower than the counter's.
+    /// The value is lower than the current one.
     Rewind = [ApiError::Counter(CounterRefusal::RewindRequired { value: Z, requested: Z })];
-    /// The maximum would be passed.
+    /// The increment would exceed the maximum.
     Exhausted = [ApiError::Counter(CounterRefusal::Exhausted { value: Z, max: Z, count: 1 })];
-    /// The counter is there already.
+    /// The counter exists already.
     Exists = [ApiError::CounterExists, ApiError::DefaultCounter];
     /// The counter always exists.
     IsDefault = [ApiError::DefaultCounter];
-    /// The tenant has as many as it may have.
+    /// The tenant has reached a quota.
     Quota = [ApiError::QuotaExceeded(0)];
 }
 
 const Z: Value = Value::ZERO;
 
-/// The caller is not known, may not do this, was suspended, or is over its rate limit.
+/// Routes with the requirement `R`: authentication, authorization and rate limit may fail.
 pub(crate) struct From<R>(PhantomData<R>);
 
 impl<R: Requirement> Refusals for From<R> {
@@ -160,7 +169,7 @@ refusals_of_tuples!(A B C D E F G H);
 refusals_of_tuples!(A B C D E F G H I);
 refusals_of_tuples!(A B C D E F G H I J);
 
-/// These errors, and those that any request can meet, as responses.
+/// The responses of these errors and of those that any request may get.
 pub(crate) struct Refused<T>(PhantomData<T>);
 
 impl<T: Refusals> IntoResponses for Refused<T> {
@@ -178,7 +187,7 @@ impl<T: Refusals> IntoResponses for Refused<T> {
     }
 }
 
-/// A document of errors with one of these codes.
+/// The error response with one of these codes.
 fn response(status: StatusCode, codes: &BTreeMap<&str, &str>) -> Response {
     let one_of = string().enum_values(Some(codes.keys().copied()));
     let member =
@@ -206,7 +215,7 @@ fn response(status: StatusCode, codes: &BTreeMap<&str, &str>) -> Response {
     response.build()
 }
 
-/// The name of such a response in the components: its status and its codes.
+/// The name of an error response in the components: its status and codes.
 pub(crate) fn component_name(status: &str, response: &Response) -> Option<String> {
     let code = response.description.split('`').skip(1).step_by(2).collect::<Vec<_>>().join("-");
     let is_error = response.content.contains_key("application/vnd.api+json") && status >= "400";

@@ -1,17 +1,20 @@
-//! The API as an OpenAPI 3.1 document, for people, generators of clients and testers.
+//! The API as an OpenAPI 3.1 document, for people, client generators and test tools.
 //!
 //! ```text
-//! handlers/*.rs  one operation, above its handler ──► routes.rs  collected by utoipa ──► here: finished
-//! resources.rs   what is answered      schema.rs  values, bodies      error_responses.rs  groups of errors
+//! handlers/*.rs  an operation's attributes ──► routes.rs  utoipa collects ──► mod.rs  finishes
+//! resources.rs   schemas of responses          schema.rs  values, bodies
+//! error_responses.rs  error responses          operations.rs  the operations of a path
 //! ```
-//! Job: [`description`], which the collection begins with, and [`finish`], which says once what
-//! holds for all operations: the three media types of a body, shared headers and parameters, what a
-//! caller needs, a command to try it. Invariant: nothing here names a single operation.
-//! `openapi.json` at the root of the repository is the finished document, byte for byte: a test
-//! compares them, and writes it when told to.
-//! Must never: describe what a request would not find.
+//! Job: [`description`] is the document without operations; [`finish`] adds what all operations
+//! have in common: the three media types of a body, shared headers and parameters, the
+//! authentication requirement, a command to try it.
+//! Invariant: this module names no single operation. `openapi.json` at the root of the repository
+//! is the finished document, byte for byte: a test compares them, and writes the file if
+//! `ODOMETER_WRITE_OPENAPI=1`.
+//! Must never: describe anything that differs from the server's behavior.
 
 pub(crate) mod error_responses;
+pub mod operations;
 pub(crate) mod resources;
 pub(crate) mod schema;
 
@@ -29,39 +32,40 @@ use utoipa::openapi::{
 };
 
 use self::error_responses::component_name;
+use self::operations::operations;
 use self::schema::{
     Media, body_example, body_variant, exactly, form_example, simplify, string, whole,
 };
 use crate::domain::counter::CounterName;
 use crate::http::extract::body::MAX_BODY_BYTES;
 use crate::http::extract::idempotency::MAX_KEY_CHARS;
-use crate::http::route_table::operations;
 
 const ABOUT: &str = include_str!("about.md");
-const ABOUT_KEY: &str = "`Authorization: Bearer odo_…`. A key has one or more scopes: `read` (read and list counters), \
-    `increment` (take integers), `manage` (create, set and delete counters; make, list and revoke keys). No scope contains \
-    another.";
-const ABOUT_PASSWORD: &str = "`Authorization: Basic` with the tenant's name and password, for its keys and itself only; so a \
-    lost key can be replaced. Failures are throttled for each address and each name.";
-const ABOUT_IDEMPOTENCY: &str = "Makes the request safe to send again: the same request with the same key is answered as the first \
-    one was, with `Idempotency-Replayed: true`, for at least 24 hours. 1 to 255 visible ASCII characters. Another request with \
-    the same key is refused; what was refused is not remembered.";
-const ABOUT_IF_MATCH: &str = "Only if the counter still has this `ETag` (or one of several, or `*`: if it exists). Otherwise 412, \
-    and nothing is changed.";
-const ABOUT_ETAG: &str = "The counter's state: different after each change, and never the same again, not for a counter that \
-    was deleted and created anew either.";
+const ABOUT_KEY: &str = "`Authorization: Bearer odo_…`. A key has one or more scopes: `read` (read \
+    and list counters), `increment` (increment counters), `manage` (create, set and delete \
+    counters; create, list and revoke keys). No scope contains another.";
+const ABOUT_PASSWORD: &str = "`Authorization: Basic` with the tenant's name and password, for the \
+    routes of keys and of the tenant itself only, so that a lost key can be replaced. Attempts are \
+    limited per address, failed ones per name too.";
+const ABOUT_IDEMPOTENCY: &str = "Makes the request safe to retry: for at least 24 hours, the same \
+    request with the same key gets the stored response of the first one, with \
+    `Idempotency-Replayed: true`. 1 to 255 visible ASCII characters. Another request with the same \
+    key is refused. Refused requests are not stored.";
+const ABOUT_IF_MATCH: &str = "The request is carried out only if the counter has this `ETag`, or \
+    one of several, or exists (`*`). Otherwise the response is 412, and nothing is changed.";
+const ABOUT_ETAG: &str = "The version of the counter: it changes with every update and is never \
+    reused, not even by a counter of the same name that is created after a deletion.";
 
-// What the texts say in figures.
+// The numbers in the descriptions above and in about.md.
 const _: () =
     assert!(MAX_BODY_BYTES == 4096 && MAX_KEY_CHARS == 255 && CounterName::MAX_BYTES == 128);
 
-/// Operations with this tag are routes that the document leaves out.
+/// The tag of routes that the document leaves out.
 pub const INTERNAL: &str = "internal";
-/// What an operation's command sends beside its parameters, as curl takes it.
+/// The extension with additional curl arguments of an operation's command.
 const CURL: &str = "x-curl";
 
 /// The document without operations.
-#[must_use]
 pub fn description() -> OpenApi {
     let contact = ContactBuilder::new().name(Some("The operator of this server"));
     let license =
@@ -76,10 +80,10 @@ pub fn description() -> OpenApi {
             "integer",
             "The tenant's counter `default`, as the application that Odometer replaces had it.",
         ),
-        ("counters", "Named counters, each with its own start, step and bounds."),
-        ("keys", "API keys: several for each tenant, with scopes, and an end if wanted."),
-        ("tenants", "Who has counters and keys."),
-        ("service", "Whether the server is well, and how to ask it."),
+        ("counters", "Named counters, each with a start, a step and bounds."),
+        ("keys", "API keys: several per tenant, with scopes and an optional expiry."),
+        ("tenants", "The owners of counters and keys."),
+        ("service", "Probes and documentation."),
     ];
     let tags =
         tags.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build());
@@ -114,7 +118,7 @@ fn components() -> Components {
     components
 }
 
-/// Parameters that several operations have: an operation names them, and finds them here.
+/// Parameters that several operations have. An operation declares the name only.
 fn shared_parameters() -> [(&'static str, Parameter); 7] {
     let name = || {
         string()
@@ -126,16 +130,16 @@ fn shared_parameters() -> [(&'static str, Parameter); 7] {
         || string().min_length(Some(16)).max_length(Some(16)).pattern(Some("^[0-9a-f]{16}$"));
     let key =
         string().min_length(Some(1)).max_length(Some(MAX_KEY_CHARS)).pattern(Some("^[!-~]+$"));
-    let behind =
-        "Behind which one to go on: take the whole of `links.next` instead of building this.";
+    let behind = "The last entry of the previous page. Use the whole of `links.next` instead of \
+        building this.";
     let new = |place: ParameterIn, name: &str, about: &str, schema: RefOr<Schema>| {
         let required = if place == ParameterIn::Path { Required::True } else { Required::False };
         let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(required);
         parameter.description(Some(about)).schema(Some(schema))
     };
-    let counter = "The counter's name: 1 to 128 of `A-Z a-z 0-9 . _ -`.";
+    let counter = "The counter's name: 1 to 128 characters of `A-Z a-z 0-9 . _ -`.";
     let id = "The key's public half: 16 hexadecimal digits in lower case.";
-    let size = "How many at most, 1 to 100; 20 if it is not given.";
+    let size = "The maximum number of entries, 1 to 100; 20 if absent.";
     use ParameterIn::{Header, Path, Query};
     [
         ("IdempotencyKey", new(Header, "Idempotency-Key", ABOUT_IDEMPOTENCY, key.into()).build()),
@@ -158,14 +162,14 @@ type SharedHeader = (&'static str, &'static str, RefOr<Schema>, Json);
 
 fn shared_headers() -> [SharedHeader; 9] {
     let text = |pattern: &str| string().pattern(Some(pattern)).into();
-    let id = "The request's id, in the log too: the one that was sent, or a new one.";
-    let policy = "The limit that the request was taken from: how many at once, refilled in how many seconds.";
+    let id = "The request's id, as in the log: the client's, if it sent a valid one, or a new one.";
+    let policy = "The rate limit that applies: `q` requests at once, refilled in `w` seconds.";
     let policy_pattern = r#"^"(tenant|client|name)";q=[0-9]+;w=[0-9]+$"#;
-    let limit =
-        "How that limit stands: how many are left, and in how many seconds it is full again.";
+    let limit = "The state of the rate limit: `r` requests left, full again in `t` seconds.";
     let limit_pattern = r#"^"(tenant|client|name)";r=[0-9]+;t=[0-9]+$"#;
-    let replayed = "An earlier request was the same: nothing was changed this time.";
-    let retry = "In how many seconds to try again.";
+    let replayed =
+        "The response is the stored one of an earlier, identical request; nothing was changed now.";
+    let retry = "The number of seconds after which to retry.";
     [
         ("X-Request-Id", id, text("^[!-~]{1,128}$"), "597b7bbb2606396f0000000000000007".into()),
         ("RateLimit-Policy", policy, text(policy_pattern), r#""tenant";q=2000;w=2"#.into()),
@@ -174,23 +178,22 @@ fn shared_headers() -> [SharedHeader; 9] {
         ("ETag", ABOUT_ETAG, text("^\"[0-9]+-[0-9]+\"$"), r#""3-17""#.into()),
         (
             "Location",
-            "Where the new resource is.",
+            "The path of the new resource.",
             text("^/api/v1/"),
             "/api/v1/counters/invoices".into(),
         ),
         ("Idempotency-Replayed", replayed, exactly("true").into(), "true".into()),
         (
             "WWW-Authenticate",
-            "What to send instead.",
+            "The authentication schemes that the route accepts.",
             string().into(),
             r#"Bearer realm="odometer""#.into(),
         ),
-        ("Allow", "The methods that the path has.", string().into(), "GET, HEAD, PUT".into()),
+        ("Allow", "The methods that the path supports.", string().into(), "GET, HEAD, PUT".into()),
     ]
 }
 
-/// Finishes a document that was collected from the routes.
-#[must_use]
+/// Finishes a document that utoipa collected from the routes.
 pub fn finish(mut document: OpenApi) -> OpenApi {
     let mut components = document.components.take().unwrap_or_default();
     components.schemas.values_mut().for_each(simplify_all);
@@ -204,7 +207,7 @@ pub fn finish(mut document: OpenApi) -> OpenApi {
             .all(|(_, operation)| !operation.tags.iter().flatten().any(|tag| tag == INTERNAL))
     });
     components.responses.extend(responses);
-    // A body's parameters stand in the operation, in each of its media types.
+    // The operations contain their bodies' parameters, in each media type.
     components.schemas.retain(|name, _| !name.ends_with("Params"));
     document.components = Some(components);
     document
@@ -226,18 +229,7 @@ fn finish_operation(
     operation.operation_id = operation.operation_id.as_deref().map(camel_case);
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(Parameter { name, parameter_in, description: None, .. }) = parameter {
-            let is_same = |shared: &RefOr<Parameter>| matches!(shared, RefOr::T(shared) if shared.name == *name && shared.parameter_in == *parameter_in);
-            let wanted = if path.ends_with("/keys") && name == "page[after]" {
-                Some("KeyPageAfter")
-            } else {
-                None
-            };
-            let found = components.parameters.iter().find(|(shared, parameter)| {
-                wanted.map_or(*shared != "KeyPageAfter" && is_same(parameter), |wanted| {
-                    *shared == wanted
-                })
-            });
-            if let Some((shared, _)) = found {
+            if let Some(shared) = shared_name(path, name, parameter_in, components) {
                 *parameter = RefOr::Ref(Ref::new(format!("#/components/parameters/{shared}")));
             }
         }
@@ -246,12 +238,31 @@ fn finish_operation(
     finish_responses(operation);
     let command = command(path, method, operation, &example);
     let about = operation.description.take().unwrap_or_default().replace('\n', " ");
-    let needs = needs(operation.security.take().unwrap_or_default(), operation);
-    operation.description = Some(format!("{about}{needs}\n\n```sh\n{command}\n```"));
+    let requirement = requirement_text(operation.security.take().unwrap_or_default(), operation);
+    operation.description = Some(format!("{about}{requirement}\n\n```sh\n{command}\n```"));
     operation.extensions = None;
 }
 
-/// The body in all its media types; returns the example of its parameters.
+/// The name in the components of an operation's parameter, if it is a shared one.
+fn shared_name<'a>(
+    path: &str,
+    name: &str,
+    place: &ParameterIn,
+    components: &'a Components,
+) -> Option<&'a str> {
+    // Both lists have a `page[after]`, with different schemas.
+    if name == "page[after]" && path.ends_with("/keys") {
+        return Some("KeyPageAfter");
+    }
+    let is_same = |shared: &RefOr<Parameter>| match shared {
+        RefOr::T(shared) => shared.name == name && shared.parameter_in == *place,
+        RefOr::Ref(_) => false,
+    };
+    let mut others = components.parameters.iter().filter(|(shared, _)| *shared != "KeyPageAfter");
+    others.find(|(_, shared)| is_same(shared)).map(|(shared, _)| shared.as_str())
+}
+
+/// Replaces the body by one in all media types; returns the example of its parameters.
 fn finish_body(path: &str, operation: &mut Operation, components: &Components) -> Json {
     let Some(RefOr::T(body)) = &mut operation.request_body else { return Json::Null };
     let Some(RefOr::T(derived)) = body.content.remove("application/json") else {
@@ -274,7 +285,7 @@ fn finish_body(path: &str, operation: &mut Operation, components: &Components) -
     example
 }
 
-/// The type of the resource that a body of this path describes.
+/// The resource type of a JSON:API body on this path.
 fn resource_type(path: &str) -> &'static str {
     match path.trim_start_matches("/api/v1/").split('/').next() {
         Some("integer") => "user_integer",
@@ -293,7 +304,8 @@ fn finish_responses(operation: &mut Operation) {
         if component_name(status, response).is_some() {
             continue;
         }
-        // Documents are of JSON:API; what is inlined is not.
+        // A response with a referenced schema is a JSON:API document, one with an inlined schema is
+        // not.
         let is_document = |content: &RefOr<Content>| {
             matches!(content, RefOr::T(Content { schema: Some(RefOr::Ref(_)), .. }))
         };
@@ -312,7 +324,7 @@ fn finish_responses(operation: &mut Operation) {
     }
 }
 
-/// Moves what many operations answer alike to the components.
+/// Moves error responses that operations share to the components.
 fn hoist_responses(operation: &mut Operation, responses: &mut BTreeMap<String, RefOr<Response>>) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(error) = &*response else { continue };
@@ -323,9 +335,9 @@ fn hoist_responses(operation: &mut Operation, responses: &mut BTreeMap<String, R
     }
 }
 
-/// What the caller must prove, in words; the scopes move there, since linters take a list of them
-/// for a mistake where the key is one of HTTP.
-fn needs(security: Vec<SecurityRequirement>, operation: &mut Operation) -> String {
+/// Describes the authentication requirement in words. The scopes are moved from `security` into the
+/// description, since OpenAPI linters reject a list of scopes for an HTTP bearer key.
+fn requirement_text(security: Vec<SecurityRequirement>, operation: &mut Operation) -> String {
     let mut key: Option<Vec<String>> = None;
     let mut password = false;
     for requirement in &security {
@@ -341,20 +353,20 @@ fn needs(security: Vec<SecurityRequirement>, operation: &mut Operation) -> Strin
         key.as_ref().map(|_| one("key")).into_iter().chain(password.then(|| one("password")));
     operation.security = Some(bare.collect());
     let by_key = key.map(|scopes| match &scopes[..] {
-        [] => "an API key, whatever its scopes".to_owned(),
+        [] => "an API key with any scope".to_owned(),
         scopes => format!("an API key with the scope `{}`", scopes.join(" ")),
     });
     let by_password = "the tenant's name and password (`Authorization: Basic`)";
     match (by_key, password) {
-        (Some(key), true) => format!(" Needs {key}, or {by_password}."),
-        (Some(key), false) => format!(" Needs {key}."),
-        (None, true) => format!(" Needs {by_password}; no key will do."),
+        (Some(key), true) => format!(" Requires {key}, or {by_password}."),
+        (Some(key), false) => format!(" Requires {key}."),
+        (None, true) => format!(" Requires {by_password}; an API key is not accepted."),
         (None, false) => String::new(),
     }
 }
 
-/// A command that runs as it stands, after the quick start of README, with a key in `KEY` and
-/// the id of one in `KEY_ID`.
+/// A curl command for the operation. It runs as it stands after the quick start of README, with an
+/// API key in `KEY` and a key's id in `KEY_ID`.
 fn command(path: &str, method: &HttpMethod, operation: &Operation, example: &Json) -> String {
     let mut command = "curl -sS --cacert data/tls/cert.pem".to_owned();
     match method {

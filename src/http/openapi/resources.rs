@@ -1,8 +1,9 @@
-//! The schemas of what is answered: JSON:API documents around the attributes of a resource.
+//! The schemas of responses: JSON:API documents around the attributes of resources.
 //!
-//! Job: [`Document`] and [`PageDocument`], which a route names as its body. Invariant: objects are
-//! closed and what is always there is required, so a member more or less is a difference that a
-//! test finds. Must never: be made; they are descriptions.
+//! Job: [`Document`] and [`PageDocument`], which a route declares as its body.
+//! Invariant: objects are closed and members that are always present are required, so a test finds
+//! every additional or missing member.
+//! Must never: be instantiated; these types are descriptions.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -14,7 +15,7 @@ use super::schema::{closed, exactly, list, named, string, whole};
 use crate::domain::counter::{CounterName, Value};
 use crate::http::jsonapi::Attributes;
 
-/// What the id of a resource is.
+/// The kind of a resource's id.
 #[derive(Clone, Copy)]
 pub(crate) enum Id {
     /// A tenant's number.
@@ -43,16 +44,16 @@ impl Id {
     }
 }
 
-/// Attributes whose documents are described.
+/// Attributes with a schema of their documents.
 pub(crate) trait ResourceSchema: Attributes + PartialSchema {
-    /// What the resource's id is.
+    /// The kind of the resource's id.
     const ID: Id;
-    /// The name of the document of one resource.
+    /// The name of the schema of a document with one resource.
     const DOCUMENT: &'static str;
-    /// The name of the resource, where more than one document has it.
+    /// The name of the resource's schema, if more than one document has it.
     const RESOURCE: Option<&'static str>;
 
-    /// The resource object.
+    /// The schema of the resource object.
     fn resource() -> RefOr<Schema> {
         closed([
             ("id", Self::ID.schema()),
@@ -62,12 +63,12 @@ pub(crate) trait ResourceSchema: Attributes + PartialSchema {
         .into()
     }
 
-    /// The same, or the name of it.
+    /// The schema of the resource object, or a reference to it.
     fn resource_or_name() -> RefOr<Schema> {
         Self::RESOURCE.map_or_else(Self::resource, named)
     }
 
-    /// What else the components must have for it.
+    /// Adds the schemas that the document refers to.
     fn add_to(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push(("Jsonapi".to_owned(), closed([("version", exactly("1.0").into())]).into()));
         schemas.extend(Self::RESOURCE.map(|name| (name.to_owned(), Self::resource())));
@@ -101,7 +102,8 @@ impl<A: ResourceSchema> PartialSchema for PageDocument<A> {
         let next = ObjectBuilder::new().schema_type(
             [Type::String, Type::Null].into_iter().collect::<utoipa::openapi::schema::SchemaType>(),
         );
-        let next = next.description(Some("Where the list goes on; null: nowhere."));
+        let next =
+            next.description(Some("The path of the next page; null if this is the last one."));
         closed([
             ("data", list(A::resource_or_name()).into()),
             ("links", closed([("next", next.into())]).into()),
@@ -121,16 +123,16 @@ impl<A: ResourceSchema> ToSchema for PageDocument<A> {
     }
 }
 
-/// The document of an error.
+/// The schema of an error document.
 pub(crate) fn errors() -> ObjectBuilder {
-    let source =
-        ObjectBuilder::new().description(Some("Where the fault is, if it is in one place."));
+    let source = ObjectBuilder::new()
+        .description(Some("The part of the request that the error refers to, if it is one part."));
     let source = source.property("parameter", string()).property("header", string());
     let id = string()
         .description(Some("The request's id."))
         .examples(["597b7bbb2606396f0000000000000007"]);
     let title =
-        string().description(Some("The same for people.")).examples(["A parameter is not valid"]);
+        string().description(Some("The title, for people.")).examples(["Invalid parameter"]);
     let detail = string().description(Some("What happened, to which input, and what to do."));
     let members = [
         ("id", id.into()),
@@ -138,7 +140,7 @@ pub(crate) fn errors() -> ObjectBuilder {
         (
             "code",
             string()
-                .description(Some("Stable, for programs."))
+                .description(Some("The stable code, for programs."))
                 .pattern(Some("^[a-z0-9_]+$"))
                 .into(),
         ),
@@ -146,9 +148,9 @@ pub(crate) fn errors() -> ObjectBuilder {
         ("detail", detail.examples(["Value is missing."]).into()),
     ];
     let mut value = whole(Value::ZERO.get(), Value::MAX.get());
-    value.description = Some("Its value.".to_owned());
-    let meta =
-        ObjectBuilder::new().description(Some("With `precondition_failed`: the counter as it is."));
+    value.description = Some("The counter's value.".to_owned());
+    let meta = ObjectBuilder::new()
+        .description(Some("With `precondition_failed`: the current state of the counter."));
     let error =
         closed(members).property("source", source).property("meta", meta.property("value", value));
     let mut errors = list(error);

@@ -1,9 +1,10 @@
-//! Schemas: plain values, JSON:API documents, and a body's parameters in each of its media types.
+//! Schemas: values, closed objects, and a body's parameters in each of its media types.
 //!
-//! Job: what derives can not say: [`whole`] numbers with bounds from constants, closed objects, and
-//! [`body_variant`], which makes of a derived schema what JSON, JSON:API and a form take.
-//! Invariant: a schema takes what the parser takes. In JSON a whole number may be a text of digits,
-//! and `null` is the same as not given, so the schemas say so.
+//! Job: what utoipa's derives cannot express: [`whole`] numbers with bounds from constants, closed
+//! objects, and [`body_variant`], which turns a derived schema into those of JSON, JSON:API and a
+//! form.
+//! Invariant: a schema accepts what the parser accepts: in JSON an integer may be a string of
+//! digits, and `null` counts as absent.
 //! Must never: know a particular resource.
 
 use serde_json::{Value as Json, json};
@@ -13,7 +14,7 @@ use utoipa::openapi::schema::{
 };
 use utoipa::openapi::{Object, ObjectBuilder, Ref, RefOr, Schema, Type};
 
-/// A media type that a body may have.
+/// A media type of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Media {
     Json,
@@ -33,22 +34,22 @@ impl Media {
     }
 }
 
-/// A text.
+/// A string.
 pub(crate) fn string() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
-/// A moment, RFC 3339.
-pub(crate) fn moment() -> ObjectBuilder {
+/// An RFC 3339 timestamp.
+pub(crate) fn timestamp() -> ObjectBuilder {
     string().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
 }
 
-/// Exactly this text.
+/// A constant string.
 pub(crate) fn exactly(text: &str) -> ObjectBuilder {
     string().enum_values(Some([text]))
 }
 
-/// A whole number from `min` to `max`.
+/// An integer from `min` to `max`.
 pub(crate) fn whole(min: u64, max: u64) -> Object {
     let format = if max > u64::from(u32::MAX) { KnownFormat::Int64 } else { KnownFormat::Int32 };
     let object = ObjectBuilder::new()
@@ -57,7 +58,7 @@ pub(crate) fn whole(min: u64, max: u64) -> Object {
     object.minimum(Some(min)).maximum(Some(max)).build()
 }
 
-/// An object with these members, all of them always there, and no other.
+/// An object with these members, all of them required, and no others.
 pub(crate) fn closed<const N: usize>(members: [(&str, RefOr<Schema>); N]) -> ObjectBuilder {
     let object =
         ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(false)));
@@ -66,20 +67,21 @@ pub(crate) fn closed<const N: usize>(members: [(&str, RefOr<Schema>); N]) -> Obj
         .fold(object, |object, (name, schema)| object.property(name, schema).required(name))
 }
 
-/// A list of these.
+/// An array of these items.
 pub(crate) fn list(items: impl Into<RefOr<Schema>>) -> Array {
     Array::builder().items(items.into()).build()
 }
 
-/// A reference to a schema of the components.
+/// A reference to a schema in the components.
 pub(crate) fn named(schema: &str) -> RefOr<Schema> {
     Ref::from_schema_name(schema).into()
 }
 
-/// What a derive says in two schemas, in one: a description that stands beside an inlined type as
-/// another object, and a type that may be null.
+/// Merges what a derive expresses in two schemas: an inlined type and its description, or a type
+/// and null. Descriptions get one line, however the source wraps them.
 pub(crate) fn simplify(object: &mut Object) {
     for schema in object.properties.values_mut() {
+        unwrap_description(schema);
         let simple = match schema {
             RefOr::T(Schema::AllOf(AllOf { items, .. })) => match &items[..] {
                 [RefOr::T(Schema::Object(plain)), RefOr::T(Schema::Object(about))] => {
@@ -110,6 +112,23 @@ pub(crate) fn simplify(object: &mut Object) {
     }
 }
 
+fn unwrap_description(schema: &mut RefOr<Schema>) {
+    let RefOr::T(schema) = schema else { return };
+    let description = match schema {
+        Schema::Object(object) => &mut object.description,
+        Schema::Array(array) => &mut array.description,
+        Schema::OneOf(one_of) => &mut one_of.description,
+        Schema::AllOf(all_of) => {
+            all_of.items.iter_mut().for_each(unwrap_description);
+            &mut all_of.description
+        }
+        _ => return,
+    };
+    if let Some(description) = description {
+        *description = description.replace('\n', " ");
+    }
+}
+
 fn described(mut object: Object, description: Option<String>) -> Object {
     object.description = description;
     object
@@ -125,7 +144,7 @@ pub(crate) fn body_variant(params: &Object, media: Media) -> Schema {
     }
     let is_open = object.additional_properties.is_none();
     if is_open && media == Media::Form {
-        // A form has each name once, so never a list.
+        // A form has each name once, so its values are strings.
         object.additional_properties = Some(Box::new(AdditionalProperties::RefOr(string().into())));
     }
     if media != Media::JsonApi {
@@ -133,17 +152,17 @@ pub(crate) fn body_variant(params: &Object, media: Media) -> Schema {
     }
     let kind = ObjectBuilder::new()
         .schema_type(SchemaType::AnyValue)
-        .description(Some("The type of the resource; it is not looked at."));
+        .description(Some("The type of the resource; it is ignored."));
     let data = ObjectBuilder::new()
         .property("type", kind)
         .property("attributes", object)
         .required("attributes");
     let document = ObjectBuilder::new().property("data", data);
-    // A document without data has no parameters, which is enough where none is required.
+    // A document without data has no parameters, which is valid if none is required.
     if params.required.is_empty() { document.into() } else { document.required("data").into() }
 }
 
-/// An example of such a body.
+/// An example of a body in this media type.
 pub(crate) fn body_example(example: &Json, media: Media, resource: &str) -> Json {
     match (media, example) {
         (Media::Form, Json::Object(members)) => {
@@ -154,7 +173,7 @@ pub(crate) fn body_example(example: &Json, media: Media, resource: &str) -> Json
     }
 }
 
-/// A value as a form has it.
+/// An example value in a form.
 pub(crate) fn form_example(value: &Json) -> Json {
     match value {
         Json::Array(items) => {
@@ -166,9 +185,9 @@ pub(crate) fn form_example(value: &Json) -> Json {
 
 fn form_value(schema: &RefOr<Schema>) -> RefOr<Schema> {
     match schema {
-        RefOr::T(Schema::Array(array)) => text_list(array).map_or_else(
+        RefOr::T(Schema::Array(array)) => string_list(array).map_or_else(
             || schema.clone(),
-            |text| text.description(array.description.clone()).into(),
+            |list| list.description(array.description.clone()).into(),
         ),
         RefOr::T(Schema::Object(object)) => {
             let mut plain = object.clone();
@@ -179,40 +198,40 @@ fn form_value(schema: &RefOr<Schema>) -> RefOr<Schema> {
     }
 }
 
-/// Beside itself, what JSON may have in its place: a text of it, and `null` where it is optional.
+/// A value in JSON: as itself, as a string, or `null` if it is optional.
 fn json_value(schema: &RefOr<Schema>, required: bool) -> RefOr<Schema> {
-    let (plain, as_text, about): (Schema, Object, _) = match schema {
+    let (plain, as_string, about): (Schema, Object, _) = match schema {
         RefOr::T(Schema::Array(array)) => {
-            let Some(text) = text_list(array) else { return schema.clone() };
+            let Some(list) = string_list(array) else { return schema.clone() };
             let mut plain = array.clone();
             let about = plain.description.take();
             (plain.schema_type, plain.min_items) = (Type::Array.into(), Some(1));
-            (plain.into(), text.build(), about)
+            (plain.into(), list.build(), about)
         }
         RefOr::T(Schema::Object(object)) => {
             let mut plain = object.clone();
             plain.schema_type = without_null(&plain.schema_type);
             let about = plain.description.take();
-            let text = match &plain.schema_type {
+            let as_string = match &plain.schema_type {
                 SchemaType::Type(Type::Integer) => digits(&plain),
                 SchemaType::Type(Type::Boolean) => {
                     string().enum_values(Some(["true", "false"])).build()
                 }
                 _ => return schema.clone(),
             };
-            (plain.into(), text, about)
+            (plain.into(), as_string, about)
         }
         other => return other.clone(),
     };
-    let mut any = AnyOf::builder().description(about).item(plain).item(as_text);
+    let mut any = AnyOf::builder().description(about).item(plain).item(as_string);
     if !required {
         any = any.item(Object::with_type(Type::Null));
     }
     any.into()
 }
 
-/// A whole number as a text: as many digits as are always within the bound; a pattern for the exact
-/// one would say less to a reader.
+/// An integer as a string. The pattern limits the number of digits, so that every string that it
+/// accepts is within the maximum; a pattern for the exact maximum would be unreadable.
 fn digits(number: &Object) -> Object {
     let bound = |number: &Option<utoipa::Number>| number.as_ref().map_or(0, number_u64);
     let (min, max) = (bound(&number.minimum), bound(&number.maximum));
@@ -224,8 +243,8 @@ fn number_u64(number: &utoipa::Number) -> u64 {
     serde_json::to_value(number).ok().and_then(|number| number.as_u64()).unwrap_or(0)
 }
 
-/// A list of a few words as one text, separated by commas.
-fn text_list(array: &Array) -> Option<ObjectBuilder> {
+/// A list of words as one string, separated by commas.
+fn string_list(array: &Array) -> Option<ObjectBuilder> {
     let ArrayItems::RefOrSchema(items) = &array.items else { return None };
     let RefOr::T(Schema::Object(item)) = &**items else { return None };
     let words: Vec<&str> = item.enum_values.as_ref()?.iter().filter_map(Json::as_str).collect();

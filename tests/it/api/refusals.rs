@@ -63,7 +63,7 @@ fn bad_names_and_passwords_register_nobody() {
             (r#"{"username":"bob","password":{"a":1}}"#, "password"),
         ] {
             let answer = api.ask(protocol, "POST", CREATE, &[JSON], body);
-            assert_invalid(&answer, parameter, "invalid_parameter", "text", body);
+            assert_invalid(&answer, parameter, "invalid_parameter", "string", body);
         }
         assert_refusal(
             &api.ask(protocol, "POST", CREATE, &[], ""),

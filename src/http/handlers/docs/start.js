@@ -1,11 +1,12 @@
-// Starts Swagger UI on this server's own document. A file of its own, since the page's policy lets no script run that stands in the page.
+// Starts Swagger UI with this server's document. In a file of its own, since the page's content
+// security policy allows no inline script.
 "use strict";
 
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#operations",
   deepLinking: true,
-  // Nothing is sent anywhere but to this server, and a key is forgotten with the page.
+  // The page sends requests to this server only, and a key is forgotten when the page is closed.
   validatorUrl: null,
   persistAuthorization: false,
   defaultModelsExpandDepth: -1,
