@@ -177,7 +177,7 @@ fn show_event(folder: &Path, request_cpu_us: f64) {
     show(&format!(
         "access event: {ns:.0} ns of a request, {:.3} of its {request_cpu_us:.1} µs on the server's CPU; {} lines lost",
         ns / 1000.0 / request_cpu_us,
-        logs.dropped_lines()
+        logs.drops().count()
     ));
     logs.flush();
 }

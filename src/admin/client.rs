@@ -33,7 +33,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a command waits for the head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// For [`RESPONSE_TIMEOUT`].
+    /// For 5 s, `RESPONSE_TIMEOUT`.
     Limited,
     /// Without a limit.
     Unlimited,

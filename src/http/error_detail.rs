@@ -31,8 +31,7 @@ const IDEMPOTENCY_KEY_REUSED: &str = "A different request was sent with this Ide
     the last 24 hours. Nothing was changed; use a new key for a new request.";
 const IDEMPOTENCY_FULL: &str = "Each idempotency key is stored for 24 hours, and the storage is \
     full. Nothing was changed; retry later, or ask the operator to raise --idempotency-keys.";
-const KEY_NOT_FOUND: &str = "The tenant has no API key with this id. \
-    List the keys with GET /api/v1/keys.";
+const KEY_NOT_FOUND: &str = "The tenant has no API key with this id. Nothing was changed.";
 const HTTPS_REQUIRED: &str = "This port only redirects GET requests to HTTPS. The request was not \
     processed: send it over HTTPS, and replace a key that was sent in clear text.";
 const OVERLOADED: &str = "Too many requests are waiting. Nothing was changed; retry after the time \
@@ -102,7 +101,7 @@ impl ApiError {
                 return format!("The counter has changed; its value is {value}. {READ_AGAIN}");
             }
             Self::QuotaExceeded(limit) => {
-                return format!("The tenant has {limit}, which is its quota. {DELETE_ONE}");
+                return format!("The quota of {limit} is used up. {DELETE_ONE}");
             }
             Self::RateLimited { scope, decision } => {
                 let limit = decision.limit;

@@ -228,10 +228,10 @@ fn finish_operation(
 ) {
     operation.operation_id = operation.operation_id.as_deref().map(camel_case);
     for parameter in operation.parameters.iter_mut().flatten() {
-        if let RefOr::T(Parameter { name, parameter_in, description: None, .. }) = parameter {
-            if let Some(shared) = shared_name(path, name, parameter_in, components) {
-                *parameter = RefOr::Ref(Ref::new(format!("#/components/parameters/{shared}")));
-            }
+        if let RefOr::T(Parameter { name, parameter_in, description: None, .. }) = parameter
+            && let Some(shared) = shared_name(path, name, parameter_in, components)
+        {
+            *parameter = RefOr::Ref(Ref::new(format!("#/components/parameters/{shared}")));
         }
     }
     let example = finish_body(path, operation, components);

@@ -313,7 +313,7 @@ fn no_more_counters_than_the_quota() {
     };
     let refused = create(&tenant, "c");
     assert_refusal(&refused, 409, "quota_exceeded", "a third");
-    assert!(refused.text().contains("2 are allowed"), "{}", refused.text());
+    assert!(refused.text().contains("quota of 2 is used up"), "{}", refused.text());
     assert_status(&create(&other, "c"), 201, "another tenant's");
     assert_status(
         &api.call(Protocol::Http2, &tenant, ("DELETE", "/api/v1/counters/a"), &[], &NONE),
