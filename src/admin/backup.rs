@@ -15,7 +15,7 @@ use crate::store::embedded::backup::directory::BackupWriter;
 use crate::store::embedded::backup::format::{BackupEncoder, Header, Summary};
 use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::recovery::verify::open_read_only;
-use crate::store::embedded::state::checkpointer::Step;
+use crate::store::embedded::state::checkpoint_step::Step;
 
 /// Makes a backup of the store in `data_dir` as the file `to`; `progress` gets a short description
 /// of each step.

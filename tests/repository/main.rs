@@ -4,6 +4,7 @@
 //! and the line or the import that is wrong. Must never: change a file, unless `ODOMETER_BLESS=1`
 //! asks for the generated ones.
 
+mod architecture;
 mod docs;
 #[path = "../support/mod.rs"]
 mod support;

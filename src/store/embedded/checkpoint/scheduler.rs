@@ -31,7 +31,8 @@ use crate::store::embedded::fs::Directory;
 use crate::store::embedded::journal::frame::{LogPosition, StoreId};
 use crate::store::embedded::options::BackupPolicy;
 use crate::store::embedded::state::State;
-use crate::store::embedded::state::checkpointer::{CheckpointError, Checkpointer, Step};
+use crate::store::embedded::state::checkpoint_step::{CheckpointError, Step};
+use crate::store::embedded::state::checkpointer::Checkpointer;
 
 /// A checkpoint starts when this many records wait …
 const CHECKPOINT_DIRTY_RECORDS: usize = 65_536;

@@ -32,7 +32,7 @@ use crate::store::embedded::recovery::rebuild::{
     NoRebuildSource, RebuildSource, choose_source, rebuild,
 };
 use crate::store::embedded::recovery::store_files::StoreFiles;
-use crate::store::embedded::state::checkpointer::run_checkpoint;
+use crate::store::embedded::state::checkpointer::steps::run_checkpoint;
 use crate::store::embedded::state::{State, StateOpenError};
 
 /// A store that is complete, before it begins a journal segment.

@@ -14,13 +14,12 @@
 //! it.
 //! Must never: decide a value, or return a record of a bucket that failed verification.
 
-mod steps;
+pub mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-pub use self::steps::{CheckpointError, Step, run_checkpoint};
 use crate::store::embedded::codec::idempotency_page::IdempotencyPage;
 use crate::store::embedded::codec::key::{
     BUCKETS, IndexEntry, IndexScan, RecordKey, bucket_of_storage_key, idempotency_buckets,
@@ -28,6 +27,7 @@ use crate::store::embedded::codec::key::{
 };
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::journal::frame::{LogPosition, RecordWrite};
+use crate::store::embedded::state::checkpoint_step::Phase;
 use crate::store::embedded::state::digests::{BucketDigests, DigestTable, digest};
 use crate::store::embedded::state::{KeyValue, State, WriteOp};
 
@@ -50,7 +50,7 @@ pub struct Checkpointer<S> {
     next_digests: DigestTable,
     /// Where the checkpoint in progress ends.
     target: LogPosition,
-    phase: steps::Phase,
+    phase: Phase,
 }
 
 impl<S: State> Checkpointer<S> {
@@ -84,7 +84,7 @@ impl<S: State> Checkpointer<S> {
             batch: Vec::new(),
             next_digests: DigestTable::new(),
             target: memtable_end,
-            phase: steps::Phase::Idle,
+            phase: Phase::Idle,
         })
     }
 
@@ -250,6 +250,7 @@ fn decode(key: &RecordKey, storage_key: &[u8], bytes: &[u8]) -> Result<Record, S
 
 #[cfg(test)]
 mod tests {
+    use super::steps::run_checkpoint;
     use super::*;
     use crate::domain::tenant::TenantId;
     use crate::store::embedded::codec::key::{IndexKind, SYSTEM_TENANT};

@@ -4,6 +4,7 @@
 //! Invariant: the journal can bring any state since the last checkpoint up to date.
 //! Must never: return a record whose bucket failed verification.
 
+pub mod checkpoint_step;
 pub mod checkpointer;
 pub mod digests;
 pub mod sled;

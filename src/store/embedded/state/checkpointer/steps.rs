@@ -14,13 +14,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use thiserror::Error;
-
 use super::Checkpointer;
 use crate::store::embedded::backup::format::BackupEncoder;
 use crate::store::embedded::codec::key::{BUCKETS, RecordKey, bucket_of_storage_key};
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::journal::frame::LogPosition;
+use crate::store::embedded::state::checkpoint_step::{CheckpointError, Phase, Step};
 use crate::store::embedded::state::digests::{self, BucketDigests};
 use crate::store::embedded::state::{State, WriteOp};
 
@@ -28,48 +26,6 @@ use crate::store::embedded::state::{State, WriteOp};
 const STEP_RECORDS: usize = 512;
 /// The largest number of buckets that one step reads; in a small store most of them are empty.
 const STEP_BUCKETS: u16 = 256;
-
-/// Errors of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CheckpointError {
-    /// The state does not hold what was written: it has to be marked corrupt and rebuilt.
-    #[error("{0}")]
-    Corrupt(String),
-    /// A write failed and its outcome is unknown: the store must stop.
-    #[error("{0}")]
-    Io(String),
-}
-
-/// The phase of the checkpoint in progress.
-pub(super) enum Phase {
-    Idle,
-    /// A backup is being encoded; the next bucket.
-    Snapshot(u16, Box<BackupEncoder>),
-    /// The digests of the records to be replaced are being subtracted; the next batch entry.
-    SubtractDigests(usize),
-    /// Records are being written; the next batch entry.
-    Write(usize),
-    /// Everything is written and not yet synced.
-    Sync,
-}
-
-/// Result of one step.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// No checkpoint is in progress.
-    Idle,
-    /// The checkpoint needs further steps.
-    More,
-    /// The next bytes of the backup; the checkpoint needs further steps.
-    Chunk {
-        /// The bytes to write.
-        bytes: Vec<u8>,
-        /// Whether they are the end of the backup.
-        last: bool,
-    },
-    /// The state durably contains every commit up to this position.
-    Finished(LogPosition),
-}
 
 impl<S: State> Checkpointer<S> {
     /// Starts a checkpoint of everything staged so far; does nothing while one is in progress.
