@@ -1,7 +1,7 @@
 //! When the next automatic backup is due.
 //!
 //! Job: count down to the next backup, from the policy, the journal's growth and past results.
-//! Invariant: after a failure there is no further attempt for [`BACKUP_RETRY_INTERVAL`].
+//! Invariant: after a failure there is no further attempt for `BACKUP_RETRY_INTERVAL`.
 //! Must never: read a clock or a file.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What the checkpoint scheduler is told, and what it wants done.
 //!
 //! Job: name the messages to the scheduler and the effects that it returns.
-//! Invariant: plain data; whoever drives the scheduler handles every effect, in order.
+//! Invariant: plain data; the driver of the scheduler handles every effect, in order.
 //! Must never: carry a secret.
 
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub enum Effect<D: Directory> {
     OfferChunk(Chunk),
     /// The running task gets no more chunks: it is to end without a backup.
     StopBackup,
-    /// Send the reply to whoever asked for a backup.
+    /// Send the reply to the client that asked for a backup.
     BackupReply(BackupReply<D::File>, Result<(D::File, Summary), String>),
     /// Log and measure: an automatic backup is complete; the duration is its whole time.
     BackupCompleted(Summary, Duration),
