@@ -1,7 +1,7 @@
 //! The result of a rate-limit check.
 //!
 //! Job: [`RateLimitDecision`], which the rate limiters and the login throttle return.
-//! Invariant: all times are rounded up, so a client that waits as told is served.
+//! Invariant: all times are rounded up, so a client that waits for `retry_after` is served.
 //! Must never: count requests or read a clock.
 
 use std::time::Duration;

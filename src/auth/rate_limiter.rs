@@ -208,17 +208,20 @@ mod tests {
     #[test]
     fn a_tenants_own_limit_beats_the_default_from_the_next_request_on() {
         let limiters = RateLimiters::new(limits(Some("1/h:2"), None));
-        let ask = |own: &str| {
+        let check = |own: &str| {
             limiters
                 .check_tenant(TenantId(1), own.parse().unwrap())
-                .map(|said| (said.limit.burst.get(), said.remaining))
+                .map(|decision| (decision.limit.burst.get(), decision.remaining))
         };
-        assert_eq!((ask("default"), ask("default")), (Some((2, 1)), Some((2, 0))));
+        assert_eq!((check("default"), check("default")), (Some((2, 1)), Some((2, 0))));
         assert!(
             limiters.check_tenant(TenantId(1), TenantLimit::Default).unwrap().retry_after.is_some()
         );
-        assert_eq!((ask("1/h:5"), ask("1/h:5"), ask("off")), (Some((5, 4)), Some((5, 3)), None));
-        assert_eq!(ask("default"), Some((2, 1)));
+        assert_eq!(
+            (check("1/h:5"), check("1/h:5"), check("off")),
+            (Some((5, 4)), Some((5, 3)), None)
+        );
+        assert_eq!(check("default"), Some((2, 1)));
         let unlimited = RateLimiters::new(RateLimits::default());
         assert_eq!(
             unlimited

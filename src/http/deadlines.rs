@@ -208,12 +208,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
         let this = &mut *self;
         let written = match &mut this.replacement {
             None => Pin::new(&mut this.inner).poll_write_vectored(context, parts),
-            Some((answer, sent)) => loop {
-                if *sent == answer.len() {
+            Some((response, sent)) => loop {
+                if *sent == response.len() {
                     this.replacement = None;
                     break Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
                 }
-                match Pin::new(&mut this.inner).poll_write(context, &answer[*sent..]) {
+                match Pin::new(&mut this.inner).poll_write(context, &response[*sent..]) {
                     Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => *sent += count,
                     other => break other,

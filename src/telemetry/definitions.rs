@@ -177,7 +177,7 @@ pub(super) const DISK_FREE: MetricDef = gauge(
 pub(super) const DISK_RESERVE: MetricDef = gauge(
     "odometer_disk_reserve_bytes",
     Unit::Bytes,
-    "Free space below which writes are refused in bytes, set by --min-free-disk.",
+    "Free space in bytes below which writes are refused, set by --min-free-disk.",
 );
 pub(super) const CERTIFICATE_EXPIRY: MetricDef = gauge(
     "odometer_tls_certificate_expiry_timestamp_seconds",

@@ -133,7 +133,7 @@ fn parse_level(level: &str) -> anyhow::Result<EnvFilter> {
         let is_directive = part.contains(['=', '[']);
         ensure!(
             is_directive || (!part.is_empty() && part.parse::<LevelFilter>().is_ok()),
-            "log level {part:?} is none of off, error, warn, info, debug, trace or module=level"
+            "log level {part:?} must be one of off, error, warn, info, debug, trace or module=level"
         );
     }
     EnvFilter::try_new(level).with_context(|| format!("log level {level:?} cannot be read"))

@@ -70,9 +70,9 @@ fn promtool_finds_nothing_to_say() {
         return;
     };
     tool.stdin.take().unwrap().write_all(full_page().as_bytes()).unwrap();
-    let said = tool.wait_with_output().unwrap();
-    let text = [said.stdout, said.stderr].concat();
-    assert!(said.status.success() && text.is_empty(), "{}", String::from_utf8_lossy(&text));
+    let output = tool.wait_with_output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && text.is_empty(), "{}", String::from_utf8_lossy(&text));
 }
 
 #[test]

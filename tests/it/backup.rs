@@ -252,7 +252,7 @@ fn a_backup_is_sent_with_its_length_and_one_that_ends_early_is_none() {
     let target = temp.path().join("short");
     let mut command = odometer(["backup", "--data-dir"]);
     ended(command.arg(&data_dir).arg("--to").arg(&target))
-        .complained(1, &["with 1 of", "bytes to come"]);
+        .complained(1, &["with 1 of", "bytes missing"]);
     assert!(!target.exists());
     dying.join().unwrap();
 }

@@ -96,8 +96,8 @@ impl Visitor<'_> for TimestampVisitor {
     fn visit_str<E: Error>(self, string: &str) -> Result<Timestamp, E> {
         let utc = OffsetDateTime::parse(string, &Rfc3339)
             .ok()
-            .filter(|moment| moment.offset() == UtcOffset::UTC);
-        let seconds = utc.and_then(|moment| u64::try_from(moment.unix_timestamp()).ok());
+            .filter(|time| time.offset() == UtcOffset::UTC);
+        let seconds = utc.and_then(|time| u64::try_from(time.unix_timestamp()).ok());
         seconds.map(Timestamp).ok_or_else(|| E::invalid_value(Unexpected::Str(string), &self))
     }
 }
