@@ -1,17 +1,21 @@
-//! What an idle connection costs: resident memory of the server for each one, after different traffic.
+//! What an idle connection costs: resident memory of the server for each one, after different
+//! traffic.
 //!
-//! Job: open TLS connections to the release binary, let all of them do the same, leave them idle, and divide what the
-//! server's resident memory grew by; the reference is the limit of 32 KiB, shown beside every figure.
-//! Invariant: each kind of traffic has a process of its own, so that no kind inherits another's memory; it has hashed no
-//! password, since what that took is given back at any time. What the first requests take once is taken before the first
-//! look; what is under way at once later counts, so the figures are rather too high. Each connection gets an answer to every
-//! request, so nothing is under way at the second look.
-//! It must never compare figures from different machines, or count the memory of the clients.
+//! Job: open TLS connections to the release binary, let all of them do the same, leave them idle,
+//! and divide what the server's resident memory grew by; the reference is the limit of 32 KiB,
+//! shown beside every figure.
+//! Invariant: each kind of traffic has a process of its own, so that no kind inherits another's
+//! memory; it has hashed no password, since what that took is given back at any time. What the
+//! first requests take once is taken before the first look; what is under way at once later counts,
+//! so the figures are rather too high. Each connection gets an answer to every request, so nothing
+//! is under way at the second look. It must never compare figures from different machines, or count
+//! the memory of the clients.
 //!
-//! `cargo bench --bench connections`. Settings: `ODOMETER_BENCH_CONNECTIONS` (1000), `ODOMETER_BENCH_REQUESTS` (400 on each
-//! connection), `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp), and `ODOMETER_BENCH_LIMIT_KIB` (none):
-//! a number there makes the bench fail when a connection that did these requests takes more.
-//! Without `--bench` (`cargo test --benches`) or with `--test` it opens 50 connections and sends 20 requests on each.
+//! `cargo bench --bench connections`. Settings: `ODOMETER_BENCH_CONNECTIONS` (1000),
+//! `ODOMETER_BENCH_REQUESTS` (400 on each connection), `ODOMETER_BENCH_DIR` (where the data goes;
+//! default cargo's target/tmp), and `ODOMETER_BENCH_LIMIT_KIB` (none): a number there makes the
+//! bench fail when a connection that did these requests takes more. Without `--bench`
+//! (`cargo test --benches`) or with `--test` it opens 50 connections and sends 20 requests on each.
 
 mod common;
 #[path = "../tests/support/mod.rs"]
@@ -39,14 +43,15 @@ const LIMIT_KIB: f64 = 32.0;
 const LARGE_HEAD_BYTES: usize = 7 << 10;
 /// How many requests are sent before the first answer is read.
 const PIPELINED: usize = 16;
-/// As many connections are busy at once: so many that the server batches, and far from all of them, since what is under
-/// way at once is not what this bench is about.
+/// As many connections are busy at once: so many that the server batches, and far from all of them,
+/// since what is under way at once is not what this bench is about.
 const AT_ONCE: usize = 32;
 /// Connections before the first look: each worker has some of them.
 const WARM: usize = 16;
 /// Descriptors that the bench and the server need besides those of connections.
 const OTHER_DESCRIPTORS: u64 = 200;
-/// The allocator returns pages when it comes by: the figure is taken when it has not shrunk for a while.
+/// The allocator returns pages when it comes by: the figure is taken when it has not shrunk for a
+/// while.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Less than a connection has for its first request, 8 s, with the handshakes before.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(3);

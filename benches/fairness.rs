@@ -1,16 +1,21 @@
-//! Does one noisy tenant slow the others? Quiet tenants alone, and beside one that floods past its rate limit.
+//! Does one noisy tenant slow the others? Quiet tenants alone, and beside one that floods past its
+//! rate limit.
 //!
-//! Invariant: alone, beside a paced flood, beside an unpaced one and beside one that pipelines alternate within each round on the same server, so that a change of the machine's
-//! mood hits all of them; medians over the rounds are shown. All tenants have the default rate limit, and the flood has used up its burst before the
-//! clock runs. It must never count a refused request of a quiet tenant as anything but a failure.
+//! Invariant: alone, beside a paced flood, beside an unpaced one and beside one that pipelines
+//! alternate within each round on the same server, so that a change of the machine's mood hits all
+//! of them; medians over the rounds are shown. All tenants have the default rate limit, and the
+//! flood has used up its burst before the clock runs. It must never count a refused request of a
+//! quiet tenant as anything but a failure.
 //!
-//! The flood's generator has a thread of its own, on the same cores as the server: an unpaced flood slows the others by the CPU time that it takes itself,
-//! which a flood from elsewhere would not.
+//! The flood's generator has a thread of its own, on the same cores as the server: an unpaced flood
+//! slows the others by the CPU time that it takes itself, which a flood from elsewhere would not.
 //!
-//! `cargo bench --bench fairness`. Settings: `ODOMETER_BENCH_ROUNDS` (5), `ODOMETER_BENCH_MS` (4000 per measurement), `ODOMETER_BENCH_TENANTS` (20 quiet
-//! ones), `ODOMETER_BENCH_RATE` (5 requests/s of each), `ODOMETER_BENCH_CONNECTIONS` (8 of the noisy one), `ODOMETER_BENCH_NOISE` (3000 requests/s that it
-//! offers where it is paced), `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp).
-//! Without `--bench` (`cargo test --benches`) or with `--test` it makes one very short round.
+//! `cargo bench --bench fairness`. Settings: `ODOMETER_BENCH_ROUNDS` (5), `ODOMETER_BENCH_MS` (4000
+//! per measurement), `ODOMETER_BENCH_TENANTS` (20 quiet ones), `ODOMETER_BENCH_RATE` (5 requests/s
+//! of each), `ODOMETER_BENCH_CONNECTIONS` (8 of the noisy one), `ODOMETER_BENCH_NOISE` (3000
+//! requests/s that it offers where it is paced), `ODOMETER_BENCH_DIR` (where the data goes; default
+//! cargo's target/tmp). Without `--bench` (`cargo test --benches`) or with `--test` it makes one
+//! very short round.
 
 mod common;
 #[path = "../tests/support/mod.rs"]

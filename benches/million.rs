@@ -1,9 +1,13 @@
-//! A million tenants on disk: how soon is the server ready, how much memory does it take, and what does a backup cost meanwhile?
+//! A million tenants on disk: how soon is the server ready, how much memory does it take, and what
+//! does a backup cost meanwhile?
 //!
-//! Job: register tenants through the store itself (no passwords are hashed), close it, start the real binary on the folder, and print time to
-//! ready and resident memory, at rest and after reading a sample of cold counters; then increments per second of 64 connections while one
-//! backup after another is taken. References: the same binary on an empty folder; the same server a moment before, without a backup.
-//! Must never: assert a time. `ODOMETER_BENCH_TENANTS` says how many (1,000,000; 2,000 without `--bench`).
+//! Job: register tenants through the store itself (no passwords are hashed), close it, start the
+//! real binary on the folder, and print time to ready and resident memory, at rest and after
+//! reading a sample of cold counters; then increments per second of 64 connections while one backup
+//! after another is taken. References: the same binary on an empty folder; the same server a moment
+//! before, without a backup.
+//! Must never: assert a time. `ODOMETER_BENCH_TENANTS` says how many (1,000,000; 2,000 without
+//! `--bench`).
 
 mod common;
 #[path = "../tests/support/mod.rs"]
@@ -51,7 +55,8 @@ fn main() {
     ));
     for (name, folder, keys) in [("empty", empty.path(), &[][..]), ("full", full.path(), &keys[..])]
     {
-        // The first start of a folder makes its certificate and takes the journal; the second is what a restart costs.
+        // The first start of a folder makes its certificate and takes the journal; the second is
+        // what a restart costs.
         for round in ["first start", "restart"] {
             runtime.block_on(measure(name, round, folder, keys));
         }

@@ -1,13 +1,16 @@
-//! What it costs to be seen: durable increments with logs off, with an access log to files and to a pipe, and with one that is sampled.
+//! What it costs to be seen: durable increments with logs off, with an access log to files and to a
+//! pipe, and with one that is sampled.
 //!
-//! Invariant: the servers run side by side and are loaded in turn within each round, so that a change of the machine's mood hits all of them; medians over
-//! the rounds are shown, as shares of the silent server. Metrics can not be turned off: what they take of a request is measured in this process, and shown
-//! beside the CPU time that the server takes for one, with the time of a scrape.
-//! It must never compare figures from different runs.
+//! Invariant: the servers run side by side and are loaded in turn within each round, so that a
+//! change of the machine's mood hits all of them; medians over the rounds are shown, as shares of
+//! the silent server. Metrics can not be turned off: what they take of a request is measured in
+//! this process, and shown beside the CPU time that the server takes for one, with the time of a
+//! scrape. It must never compare figures from different runs.
 //!
-//! `cargo bench --bench telemetry`. Settings: `ODOMETER_BENCH_ROUNDS` (5), `ODOMETER_BENCH_MS` (2000 per measurement), `ODOMETER_BENCH_CONNECTIONS` (256),
-//! `ODOMETER_BENCH_TENANTS` (100), `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp).
-//! Without `--bench` (`cargo test --benches`) or with `--test` it makes one very short round.
+//! `cargo bench --bench telemetry`. Settings: `ODOMETER_BENCH_ROUNDS` (5), `ODOMETER_BENCH_MS`
+//! (2000 per measurement), `ODOMETER_BENCH_CONNECTIONS` (256), `ODOMETER_BENCH_TENANTS` (100),
+//! `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp). Without `--bench`
+//! (`cargo test --benches`) or with `--test` it makes one very short round.
 
 mod common;
 #[path = "../tests/support/mod.rs"]
@@ -65,7 +68,8 @@ fn main() {
     let running = ALL.map(|logs| start(logs, folder.path(), tenants));
     let mut samples: [Vec<Sample>; ALL.len()] = Default::default();
     for round in 0..rounds {
-        // What one of them wrote to the disk is still on its way when the next is measured, so each comes first once.
+        // What one of them wrote to the disk is still on its way when the next is measured, so each
+        // comes first once.
         for place in 0..ALL.len() {
             let at = (place + usize::try_from(round).expect("a small number")) % ALL.len();
             samples[at].push(measure(&running[at], connections, period));
@@ -132,10 +136,12 @@ fn print_table(running: &[Running], samples: &[Vec<Sample>]) {
     }
 }
 
-/// What an access event takes of the thread that answers: to be made a line and to be left in the queue.
+/// What an access event takes of the thread that answers: to be made a line and to be left in the
+/// queue.
 fn show_event(folder: &Path, request_cpu_us: f64) {
     const EVENTS: u32 = 200;
-    // As many as come in two milliseconds of the busiest server, and then a pause for the writer, which has the other core there too.
+    // As many as come in two milliseconds of the busiest server, and then a pause for the writer,
+    // which has the other core there too.
     const PAUSE: Duration = Duration::from_millis(3);
     let options = LogOptions {
         format: LogFormat::Json,
@@ -182,7 +188,8 @@ fn show_event(folder: &Path, request_cpu_us: f64) {
     logs.flush();
 }
 
-/// What metrics take of a request: its count and its duration, and the upkeep of durations, as the server does it.
+/// What metrics take of a request: its count and its duration, and the upkeep of durations, as the
+/// server does it.
 fn show_metrics(server: &TestServer, request_cpu_us: f64) {
     const REQUESTS: u32 = 1_000_000;
     let metrics = odometer::http::routes::metrics();

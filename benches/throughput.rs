@@ -1,15 +1,19 @@
-//! End to end over TLS: durable increments per second and their latency, beside the same server's reads.
+//! End to end over TLS: durable increments per second and their latency, beside the same server's
+//! reads.
 //!
-//! Invariant: reads and the kinds of increments (spread, one hot counter, named counters, with idempotency keys) alternate within each round
-//! on the same server, so that a change of the machine's mood hits all of them; medians over the rounds are shown, with the machine and the disk's own sync time
-//! as the reference. Server CPU per request includes the TLS handshakes of the measurement's connections.
-//! It must never compare figures from different runs, and never measure an undurable increment.
+//! Invariant: reads and the kinds of increments (spread, one hot counter, named counters, with
+//! idempotency keys) alternate within each round on the same server, so that a change of the
+//! machine's mood hits all of them; medians over the rounds are shown, with the machine and the
+//! disk's own sync time as the reference. Server CPU per request includes the TLS handshakes of the
+//! measurement's connections. It must never compare figures from different runs, and never measure
+//! an undurable increment.
 //!
-//! `cargo bench --bench throughput`. Settings: `ODOMETER_BENCH_ROUNDS` (3), `ODOMETER_BENCH_MS` (3000 per measurement),
-//! `ODOMETER_BENCH_CONNECTIONS` (1,64,256), `ODOMETER_BENCH_THREADS` (1), `ODOMETER_BENCH_TENANTS` (100),
-//! `ODOMETER_BENCH_DIR` (where the data goes; default cargo's target/tmp), `ODOMETER_BENCH_LOGS`: `warn` (no access log),
-//! `file` (access log to `--log-dir`), `stdout` (access log to a pipe that the bench reads and throws away).
-//! Without `--bench` (`cargo test --benches`) or with `--test` it makes one very short round.
+//! `cargo bench --bench throughput`. Settings: `ODOMETER_BENCH_ROUNDS` (3), `ODOMETER_BENCH_MS`
+//! (3000 per measurement), `ODOMETER_BENCH_CONNECTIONS` (1,64,256), `ODOMETER_BENCH_THREADS` (1),
+//! `ODOMETER_BENCH_TENANTS` (100), `ODOMETER_BENCH_DIR` (where the data goes; default cargo's
+//! target/tmp), `ODOMETER_BENCH_LOGS`: `warn` (no access log), `file` (access log to `--log-dir`),
+//! `stdout` (access log to a pipe that the bench reads and throws away). Without `--bench`
+//! (`cargo test --benches`) or with `--test` it makes one very short round.
 
 mod common;
 #[path = "../tests/support/mod.rs"]

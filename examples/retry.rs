@@ -1,8 +1,11 @@
-//! Takes the next number of a counter for one order, once, however often the network or the server fails on the way.
+//! Takes the next number of a counter for one order, once, however often the network or the server
+//! fails on the way.
 //!
 //! `cargo run --example retry -- [COUNTER] [ORDER]`; README.md beside this file names the settings.
-//! Invariant: an order has one Idempotency-Key, which is stored before the first try and sent with every try.
-//! Must never: make a second key for an order, leave the certificate unchecked, or repeat what was refused.
+//! Invariant: an order has one Idempotency-Key, which is stored before the first try and sent with
+//! every try.
+//! Must never: make a second key for an order, leave the certificate unchecked, or repeat what was
+//! refused.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -34,8 +37,9 @@ async fn main() -> Result<()> {
     let (mut status, mut headers, mut document) =
         ask(&increment, Some(&key), &json!({}), until).await?;
     if document["errors"][0]["code"] == "counter_not_found" {
-        // Created without the key, which stands for one request: the increment. If the answer to this is lost, or
-        // somebody else was faster, the next try is told counter_exists, and that is as good.
+        // Created without the key, which stands for one request: the increment. If the answer to
+        // this is lost, or somebody else was faster, the next try is told counter_exists, and that
+        // is as good.
         let (made, _, told) =
             ask("/api/v1/counters", None, &json!({ "name": counter, "start": 0 }), until).await?;
         ensure!(
@@ -44,8 +48,9 @@ async fn main() -> Result<()> {
         );
         (status, headers, document) = ask(&increment, Some(&key), &json!({}), until).await?; // a refusal uses no key up
     }
-    // 409 counter_exhausted: the last number is issued, and a person has to decide. 422 idempotency_key_reused: the key
-    // went with another request before. A new key would hide that mistake, and could take this order a second number.
+    // 409 counter_exhausted: the last number is issued, and a person has to decide. 422
+    // idempotency_key_reused: the key went with another request before. A new key would hide that
+    // mistake, and could take this order a second number.
     ensure!(status == 200, "refused: {status} {document}");
     let value =
         document["data"]["attributes"]["value"].as_u64().context("an answer without a value")?;
@@ -54,8 +59,9 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The order's key, made before the first try. The file stands for your database, where the key is committed with the
-/// order: so it outlives this process, and whoever goes on after a crash asks for the same number.
+/// The order's key, made before the first try. The file stands for your database, where the key is
+/// committed with the order: so it outlives this process, and whoever goes on after a crash asks
+/// for the same number.
 fn key_of(order: &str) -> Result<String> {
     if let Ok(mut file) = fs::File::create_new(order) {
         write!(
@@ -67,7 +73,8 @@ fn key_of(order: &str) -> Result<String> {
     fs::read_to_string(order).context(order.to_owned())
 }
 
-/// Sends one request until it is answered for good: the same bytes, and so the same key, with every try.
+/// Sends one request until it is answered for good: the same bytes, and so the same key, with every
+/// try.
 async fn ask(
     path: &str,
     key: Option<&str>,
@@ -76,7 +83,8 @@ async fn ask(
 ) -> Result<(u16, HeaderMap, Value)> {
     for backoff in (0..).map(|tries| 100 << tries.min(5)) {
         let (why, wait) = match time::timeout(TRY, send(path, key, body)).await {
-            // Not for good. Nor is outcome_unknown: the same key gets the number that was taken, or takes it now.
+            // Not for good. Nor is outcome_unknown: the same key gets the number that was taken, or
+            // takes it now.
             Ok(Ok((status @ (408 | 429 | 500..), headers, document))) => {
                 let seconds = headers
                     .get("retry-after")
@@ -87,7 +95,8 @@ async fn ask(
             Ok(outcome) => return outcome, // answered; or a wrong certificate or setting, which waiting does not mend
             Err(_) => ("no answer in time".to_owned(), 0),
         };
-        // At least as long as the server asks for. The random part keeps those apart who failed together.
+        // At least as long as the server asks for. The random part keeps those apart who failed
+        // together.
         let jitter = u64::from_ne_bytes(rand::generate(&SystemRandom::new())?.expose()) % backoff;
         let pause = Duration::from_secs(wait.into()) + Duration::from_millis(jitter);
         ensure!(
@@ -100,7 +109,8 @@ async fn ask(
     unreachable!("the limit ends it")
 }
 
-/// One try, on a connection of its own. An `io::Error` is the network's; any other one would be the same the next time.
+/// One try, on a connection of its own. An `io::Error` is the network's; any other one would be the
+/// same the next time.
 async fn send(path: &str, key: Option<&str>, body: &Value) -> Result<(u16, HeaderMap, Value)> {
     let setting = |name: &str| env::var(name).context(name.to_owned());
     let (url, bearer) =

@@ -1,4 +1,5 @@
-//! The target `record`, for libFuzzer. What it does and what must hold stands in `targets`; this must never do anything else.
+//! The target `record`, for libFuzzer. What it does and what must hold stands in `targets`; this
+//! must never do anything else.
 
 #![no_main]
 

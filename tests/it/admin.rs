@@ -1,8 +1,9 @@
 //! The admin socket of a running server: the commands `tenant`, `key` and `top`, and HTTP as such.
 //!
-//! Job: each command does what it says, to the right tenant, from the next request on, and is in the
-//! log. Invariant: a command that fails says why in one line and exits 1. Must never: need the server
-//! to be stopped.
+//! Job: each command does what it says, to the right tenant, from the next request on, and is in
+//! the log.
+//! Invariant: a command that fails says why in one line and exits 1.
+//! Must never: need the server to be stopped.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -197,8 +198,8 @@ fn top_shows_what_the_server_does_without_an_ops_listener() {
     server.kill();
 }
 
-/// What `top` shows if `work` is done between the two moments at which it looks, and nothing is while
-/// it does: a relay stands before the socket, so the looks are known.
+/// What `top` shows if `work` is done between the two moments at which it looks, and nothing is
+/// while it does: a relay stands before the socket, so the looks are known.
 fn look_around(data_dir: &Path, work: impl FnOnce()) -> Value {
     let folder = tempfile::TempDir::new().unwrap();
     let relay = UnixListener::bind(folder.path().join("admin.sock")).unwrap();

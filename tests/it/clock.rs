@@ -1,7 +1,10 @@
-//! Time that does not pass as a program expects: a process that is stopped and goes on, and clocks that jump.
+//! Time that does not pass as a program expects: a process that is stopped and goes on, and clocks
+//! that jump.
 //!
-//! Job: the real binary under SIGSTOP, and under libfaketime, which shifts the clock of the wall and not the monotonic one, as an administrator
-//! or NTP would. Invariant: no counter notices. Must never: change the clock of the machine.
+//! Job: the real binary under SIGSTOP, and under libfaketime, which shifts the clock of the wall
+//! and not the monotonic one, as an administrator or NTP would.
+//! Invariant: no counter notices.
+//! Must never: change the clock of the machine.
 //!
 //! `ODOMETER_STOP_SECONDS` (1; the long form is 30) is how long the process is stopped.
 
@@ -176,8 +179,9 @@ async fn connect(server: &TestServer) -> Client {
     server.endpoint().connect(Protocol::Http1).await.unwrap()
 }
 
-/// Waits until the server's log is that far from the true date: without it a test could pass because nothing jumped. Each look is a request over
-/// a connection of its own, so it looks at the certificate too. (The header `Date` would not do: hyper remembers it until its time is over.)
+/// Waits until the server's log is that far from the true date: without it a test could pass
+/// because nothing jumped. Each look is a request over a connection of its own, so it looks at the
+/// certificate too. (The header `Date` would not do: hyper remembers it until its time is over.)
 #[track_caller]
 fn wait_for_date(server: &TestServer, seconds: i64) {
     let until = Instant::now() + DEADLINE;

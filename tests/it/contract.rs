@@ -1,7 +1,8 @@
 //! Every answer beside the OpenAPI document: what is not described there may not be answered.
 //!
-//! Invariant: status, media type and, of a refusal, the code must be among those of the operation. Answers to what is no operation, such as an unknown path
-//! or a method that a path does not have, are not judged here.
+//! Invariant: status, media type and, of a refusal, the code must be among those of the operation.
+//! Answers to what is no operation, such as an unknown path or a method that a path does not have,
+//! are not judged here.
 //! Must never: look at a value; that is the tests' own.
 
 use std::sync::OnceLock;

@@ -1,8 +1,10 @@
-//! Many clients on one counter and on a hundred: every answer distinct, every set of answers gapless, and all of it there
-//! after a restart.
+//! Many clients on one counter and on a hundred: every answer distinct, every set of answers
+//! gapless, and all of it there after a restart.
 //!
-//! `ODOMETER_LOAD_INCREMENTS` is the number of increments of each of the 64 clients (200; the long form is 10,000).
-//! Invariant: nothing goes wrong here that would excuse a gap, so unlike in `crash.rs` none is allowed.
+//! `ODOMETER_LOAD_INCREMENTS` is the number of increments of each of the 64 clients (200; the long
+//! form is 10,000).
+//! Invariant: nothing goes wrong here that would excuse a gap, so unlike in `crash.rs` none is
+//! allowed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,7 +70,8 @@ fn load_and_restart(name: &str, tenants: usize) {
     ));
 }
 
-/// Without the checker, as a check of the checker: each tenant's answers are exactly 2, 3, … up to what the restarted server reads.
+/// Without the checker, as a check of the checker: each tenant's answers are exactly 2, 3, … up to
+/// what the restarted server reads.
 fn assert_complete(history: &[Operation], after: &[Operation], sent: u64) {
     let mut total = 0;
     for last in after {

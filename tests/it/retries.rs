@@ -3,10 +3,11 @@
 //!
 //! Clients cut their connections at drawn moments and try again until they are answered; the server
 //! is killed under the same load, and one key is sent by several connections at once. At the end
-//! every counter was handed out without a hole, and every key answers the same again. Invariant:
-//! nothing is excused. What `history.rs` explains by an unknown outcome would be a fault here,
-//! since the key tells what became of it. Must never: count an answer that was cut off as one; a
-//! client knows a number only from a whole answer.
+//! every counter was handed out without a hole, and every key answers the same again.
+//! Invariant: nothing is excused. What `history.rs` explains by an unknown outcome would be a fault
+//! here, since the key tells what became of it.
+//! Must never: count an answer that was cut off as one; a client knows a number only from a whole
+//! answer.
 //!
 //! `ODOMETER_RETRY_INCREMENTS` (200; the long form is 10,000), `ODOMETER_RETRY_KILLS` (3; 100),
 //! `ODOMETER_SEED` (printed).

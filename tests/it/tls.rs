@@ -1,7 +1,9 @@
-//! TLS as clients meet it: the certificate of a first run, the operator's own, its exchange under way, and the versions spoken.
+//! TLS as clients meet it: the certificate of a first run, the operator's own, its exchange under
+//! way, and the versions spoken.
 //!
 //! Job: files and modes, key kinds, one-line refusals, SIGHUP, protocol versions and ALPN.
-//! Invariant: every client here trusts one certificate, so a handshake that succeeds proves which one was shown.
+//! Invariant: every client here trusts one certificate, so a handshake that succeeds proves which
+//! one was shown.
 //! Must never: turn verification off; fall back to self-signed itself.
 
 use std::fs;
@@ -200,7 +202,8 @@ fn what_can_not_be_used_is_one_line_and_the_end() {
     }
 }
 
-/// Configuration is checked before anything is made: a typing error in a path leaves no store behind.
+/// Configuration is checked before anything is made: a typing error in a path leaves no store
+/// behind.
 #[test]
 fn a_missing_certificate_leaves_no_data_folder() {
     let folder = folder();

@@ -1,11 +1,15 @@
 //! Every later build opens what the first one wrote.
 //!
-//! Job: unpack each folder in `tests/fixtures`, start the real binary on it, and compare what it holds with what was written down then.
-//! Invariant: a fixture is never made anew; a new format gets a fixture of its own, and the old one stays.
-//! Must never: take what a fixture holds from the fixture's own records; the expected values stand in it as text.
+//! Job: unpack each folder in `tests/fixtures`, start the real binary on it, and compare what it
+//! holds with what was written down then.
+//! Invariant: a fixture is never made anew; a new format gets a fixture of its own, and the old one
+//! stays.
+//! Must never: take what a fixture holds from the fixture's own records; the expected values stand
+//! in it as text.
 //!
-//! A fixture is text: `file <path> <bytes>`, then `<offset> <hexadecimal>` for each line of 32 bytes that is not all zeros; and
-//! `counter <tenant> <name> <value>`. `ODOMETER_WRITE_FIXTURE=<file>` writes one of this build's format, for the build that brings it.
+//! A fixture is text: `file <path> <bytes>`, then `<offset> <hexadecimal>` for each line of 32
+//! bytes that is not all zeros; and `counter <tenant> <name> <value>`.
+//! `ODOMETER_WRITE_FIXTURE=<file>` writes one of this build's format, for the build that brings it.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -65,7 +69,8 @@ fn new_counter() -> NewCounter {
     NewCounter { shape, created_unix_s: 1_700_000_000, quota: 9 }
 }
 
-/// Makes the store of a fixture, and tells what each counter must be. It is copied as it stands, as if its process were killed.
+/// Makes the store of a fixture, and tells what each counter must be. It is copied as it stands, as
+/// if its process were killed.
 async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u64)> {
     let store = open(data_dir);
     for number in 1..=3 {

@@ -1,9 +1,10 @@
 //! The counters of one tenant, by name.
 //!
 //! Job: creation, increments, sets and deletions with their refusals, in the order in which they
-//! are looked for. Invariant: `default` is always there and cannot be created or deleted; no two
-//! states of a tenant's counters of one name have the same version, not even after a deletion. Must
-//! never: know a request's route, its credentials or a status.
+//! are looked for.
+//! Invariant: `default` is always there and cannot be created or deleted; no two states of a
+//! tenant's counters of one name have the same version, not even after a deletion.
+//! Must never: know a request's route, its credentials or a status.
 
 use std::collections::BTreeMap;
 

@@ -7,9 +7,10 @@
 //! ```
 //! Job: say what the one right answer is. The contract suite holds the store against it, the tenant
 //! model holds the server against it, the simulation and the proof of the history checker take
-//! their counters from it. Invariant: it is written from the documented contract and shares no line
-//! with the program, so that a mistake in the program's rule is a difference here. Must never: use
-//! a type or a function of the crate under test.
+//! their counters from it.
+//! Invariant: it is written from the documented contract and shares no line with the program, so
+//! that a mistake in the program's rule is a difference here.
+//! Must never: use a type or a function of the crate under test.
 
 #![allow(unused_imports, reason = "every test crate uses its own part of the model")]
 

@@ -1,8 +1,10 @@
 //! The picture of the source in docs/architecture.md stays true.
 //!
 //! Job: read the `use` lines and `crate::` paths of every file in src, and hold them to a table of
-//! who may import whom. Invariant: imports point down the table only, and no two files import each
-//! other, however many lie between. Must never: count what only a unit test imports.
+//! who may import whom.
+//! Invariant: imports point down the table only, and no two files import each other, however many
+//! lie between.
+//! Must never: count what only a unit test imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -328,7 +330,8 @@ fn imports_point_down() {
 #[test]
 fn no_two_files_import_each_other() {
     let mut graph = graph();
-    // Take away files that import nothing any more, again and again; what stays is on a cycle or above one.
+    // Take away files that import nothing any more, again and again; what stays is on a cycle or
+    // above one.
     loop {
         let done: Vec<_> = graph
             .iter()

@@ -1,8 +1,10 @@
 //! The clients: what they ask of the store, what they are told, and the history of both.
 //!
-//! Job: [`Clients::act`] lets one of them ask or read; [`Clients::collect`] takes answers; [`Clients::lose_all`] is the end of a process.
-//! Invariant: the history holds every request once, with times in steps of the scheduler. One client sets, all others increment and read. A
-//! request with an idempotency key whose answer was lost is sent again, and counts once, from the first time it was sent.
+//! Job: [`Clients::act`] lets one of them ask or read; [`Clients::collect`] takes answers;
+//! [`Clients::lose_all`] is the end of a process.
+//! Invariant: the history holds every request once, with times in steps of the scheduler. One
+//! client sets, all others increment and read. A request with an idempotency key whose answer was
+//! lost is sent again, and counts once, from the first time it was sent.
 //! Must never: look into the store beside the published window and the answers.
 
 use odometer::domain::api_key::{KeyId, SecretHash};
@@ -145,7 +147,8 @@ impl Clients {
         self.waiting.is_empty()
     }
 
-    /// One client does something: asks, reads, or gives up. Returns what it read, if it did. `known` are the counters of a tenant.
+    /// One client does something: asks, reads, or gives up. Returns what it read, if it did.
+    /// `known` are the counters of a tenant.
     pub(crate) fn act<C>(
         &mut self,
         random: &mut Random,

@@ -1,7 +1,10 @@
-//! The ledger: every frame that was ever meant for the journal, by its mark, and so what the store must hold at each.
+//! The ledger: every frame that was ever meant for the journal, by its mark, and so what the store
+//! must hold at each.
 //!
-//! Job: [`Ledger::hear`] reads frames out of what is written to the disk; [`Ledger::truth`] is every record as of a mark.
-//! Invariant: frames form a tree, since after a crash another frame may take a lost one's number; a mark names one path in it.
+//! Job: [`Ledger::hear`] reads frames out of what is written to the disk; [`Ledger::truth`] is
+//! every record as of a mark.
+//! Invariant: frames form a tree, since after a crash another frame may take a lost one's number; a
+//! mark names one path in it.
 //! Must never: look at what the store remembers.
 
 use std::collections::{BTreeMap, HashMap};
@@ -54,7 +57,8 @@ impl Ledger {
         Some(LogPosition { seq, crc })
     }
 
-    /// The frames behind `after` up to `mark`, oldest first; nothing if `mark` does not follow `after`.
+    /// The frames behind `after` up to `mark`, oldest first; nothing if `mark` does not follow
+    /// `after`.
     fn path(&self, after: LogPosition, mark: LogPosition) -> Option<Vec<&Frame>> {
         let (mut path, mut at) = (Vec::new(), mark);
         while at != after {

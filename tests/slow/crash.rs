@@ -1,11 +1,13 @@
-//! Kills and power cuts at random moments under load: no acknowledged integer is lost, none is answered twice, none is
-//! skipped beyond what unknown outcomes explain.
+//! Kills and power cuts at random moments under load: no acknowledged integer is lost, none is
+//! answered twice, none is skipped beyond what unknown outcomes explain.
 //!
-//! Invariant: the history is accumulated over all rounds on the same data and judged as a whole. A kill proves recovery only,
-//! since the page cache survives it; durability is proved by the power cut (frozen first, see `power.rs`), and `the_cut_drops_what_was_not_synced` proves
-//! the cut. Nothing here may depend on how fast the machine is, apart from a start within 10 s.
+//! Invariant: the history is accumulated over all rounds on the same data and judged as a whole. A
+//! kill proves recovery only, since the page cache survives it; durability is proved by the power
+//! cut (frozen first, see `power.rs`), and `the_cut_drops_what_was_not_synced` proves the cut.
+//! Nothing here may depend on how fast the machine is, apart from a start within 10 s.
 //!
-//! `ODOMETER_KILL_ROUNDS` (3), `ODOMETER_POWER_ROUNDS` (2), `ODOMETER_POWER_FS` (ext4, or xfs), `ODOMETER_SEED` (printed).
+//! `ODOMETER_KILL_ROUNDS` (3), `ODOMETER_POWER_ROUNDS` (2), `ODOMETER_POWER_FS` (ext4, or xfs),
+//! `ODOMETER_SEED` (printed).
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -155,7 +157,8 @@ impl Trial {
 
     fn start_server(&mut self) -> TestServer {
         let mut server = TestServer::builder().data_dir(&self.data_dir).keep(Keep::Problems);
-        // Half of the processes checkpoint, roll and back up so often that the end falls into one of these.
+        // Half of the processes checkpoint, roll and back up so often that the end falls into one
+        // of these.
         if self.random.between(0, 1) == 0 {
             server = server
                 .flag("--checkpoint-interval", "100ms")

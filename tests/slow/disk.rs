@@ -1,7 +1,10 @@
-//! A disk that is full, and one that turns read-only under load: what is told to clients, what is served, and what is there afterwards.
+//! A disk that is full, and one that turns read-only under load: what is told to clients, what is
+//! served, and what is there afterwards.
 //!
-//! Job: the real binary on a file system of its own. Invariant: no acknowledgement is lost or repeated, reads go on while changes are refused,
-//! and a start that can not work says in one line where and why. Must never: fill or change a file system that this test did not mount.
+//! Job: the real binary on a file system of its own.
+//! Invariant: no acknowledgement is lost or repeated, reads go on while changes are refused, and a
+//! start that can not work says in one line where and why.
+//! Must never: fill or change a file system that this test did not mount.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -21,7 +24,8 @@ const TENANTS: usize = 4;
 const RESERVE: u64 = 8 << 20;
 /// The disk is looked at twice a second.
 const NOTICED: Duration = Duration::from_secs(5);
-/// Two seconds are promised from the failed write on; the load brings the next write within the rest.
+/// Two seconds are promised from the failed write on; the load brings the next write within the
+/// rest.
 const GONE: Duration = Duration::from_secs(4);
 
 /// A folder through several servers, and what their clients were told.
@@ -153,7 +157,8 @@ fn a_full_disk_stops_changes_until_there_is_room_again() {
         wait_for("the room is noticed", &mut server, |server| says(server, 200, "ready"));
     }
     scenario.some_load(&mut server);
-    // A stop while the disk is full still brings everything to rest: that is what the reserve is for.
+    // A stop while the disk is full still brings everything to rest: that is what the reserve is
+    // for.
     disk.fill(RESERVE / 2);
     wait_for("the full disk is noticed", &mut server, |server| says(server, 503, "disk_low"));
     server.stop();
@@ -197,7 +202,8 @@ fn a_segment_that_does_not_fit_stops_changes_until_it_does() {
     running.stop();
     scenario.end_of_process();
     let filler = disk.fill((5 << 20) + (1 << 18));
-    // There is room for the segment that it goes on in and for sled, but not for the next spare one.
+    // There is room for the segment that it goes on in and for sled, but not for the next spare
+    // one.
     let mut running = server(&scenario, "4MiB").start();
     wait_for("the missing room is noticed", &mut running, |server| says(server, 503, "disk_low"));
     assert_reads_only(&running, &scenario.keys[0]);
@@ -212,7 +218,8 @@ fn a_segment_that_does_not_fit_stops_changes_until_it_does() {
     scenario.conclude();
 }
 
-/// Without a reserve a write can fail for real. That is a failed write like any other: it may end the process, and costs no acknowledgement.
+/// Without a reserve a write can fail for real. That is a failed write like any other: it may end
+/// the process, and costs no acknowledgement.
 #[test]
 fn a_write_that_finds_no_room_costs_no_acknowledgement() {
     if !Mounted::can_memory() {
@@ -227,7 +234,8 @@ fn a_write_that_finds_no_room_costs_no_acknowledgement() {
     let ended = server.wait_exit(GONE);
     scenario.history.extend(load.finish());
     let ended = ended.or_else(|| {
-        // A commit that changes no size needs no room, so the server may well live; but then it stops like any other.
+        // A commit that changes no size needs no room, so the server may well live; but then it
+        // stops like any other.
         server.signal(rustix::process::Signal::TERM);
         server.wait_exit(Duration::from_secs(8))
     });

@@ -2,9 +2,9 @@
 //! without a backup it is refused.
 //!
 //! Job: a table of damages by name, each examined as the campaign of `corruption` does with those
-//! that it draws, and kills at the system calls of a rebuild and of a restore. Invariant: the
-//! values are known before the damage and must be there after it, all of them. Must never: accept a
-//! start that serves less.
+//! that it draws, and kills at the system calls of a rebuild and of a restore.
+//! Invariant: the values are known before the damage and must be there after it, all of them.
+//! Must never: accept a start that serves less.
 //!
 //! `ODOMETER_STATE_REBUILD_KILLS` (6): at how many system calls of a rebuild and of a restore the
 //! process is killed; `all` for each of them. `ODOMETER_SEED` (printed). The kills need strace.

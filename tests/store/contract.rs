@@ -1,7 +1,10 @@
-//! One story for every store: the contract of `trait Store`, run against the embedded store and against a model in memory.
+//! One story for every store: the contract of `trait Store`, run against the embedded store and
+//! against a model in memory.
 //!
-//! Job: random operations on both at once, with the embedded store closed and opened again in between; every answer must be the same.
-//! Invariant: the model is the contract in its shortest form and shares no rule with the program. Must never: look inside a store.
+//! Job: random operations on both at once, with the embedded store closed and opened again in
+//! between; every answer must be the same.
+//! Invariant: the model is the contract in its shortest form and shares no rule with the program.
+//! Must never: look inside a store.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -177,7 +180,8 @@ fn expected(version: Option<(u64, u64)>) -> Precondition {
     version.map_or(Precondition::Any, |version| Precondition::OneOf(vec![version]))
 }
 
-/// A request with this key; it is another request for another step of the same key, but for equal ones.
+/// A request with this key; it is another request for another step of the same key, but for equal
+/// ones.
 fn once(key: Option<u8>, request: &What) -> Option<IdempotencyToken> {
     let digest = format!("{request:?}")
         .bytes()
@@ -428,7 +432,8 @@ fn many_at_once_get_every_integer_once_and_in_order() {
     });
 }
 
-/// Whoever deletes a tenant with many counters may be gone before all of it is: the next start goes on, and comes to an end.
+/// Whoever deletes a tenant with many counters may be gone before all of it is: the next start goes
+/// on, and comes to an end.
 #[test]
 fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
     const COUNTERS: usize = 600;

@@ -1,5 +1,5 @@
-//! Proves the history checker: each wrong history that FAULTS.md names is caught, correct ones pass, and a million
-//! operations are judged in seconds.
+//! Proves the history checker: each wrong history that FAULTS.md names is caught, correct ones
+//! pass, and a million operations are judged in seconds.
 //!
 //! Needs no server. A checker that lets one of these pass would make every fault test worthless.
 
@@ -159,7 +159,8 @@ fn passes_sets_that_happened_and_sets_that_did_not() {
     for value in [2, 100, 200] {
         assert_passes(&[increment(0, 1, 2), unknown, another, read(40, 41, value)], &[10, 30]);
     }
-    // The two that explain 2 and 3 before the set can not explain 4 and 5 behind it: the set did not happen.
+    // The two that explain 2 and 3 before the set can not explain 4 and 5 behind it: the set did
+    // not happen.
     let used_up = [
         unanswered(0, 9),
         unanswered(0, 9),
@@ -176,7 +177,8 @@ fn passes_sets_that_happened_and_sets_that_did_not() {
     assert_passes(&beside_a_set, &[]);
 }
 
-/// A simulated correct server: concurrent clients, unanswered increments of which half happen, and restarts.
+/// A simulated correct server: concurrent clients, unanswered increments of which half happen, and
+/// restarts.
 fn simulate(count: u64, seed: u64) -> (Vec<Operation>, Vec<u64>) {
     let mut random = Random::seeded(seed);
     let (mut operations, mut restarts, mut counters) =

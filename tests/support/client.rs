@@ -1,8 +1,9 @@
 //! A client of the API over one keep-alive TLS connection, HTTP/1.1 or HTTP/2.
 //!
-//! Invariant: every failure says what is known about the request: `Refused` and `NotSent` are certainly not done, `Unknown`
-//! may be. A connection that broke or timed out after sending is `Unknown`. It must never retry by itself and never trust
-//! another certificate than the server's own.
+//! Invariant: every failure says what is known about the request: `Refused` and `NotSent` are
+//! certainly not done, `Unknown` may be. A connection that broke or timed out after sending is
+//! `Unknown`. It must never retry by itself and never trust another certificate than the server's
+//! own.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! The binary as a command that ends by itself: how it is called, and what it left behind.
 //!
-//! Invariant: no setting of the test run reaches it. Must never: be used for what does not end by itself.
+//! Invariant: no setting of the test run reaches it.
+//! Must never: be used for what does not end by itself.
 
 use std::ffi::OsStr;
 use std::process::Command;

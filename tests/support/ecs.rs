@@ -1,8 +1,10 @@
 //! Whether a log line is what the Elastic Common Schema says that it is.
 //!
-//! Invariant: a line is one JSON object; each of its fields is one of the schema's, of its type, or stands under `labels.` or `odometer.`. Every server
-//! of every test is held to it, see `TestServer::written`; and each event to the table of events, each field to the index template. The list stands beside
-//! this file. Must never: accept a field because it is there.
+//! Invariant: a line is one JSON object; each of its fields is one of the schema's, of its type, or
+//! stands under `labels.` or `odometer.`. Every server of every test is held to it, see
+//! `TestServer::written`; and each event to the table of events, each field to the index template.
+//! The list stands beside this file.
+//! Must never: accept a field because it is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,14 +1,15 @@
 //! Copies of store folders, to damage or to start on.
 //!
-//! Invariant: a copy has the same bytes. Must never: write to the folder that is copied.
+//! Invariant: a copy has the same bytes.
+//! Must never: write to the folder that is copied.
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Copies a folder with everything in it; long zeros become holes, and sockets stay where they are. A file that goes away meanwhile, as those of a
-/// running server may, is left out.
+/// Copies a folder with everything in it; long zeros become holes, and sockets stay where they are.
+/// A file that goes away meanwhile, as those of a running server may, is left out.
 pub(crate) fn copy(from: &Path, to: &Path) {
     const PIECE: usize = 1 << 14;
     fs::create_dir_all(to).unwrap();

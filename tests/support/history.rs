@@ -1,12 +1,15 @@
-//! The history checker of all fault tests: a pure function from what clients were told to the rules that were broken.
+//! The history checker of all fault tests: a pure function from what clients were told to the rules
+//! that were broken.
 //!
-//! Invariant: it accepts every history that some correct counter could have produced and costs O(n log n). An unanswered
-//! increment may have happened at any time between its sending and the end of the process that it was sent to last. It must
-//! never guess: where a set overlaps other operations, those only fill gaps, so a fault there may be missed but none is invented.
+//! Invariant: it accepts every history that some correct counter could have produced and costs O(n
+//! log n). An unanswered increment may have happened at any time between its sending and the end of
+//! the process that it was sent to last. It must never guess: where a set overlaps other
+//! operations, those only fill gaps, so a fault there may be missed but none is invented.
 //!
-//! A counter's history is cut at its sets; the rules for each piece are in `segment.rs`. Sets that overlap each other
-//! form one cut with several possible values; a set with an unknown outcome is a cut that may not have happened. Such a
-//! cut takes the first value that explains what follows; if none does and no set in it was acknowledged, there was none.
+//! A counter's history is cut at its sets; the rules for each piece are in `segment.rs`. Sets that
+//! overlap each other form one cut with several possible values; a set with an unknown outcome is a
+//! cut that may not have happened. Such a cut takes the first value that explains what follows; if
+//! none does and no set in it was acknowledged, there was none.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -22,7 +25,8 @@ pub(crate) enum Op {
     Set(u64),
 }
 
-/// What the client was told. `Refused` is certainly not done; `Unknown` may or may not have happened.
+/// What the client was told. `Refused` is certainly not done; `Unknown` may or may not have
+/// happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ok(u64),
@@ -30,7 +34,8 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
-/// One request of one client; the times are nanoseconds of one monotonic clock shared by all clients.
+/// One request of one client; the times are nanoseconds of one monotonic clock shared by all
+/// clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
     pub(crate) client: u32,
@@ -38,7 +43,8 @@ pub(crate) struct Operation {
     pub(crate) counter: u32,
     pub(crate) op: Op,
     pub(crate) sent: u64,
-    /// When it was sent last: a request with an idempotency key is sent again until it is answered, and counts once.
+    /// When it was sent last: a request with an idempotency key is sent again until it is answered,
+    /// and counts once.
     pub(crate) resent: u64,
     pub(crate) returned: u64,
     pub(crate) outcome: Outcome,
@@ -49,7 +55,8 @@ pub(crate) struct Operation {
 pub(crate) struct Rules {
     /// The value of a counter that nobody has touched; each increment adds one.
     pub(crate) initial: u64,
-    /// Times at which the serving process was certainly dead, ascending: what was sent before cannot happen after.
+    /// Times at which the serving process was certainly dead, ascending: what was sent before
+    /// cannot happen after.
     pub(crate) restarts: Vec<u64>,
 }
 
@@ -233,7 +240,8 @@ fn find_cuts(operations: &[Operation], rules: &Rules) -> Vec<Cut> {
     merged
 }
 
-/// The cut that a set makes. An unknown one lasts until its process was dead, or, without a restart, until its client gave up.
+/// The cut that a set makes. An unknown one lasts until its process was dead, or, without a
+/// restart, until its client gave up.
 fn cut_of(operation: &Operation, rules: &Rules) -> Option<Cut> {
     let Op::Set(value) = operation.op else { return None };
     let certain = match operation.outcome {
@@ -247,7 +255,8 @@ fn cut_of(operation: &Operation, rules: &Rules) -> Option<Cut> {
     Some(Cut { start: operation.sent, end, candidates: vec![value], certain })
 }
 
-/// Gives each segment its evidence; operations that overlap a cut go to the segments beside it as mere possibilities.
+/// Gives each segment its evidence; operations that overlap a cut go to the segments beside it as
+/// mere possibilities.
 fn distribute(operations: &[Operation], cuts: &[Cut]) -> Vec<Segment> {
     let mut segments = vec![Segment::default(); cuts.len() + 1];
     for operation in operations {

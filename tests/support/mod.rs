@@ -1,8 +1,9 @@
-//! What the tests and benches share: the running server, its clients, the workload, and the history checker.
+//! What the tests and benches share: the running server, its clients, the workload, and the history
+//! checker.
 //!
-//! Invariant: every server has its own folder and ports that the kernel chose, so tests run side by side; everything
-//! that a test started is ended with it. It must never wait for a while instead of for an event, signal a process that it
-//! did not start, or skip a test silently (`require`).
+//! Invariant: every server has its own folder and ports that the kernel chose, so tests run side by
+//! side; everything that a test started is ended with it. It must never wait for a while instead of
+//! for an event, signal a process that it did not start, or skip a test silently (`require`).
 #![allow(
     dead_code,
     reason = "every test crate and every bench uses its own part of the support code"
@@ -26,7 +27,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::path::Path;
 
-/// Whether the test can run here. Prints why not, or fails when `ODOMETER_REQUIRE_ALL=1` (CI) forbids skipping.
+/// Whether the test can run here. Prints why not, or fails when `ODOMETER_REQUIRE_ALL=1` (CI)
+/// forbids skipping.
 pub(crate) fn require(what: &str, present: bool) -> bool {
     if !present {
         assert!(
@@ -72,7 +74,8 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A small seeded generator (SplitMix64), so that a failing run can be repeated from its printed seed.
+/// A small seeded generator (SplitMix64), so that a failing run can be repeated from its printed
+/// seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 

@@ -1,8 +1,9 @@
 //! Finding and naming the processes that a test started, and collecting what they write.
 //!
-//! Invariant: a process is addressed through a pidfd opened while it cannot have been reaped. Output is read as it comes, so
-//! that a server never blocks on a full pipe, and every line is searched for secrets, kept or not. It must never look at
-//! processes outside the given one and those below it for anything but their parent.
+//! Invariant: a process is addressed through a pidfd opened while it cannot have been reaped.
+//! Output is read as it comes, so that a server never blocks on a full pipe, and every line is
+//! searched for secrets, kept or not. It must never look at processes outside the given one and
+//! those below it for anything but their parent.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -19,7 +20,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     All,
-    /// Lines up to `ready`, then only warnings and errors: for tests with hundreds of thousands of requests.
+    /// Lines up to `ready`, then only warnings and errors: for tests with hundreds of thousands of
+    /// requests.
     Problems,
 }
 
@@ -114,7 +116,8 @@ impl Output {
     }
 }
 
-/// Whether a line, JSON or text, is a warning or an error. A refused request is neither, though it has an `error.code`.
+/// Whether a line, JSON or text, is a warning or an error. A refused request is neither, though it
+/// has an `error.code`.
 fn is_problem(line: &str) -> bool {
     [r#""log.level":"warn""#, r#""log.level":"error""#, " WARN ", "ERROR "]
         .iter()
@@ -152,8 +155,9 @@ pub(crate) fn find_process(root: u32, wanted: &Path) -> Option<u32> {
     None
 }
 
-/// Whether the process, told to stop, can no longer run any code of its own: one thread has stopped, which marks all of
-/// them, and the others have too or wait in the kernel for the disk. `Some(true)`: one waits there, a sync as a rule.
+/// Whether the process, told to stop, can no longer run any code of its own: one thread has
+/// stopped, which marks all of them, and the others have too or wait in the kernel for the disk.
+/// `Some(true)`: one waits there, a sync as a rule.
 pub(crate) fn is_frozen(pid: u32) -> Option<bool> {
     let states: Vec<char> =
         std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.filter_map(thread_state).collect();
@@ -171,7 +175,8 @@ fn parent_of(pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// Two ports that were free a moment ago; a stranger could still take them, so port 0 is better wherever it works.
+/// Two ports that were free a moment ago; a stranger could still take them, so port 0 is better
+/// wherever it works.
 pub(crate) fn free_ports() -> (SocketAddr, SocketAddr) {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
     let (first, second) = (bind(), bind());

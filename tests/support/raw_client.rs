@@ -2,9 +2,10 @@
 //! slow, half and interrupted requests.
 //!
 //! Job: [`RawConnection`] sends what it is given and reads what comes, by pieces or by whole
-//! messages; [`interrupt`] leaves at a chosen time. Invariant: exactly the given bytes are sent,
-//! and `Progress` says only what is certain of them. Must never: add or repeat a byte, or take a
-//! reset for a failed test; to cut such a connection is a correct answer, and the caller decides.
+//! messages; [`interrupt`] leaves at a chosen time.
+//! Invariant: exactly the given bytes are sent, and `Progress` says only what is certain of them.
+//! Must never: add or repeat a byte, or take a reset for a failed test; to cut such a connection is
+//! a correct answer, and the caller decides.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

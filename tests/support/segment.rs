@@ -1,12 +1,16 @@
-//! The rules for one stretch of a counter's history in which nothing was set, and the verdict that collects what broke.
+//! The rules for one stretch of a counter's history in which nothing was set, and the verdict that
+//! collects what broke.
 //!
-//! Invariant: operations that some correct counter could have answered so pass, however slow the answers, at a cost of
-//! O(n log n). An increment whose outcome is unknown explains at most one value that nobody was told. It must never
-//! look at anything but times and values: which operations belong to the stretch is decided by `history.rs`.
+//! Invariant: operations that some correct counter could have answered so pass, however slow the
+//! answers, at a cost of O(n log n). An increment whose outcome is unknown explains at most one
+//! value that nobody was told. It must never look at anything but times and values: which
+//! operations belong to the stretch is decided by `history.rs`.
 //!
-//! * acknowledged increments are distinct (`Duplicate`) and above everything known before they were sent (`Order`);
+//! * acknowledged increments are distinct (`Duplicate`) and above everything known before they were
+//!   sent (`Order`);
 //! * a read is not below anything known before it was sent (`Backwards`);
-//! * each value at or below a seen one was acknowledged or is explained by an unknown increment (`Skipped`).
+//! * each value at or below a seen one was acknowledged or is explained by an unknown increment
+//!   (`Skipped`).
 
 use std::collections::{HashSet, VecDeque};
 
@@ -123,7 +127,8 @@ impl Segment {
     }
 }
 
-/// Applies the rules to one segment, taking from `fillers` (ordered by `sent`) what explains its gaps.
+/// Applies the rules to one segment, taking from `fillers` (ordered by `sent`) what explains its
+/// gaps.
 pub(crate) fn check_segment(
     place: Place,
     segment: &mut Segment,
@@ -175,9 +180,10 @@ fn check_distinct(place: Place, segment: &Segment, verdict: &mut Verdict) {
     }
 }
 
-/// Matches every value that nobody was told to an unknown increment that was sent before the value was first exceeded
-/// and that could still happen after every smaller value was in use. Both bounds rise with the value, so taking the
-/// earliest usable increment each time finds a matching whenever there is one.
+/// Matches every value that nobody was told to an unknown increment that was sent before the value
+/// was first exceeded and that could still happen after every smaller value was in use. Both bounds
+/// rise with the value, so taking the earliest usable increment each time finds a matching whenever
+/// there is one.
 fn check_gapless(
     place: Place,
     segment: &Segment,

@@ -1,7 +1,8 @@
 //! The strictest reader of HTTP/1.1 answers: for tests in which a malformed answer is a finding.
 //!
-//! Job: [`next_answer`] cuts the first answer off what came back. Invariant: it takes what the server has reason to send and nothing else: a status line,
-//! header lines of tokens and visible text, one length and exactly that body.
+//! Job: [`next_answer`] cuts the first answer off what came back.
+//! Invariant: it takes what the server has reason to send and nothing else: a status line, header
+//! lines of tokens and visible text, one length and exactly that body.
 //! Must never: guess. What it can not read is an error that says where.
 
 use bytes::Bytes;
@@ -10,7 +11,8 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use super::client::Answer;
 
-/// Above any head that the server sends: a redirect carries the path that was asked for, of 64 KiB at most and each byte as three.
+/// Above any head that the server sends: a redirect carries the path that was asked for, of 64 KiB
+/// at most and each byte as three.
 const MOST_HEAD_BYTES: usize = 256 << 10;
 const START: &[u8] = b"HTTP/1.";
 

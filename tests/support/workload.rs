@@ -1,8 +1,10 @@
-//! Clients that increment, read and set for as long as a test wants, and write down what they were told.
+//! Clients that increment, read and set for as long as a test wants, and write down what they were
+//! told.
 //!
-//! Invariant: each operation is recorded with times taken before its first byte was sent and after its answer was complete.
-//! The load runs on a thread of its own, so the test can kill the server at any moment. It must never let two clients use a
-//! counter that is set: sets belong to one client alone, so that every history can be judged exactly.
+//! Invariant: each operation is recorded with times taken before its first byte was sent and after
+//! its answer was complete. The load runs on a thread of its own, so the test can kill the server
+//! at any moment. It must never let two clients use a counter that is set: sets belong to one
+//! client alone, so that every history can be judged exactly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,7 +104,8 @@ pub(crate) struct Load {
     stopped: Arc<AtomicBool>,
 }
 
-/// What the clients of a load have in common. The last tenant belongs to client 0, which also sets it.
+/// What the clients of a load have in common. The last tenant belongs to client 0, which also sets
+/// it.
 #[derive(Clone, Debug)]
 struct Plan {
     endpoint: Endpoint,

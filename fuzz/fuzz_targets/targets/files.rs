@@ -1,7 +1,9 @@
 //! The targets `backup` and `seals`: files that prove themselves.
 //!
-//! Job: read any bytes as such a file, and encode again what was accepted. Invariant: it is the same file, byte for byte.
-//! Must never: accept a file only because its checksum was made right; that is the last of many checks.
+//! Job: read any bytes as such a file, and encode again what was accepted.
+//! Invariant: it is the same file, byte for byte.
+//! Must never: accept a file only because its checksum was made right; that is the last of many
+//! checks.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use odometer::store::embedded::backup::format::{BackupEncoder, HEADER_BYTES, Header, read};
@@ -77,7 +79,8 @@ fn mend_backup(bytes: &[u8], flags: u8) -> Option<Vec<u8>> {
     Some(mended)
 }
 
-/// Flags and the start of the file. Its table is large and always of one size, so [`FOLLOW`] fills it up with zeros.
+/// Flags and the start of the file. Its table is large and always of one size, so [`FOLLOW`] fills
+/// it up with zeros.
 pub(crate) fn seals(input: &[u8]) -> bool {
     let Some((&flags, bytes)) = input.split_first() else { return false };
     let mut bytes = bytes.to_vec();

@@ -1,11 +1,13 @@
 //! The target `frame`: the journal, from the bytes of one frame to a start behind the last.
 //!
-//! Job: take the input for a folder of segments, read it as the server does, go on behind its end, and read it again.
-//! Invariant: a frame that is accepted encodes to the same bytes; reading changes nothing, ends, and says the same when it is done again.
+//! Job: take the input for a folder of segments, read it as the server does, go on behind its end,
+//! and read it again.
+//! Invariant: a frame that is accepted encodes to the same bytes; reading changes nothing, ends,
+//! and says the same when it is done again.
 //! Must never: take a journal for whole after a start that was not whole before it.
 //!
-//! An input is flags, then files one after another: a byte that stands for the name, a length of two bytes, the content. A length that is too
-//! large means the rest.
+//! An input is flags, then files one after another: a byte that stands for the name, a length of
+//! two bytes, the content. A length that is too large means the rest.
 
 use std::iter;
 use std::sync::Arc;
@@ -66,7 +68,8 @@ fn name_for(byte: u8) -> String {
     }
 }
 
-/// Makes checksums right, and with [`FOLLOW`] the numbers and chains too; `before` goes from one segment to the next.
+/// Makes checksums right, and with [`FOLLOW`] the numbers and chains too; `before` goes from one
+/// segment to the next.
 fn mend_segment(bytes: &mut [u8], flags: u8, before: &mut Option<NextFrame>) {
     if flags & MEND == 0 || bytes.len() < SEGMENT_HEADER_BYTES {
         return;
@@ -176,7 +179,8 @@ fn claimed(bytes: &[u8]) -> NextFrame {
     };
     let number =
         |at: usize| u64::from_be_bytes(*head[at..].first_chunk().expect("the head is longer"));
-    // The largest number is never reached, and what is read alone has no header that would be refused for it.
+    // The largest number is never reached, and what is read alone has no header that would be
+    // refused for it.
     let seq = CommitSeq(number(24).min(u64::MAX / 2));
     NextFrame {
         epoch: number(16),
@@ -185,7 +189,8 @@ fn claimed(bytes: &[u8]) -> NextFrame {
     }
 }
 
-/// Replays the folder, starts behind its end, appends, and replays what is there then; returns whether there was a journal.
+/// Replays the folder, starts behind its end, appends, and replays what is there then; returns
+/// whether there was a journal.
 fn go_on(files: &Contents) -> bool {
     let store = files
         .values()

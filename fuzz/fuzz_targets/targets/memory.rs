@@ -1,6 +1,7 @@
 //! A disk that is a map in memory.
 //!
-//! Job: [`MemoryDisk`], whose files are what a fuzzer made up. Invariant: it keeps what is written and nothing fails but a name that is not there.
+//! Job: [`MemoryDisk`], whose files are what a fuzzer made up.
+//! Invariant: it keeps what is written and nothing fails but a name that is not there.
 //! Must never: touch the real disk.
 
 use std::collections::BTreeMap;

@@ -1,12 +1,16 @@
-//! The bodies of the fuzz targets: the fuzz crate runs them under libFuzzer, `tests/store/fuzz` runs them in `cargo test`.
+//! The bodies of the fuzz targets: the fuzz crate runs them under libFuzzer, `tests/store/fuzz`
+//! runs them in `cargo test`.
 //!
-//! Job: one function for each target, from any bytes to nothing or a panic. It returns whether something was accepted, so that a corpus can be
-//! proved to reach behind the first check.
-//! Invariant: what the server accepts encodes to the bytes that it was read from, and everything else is refused in an orderly way.
-//! Must never: depend on a clock, a random number or a file; the same input must do the same at every time.
+//! Job: one function for each target, from any bytes to nothing or a panic. It returns whether
+//! something was accepted, so that a corpus can be proved to reach behind the first check.
+//! Invariant: what the server accepts encodes to the bytes that it was read from, and everything
+//! else is refused in an orderly way.
+//! Must never: depend on a clock, a random number or a file; the same input must do the same at
+//! every time.
 //!
-//! A checksum stops nearly every mutation. Inputs for formats with checksums therefore start with a byte of flags, which may ask to have them
-//! made right before the input is read ([`MEND`]); what is fuzzed then is everything behind the checksum.
+//! A checksum stops nearly every mutation. Inputs for formats with checksums therefore start with a
+//! byte of flags, which may ask to have them made right before the input is read ([`MEND`]); what
+//! is fuzzed then is everything behind the checksum.
 #![allow(dead_code, reason = "each binary of the fuzz crate runs one of the targets")]
 
 mod files;

@@ -1,7 +1,9 @@
 //! The targets `body` and `key`: what a caller sends.
 //!
-//! Job: parse parameters, keys and names as the server does. Invariant: the answer is a value or a refusal that is the caller's fault; a number
-//! is what was written; what is accepted is given back as it came. Must never: let a secret into what Debug shows.
+//! Job: parse parameters, keys and names as the server does.
+//! Invariant: the answer is a value or a refusal that is the caller's fault; a number is what was
+//! written; what is accepted is given back as it came.
+//! Must never: let a secret into what Debug shows.
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use odometer::auth::key::{ApiKey, KEY_CHARS};
@@ -15,7 +17,8 @@ use odometer::store::embedded::codec::key::RecordKey;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// Parameters that the API reads, and one that it does not, each by itself: one that can not be read does not hide another.
+/// Parameters that the API reads, and one that it does not, each by itself: one that can not be
+/// read does not hide another.
 #[derive(Debug, Deserialize)]
 struct Number {
     value: AnyValue,
@@ -130,7 +133,8 @@ fn check_wrapped(sent: &Sent<'_>) {
     let document = [br#"{"data":{"type":"x","attributes":"#, sent.body, b"}}"].concat();
     let kind = Some(HeaderValue::from_static("application/vnd.api+json"));
     let wrapped = Sent { query: None, kind, body: &document };
-    // A body that is such a document itself is read in another way inside one; so is one that nests as deep as is allowed.
+    // A body that is such a document itself is read in another way inside one; so is one that nests
+    // as deep as is allowed.
     if wrapped.parse::<Data>().is_ok_and(|wrapped| wrapped.data.is_none())
         && sent.parse::<Data>().is_ok()
     {
@@ -172,7 +176,8 @@ fn check_key(text: &[u8]) -> bool {
     let Ok(key) = ApiKey::parse(text) else { return false };
     assert_eq!(key.expose().as_bytes(), text);
     assert!(key.matches(&key.secret_hash()));
-    // The same key but for its secret: it must not prove the first, and Debug must not tell one from the other.
+    // The same key but for its secret: it must not prove the first, and Debug must not tell one
+    // from the other.
     let mut twin = text.to_vec();
     twin[SECRET_START..KEY_CHARS - CRC_DIGITS]
         .iter_mut()

@@ -1,6 +1,7 @@
 //! What the log says of changes of keys, passwords and tenants, and that it says no secret.
 //!
-//! Invariant: one event for each change, none for a refusal. Must never: look for a secret only where one expects it.
+//! Invariant: one event for each change, none for a refusal.
+//! Must never: look for a secret only where one expects it.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! Named counters: created, read, set, incremented, deleted, and refused.
 //!
-//! Invariant: documents are compared whole; after each refusal the counter is read and stands where it stood.
+//! Invariant: documents are compared whole; after each refusal the counter is read and stands where
+//! it stood.
 //! Must never: count on a name that another test uses.
 
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! Requests that no library sends: each gets a clear 4xx document, and nothing is lost or counted.
 //!
-//! Invariant: bytes go out exactly as written here. A case that the server may serve or refuse says so; then the value tells which it was.
+//! Invariant: bytes go out exactly as written here. A case that the server may serve or refuse says
+//! so; then the value tells which it was.
 //! Must never: wait longer than [`DEADLINE`] for an answer that has to come at once.
 
 use std::fmt::Write;
@@ -325,7 +326,8 @@ fn http_on_the_tls_port_is_told_so() {
     api.stop();
 }
 
-/// What follows an HTTP/1.0 request that wanted to go on is refused in that version, and no less completely.
+/// What follows an HTTP/1.0 request that wanted to go on is refused in that version, and no less
+/// completely.
 #[test]
 fn nonsense_behind_an_old_request_gets_a_document_too() {
     let api = Api::start();
@@ -337,7 +339,8 @@ fn nonsense_behind_an_old_request_gets_a_document_too() {
     api.stop();
 }
 
-/// `docs/configuration.md`, Limits: 8 s from the handshake to the first request, over HTTP/2 too, where the library itself would wait for ever.
+/// `docs/configuration.md`, Limits: 8 s from the handshake to the first request, over HTTP/2 too,
+/// where the library itself would wait for ever.
 #[test]
 fn http2_without_a_request_is_cut() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -361,7 +364,8 @@ fn http2_without_a_request_is_cut() {
     api.stop();
 }
 
-/// A peer that has its last answer and keeps its end open does not keep its place: who comes next is served.
+/// A peer that has its last answer and keeps its end open does not keep its place: who comes next
+/// is served.
 #[test]
 fn an_ended_connection_gives_its_place_back() {
     let builder = super::TestServer::builder().flag("--max-connections-per-address", "3");
@@ -378,14 +382,16 @@ fn an_ended_connection_gives_its_place_back() {
                 stream.read_to_end(&mut answer).await.expect("the server says goodbye");
                 kept.push(stream);
             }
-            // Those whose ends stay open have all had their last answer: whoever comes next gets in.
+            // Those whose ends stay open have all had their last answer: whoever comes next gets
+            // in.
             place(&api.endpoint).await;
         }
     });
     api.stop();
 }
 
-/// A connection of its own. A place that its owner gave up is free a moment after that, when the server has noticed.
+/// A connection of its own. A place that its owner gave up is free a moment after that, when the
+/// server has noticed.
 async fn place(endpoint: &Endpoint) -> TlsStream<TcpStream> {
     let until = Instant::now() + DEADLINE;
     loop {

@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: a change that is sent again is answered again and made once.
 //!
-//! Invariant: status, body and entity tag of a replay are those of the first answer, also after the process was stopped or killed.
+//! Invariant: status, body and entity tag of a replay are those of the first answer, also after the
+//! process was stopped or killed.
 //! Must never: take a number for repeated because it looks like another; the counter is read.
 
 use serde_json::{Value, json};
@@ -148,14 +149,16 @@ fn a_key_stands_for_one_request() {
                 before
             );
         }
-        // Another tenant's key of the same name is another key; another key of the same request is another request.
+        // Another tenant's key of the same name is another key; another key of the same request is
+        // another request.
         let answer = send(&api, protocol, &other, ("PUT", INCREMENT), key, &NONE);
         assert_eq!((answer.status, answer.header("idempotency-replayed")), (200, ""));
         let answer =
             send(&api, protocol, &tenant, route, &format!("{key}-b"), &json!({ "count": 2 }));
         assert_eq!((answer.status, answer.header("idempotency-replayed")), (200, ""));
     }
-    // The same value with another condition is another request; the old route and the new one are two.
+    // The same value with another condition is another request; the old route and the new one are
+    // two.
     let set = |route: &str, headers: &[(&str, &str)]| {
         api.call(Protocol::Http1, &tenant, ("PUT", route), headers, &json!({ "value": 500 }))
     };

@@ -1,6 +1,7 @@
 //! One tenant's credentials and another tenant's things.
 //!
-//! Invariant: what is somebody else's is as if it did not exist, in status, code and bytes. Must never: change it.
+//! Invariant: what is somebody else's is as if it did not exist, in status, code and bytes.
+//! Must never: change it.
 
 use serde_json::{Value, json};
 

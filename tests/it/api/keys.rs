@@ -1,6 +1,7 @@
 //! API keys: made, used, revoked, expired.
 //!
-//! Invariant: a key is refused by the request after its revocation was answered, on every connection. A secret is in one answer.
+//! Invariant: a key is refused by the request after its revocation was answered, on every
+//! connection. A secret is in one answer.
 //! Must never: wait for a while; an expiry is waited for by asking.
 
 use std::time::{Duration, Instant};

@@ -68,8 +68,8 @@ fn metrics_equal_what_was_done() {
     );
     assert_eq!(sample(&api, "odometer_increments_total"), 7.0);
     assert_eq!(sample(&api, "odometer_integers_issued_total"), 7.0);
-    // 7 increments and a registration; fewer commits would mean that one was not durable by itself. That the key was used today is noted beside
-    // them, in a commit of its own or with the next.
+    // 7 increments and a registration; fewer commits would mean that one was not durable by itself.
+    // That the key was used today is noted beside them, in a commit of its own or with the next.
     let commits = sample(&api, "odometer_commits_total");
     assert!((8.0..=9.0).contains(&commits), "{commits}");
     assert_eq!(sample(&api, "odometer_store_ready"), 1.0);

@@ -1,7 +1,9 @@
 //! Answers that must survive a request still being sent, and heads that arrive in parts.
 //!
-//! Invariant: a refusal is readable however much of the body is still to come; a client that only learns "connection reset" does not know whether
-//! its increment happened. Must never: rely on a pause between two pieces; each piece is a TLS record, and the server is seen to have read it.
+//! Invariant: a refusal is readable however much of the body is still to come; a client that only
+//! learns "connection reset" does not know whether its increment happened.
+//! Must never: rely on a pause between two pieces; each piece is a TLS record, and the server is
+//! seen to have read it.
 
 use std::time::Duration;
 
@@ -13,10 +15,11 @@ use crate::support::client::Protocol;
 use crate::support::raw_client::{RawConnection, Reply};
 use crate::support::server::TestServer;
 
-/// Sends `first`, makes sure that the server has read it, then sends `rest` and hands over what came back.
+/// Sends `first`, makes sure that the server has read it, then sends `rest` and hands over what
+/// came back.
 ///
-/// The server tells nothing between two pieces of a head; but it has one worker here, so when another connection was answered twice after the
-/// pieces were sent, they had been read.
+/// The server tells nothing between two pieces of a head; but it has one worker here, so when
+/// another connection was answered twice after the pieces were sent, they had been read.
 pub(super) fn in_two(api: &Api, first: &[&[u8]], rest: &[u8], check: impl Fn(&Reply)) {
     let reply = api.runtime.block_on(async {
         let connection = RawConnection::over_tls(&api.endpoint, &api.endpoint.tls(&[])).await;
@@ -52,7 +55,8 @@ fn a_head_in_pieces_is_a_head() {
     api.stop();
 }
 
-/// Requests that are refused before their body is read, with bodies from a few bytes to megabytes: the answer arrives every time.
+/// Requests that are refused before their body is read, with bodies from a few bytes to megabytes:
+/// the answer arrives every time.
 fn refusals_arrive(protocol: Protocol) {
     let api = Api::start();
     let tenant = api.register("early");

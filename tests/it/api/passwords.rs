@@ -1,6 +1,7 @@
 //! `Authorization: Basic`: where it is taken, and how often it may be wrong.
 //!
-//! Invariant: a wrong name and a wrong password are answered with the same bytes. Must never: wait for a bucket to fill.
+//! Invariant: a wrong name and a wrong password are answered with the same bytes.
+//! Must never: wait for a bucket to fill.
 
 use serde_json::{Value, json};
 

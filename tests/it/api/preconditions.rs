@@ -1,6 +1,7 @@
 //! Entity tags, and changes that are made only if nobody else made one.
 //!
-//! Invariant: a tag changes with every change of its counter and never comes back. After each refusal tag and value are as before.
+//! Invariant: a tag changes with every change of its counter and never comes back. After each
+//! refusal tag and value are as before.
 //! Must never: look into a tag.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
-//! What is answered: the exact documents and headers of each route, over both protocols and in each form of body.
+//! What is answered: the exact documents and headers of each route, over both protocols and in each
+//! form of body.
 //!
 //! Invariant: documents are compared whole, so a member more or less is a difference.
 //! Must never: accept an answer because it merely contains the right value.

@@ -1,6 +1,7 @@
 //! What each scope may do: every route with every key.
 //!
-//! Invariant: a request that is refused for its scope changed nothing. Must never: leave out a route that needs a key.
+//! Invariant: a request that is refused for its scope changed nothing.
+//! Must never: leave out a route that needs a key.
 
 use std::collections::BTreeSet;
 
@@ -90,7 +91,8 @@ fn each_key_may_do_what_its_scopes_say() {
                 }
                 assert_eq!((api.read(&tenant), api.value(&tenant, "c")), before, "{case}");
             }
-            // Who it is may be asked with any key; what a password is needed for may be done with none.
+            // Who it is may be asked with any key; what a password is needed for may be done with
+            // none.
             assert_status(
                 &api.call(protocol, &key, ("GET", TENANT), &[], &Value::Null),
                 200,

@@ -1,6 +1,7 @@
 //! Tenants by the new routes: registered, shown, given another password, deleted.
 //!
-//! Invariant: what was a tenant's is out of reach after its deletion, for it and for whoever takes its name.
+//! Invariant: what was a tenant's is out of reach after its deletion, for it and for whoever takes
+//! its name.
 //! Must never: leave open whether an answer came from the old tenant or the new.
 
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Numbers: what is a value and what is not, however it is written, and what happens at a counter's maximum.
+//! Numbers: what is a value and what is not, however it is written, and what happens at a counter's
+//! maximum.
 //!
 //! Invariant: a value is taken exactly as it was written or refused; a refused one changes nothing.
 //! Must never: round, truncate or wrap, so each case reads the counter afterwards.

@@ -1,6 +1,7 @@
 //! What a first run shows to a person: all of it true, and the commands work when pasted.
 //!
-//! Invariant: the commands run in a real shell, exactly as printed. Must never: show a key.
+//! Invariant: the commands run in a real shell, exactly as printed.
+//! Must never: show a key.
 
 use std::path::Path;
 use std::process::Command;
@@ -78,7 +79,8 @@ fn pasted(place: &Place, banner: &str) -> u64 {
         .unwrap_or_else(|| panic!("{lines:#?}\n{shell:?}"))
 }
 
-/// A banner for an address that is neither `localhost` nor everything: its URL and its certificate fit as well.
+/// A banner for an address that is neither `localhost` nor everything: its URL and its certificate
+/// fit as well.
 #[test]
 fn the_banner_works_on_another_address() {
     let place = Place::new();

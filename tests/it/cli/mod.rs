@@ -1,9 +1,13 @@
-//! The binary as people and scripts run it: exit codes, one-line errors, precedence, health, verification, banner, signals.
+//! The binary as people and scripts run it: exit codes, one-line errors, precedence, health,
+//! verification, banner, signals.
 //!
-//! Job: section 6 of the design. `refusals` what does not start, and why; `settings` the layers; `banner` what a first run shows;
-//! `signals` how it ends; `stopped` health and verification from outside.
-//! Invariant: every run has a folder and an environment of its own, and ends by itself or by a signal of its test.
-//! Must never: read the tester's `ODOMETER_…` settings or `odometer.toml`; wait for a while instead of for an event.
+//! Job: section 6 of the design. `refusals` what does not start, and why; `settings` the layers;
+//! `banner` what a first run shows; `signals` how it ends; `stopped` health and verification from
+//! outside.
+//! Invariant: every run has a folder and an environment of its own, and ends by itself or by a
+//! signal of its test.
+//! Must never: read the tester's `ODOMETER_…` settings or `odometer.toml`; wait for a while instead
+//! of for an event.
 
 mod banner;
 mod refusals;

@@ -1,6 +1,8 @@
-//! What does not start: each time one line on stderr, starting with `odometer: `, and the exit code that says whose fault it is.
+//! What does not start: each time one line on stderr, starting with `odometer: `, and the exit code
+//! that says whose fault it is.
 //!
-//! Invariant: 64 is a setting, 1 is the world. Must never: repeat a password, or leave something behind in a folder that is not ours.
+//! Invariant: 64 is a setting, 1 is the world.
+//! Must never: repeat a password, or leave something behind in a folder that is not ours.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,6 +1,7 @@
 //! Where a setting comes from, and what the binary says of itself.
 //!
-//! Invariant: what `config print` shows is what the server does. Must never: check a parser; those have tests of their own.
+//! Invariant: what `config print` shows is what the server does.
+//! Must never: check a parser; those have tests of their own.
 
 use std::process::{Command, Stdio};
 

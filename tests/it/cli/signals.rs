@@ -1,7 +1,8 @@
 //! How it ends: well on the first signal, at once on the second.
 //!
 //! Invariant: after each end the folder is started again and has everything that was answered.
-//! Must never: send a second signal before the first is seen to have arrived, since two that wait count as one.
+//! Must never: send a second signal before the first is seen to have arrived, since two that wait
+//! count as one.
 
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,8 @@ fn a_second_signal_ends_at_once_with_1() {
     }
 }
 
-/// Peers that neither answer nor close, one or more for each worker: they have the drain's time together, not one after another.
+/// Peers that neither answer nor close, one or more for each worker: they have the drain's time
+/// together, not one after another.
 #[test]
 fn peers_that_do_not_answer_do_not_hold_up_the_end() {
     for protocol in [Protocol::Http1, Protocol::Http2] {

@@ -1,6 +1,7 @@
 //! Looking from outside: is it ready, and is what it left behind complete?
 //!
-//! Invariant: neither command changes anything. Must never: take a damaged folder's values for true, not even the undamaged ones.
+//! Invariant: neither command changes anything.
+//! Must never: take a damaged folder's values for true, not even the undamaged ones.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -102,7 +103,8 @@ fn verify_tells_clean_from_damaged() {
     server.stop();
 }
 
-/// A byte in the first frame of the segment that was written last: its header has 64 bytes, a frame's own 32.
+/// A byte in the first frame of the segment that was written last: its header has 64 bytes, a
+/// frame's own 32.
 fn early_in_the_newest_journal(data_dir: &Path) -> (PathBuf, u64) {
     let entries = fs::read_dir(data_dir.join("journal")).expect("a journal");
     let segments = entries.map(|entry| entry.expect("an entry").path());

@@ -1,8 +1,12 @@
-//! The clients of `examples/` against the real server, through a proxy that loses requests and answers.
+//! The clients of `examples/` against the real server, through a proxy that loses requests and
+//! answers.
 //!
-//! Job: whatever was lost, an order has taken exactly one number, with one key, and the client says truly whether it was replayed.
-//! Invariant: the counter is read past the client and the proxy. A language whose interpreter is missing is skipped, and says so.
-//! Must never: measure time, or build the Rust example: `cargo test` does that, and `--test it examples::` alone finds the one built last.
+//! Job: whatever was lost, an order has taken exactly one number, with one key, and the client says
+//! truly whether it was replayed.
+//! Invariant: the counter is read past the client and the proxy. A language whose interpreter is
+//! missing is skipped, and says so.
+//! Must never: measure time, or build the Rust example: `cargo test` does that, and
+//! `--test it examples::` alone finds the one built last.
 
 mod proxy;
 

@@ -1,7 +1,8 @@
 //! A proxy between a client and the server that loses requests and answers, each as the test says.
 //!
-//! Invariant: it shows the server's own certificate, so a client can not tell it from the server; what it notes of a request is what
-//! the client sent. Must never: change a byte of what it passes on, or send a request twice.
+//! Invariant: it shows the server's own certificate, so a client can not tell it from the server;
+//! what it notes of a request is what the client sent.
+//! Must never: change a byte of what it passes on, or send a request twice.
 
 use std::collections::VecDeque;
 use std::io;
@@ -138,7 +139,8 @@ impl Between {
         }
     }
 
-    /// One connection; returning ends it without a farewell, as a cable that is pulled out does not say one.
+    /// One connection; returning ends it without a farewell, as a cable that is pulled out does not
+    /// say one.
     async fn carry(&self, stream: TcpStream) -> io::Result<()> {
         let mut client = RawConnection::new(self.acceptor.accept(stream).await?);
         let mut server = RawConnection::over_tls(&self.server, &self.server.tls(&[])).await?;

@@ -1,7 +1,9 @@
-//! A headless Chromium, driven over the pipe that it offers to debuggers: one page, and all that its console said.
+//! A headless Chromium, driven over the pipe that it offers to debuggers: one page, and all that
+//! its console said.
 //!
-//! Invariant: it has a profile of its own and ends with the test; everything that the page complains about, a breach of its policy above all, is collected
-//! from the first byte of the page on.
+//! Invariant: it has a profile of its own and ends with the test; everything that the page
+//! complains about, a breach of its policy above all, is collected from the first byte of the page
+//! on.
 //! Must never: wait for a while instead of for an answer, or visit anything but loopback.
 
 use std::io::{BufRead, BufReader, Write};
@@ -103,7 +105,8 @@ impl Browser {
         assert_eq!(opened["errorText"], Value::Null, "{url} can not be opened");
     }
 
-    /// What the script, an expression in which `until` waits for something in the page, comes to in the end.
+    /// What the script, an expression in which `until` waits for something in the page, comes to in
+    /// the end.
     #[track_caller]
     pub(crate) fn evaluate(&mut self, script: &str) -> Value {
         const UNTIL: &str = "const until = look => new Promise(done => {

@@ -1,6 +1,7 @@
 //! The document beside what it describes.
 //!
-//! Invariant: sets are compared whole, both ways. Must never: mend what it compares, unless it is told to (`ODOMETER_WRITE_OPENAPI=1`).
+//! Invariant: sets are compared whole, both ways.
+//! Must never: mend what it compares, unless it is told to (`ODOMETER_WRITE_OPENAPI=1`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -49,7 +50,8 @@ fn the_codes_are_those_of_the_page_of_errors() {
             let codes = rest.split(" | ").next().unwrap_or_default().split('`').skip(1).step_by(2);
             codes.map(move |code| (status.to_owned(), code.to_owned()))
         })
-        // The port without TLS and the admin socket answer these, and the document is about neither.
+        // The port without TLS and the admin socket answer these, and the document is about
+        // neither.
         .filter(|(_, code)| {
             !["https_required", "tenant_not_found", "backup_failed"].contains(&code.as_str())
         })

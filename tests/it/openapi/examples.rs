@@ -1,6 +1,7 @@
 //! The commands in the document, run as they stand there.
 //!
-//! Invariant: only the address and the certificate's place are changed, since a test has its own. Each operation has a command.
+//! Invariant: only the address and the certificate's place are changed, since a test has its own.
+//! Each operation has a command.
 //! Must never: run a command that could reach anything but the test's server.
 
 use std::process::Command;

@@ -1,7 +1,9 @@
 //! The OpenAPI document: it is the API, it is what is served and committed, and its page works.
 //!
-//! Job: `described` compares it with the route table, `docs/errors.md` and the committed copy, `examples` runs its commands, `page` opens `/docs` in a browser.
-//! Invariant: operations come from the document and routes from the table, so neither can be forgotten here.
+//! Job: `described` compares it with the route table, `docs/errors.md` and the committed copy,
+//! `examples` runs its commands, `page` opens `/docs` in a browser.
+//! Invariant: operations come from the document and routes from the table, so neither can be
+//! forgotten here.
 //! Must never: repeat a path.
 
 mod browser;

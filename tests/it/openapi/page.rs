@@ -1,6 +1,7 @@
 //! `/docs` in a real browser.
 //!
-//! Invariant: the page is asked by its elements, as somebody sees them, and its console is silent, breaches of its policy included.
+//! Invariant: the page is asked by its elements, as somebody sees them, and its console is silent,
+//! breaches of its policy included.
 //! Must never: accept a page that only loads; an operation is tried with a key.
 
 use std::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! The table of events and the index template beside what the program has.
 //!
-//! What servers really wrote is held against both in every test, see `support/ecs.rs`; here is what can be seen without a server.
+//! What servers really wrote is held against both in every test, see `support/ecs.rs`; here is what
+//! can be seen without a server.
 
 use std::collections::BTreeSet;
 use std::fs;

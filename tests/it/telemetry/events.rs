@@ -1,4 +1,5 @@
-//! Events: once for what matters, seldom for what a peer can cause at will, and a start that tells how the process before it ended.
+//! Events: once for what matters, seldom for what a peer can cause at will, and a start that tells
+//! how the process before it ended.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
-//! What a server says about itself: events, samples of them, files of them, and metrics whose number stays what it is.
+//! What a server says about itself: events, samples of them, files of them, and metrics whose
+//! number stays what it is.
 //!
-//! Job: the promises that operators build on, through the public door. Invariant: what is dropped, kept back or sampled away is counted somewhere.
+//! Job: the promises that operators build on, through the public door.
+//! Invariant: what is dropped, kept back or sampled away is counted somewhere.
 //! Must never: measure time; benches/telemetry.rs does.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]

@@ -1,6 +1,8 @@
-//! A real shipper follows the log files and posts them to a receiver: every line once, unchanged, in order.
+//! A real shipper follows the log files and posts them to a receiver: every line once, unchanged,
+//! in order.
 //!
-//! The shipper is syslog-ng with the configuration that dashboards/logs has for it. Invariant: what the receiver got is, byte for byte, what the files hold.
+//! The shipper is syslog-ng with the configuration that dashboards/logs has for it.
+//! Invariant: what the receiver got is, byte for byte, what the files hold.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +19,8 @@ use crate::support::{has_program, require};
 const INCREMENTS: u64 = 2000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Bodies of POSTs, in the order in which they came. The first is refused with 503, as by a receiver that is not up yet.
+/// Bodies of POSTs, in the order in which they came. The first is refused with 503, as by a
+/// receiver that is not up yet.
 fn receive(listener: TcpListener) -> Receiver<Vec<u8>> {
     let (bodies, received) = channel();
     std::thread::spawn(move || {

@@ -1,6 +1,7 @@
 //! What a tenant does next, drawn by its seed from what its ledger says.
 //!
-//! Invariant: a draw depends on seed and ledger alone. Where the contract leaves open which of two refusals comes first, no request deserves both.
+//! Invariant: a draw depends on seed and ledger alone. Where the contract leaves open which of two
+//! refusals comes first, no request deserves both.
 //! Must never: leave a kind of request or of refusal out; `mod.rs` counts them.
 
 use super::ledger::{ALL_SCOPES, Ledger};

@@ -1,10 +1,10 @@
 //! The ledger: what one tenant has, and the judgement of every answer against it.
 //!
 //! Job: let the model of `tests/model` do what was asked for, word its outcome as the contract says
-//! HTTP does, and compare. Keys, pages and documents are its own. Invariant: it takes from an
-//! answer only what nobody else can know: tags, times, ids and secrets. Those have to be new where
-//! the contract says so, and stay what they were. Must never: be mended by an answer that it did
-//! not expect.
+//! HTTP does, and compare. Keys, pages and documents are its own.
+//! Invariant: it takes from an answer only what nobody else can know: tags, times, ids and secrets.
+//! Those have to be new where the contract says so, and stay what they were.
+//! Must never: be mended by an answer that it did not expect.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -4,9 +4,10 @@
 //! Job: `ledger` a tenant, whose counters are those of `tests/model`; `draw` what it does next;
 //! `request` how that is sent; `expect` how an answer is compared. Here: tenants side by side on
 //! several connections each, a restart in the middle, every pair of a key and somebody else's
-//! things. Invariant: what can be under way at once is about different counters, so each answer is
-//! the only right one. Must never: take a number, a status or a code from the server as the
-//! expected one.
+//! things.
+//! Invariant: what can be under way at once is about different counters, so each answer is the only
+//! right one.
+//! Must never: take a number, a status or a code from the server as the expected one.
 //!
 //! `ODOMETER_TENANT_MODEL_TENANTS` (5; the long form is 100), `ODOMETER_TENANT_MODEL_REQUESTS` (200
 //! of each; 10,000), `ODOMETER_SEED` (printed).

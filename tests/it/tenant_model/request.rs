@@ -1,6 +1,7 @@
 //! What a tenant asks for, and how it is sent.
 //!
-//! Invariant: two operations have the same `identity` exactly when the contract calls them the same request: route, name and parameters.
+//! Invariant: two operations have the same `identity` exactly when the contract calls them the same
+//! request: route, name and parameters.
 //! Must never: know what is answered.
 
 use serde_json::{Map, Value, json};
@@ -47,7 +48,8 @@ impl Bounds {
     }
 }
 
-/// One thing to ask for. `Increment` with a count of 1 is sent on the old way only, where it is another request than none.
+/// One thing to ask for. `Increment` with a count of 1 is sent on the old way only, where it is
+/// another request than none.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Read { way: Way, name: String },
@@ -150,8 +152,8 @@ impl Op {
         }
     }
 
-    /// Everything that makes it the request that it is. Bounds count as they are, not as they were written; `*` asks for no more than
-    /// a counter that exists, as every set does.
+    /// Everything that makes it the request that it is. Bounds count as they are, not as they were
+    /// written; `*` asks for no more than a counter that exists, as every set does.
     pub(crate) fn identity(&self) -> String {
         let (method, path) = self.route();
         let condition = self.if_match().filter(|tag| *tag != "*");

@@ -1,6 +1,7 @@
 //! Store folders as files: which there are, and where the journal's last frames stand.
 //!
-//! Job: the files of a store by class, and the ranges of the last frames. Must never: write to a folder that it was asked to read.
+//! Job: the files of a store by class, and the ranges of the last frames.
+//! Must never: write to a folder that it was asked to read.
 
 use std::fs;
 use std::ops::Range;
@@ -71,7 +72,8 @@ fn collect(folder: &Path, inner: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// The frames of the last segment, as file and ranges. Behind those of another segment stands a header that proves them.
+/// The frames of the last segment, as file and ranges. Behind those of another segment stands a
+/// header that proves them.
 pub(crate) fn last_frames(folder: &Path) -> Option<(String, Vec<Range<usize>>)> {
     let last = store_files(folder).into_iter().find(|file| file.class == Class::JournalLast)?;
     let bytes = fs::read(folder.join(&last.path)).unwrap();

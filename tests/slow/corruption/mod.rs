@@ -4,12 +4,14 @@
 //! Job: a campaign. `seeds` makes store folders of different shape and notes what each counter must
 //! be; `mutate` damages a copy of one; `round` runs the binary on it, as `state_rebuild` does with
 //! damages by name; `report` counts. A round depends on the seed folders and its own seed alone,
-//! not on other rounds. Invariant: a damaged folder is refused in one line, or served with exactly
-//! the values of before. The one exception is one damaged stretch that reaches the last frame of
-//! the journal, which looks like a write that a crash cut short: then the frames from its beginning
-//! on may be gone, and it is counted by itself (`Inherent`). A truncation is no such damage, since
-//! segments are written ahead and no crash makes them shorter. Must never: call a round good whose
-//! values were not all read; damage a seed folder; wait for a while instead of for an event.
+//! not on other rounds.
+//! Invariant: a damaged folder is refused in one line, or served with exactly the values of before.
+//! The one exception is one damaged stretch that reaches the last frame of the journal, which looks
+//! like a write that a crash cut short: then the frames from its beginning on may be gone, and it
+//! is counted by itself (`Inherent`). A truncation is no such damage, since segments are written
+//! ahead and no crash makes them shorter.
+//! Must never: call a round good whose values were not all read; damage a seed folder; wait for a
+//! while instead of for an event.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|

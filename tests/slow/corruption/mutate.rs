@@ -1,8 +1,10 @@
 //! One damage to one file.
 //!
-//! Job: choose a file and a kind of damage, apply it, and tell exactly which bytes are not what they were.
-//! Invariant: a mutation changes at least one byte, or removes or lengthens the file. What is chosen depends on the
-//! generator and the files alone. Must never: touch a second file.
+//! Job: choose a file and a kind of damage, apply it, and tell exactly which bytes are not what
+//! they were.
+//! Invariant: a mutation changes at least one byte, or removes or lengthens the file. What is
+//! chosen depends on the generator and the files alone.
+//! Must never: touch a second file.
 
 use std::fs;
 use std::ops::Range;
@@ -66,8 +68,8 @@ fn weight(class: Class) -> usize {
 pub(crate) struct Mutation {
     pub(crate) kind: Kind,
     pub(crate) file: StoreFile,
-    /// From the first to behind the last byte that is not as it was; what a truncation or a removal takes away counts,
-    /// zeros too.
+    /// From the first to behind the last byte that is not as it was; what a truncation or a removal
+    /// takes away counts, zeros too.
     pub(crate) changed: Range<usize>,
     pub(crate) length: usize,
 }
@@ -81,8 +83,9 @@ impl Mutation {
         )
     }
 
-    /// Where the store's journal ends if the damage is taken for a write that a crash cut short: one stretch, in place, that reaches the last
-    /// frame. Nobody can tell the two apart. `None` for every other damage.
+    /// Where the store's journal ends if the damage is taken for a write that a crash cut short:
+    /// one stretch, in place, that reaches the last frame. Nobody can tell the two apart. `None`
+    /// for every other damage.
     pub(crate) fn end_like_a_crash(&self, seed: &Seed) -> Option<Range<usize>> {
         let in_place = matches!(
             self.kind,
@@ -144,7 +147,8 @@ fn choose_file(files: Vec<StoreFile>, random: &mut Random) -> StoreFile {
     files.swap_remove(index)
 }
 
-/// The file's bytes after the damage, `Some(None)` if it is gone; `None` if this damage is not possible here.
+/// The file's bytes after the damage, `Some(None)` if it is gone; `None` if this damage is not
+/// possible here.
 #[expect(clippy::option_option, reason = "the module's own two meanings, one line above")]
 fn apply(kind: Kind, before: &[u8], older: &[u8], random: &mut Random) -> Option<Option<Vec<u8>>> {
     let mut bytes = before.to_vec();
@@ -190,7 +194,8 @@ fn place(bytes: &[u8], unit: usize, random: &mut Random) -> Option<usize> {
     let at = if written.is_empty() || below(random, 8) == 0 {
         below(random, bytes.len())
     } else {
-        // The end of what is written gets a share of its own: there damage is hardest to tell from a crash.
+        // The end of what is written gets a share of its own: there damage is hardest to tell from
+        // a crash.
         let from = if below(random, 8) == 0 { written.len().saturating_sub(TAIL_LINES) } else { 0 };
         let start = written[from + below(random, written.len() - from)];
         start + below(random, line(bytes, start).len())

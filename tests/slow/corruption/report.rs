@@ -1,6 +1,7 @@
 //! What a campaign found: a table, and every round that broke the promise.
 //!
-//! Invariant: each round is in exactly one cell. Must never: forget a failure, or hide the seed to repeat it with.
+//! Invariant: each round is in exactly one cell.
+//! Must never: forget a failure, or hide the seed to repeat it with.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -4,8 +4,8 @@
 //! Job: [`examine`] for a folder that somebody damaged; [`run`] damages one as its generator says.
 //!
 //! Invariant: every counter is read over TLS in every life that serves, and the outcome is the
-//! worst of all that was seen. Must never: wait without a limit; take a connection that broke for a
-//! refusal.
+//! worst of all that was seen.
+//! Must never: wait without a limit; take a connection that broke for a refusal.
 //!
 //! `verify` opens sled as a start does, and sled changes its files when it opens them. So in half
 //! of the rounds it looks at a copy of its own.

@@ -1,9 +1,10 @@
 //! Store folders of different shape, and what each of their counters must be.
 //!
-//! Job: make them with the real binary; where thousands of changes are wanted quickly, with its store in this process
-//! first. What a counter must be is what an undamaged copy serves.
+//! Job: make them with the real binary; where thousands of changes are wanted quickly, with its
+//! store in this process first. What a counter must be is what an undamaged copy serves.
 //! Invariant: a seed folder is complete and stopped, and never written to again.
-//! Must never: take a value from a client's memory; what was read and what is judged are copies of the same bytes.
+//! Must never: take a value from a client's memory; what was read and what is judged are copies of
+//! the same bytes.
 
 use std::fs;
 use std::ops::Range;
@@ -165,8 +166,8 @@ fn killed_in_checkpoint(home: &Path) -> Vec<String> {
     keys
 }
 
-/// Hundreds of tenants, whose older changes are in sled alone since the journal has rolled; an end in order, and never opened
-/// again: sled has no snapshot yet, and a start reads its whole log.
+/// Hundreds of tenants, whose older changes are in sled alone since the journal has rolled; an end
+/// in order, and never opened again: sled has no snapshot yet, and a start reads its whole log.
 fn many_new(home: &Path) -> Vec<String> {
     churned(home)
 }
@@ -298,8 +299,9 @@ fn note(home: &Path, keys: &[String]) {
     fs::write(home.join("expected.json"), text).unwrap();
 }
 
-/// What a copy of the folder serves, without a stretch of a file if one is named; `None` if it is refused. Where sled covers a frame, a
-/// start without it is refused: then nothing but the values of now is right.
+/// What a copy of the folder serves, without a stretch of a file if one is named; `None` if it is
+/// refused. Where sled covers a frame, a start without it is refused: then nothing but the values
+/// of now is right.
 pub(crate) fn values_of(
     store: &Path,
     copy: &Path,

@@ -1,7 +1,10 @@
-//! Each alert, seen firing for its real cause; and a healthy server beside all that trouble, for which none does.
+//! Each alert, seen firing for its real cause; and a healthy server beside all that trouble, for
+//! which none does.
 //!
-//! Job: one Prometheus with the shipped rules, their durations shortened, scrapes a server for each cause. Invariant: which alerts there are is read from
-//! the rules: one without a cause in [`CAUSES`] fails the test. It must never count an alert that was only pending, or one of another server.
+//! Job: one Prometheus with the shipped rules, their durations shortened, scrapes a server for each
+//! cause.
+//! Invariant: which alerts there are is read from the rules: one without a cause in [`CAUSES`]
+//! fails the test. It must never count an alert that was only pending, or one of another server.
 
 use std::time::Duration;
 
@@ -37,9 +40,11 @@ const CAUSES: [(&str, &str); 20] = [
     ("OdometerLogLinesDropped", "mute"),
     ("OdometerAuthFailureSurge", "guessed"),
 ];
-/// An exception is a fault of the program itself: a test that could bring one about would be the report of a bug. Its cases in tests.yml stand for it.
+/// An exception is a fault of the program itself: a test that could bring one about would be the
+/// report of a bug. Its cases in tests.yml stand for it.
 const WITHOUT_CAUSE: [&str; 1] = ["OdometerExceptions"];
-/// What may fire for the healthy server too: shortened, a few slow seconds of a machine that twenty processes share are as bad as hours of them.
+/// What may fire for the healthy server too: shortened, a few slow seconds of a machine that twenty
+/// processes share are as bad as hours of them.
 const SLOWNESS: [&str; 3] =
     ["OdometerCommitSlow", "OdometerLatencyBudgetBurn", "OdometerDurabilityBudgetBurn"];
 

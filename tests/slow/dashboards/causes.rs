@@ -1,8 +1,10 @@
 //! One server for each cause of an alert, each in its own way in trouble, and one that is well.
 //!
-//! Job: start them, name them, and do to them what happens at one moment: a kill, a failed sync, a disk that fills up. Invariant: what is wrong is real:
-//! the server tells it by itself, and no metric is made up. A server that is started again keeps its folder and its ops port, so it stays the same
-//! instance. It must never do anything to a process or a file system that it did not start or mount.
+//! Job: start them, name them, and do to them what happens at one moment: a kill, a failed sync, a
+//! disk that fills up.
+//! Invariant: what is wrong is real: the server tells it by itself, and no metric is made up. A
+//! server that is started again keeps its folder and its ops port, so it stays the same instance.
+//! It must never do anything to a process or a file system that it did not start or mount.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -204,7 +206,8 @@ impl Causes {
     }
 }
 
-/// The words before the server's own, with which every sync of a thread from this one on takes so much longer.
+/// The words before the server's own, with which every sync of a thread from this one on takes so
+/// much longer.
 fn slow_syncs(microseconds: u32, from: u32, trace: &Path) -> Vec<String> {
     let inject = format!("inject=fdatasync:delay_enter={microseconds}:when={from}+");
     let trace = trace.display().to_string();

@@ -1,10 +1,13 @@
 //! The dashboards, rules and runbook beside a real Prometheus that scrapes real servers.
 //!
-//! Job: `rules` holds the rules against their tests, the runbook and the metrics that there are; `scraped` loads them; `alerts` breaks a server for each
-//! alert and sees it fire; `panels` asks every query of every panel. `prometheus` is the child process, `shipped` the rules as it reads them, `causes`
-//! the broken servers and `pressure` their clients, `schema` what Grafana publishes about its files. Invariant: what is tested is read from the files
-//! that are shipped; a new alert, panel or rule is in these tests by being there. It must never repeat an expression, or wait for a while instead of for
-//! an answer.
+//! Job: `rules` holds the rules against their tests, the runbook and the metrics that there are;
+//! `scraped` loads them; `alerts` breaks a server for each alert and sees it fire; `panels` asks
+//! every query of every panel. `prometheus` is the child process, `shipped` the rules as it reads
+//! them, `causes` the broken servers and `pressure` their clients, `schema` what Grafana publishes
+//! about its files.
+//! Invariant: what is tested is read from the files that are shipped; a new alert, panel or rule is
+//! in these tests by being there. It must never repeat an expression, or wait for a while instead
+//! of for an answer.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|

@@ -1,8 +1,10 @@
 //! Every query of every panel, asked of a Prometheus that scrapes a loaded server.
 //!
-//! Job: no panel is empty while there is something to show, and none shows another source or instance than the chosen one. Invariant: the load goes on
-//! while it is asked, and does what the panels show: increments, checkpoints, registrations, keys, deletions, wrong keys. It must never let a query count
-//! that only answers with its own fallback; the exceptions stand in one list.
+//! Job: no panel is empty while there is something to show, and none shows another source or
+//! instance than the chosen one.
+//! Invariant: the load goes on while it is asked, and does what the panels show: increments,
+//! checkpoints, registrations, keys, deletions, wrong keys. It must never let a query count that
+//! only answers with its own fallback; the exceptions stand in one list.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,10 @@
 //! The clients of the servers in trouble, until they are told to stop.
 //!
-//! Job: increments at a gentle pace and as fast as they are answered, wrong keys, connections that stay and connections that are too many, and more
-//! requests than the queue of a writer takes. Invariant: they go on whatever they are answered, and connect again when they are cut off; what it means is
-//! judged by the alerts. It must never send more than its pace says: it shares the cores with the servers.
+//! Job: increments at a gentle pace and as fast as they are answered, wrong keys, connections that
+//! stay and connections that are too many, and more requests than the queue of a writer takes.
+//! Invariant: they go on whatever they are answered, and connect again when they are cut off; what
+//! it means is judged by the alerts. It must never send more than its pace says: it shares the
+//! cores with the servers.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -28,7 +30,8 @@ use crate::support::workload::runtime;
 const GENTLY: Duration = Duration::from_millis(20);
 /// Between two requests of each of thousands.
 const SELDOM: Duration = Duration::from_secs(1);
-/// 256 streams each: 8,192 requests in the queue, 2,048 in a commit, and 256 for whom there is no room.
+/// 256 streams each: 8,192 requests in the queue, 2,048 in a commit, and 256 for whom there is no
+/// room.
 const FLOOD_CONNECTIONS: usize = 41;
 const STREAMS: usize = 256;
 const INCREMENT: &str = "/api/v1/integer/increment";
@@ -145,7 +148,8 @@ async fn crowd(endpoint: Endpoint, source: Ipv4Addr, places: usize) {
     }
 }
 
-/// One connection, each stream of which asks for an increment once a second, or when the one before was answered.
+/// One connection, each stream of which asks for an increment once a second, or when the one before
+/// was answered.
 async fn flood(tasks: &mut JoinSet<()>, endpoint: &Endpoint, key: &str) {
     let stream =
         endpoint.open(&endpoint.tls(&[b"h2"])).await.expect("the server accepts a connection");

@@ -1,7 +1,8 @@
 //! A real Prometheus: its own folder, a port that the kernel chose, and its HTTP API.
 //!
-//! Job: start it on servers and rules, ask it, and end it with the test. Invariant: every answer of the API is a success or fails the test, and shows its
-//! log. It must never scrape what the test did not start, or outlive it.
+//! Job: start it on servers and rules, ask it, and end it with the test.
+//! Invariant: every answer of the API is a success or fails the test, and shows its log. It must
+//! never scrape what the test did not start, or outlive it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -54,7 +55,8 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes the ops listeners of these servers, each under its name, as the job that the rules expect, and evaluates the rules of these files.
+    /// Scrapes the ops listeners of these servers, each under its name, as the job that the rules
+    /// expect, and evaluates the rules of these files.
     #[track_caller]
     pub(crate) fn start(servers: &[(String, SocketAddr)], rule_files: &[PathBuf]) -> Self {
         let home = TempDir::new().expect("a temporary folder");
@@ -186,7 +188,8 @@ impl Prometheus {
         rules
     }
 
-    /// Looks again and again until there is nothing left of what `missing` names; fails with that when the time is up.
+    /// Looks again and again until there is nothing left of what `missing` names; fails with that
+    /// when the time is up.
     #[track_caller]
     pub(crate) fn wait_until_none(
         &self,

@@ -1,8 +1,10 @@
 //! The rules beside their own tests, the runbook and the metrics of a real server.
 //!
-//! Job: promtool accepts rules and configuration and passes the shipped tests; each rule would be missed by them; each alert says what it must and has
-//! its section in the runbook; each name that rules and dashboards use exists. Invariant: rules and tests are read by Prometheus and promtool, not by a
-//! second reader of YAML. It must never know an alert by name.
+//! Job: promtool accepts rules and configuration and passes the shipped tests; each rule would be
+//! missed by them; each alert says what it must and has its section in the runbook; each name that
+//! rules and dashboards use exists.
+//! Invariant: rules and tests are read by Prometheus and promtool, not by a second reader of YAML.
+//! It must never know an alert by name.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -77,7 +79,8 @@ struct Case {
     expected: String,
 }
 
-/// promtool runs the tests beside rules with which no case can be right, so that it tells every one of them.
+/// promtool runs the tests beside rules with which no case can be right, so that it tells every one
+/// of them.
 fn cases(rules: &[Rule]) -> Vec<Case> {
     let temp = TempDir::new().unwrap();
     let mut wrong: Vec<Rule> = alerts(rules).map(|(rule, _)| rule.clone()).collect();

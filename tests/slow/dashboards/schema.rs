@@ -1,10 +1,10 @@
 //! The dashboards beside the schema that Grafana publishes for them.
 //!
 //! Job: each dashboard keeps to that schema, and one that is spoilt does not.
-//! Invariant: the draft that the schema names decides what its keywords mean, formats count, and the
-//! schema itself has to be right by that draft.
-//! It must never ask the network or the disk for a part of the schema, nor be needed: without
-//! `ODOMETER_GRAFANA_SCHEMA`, a file, the test is skipped and says so.
+//! Invariant: the draft that the schema names decides what its keywords mean, formats count, and
+//! the schema itself has to be right by that draft. It must never ask the network or the disk for a
+//! part of the schema, nor be needed: without `ODOMETER_GRAFANA_SCHEMA`, a file, the test is
+//! skipped and says so.
 
 use jsonschema::Validator;
 use serde_json::Value;

@@ -1,7 +1,8 @@
 //! A loaded server below a real Prometheus with the shipped rules.
 //!
-//! Job: everything is scraped, and every rule can be evaluated on what is there. Invariant: not one error or warning, of a scrape, a rule or the log. It
-//! must never pass on an idle server.
+//! Job: everything is scraped, and every rule can be evaluated on what is there.
+//! Invariant: not one error or warning, of a scrape, a rule or the log. It must never pass on an
+//! idle server.
 
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ fn a_loaded_server_is_scraped_and_each_rule_is_evaluated_without_a_complaint() {
         );
         left
     });
-    // A rule that is loaded can still fail on what it finds later, so they are looked at once more, when there is something to find.
+    // A rule that is loaded can still fail on what it finds later, so they are looked at once more,
+    // when there is something to find.
     prometheus.wait_until_none(DEADLINE, || {
         let counted = prometheus.query("rate(odometer_increments_total[5s]) > 0");
         if counted.is_empty() { vec!["no rate of increments".to_owned()] } else { Vec::new() }

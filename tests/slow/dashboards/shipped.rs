@@ -1,7 +1,9 @@
 //! The rules that are shipped, as Prometheus itself read them, and the same with shorter durations.
 //!
-//! Job: [`read`] asks a Prometheus for them, [`shortened`] makes minutes and days of them something that a test can wait for, [`write`] gives them to
-//! another Prometheus. Invariant: only durations change, and a longer one never becomes shorter than a shorter one. It must never change a threshold.
+//! Job: [`read`] asks a Prometheus for them, [`shortened`] makes minutes and days of them something
+//! that a test can wait for, [`write`] gives them to another Prometheus.
+//! Invariant: only durations change, and a longer one never becomes shorter than a shorter one. It
+//! must never change a threshold.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::dashboards;
 use super::prometheus::Prometheus;
 
-/// Durations up to so many seconds become so many. An hour is long enough for three restarts, and two days are half of what the test takes. A `for` and the
-/// window that it belongs to stay equal.
+/// Durations up to so many seconds become so many. An hour is long enough for three restarts, and
+/// two days are half of what the test takes. A `for` and the window that it belongs to stay equal.
 const SHORTER: [(u64, u64); 10] = [
     (60, 1),
     (120, 2),

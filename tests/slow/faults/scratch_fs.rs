@@ -1,8 +1,8 @@
 //! A file system of the test's own: a small one in memory that can be full, or one in an image that
 //! can turn read-only under load.
 //!
-//! Invariant: the mount goes with the value, also when a test fails. Must never: touch a mount that
-//! it did not make.
+//! Invariant: the mount goes with the value, also when a test fails.
+//! Must never: touch a mount that it did not make.
 
 use std::fs;
 use std::io::{ErrorKind, Write};

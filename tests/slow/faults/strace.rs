@@ -2,11 +2,12 @@
 //! the moment of attaching.
 //!
 //! Job: build the command lines ([`Fault`]), attach to a running server ([`Attached`]), and read
-//! what was done to it ([`Trace`]). Invariant: the times come from the trace itself, so a slow test
-//! does not count as a slow server. strace counts the calls of each thread by itself, so one fault
-//! may hit several threads, each at its own n-th call. Must never: let a call seem to have done
-//! more than it did. `retval=0` is a write of no byte; a larger faked number would be a lie that no
-//! disk tells.
+//! what was done to it ([`Trace`]).
+//! Invariant: the times come from the trace itself, so a slow test does not count as a slow server.
+//! strace counts the calls of each thread by itself, so one fault may hit several threads, each at
+//! its own n-th call.
+//! Must never: let a call seem to have done more than it did. `retval=0` is a write of no byte; a
+//! larger faked number would be a lie that no disk tells.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,6 +1,8 @@
-//! What is done to a request's body, to the lines that say how long it is, and to the bytes of the whole.
+//! What is done to a request's body, to the lines that say how long it is, and to the bytes of the
+//! whole.
 //!
-//! Job: [`CHANGES`] on the draft, and [`spoil`] on its bytes. Invariant: as in `heads.rs`.
+//! Job: [`CHANGES`] on the draft, and [`spoil`] on its bytes.
+//! Invariant: as in `heads.rs`.
 //! Must never: smuggle anything but an increment of the campaign's own tenants.
 
 use super::draft::{Draft, Framing, Media};
@@ -60,7 +62,8 @@ fn chunks(draft: &mut Draft, _: &Cast, random: &mut Random) {
             (format!("{hex};ext=\"{}\"", "e".repeat(1 << random.between(0, 15))), b"\r\n0\r\n\r\n")
         }
         9 => (format!("{hex} "), b"\r\n0\r\n\r\n"),
-        // No break behind the data; no last chunk; a cut one; LF alone; trailers, many of them, and lying ones.
+        // No break behind the data; no last chunk; a cut one; LF alone; trailers, many of them, and
+        // lying ones.
         10 => (hex, b"0\r\n\r\n"),
         11 => (hex, b"\r\n"),
         12 => (hex, b"\r\n0\r\n"),

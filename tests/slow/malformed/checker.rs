@@ -1,7 +1,8 @@
 //! What came back, counted, and what should never have come.
 //!
-//! Job: [`Tally`]; [`problem_of`] says what is wrong with an answer. Invariant: whatever is counted as a violation is shown with the number of its bundle,
-//! which repeats it, and its bytes are kept in a file.
+//! Job: [`Tally`]; [`problem_of`] says what is wrong with an answer.
+//! Invariant: whatever is counted as a violation is shown with the number of its bundle, which
+//! repeats it, and its bytes are kept in a file.
 //! Must never: stop the campaign; the table is the result.
 
 use std::collections::BTreeMap;
@@ -134,7 +135,8 @@ pub(crate) struct Taken {
 pub(crate) struct Sent<'a> {
     pub(crate) bundle: u64,
     pub(crate) bytes: &'a [u8],
-    /// The id of the request that was sent last; its answer shows that everything before it was read. Empty for none.
+    /// The id of the request that was sent last; its answer shows that everything before it was
+    /// read. Empty for none.
     pub(crate) probe: &'a str,
 }
 

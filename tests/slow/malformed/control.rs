@@ -1,7 +1,10 @@
-//! Two tenants who do everything right while the campaign goes on, and what the process looks like from outside.
+//! Two tenants who do everything right while the campaign goes on, and what the process looks like
+//! from outside.
 //!
-//! Job: [`Control`] asks for a number now and then and knows what it must be; [`Looks`] are descriptors and memory.
-//! Invariant: nobody else has these tenants' keys, so each value is known exactly. Must never: excuse a failed request.
+//! Job: [`Control`] asks for a number now and then and knows what it must be; [`Looks`] are
+//! descriptors and memory.
+//! Invariant: nobody else has these tenants' keys, so each value is known exactly.
+//! Must never: excuse a failed request.
 
 use crate::support::client::{Client, Endpoint, Failure, Protocol};
 use crate::support::server::TestServer;

@@ -1,6 +1,7 @@
 //! A request that can still be changed in parts, and its bytes.
 //!
-//! Job: [`Draft`], and [`Draft::bytes`]. Invariant: a draft that nobody changed is a valid request.
+//! Job: [`Draft`], and [`Draft::bytes`].
+//! Invariant: a draft that nobody changed is a valid request.
 //! Must never: mend what a change broke.
 
 use std::fmt::Write;

@@ -1,8 +1,12 @@
-//! Peers that speak HTTP/2 badly: frames of the wrong length, kind, flags or stream, broken header blocks, floods, and connections that end in the middle.
+//! Peers that speak HTTP/2 badly: frames of the wrong length, kind, flags or stream, broken header
+//! blocks, floods, and connections that end in the middle.
 //!
-//! Job: [`play`], one connection with a few requests in it. A PING is sent last; its answer shows that the server read everything before it.
-//! Invariant: whatever comes back is frames that HTTP/2 knows, the first of them SETTINGS, and never an error of the server's own.
-//! Must never: understand header blocks of answers; the server's own count of statuses is judged instead.
+//! Job: [`play`], one connection with a few requests in it. A PING is sent last; its answer shows
+//! that the server read everything before it.
+//! Invariant: whatever comes back is frames that HTTP/2 knows, the first of them SETTINGS, and
+//! never an error of the server's own.
+//! Must never: understand header blocks of answers; the server's own count of statuses is judged
+//! instead.
 
 use std::sync::Arc;
 
@@ -35,7 +39,8 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
-/// Settings with which a connection lives, by their numbers: none, a table's size, pushes, streams, a window, a frame, a head.
+/// Settings with which a connection lives, by their numbers: none, a table's size, pushes, streams,
+/// a window, a frame, a head.
 const USUAL: [u32; 7] = [65_535, 4096, 0, 100, 65_535, 16_384, 65_535];
 const INTERNAL_ERROR: [u8; 4] = [0, 0, 0, 2];
 
@@ -356,7 +361,8 @@ fn odd_frame(stream: u32, random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Changes a byte of the head or whatever else of a frame, which may have been cut short by an earlier change.
+/// Changes a byte of the head or whatever else of a frame, which may have been cut short by an
+/// earlier change.
 fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
     let (at, byte) = match random.index(6) {
         0 => (2, frame.get(2).map_or(0, |byte| byte.wrapping_add(random.pick(&[1, 255, 128])))),

@@ -1,6 +1,8 @@
 //! What is done to a request's head: line, path, headers, credentials.
 //!
-//! Job: [`CHANGES`]. Invariant: each change depends on the draft and the generator alone, and leaves a request of a few hundred KiB at most.
+//! Job: [`CHANGES`].
+//! Invariant: each change depends on the draft and the generator alone, and leaves a request of a
+//! few hundred KiB at most.
 //! Must never: be sure that its request will be refused; some of them stay valid.
 
 use super::draft::{Draft, Framing};
@@ -250,7 +252,8 @@ fn odd_header(draft: &mut Draft, _: &Cast, random: &mut Random) {
     draft.headers.insert(random.index(draft.headers.len() + 1), random.pick(&lines).to_vec());
 }
 
-/// Headers that ask for something which the server does not do, does elsewhere, or should not take twice.
+/// Headers that ask for something which the server does not do, does elsewhere, or should not take
+/// twice.
 fn meaning_header(draft: &mut Draft, _: &Cast, random: &mut Random) {
     let long = "k".repeat(random.pick(&[254, 255, 256, 257, 5000]));
     let (name, value) = random.pick(&[

@@ -1,13 +1,18 @@
-//! A campaign of malformed requests against the real binary: over TLS, in clear where that is wrong, in broken TLS and in broken HTTP/2.
+//! A campaign of malformed requests against the real binary: over TLS, in clear where that is
+//! wrong, in broken TLS and in broken HTTP/2.
 //!
-//! Job: send what the seeded generator makes (`templates` valid requests, `heads` and `bodies` what is done to them, `peer`, `records` and `frames` how they
-//! travel), judge everything that comes back (`checker`), and look at the process (`control`). Invariant: the process never ends; no answer is a 5xx; every
-//! answer is well-formed HTTP; no connection outlasts the limits that `docs/configuration.md` states; two tenants who do everything right get exactly their
-//! numbers; descriptors and memory come back; no log line holds a key, a password or a body; and SIGTERM ends it with 0.
+//! Job: send what the seeded generator makes (`templates` valid requests, `heads` and `bodies` what
+//! is done to them, `peer`, `records` and `frames` how they travel), judge everything that comes
+//! back (`checker`), and look at the process (`control`).
+//! Invariant: the process never ends; no answer is a 5xx; every answer is well-formed HTTP; no
+//! connection outlasts the limits that `docs/configuration.md` states; two tenants who do
+//! everything right get exactly their numbers; descriptors and memory come back; no log line holds
+//! a key, a password or a body; and SIGTERM ends it with 0.
 //! Must never: assert how fast anything is.
 //!
-//! `ODOMETER_MALFORMED_REQUESTS` (3000) requests, drawn by `ODOMETER_SEED` (printed). `ODOMETER_MALFORMED_ONLY` repeats one bundle of requests, by the
-//! number that its violation shows.
+//! `ODOMETER_MALFORMED_REQUESTS` (3000) requests, drawn by `ODOMETER_SEED` (printed).
+//! `ODOMETER_MALFORMED_ONLY` repeats one bundle of requests, by the number that its violation
+//! shows.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -49,9 +54,10 @@ const ENDINGS: usize = 64;
 const CONTROL_EVERY: u64 = 32;
 /// The journal may have rolled to its next file and a checkpoint or a backup may be under way.
 const MORE_DESCRIPTORS: usize = 8;
-/// From the first tenth of the campaign on, when each path has been taken and both threads have hashed, memory may grow by this much: requests hold at most
-/// a few hundred KiB each and are gone with their connections; what stays is the records of a few thousand tenants and what the allocator keeps of the
-/// highest tide.
+/// From the first tenth of the campaign on, when each path has been taken and both threads have
+/// hashed, memory may grow by this much: requests hold at most a few hundred KiB each and are gone
+/// with their connections; what stays is the records of a few thousand tenants and what the
+/// allocator keeps of the highest tide.
 const MORE_RESIDENT_KIB: u64 = 64 << 10;
 const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -250,7 +256,8 @@ fn assert_looks([before, warm, after]: [Looks; 3]) {
 /// No secret in any line, no fault, and nothing where nothing belongs.
 fn assert_written(written: &Written) {
     say(&format!("malformed: {} log lines searched for secrets", written.lines));
-    // A request's id is what its sender calls it. A change that joins two header lines can make it a secret; then its sender has told it.
+    // A request's id is what its sender calls it. A change that joins two header lines can make it
+    // a secret; then its sender has told it.
     let told_elsewhere = |(secret, line): &&(String, String)| {
         let mut event: Value = serde_json::from_str(line).unwrap_or_else(|_| line.as_str().into());
         event.as_object_mut().map(|members| members.remove("http.request.id"));
@@ -268,7 +275,8 @@ fn assert_written(written: &Written) {
 fn settled(server: &TestServer, before: Looks) -> Looks {
     let until = Instant::now() + SETTLE_DEADLINE;
     loop {
-        // Each look costs a request to the operators' port, which is one more descriptor until the server sees its end.
+        // Each look costs a request to the operators' port, which is one more descriptor until the
+        // server sees its end.
         server.ops_get("/livez");
         let looks = Looks::of(server);
         if looks.descriptors <= before.descriptors + MORE_DESCRIPTORS || Instant::now() > until {

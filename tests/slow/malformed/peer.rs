@@ -1,9 +1,12 @@
-//! One peer that speaks HTTP/1.1 badly: writes bundles of requests, reads what comes back, and goes on while the connection does.
+//! One peer that speaks HTTP/1.1 badly: writes bundles of requests, reads what comes back, and goes
+//! on while the connection does.
 //!
-//! Job: [`Peer::play`]. Behind most bundles goes a probe, a valid request with an id of its own; its answer shows that the server read everything
-//! and is ready for the next bundle on the same connection. Where it does not come, the server waits for the rest of something: then the peer leaves, closes
-//! its half, or waits until the server's limit ends it.
-//! Invariant: what is sent depends on the seed and the bundle's number; only how long a peer waits before it leaves depends on the machine.
+//! Job: [`Peer::play`]. Behind most bundles goes a probe, a valid request with an id of its own;
+//! its answer shows that the server read everything and is ready for the next bundle on the same
+//! connection. Where it does not come, the server waits for the rest of something: then the peer
+//! leaves, closes its half, or waits until the server's limit ends it.
+//! Invariant: what is sent depends on the seed and the bundle's number; only how long a peer waits
+//! before it leaves depends on the machine.
 //! Must never: count a silence within the server's limits as a fault.
 
 use std::net::Ipv4Addr;
@@ -21,8 +24,9 @@ use crate::support::raw_client::{RawConnection, connect_from};
 
 /// Silence after which a peer takes it that the server waits for more. Nothing is asserted of it.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(40);
-/// The longest that the server may keep a connection on which a request has begun: 8 s for a head, or 5 s for a body and 1 s for the rest of it; then up to
-/// 1 s after its goodbye. The rest is for a busy machine.
+/// The longest that the server may keep a connection on which a request has begun: 8 s for a head,
+/// or 5 s for a body and 1 s for the rest of it; then up to 1 s after its goodbye. The rest is for
+/// a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8 + 1 + 4);
 /// One byte each time: a peer that is slow and not silent.
 const TRICKLE: Duration = Duration::from_millis(700);
@@ -59,7 +63,8 @@ impl Peer {
         Self { campaign: Arc::clone(campaign), link: None }
     }
 
-    /// One bundle over TLS, or in clear to the port that sends people on to HTTPS. Returns how many requests it had.
+    /// One bundle over TLS, or in clear to the port that sends people on to HTTPS. Returns how many
+    /// requests it had.
     pub(crate) async fn play(&mut self, number: u64, in_clear: bool, random: &mut Random) -> u64 {
         let kind = if in_clear { "plain port" } else { "HTTP/1.1" };
         let bundle = self.bundle(number, in_clear, random);
@@ -160,8 +165,8 @@ impl Peer {
 
     /// The server is silent. What takes time goes on beside the campaign, if there is room.
     fn leave(&self, kind: &'static str, link: Link, bundle: Bundle, choice: usize, answered: bool) {
-        // Without a probe an answer may have been the last, and the connection idle, which it may be for longer. What was read and not yet
-        // understood is the answer to a HEAD.
+        // Without a probe an answer may have been the last, and the connection idle, which it may
+        // be for longer. What was read and not yet understood is the answer to a HEAD.
         let is_silent = !answered && link.read.is_empty();
         let is_pending = !bundle.probe.is_empty() || (is_silent && bundle.bytes.len() > 4);
         let end = match choice {
@@ -219,7 +224,8 @@ async fn ending(
         if read == 0 {
             return end;
         }
-        // Without a probe an answer is all that can be hoped for; what is read and not understood is one to a HEAD.
+        // Without a probe an answer is all that can be hoped for; what is read and not understood
+        // is one to a HEAD.
         let has_any = bundle.probe.is_empty() && (taken.is_answered || !link.read.is_empty());
         if end == End::WaitedOut && (taken.has_probe || has_any) {
             return End::Late;

@@ -1,7 +1,10 @@
-//! Peers that do not come as far as HTTP: plain bytes on the TLS port, broken handshakes, broken records in the middle of a connection.
+//! Peers that do not come as far as HTTP: plain bytes on the TLS port, broken handshakes, broken
+//! records in the middle of a connection.
 //!
-//! Job: [`play`]. Invariant: the server ends each of them, in clear with an error document or in TLS with an alert or nothing, within the limit of a
-//! handshake. Must never: hold up the campaign; peers that say nothing more wait beside it.
+//! Job: [`play`].
+//! Invariant: the server ends each of them, in clear with an error document or in TLS with an alert
+//! or nothing, within the limit of a handshake.
+//! Must never: hold up the campaign; peers that say nothing more wait beside it.
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
-//! Valid requests of every route, drawn by chance: all methods, credentials, media types, parameters and headers that mean something.
+//! Valid requests of every route, drawn by chance: all methods, credentials, media types,
+//! parameters and headers that mean something.
 //!
-//! Job: [`draft`], and the cast ([`Cast`]) in whose names requests are made. Invariant: what a request does depends on its number alone. Routes that end
-//! an account are asked only in the names of those who are there to be lost.
+//! Job: [`draft`], and the cast ([`Cast`]) in whose names requests are made.
+//! Invariant: what a request does depends on its number alone. Routes that end an account are asked
+//! only in the names of those who are there to be lost.
 //! Must never: use a control tenant's name, key or password.
 
 use super::draft::{Draft, Framing, Media};
@@ -74,8 +76,8 @@ const DATED_KEY: &[Field] = &[("label", Kind::Label), ("expires_at", Kind::Insta
 const SET: &[Field] = &[("value", Kind::Value), ("rewind", Kind::Flag)];
 const PASSWORD: &[Field] = &[("new_password", Kind::Password), ("revoke_keys", Kind::Flag)];
 
-/// Every route, with its weight. `{counter}` and `{key}` are filled in. What hashes a password is rare: it is dear, and a full queue of passwords
-/// is answered 503.
+/// Every route, with its weight. `{counter}` and `{key}` are filled in. What hashes a password is
+/// rare: it is dear, and a full queue of passwords is answered 503.
 const ROUTES: &[Route] = &[
     (48, "GET", "/api/v1/integer", Who::Key, &[]),
     (8, "HEAD", "/api/v1/integer", Who::Key, &[]),
@@ -86,7 +88,8 @@ const ROUTES: &[Route] = &[
     (4, "GET", "/livez", Who::Nobody, &[]),
     (4, "GET", "/readyz", Who::Nobody, &[]),
     (4, "GET", "/metrics", Who::Nobody, &[]),
-    // Not the large documents: one that is on its way is cut when what was sent behind it ends the connection.
+    // Not the large documents: one that is on its way is cut when what was sent behind it ends the
+    // connection.
     (4, "GET", "/docs", Who::Nobody, &[]),
     (20, "GET", "/api/v1/counters", Who::Key, &[]),
     (24, "POST", "/api/v1/counters", Who::Key, LIMITS),

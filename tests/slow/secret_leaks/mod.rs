@@ -1,9 +1,14 @@
-//! Secrets in every place that a request has, right and wrong ones: none of them is found again in anything that the server writes or says.
+//! Secrets in every place that a request has, right and wrong ones: none of them is found again in
+//! anything that the server writes or says.
 //!
-//! Job: `scenario` and `places` send them, `secret` looks for them. Searched are all log files at the most verbose level, stdout and stderr of the server and of every
-//! command, `/metrics`, the head and body of every answer, and all files of the data folder, of backups and of what is restored from them.
-//! Invariant: the same search finds what was planted on purpose in the logs, the answers, the journal, the state and the backups.
-//! Must never: leave out an answer because it is a success; only the value of a new key is, in the one answer that shows it.
+//! Job: `scenario` and `places` send them, `secret` looks for them. Searched are all log files at
+//! the most verbose level, stdout and stderr of the server and of every command, `/metrics`, the
+//! head and body of every answer, and all files of the data folder, of backups and of what is
+//! restored from them.
+//! Invariant: the same search finds what was planted on purpose in the logs, the answers, the
+//! journal, the state and the backups.
+//! Must never: leave out an answer because it is a success; only the value of a new key is, in the
+//! one answer that shows it.
 //!
 //! `ODOMETER_SECRET_LEAKS_ROUNDS` (1; the long form is 10), `ODOMETER_SEED` (printed).
 
@@ -27,7 +32,8 @@ use secret::{Hit, Secrets};
 use tempfile::TempDir;
 
 const BACKUP_DEADLINE: Duration = Duration::from_secs(30);
-/// Everything, but for each look at a page of the state: a million lines of page numbers, among which the log would lose others.
+/// Everything, but for each look at a page of the state: a million lines of page numbers, among
+/// which the log would lose others.
 const LEVEL: &str = "trace,sled::pagecache=debug";
 
 #[test]
@@ -144,7 +150,8 @@ fn run_server(folder: &TempDir, seed: u64, rounds: u64, searched: &mut Searched)
     scenario
 }
 
-/// An automatic backup that was begun after the scenario has to be there. One is made only of what is new, so something is.
+/// An automatic backup that was begun after the scenario has to be there. One is made only of what
+/// is new, so something is.
 fn wait_for_backup(server: &TestServer, scenario: &mut Scenario, key: &str) {
     let last = || server.metric("odometer_backup_last_success_timestamp_seconds");
     let (before, until) = (last(), Instant::now() + BACKUP_DEADLINE);
@@ -241,7 +248,8 @@ fn tls_key(file: &Path) -> Vec<String> {
     lines
 }
 
-/// The search finds every form of a secret wherever it stands, written by others than the search itself.
+/// The search finds every form of a secret wherever it stands, written by others than the search
+/// itself.
 #[test]
 fn the_search_finds_each_form() {
     let mut random = Random::seeded(Random::run_seed());

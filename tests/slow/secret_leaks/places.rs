@@ -1,6 +1,8 @@
-//! Keys where they belong and where they do not: other headers, other schemes, cookies, paths, queries, parameters, methods.
+//! Keys where they belong and where they do not: other headers, other schemes, cookies, paths,
+//! queries, parameters, methods.
 //!
-//! Invariant: what is refused is asked for with and without a right key beside it. Must never: name a counter or a label after a key, which would be shown.
+//! Invariant: what is refused is asked for with and without a right key beside it.
+//! Must never: name a counter or a label after a key, which would be shown.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,7 @@
 //! Everything that secrets can be sent by, right and wrong, and all that was answered.
 //!
-//! Invariant: every answer is kept, head and body, but for the one value of `api_key` that a creation shows. Each secret is sent in its own words, so
-//! a hit names the request.
+//! Invariant: every answer is kept, head and body, but for the one value of `api_key` that a
+//! creation shows. Each secret is sent in its own words, so a hit names the request.
 //! Must never: send a secret where the contract shows it: as a name, a label, or a request's id.
 
 use std::io::{Read, Write};
@@ -25,7 +25,8 @@ use tokio::runtime::Runtime;
 
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 pub(crate) const JSON: &str = "application/json";
-/// How long a connection may stay open after a request that is none; these are not waited for longer.
+/// How long a connection may stay open after a request that is none; these are not waited for
+/// longer.
 const DEADLINE: Duration = Duration::from_millis(600);
 /// How long the admin socket may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -333,7 +334,8 @@ impl Scenario {
             ("a head without an end", format!("{head}X: {}", password.repeat(3000))),
         ];
         let (endpoint, ways) = (&self.endpoint, [true, false]);
-        // All at once, since some of them are not answered. Without TLS they are sent where TLS is expected.
+        // All at once, since some of them are not answered. Without TLS they are sent where TLS is
+        // expected.
         let sending = cases
             .iter()
             .flat_map(|(case, bytes)| ways.map(|over_it| (*case, bytes.as_bytes(), over_it)));

@@ -1,7 +1,8 @@
 //! Secrets that can be told from everything else, and the search for them.
 //!
-//! Invariant: a secret is looked for by its core, in every form that it could be written in: as it is in any case, in hexadecimal, percent-encoded,
-//! and in base64 wherever in a longer text it stands. What holds a shortened secret holds a half of a key too.
+//! Invariant: a secret is looked for by its core, in every form that it could be written in: as it
+//! is in any case, in hexadecimal, percent-encoded, and in base64 wherever in a longer text it
+//! stands. What holds a shortened secret holds a half of a key too.
 //! Must never: show a secret when one is found; its name is enough.
 
 use std::collections::BTreeMap;
@@ -76,7 +77,8 @@ impl Secrets {
         self.needle(what, "hex", hex(core, "").as_bytes());
         self.needle(what, "percent", hex(core, "%").as_bytes());
         for before in 0..3 {
-            // Of so many unknown bytes in front and behind, those characters that depend on the core alone.
+            // Of so many unknown bytes in front and behind, those characters that depend on the
+            // core alone.
             let padded = [&b"\0\0"[..before], core].concat();
             let certain = (before * 8).div_ceil(6)..padded.len() * 8 / 6;
             self.needle(

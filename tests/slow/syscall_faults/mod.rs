@@ -2,16 +2,18 @@
 //! journal goes on to its next segment.
 //!
 //! Job: run the rounds of `plan.rs` through `round.rs` on the real binary and print what came of
-//! them. Invariant: whatever fails, no acknowledgement is lost or repeated and the next start
-//! works; a process that gives up ends within two seconds with a code that says so, or never served
-//! and says in one line why. Must never: stop at the first violation; the table is the result.
+//! them.
+//! Invariant: whatever fails, no acknowledgement is lost or repeated and the next start works; a
+//! process that gives up ends within two seconds with a code that says so, or never served and says
+//! in one line why.
+//! Must never: stop at the first violation; the table is the result.
 //!
 //! `ODOMETER_SYSCALL_FAULTS_ROUNDS` (8) is the number of rounds, drawn by `ODOMETER_SEED`
 //! (printed); `all` tries every call and every fault: each n up to 24, and from there on in growing
 //! steps, since what comes later repeats what came before. `ODOMETER_SYSCALL_FAULTS_PHASES` names
 //! the phases to try, such as `FirstStart,Running`; without it, all of them.
-//! `ODOMETER_SYSCALL_FAULTS_ONLY` repeats one round, named as a violation names it: `FirstStart
-//! fdatasync error=EIO 1`.
+//! `ODOMETER_SYSCALL_FAULTS_ONLY` repeats one round, named as a violation names it:
+//! `FirstStart fdatasync error=EIO 1`.
 
 mod plan;
 mod round;

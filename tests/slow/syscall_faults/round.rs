@@ -1,8 +1,11 @@
-//! One round: a server whose n-th call fails, what its clients were told, how it ended, and what the next start serves.
+//! One round: a server whose n-th call fails, what its clients were told, how it ended, and what
+//! the next start serves.
 //!
-//! Invariant: whatever the fault, nothing that was acknowledged is lost or answered twice, nothing hangs, a process that gives up says so by its
-//! exit code, and the next start without a fault works. Must never: panic about the server, or the rest of the campaign would be
-//! lost; what is wrong is collected in [`Round::violations`].
+//! Invariant: whatever the fault, nothing that was acknowledged is lost or answered twice, nothing
+//! hangs, a process that gives up says so by its exit code, and the next start without a fault
+//! works.
+//! Must never: panic about the server, or the rest of the campaign would be lost; what is wrong is
+//! collected in [`Round::violations`].
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -174,7 +177,8 @@ impl Faulty {
         self.seconds = trace.seconds_to_end.filter(|_| poisoned);
         let slow = trace.seconds_to_end.is_none_or(|seconds| seconds > EXIT_SECONDS);
         if ready.is_err() {
-            // The standard library takes a file that can not be looked at for one that is not there; so the reason is then another one.
+            // The standard library takes a file that can not be looked at for one that is not
+            // there; so the reason is then another one.
             let reasons: &[&str] = if target.calls == STAT { &[""] } else { &REASONS };
             if !says_why(&written.stderr, &self.data_dir, reasons) || status.code() != Some(1) {
                 wrong(
@@ -214,7 +218,8 @@ impl Faulty {
         }
     }
 
-    /// After the load the server is ready, changes go on, and it stops when told to; or it ends by itself.
+    /// After the load the server is ready, changes go on, and it stops when told to; or it ends by
+    /// itself.
     fn settle(&mut self, server: &mut TestServer, scenario: &mut Scenario) {
         let until = Instant::now() + HANG;
         let mut last = None;
@@ -273,7 +278,8 @@ fn newest_segment(data_dir: &Path) -> u64 {
     numbers.max().unwrap_or(0)
 }
 
-/// Whether frames have come close to the end of the newest journal segment, which is written ahead with zeros.
+/// Whether frames have come close to the end of the newest journal segment, which is written ahead
+/// with zeros.
 fn is_almost_full(data_dir: &Path) -> bool {
     let path = data_dir.join(format!("journal/{:020}.journal", newest_segment(data_dir)));
     let mut bytes = [0; 4096];

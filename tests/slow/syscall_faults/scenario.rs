@@ -1,6 +1,8 @@
-//! Everything that clients know about a folder: their keys, and what they were told through many servers on it.
+//! Everything that clients know about a folder: their keys, and what they were told through many
+//! servers on it.
 //!
-//! Invariant: every answer is in the history, with times around it. Must never: panic because a server fails; its failing is the test.
+//! Invariant: every answer is in the history, with times around it.
+//! Must never: panic because a server fails; its failing is the test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,12 +1,15 @@
 //! The fuzz targets in `cargo test`: each over its corpus, and over mutations of it.
 //!
-//! Job: the same bodies that cargo-fuzz runs (`fuzz/fuzz_targets/targets`), without coverage and without a nightly compiler. What libFuzzer found goes into
-//! `fuzz/corpus` and is tried here from then on.
-//! Invariant: every input depends on the seed and the corpus alone; the one that fails is printed and kept.
-//! Must never: pass a target of whose corpus nothing is accepted, since then only its first check was tried.
+//! Job: the same bodies that cargo-fuzz runs (`fuzz/fuzz_targets/targets`), without coverage and
+//! without a nightly compiler. What libFuzzer found goes into `fuzz/corpus` and is tried here from
+//! then on.
+//! Invariant: every input depends on the seed and the corpus alone; the one that fails is printed
+//! and kept.
+//! Must never: pass a target of whose corpus nothing is accepted, since then only its first check
+//! was tried.
 //!
-//! `ODOMETER_FUZZ_ROUNDS` (1000) mutations for each target, drawn by `ODOMETER_SEED` (printed). `ODOMETER_WRITE_CORPUS=1` writes those parts of
-//! the corpus that are real encodings.
+//! `ODOMETER_FUZZ_ROUNDS` (1000) mutations for each target, drawn by `ODOMETER_SEED` (printed).
+//! `ODOMETER_WRITE_CORPUS=1` writes those parts of the corpus that are real encodings.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

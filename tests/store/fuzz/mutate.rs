@@ -1,6 +1,8 @@
 //! Mutations of an input: flips, cuts, splices, and numbers that are too large.
 //!
-//! Job: [`mutated`]. Invariant: what comes out depends on the corpus and the generator alone, and is at most a few corpus files long.
+//! Job: [`mutated`].
+//! Invariant: what comes out depends on the corpus and the generator alone, and is at most a few
+//! corpus files long.
 //! Must never: make sense of a format; the targets mend what must be mended.
 
 use crate::support::Random;

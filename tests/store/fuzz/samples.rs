@@ -1,7 +1,9 @@
 //! The corpus files that are real encodings.
 //!
-//! Job: make them, from a store's point of view: a record of each kind, segments that follow one another, a backup, seals. Invariant: they are
-//! the same bytes at every time. Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
+//! Job: make them, from a store's point of view: a record of each kind, segments that follow one
+//! another, a backup, seals.
+//! Invariant: they are the same bytes at every time.
+//! Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
 
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
 use odometer::domain::counter::{Counter, CounterConfig, CounterName, Range, Value};
