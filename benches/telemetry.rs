@@ -3,9 +3,9 @@
 //!
 //! Invariant: the servers run side by side and are loaded in turn within each round, so that a
 //! change of the machine's mood hits all of them; medians over the rounds are shown, as shares of
-//! the silent server. Metrics can not be turned off: what they take of a request is measured in
-//! this process, and shown beside the CPU time that the server takes for one, with the time of a
-//! scrape. It must never compare figures from different runs.
+//! the silent server. Metrics cannot be turned off: what they take of a request is measured in this
+//! process, and shown beside the CPU time that the server takes for one, with the time of a scrape.
+//! It must never compare figures from different runs.
 //!
 //! `cargo bench --bench telemetry`. Settings: `ODOMETER_BENCH_ROUNDS` (5), `ODOMETER_BENCH_MS`
 //! (2000 per measurement), `ODOMETER_BENCH_CONNECTIONS` (256), `ODOMETER_BENCH_TENANTS` (100),

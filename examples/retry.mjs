@@ -17,7 +17,7 @@ const { ODOMETER_URL, ODOMETER_KEY, ODOMETER_CACERT } = process.env;
 const ca = readFileSync(ODOMETER_CACERT);
 
 /** The order's key, made before the first try. The file stands for your database, where the key is committed with the
- * order: so it outlives this process, and whoever goes on after a crash asks for the same number. */
+ * order: so it outlives this process, and the process that goes on after a crash asks for the same number. */
 function keyOf(order) {
   try {
     writeFileSync(order, randomUUID(), { flag: "wx" }); // only if there is none

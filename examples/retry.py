@@ -26,7 +26,7 @@ TLS = ssl.create_default_context(cafile=os.environ["ODOMETER_CACERT"])
 
 def key_of(order):
     """The order's key, made before the first try. The file stands for your database, where the key is committed with
-    the order: so it outlives this process, and whoever goes on after a crash asks for the same number."""
+    the order: so it outlives this process, and the process that goes on after a crash asks for the same number."""
     try:
         with open(order, "x") as file:
             file.write(str(uuid.uuid4()))

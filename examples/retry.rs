@@ -60,8 +60,8 @@ async fn main() -> Result<()> {
 }
 
 /// The order's key, made before the first try. The file stands for your database, where the key is
-/// committed with the order: so it outlives this process, and whoever goes on after a crash asks
-/// for the same number.
+/// committed with the order: so it outlives this process, and the process that goes on after a
+/// crash asks for the same number.
 fn key_of(order: &str) -> Result<String> {
     if let Ok(mut file) = fs::File::create_new(order) {
         write!(

@@ -333,7 +333,7 @@ fn log_recovery(recovery: &RecoveryReport) {
             error.message = %rebuilt.problem,
             odometer.commit_seq = recovery.last.0,
             file.directory = %rebuilt.quarantine,
-            "the damaged state was rebuilt from {}; nothing is lost; the damaged files are in {}; \
+            "the corrupt state was rebuilt from {}; nothing is lost; the corrupt files are in {}; \
              check the disk",
             rebuilt.rebuild_source,
             rebuilt.quarantine

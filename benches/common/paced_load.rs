@@ -2,7 +2,7 @@
 //! far too often.
 //!
 //! Invariant: a quiet tenant's time is counted from when the request was due, if an earlier answer
-//! was late, and otherwise from when it was sent; so a server that stalls can not hide the requests
+//! was late, and otherwise from when it was sent; so a server that stalls cannot hide the requests
 //! that it kept from being sent, and the generator's own lateness is not the server's. Only 200 and
 //! 429 are answers; anything else ends the bench. It must never put the quiet and the noisy tenants
 //! on one thread.

@@ -1,5 +1,5 @@
-//! The command `backup`: requests a backup from the running server, or reads the data folder if no
-//! server runs.
+//! The command `backup`: requests a backup from the running server, or reads the data directory if
+//! no server runs.
 //!
 //! Job: [`backup`] writes the file under a temporary name, verifies it, and renames it.
 //! Invariant: the target is always a complete backup: the new one, or the one that it replaces.

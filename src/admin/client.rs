@@ -1,6 +1,6 @@
 //! The HTTP client of the admin socket.
 //!
-//! Job: [`Client`], one blocking HTTP/1.1 connection to the server that runs on a data folder.
+//! Job: [`Client`], one blocking HTTP/1.1 connection to the server that runs on a data directory.
 //! Invariant: an error response becomes one line for people; a response that ends early is an
 //! error.
 //! Must never: wait forever for a server that is stopped (`SIGSTOP`), unless the request itself may

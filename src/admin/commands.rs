@@ -2,7 +2,7 @@
 //!
 //! Job: [`ask`] turns a question into requests to the admin socket, and the responses into rows.
 //! Invariant: a list is complete: all its pages are read, or the command fails.
-//! Must never: open the data folder; only the server that runs on it changes it.
+//! Must never: open the data directory; only the server that runs on it changes it.
 
 use std::path::Path;
 

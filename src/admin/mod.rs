@@ -1,4 +1,4 @@
-//! The admin client: HTTP to the running server over a Unix socket in the data folder.
+//! The admin client: HTTP to the running server over a Unix socket in the data directory.
 //!
 //! ```text
 //! odometer backup, top, tenant …, key … ──► <data-dir>/admin.sock (0600) ──► http/routes.rs
@@ -8,7 +8,7 @@
 //! ```
 //! Job: the client's end of the socket, and what both ends share: the socket's path and the rows.
 //! The routes are the server's, see `http/routes.rs`.
-//! Invariant: every user who may open the data folder is an operator; there is no password.
+//! Invariant: every user who may open the data directory is an operator; there is no password.
 //! Must never: listen.
 
 pub mod backup;
@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// The socket's name in the data folder.
+/// The socket's name in the data directory.
 pub const SOCKET: &str = "admin.sock";
 /// A longer path goes through `/proc/self/fd`: the kernel accepts socket paths of up to 107 bytes.
 const MAX_SOCKET_PATH_BYTES: usize = 100;
@@ -36,7 +36,7 @@ pub struct SocketPath {
 }
 
 impl SocketPath {
-    /// The path of the socket in a data folder.
+    /// The path of the socket in a data directory.
     ///
     /// # Errors
     /// The folder cannot be opened.

@@ -1,7 +1,7 @@
-//! The admin socket: the Unix listener in the data folder.
+//! The admin socket: the Unix listener in the data directory.
 //!
 //! Job: [`bind`] the socket, and [`accept`] HTTP/1.1 connections on it.
-//! Invariant: the socket belongs to the process that holds the data folder's lock, and only that
+//! Invariant: the socket belongs to the process that holds the data directory's lock, and only that
 //! process's user may connect (mode 0600).
 //! Must never: trust a client's claim of its identity; the kernel reports the user id.
 

@@ -172,7 +172,7 @@ pub(super) const PREVIOUS_SHUTDOWN: MetricDef = gauge(
 pub(super) const DISK_FREE: MetricDef = gauge(
     "odometer_disk_free_bytes",
     Unit::Bytes,
-    "Free space of the data folder's file system in bytes.",
+    "Free space of the data directory's file system in bytes.",
 );
 pub(super) const DISK_RESERVE: MetricDef = gauge(
     "odometer_disk_reserve_bytes",

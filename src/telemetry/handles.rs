@@ -42,7 +42,7 @@ pub struct StoreMetrics {
     pub ready: Gauge,
     /// 1 once a write failed.
     pub poisoned: Gauge,
-    /// Free bytes of the data folder's file system. 0 until set, so set it when the store opens.
+    /// Free bytes of the data directory's file system. 0 until set, so set it when the store opens.
     pub disk_free: Gauge,
     /// Free bytes below which writes are refused.
     pub disk_reserve: Gauge,

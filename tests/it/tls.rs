@@ -215,7 +215,7 @@ fn a_missing_certificate_leaves_no_data_folder() {
         .data_dir(&data_dir)
         .spawn();
     assert!(server.wait_exit(DEADLINE).is_some_and(|status| !status.success()));
-    assert!(!data_dir.join("FORMAT").exists(), "a store was made for a server that can not start");
+    assert!(!data_dir.join("FORMAT").exists(), "a store was made for a server that cannot start");
 }
 
 #[test]

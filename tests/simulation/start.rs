@@ -161,7 +161,7 @@ impl StoreFiles for Site {
         state.open().map_err(|error| error.to_string())
     }
 
-    /// Two renames, each made durable before the next. The damaged state is not kept.
+    /// Two renames, each made durable before the next. The corrupt state is not kept.
     fn replace_state(&mut self, _: u64) -> Result<String, String> {
         for operation in ["quarantine", "swap"] {
             let fate = self.power.act("state", operation);

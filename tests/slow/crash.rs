@@ -174,7 +174,7 @@ impl Trial {
         assert_eq!(
             server.metric("odometer_state_rebuilds_total"),
             Some(0.0),
-            "a crash damages nothing, so nothing is to be healed"
+            "a crash damages nothing, so nothing is to be rebuilt"
         );
         server
     }

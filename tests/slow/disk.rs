@@ -3,7 +3,7 @@
 //!
 //! Job: the real binary on a file system of its own.
 //! Invariant: no acknowledgement is lost or repeated, reads go on while changes are refused, and a
-//! start that can not work says in one line where and why.
+//! start that cannot work says in one line where and why.
 //! Must never: fill or change a file system that this test did not mount.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
@@ -182,7 +182,7 @@ fn a_disk_that_is_almost_full_stops_changes_and_not_reads() {
     server.stop();
 }
 
-/// The disk is full to the last byte, and no reserve was kept: the next segment can not be made.
+/// The disk is full to the last byte, and no reserve was kept: the next segment cannot be made.
 #[test]
 fn a_segment_that_does_not_fit_stops_changes_until_it_does() {
     if !Mounted::can_memory() {

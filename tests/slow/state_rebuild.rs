@@ -1,4 +1,4 @@
-//! A damaged state is rebuilt by a start, from a backup and the journal, whatever interrupts it;
+//! A corrupt state is rebuilt by a start, from a backup and the journal, whatever interrupts it;
 //! without a backup it is refused.
 //!
 //! Job: a table of damages by name, each examined as the campaign of `corruption` does with those
@@ -120,7 +120,7 @@ fn a_damaged_state_is_rebuilt_or_refused_as_the_table_says() {
 
 /// It was rebuilt once, its ruins are kept, and from then on it is a store like any other.
 fn assert_rebuilt(name: &str, seed: &Seed, data: &Path, verdict: &Verdict) {
-    assert!(matches!(verdict.outcome, Outcome::Right | Outcome::Healed), "{name}: {verdict:?}");
+    assert!(matches!(verdict.outcome, Outcome::Right | Outcome::Rebuilt), "{name}: {verdict:?}");
     if verdict.code != Some(0) {
         assert_eq!(verdict.code, Some(3), "{name}: {verdict:?}");
         assert!(verdict.words.contains("rebuilds the state from backups/"), "{name}: {verdict:?}");
@@ -142,9 +142,9 @@ fn assert_rebuilt(name: &str, seed: &Seed, data: &Path, verdict: &Verdict) {
 fn assert_served(data: &Path, keys: &[String], values: &[u64], context: &str) -> Written {
     let server = TestServer::builder().data_dir(data).start();
     assert_eq!(read(&server, keys), values, "{context}");
-    let healed = server.metric("odometer_state_rebuilds_total");
+    let rebuilt = server.metric("odometer_state_rebuilds_total");
     let written = server.stop();
-    assert_eq!(healed, Some(written.actions("state-rebuilt").len() as f64), "{context}");
+    assert_eq!(rebuilt, Some(written.actions("state-rebuilt").len() as f64), "{context}");
     assert!(written.actions("state-rebuilt").len() < 2, "{context}");
     written
 }

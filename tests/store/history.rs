@@ -159,7 +159,7 @@ fn passes_sets_that_happened_and_sets_that_did_not() {
     for value in [2, 100, 200] {
         assert_passes(&[increment(0, 1, 2), unknown, another, read(40, 41, value)], &[10, 30]);
     }
-    // The two that explain 2 and 3 before the set can not explain 4 and 5 behind it: the set did
+    // The two that explain 2 and 3 before the set cannot explain 4 and 5 behind it: the set did
     // not happen.
     let used_up = [
         unanswered(0, 9),

@@ -175,7 +175,7 @@ fn release(waiting: &mut VecDeque<Filler>, fillers: &mut VecDeque<Filler>, until
     }
 }
 
-/// Forgets the unknown increments that can not have happened after `start`.
+/// Forgets the unknown increments that cannot have happened after `start`.
 fn expire(fillers: &mut VecDeque<Filler>, start: u64) {
     while fillers.front().is_some_and(|filler| filler.until < start) {
         fillers.pop_front();
@@ -194,7 +194,7 @@ fn decide(
     if let ([only], true) = (cut.candidates.as_slice(), cut.certain) {
         return Some(*only);
     }
-    // What explains a gap before the cut can not explain one behind it too.
+    // What explains a gap before the cut cannot explain one behind it too.
     let mut left = fillers.clone();
     check_segment(place, &mut current.clone(), &mut left, &mut Verdict::default());
     expire(&mut left, cut.start);

@@ -3,7 +3,7 @@
 //! Job: [`next_answer`] cuts the first answer off what came back.
 //! Invariant: it takes what the server has reason to send and nothing else: a status line, header
 //! lines of tokens and visible text, one length and exactly that body.
-//! Must never: guess. What it can not read is an error that says where.
+//! Must never: guess. What it cannot read is an error that says where.
 
 use bytes::Bytes;
 use hyper::HeaderMap;

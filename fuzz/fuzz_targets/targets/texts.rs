@@ -17,8 +17,8 @@ use odometer::store::embedded::codec::key::RecordKey;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// Parameters that the API reads, and one that it does not, each by itself: one that can not be
-/// read does not hide another.
+/// Parameters that the API reads, and one that it does not, each by itself: one that cannot be read
+/// does not hide another.
 #[derive(Debug, Deserialize)]
 struct Number {
     value: AnyValue,

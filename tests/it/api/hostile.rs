@@ -192,7 +192,7 @@ fn two_announced_lengths_are_refused_in_either_order() {
     api.stop();
 }
 
-/// Where the next request of such a peer begins can not be known, so it is not looked for.
+/// Where the next request of such a peer begins cannot be known, so it is not looked for.
 #[test]
 fn a_peer_that_announced_two_lengths_is_left() {
     let api = Api::start();

@@ -1,6 +1,6 @@
 //! A proxy between a client and the server that loses requests and answers, each as the test says.
 //!
-//! Invariant: it shows the server's own certificate, so a client can not tell it from the server;
+//! Invariant: it shows the server's own certificate, so a client cannot tell it from the server;
 //! what it notes of a request is what the client sent.
 //! Must never: change a byte of what it passes on, or send a request twice.
 

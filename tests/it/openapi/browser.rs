@@ -102,7 +102,7 @@ impl Browser {
     #[track_caller]
     pub(crate) fn open(&mut self, url: &str) {
         let opened = self.call("Page.navigate", json!({ "url": url }));
-        assert_eq!(opened["errorText"], Value::Null, "{url} can not be opened");
+        assert_eq!(opened["errorText"], Value::Null, "{url} cannot be opened");
     }
 
     /// What the script, an expression in which `until` waits for something in the page, comes to in

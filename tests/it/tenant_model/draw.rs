@@ -192,7 +192,7 @@ fn bounds(random: &mut Random) -> Bounds {
     if bounds.shape().is_sound() { bounds } else { Bounds { min: None, start: None, ..bounds } }
 }
 
-/// Something about a counter that is there, with parameters that can not be.
+/// Something about a counter that is there, with parameters that cannot be.
 fn broken(ledger: &Ledger, random: &mut Random) -> Op {
     let (way, name) = name(ledger, random);
     if random.between(0, 1) == 0 && name != DEFAULT && ledger.counters.get(&name).is_none() {

@@ -29,7 +29,7 @@ pub(crate) enum Class {
     Newest,
 }
 
-/// A file of the store: its path below the data folder.
+/// A file of the store: its path below the data directory.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreFile {
     pub(crate) path: String,

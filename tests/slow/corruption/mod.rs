@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | `ODOMETER_CORRUPTION_ROUNDS` | 16 | Rounds; round `i` has the seed `ODOMETER_SEED + i`. |
 //! | `ODOMETER_CORRUPTION_THREADS` | 2 | Rounds at once. |
-//! | `ODOMETER_CORRUPTION_FILES` | | Only files whose path in the data folder starts with this, such as `sled/`; any file where there is none. |
+//! | `ODOMETER_CORRUPTION_FILES` | | Only files whose path in the data directory starts with this, such as `sled/`; any file where there is none. |
 //! | `ODOMETER_CORRUPTION_CHURN` | 200 | Changes of each of hundreds of counters before a folder counts as used. |
 //! | `ODOMETER_CORRUPTION_SEEDS` | | Where the seed folders are kept; they are made if they are not there. |
 //!

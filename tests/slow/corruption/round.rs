@@ -36,10 +36,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) enum Outcome {
     Right,
     /// Right, and the look or the start said that something was mended or torn.
-    Healed,
+    Rebuilt,
     /// Met only while it served: an error or none, never a wrong value, then an end with one line,
     /// and the next start mended it.
-    HealedLater,
+    RebuiltLater,
     Refused,
     /// Served right, changed, and refused or stopped with one line after that.
     RefusedLater,
@@ -171,13 +171,13 @@ fn judge(code: Option<i32>, words: &str, outcome: Outcome) -> Outcome {
     let sound = matches!(code, Some(0 | 3));
     match outcome {
         Outcome::Refused if sound => Outcome::Inconsistent,
-        Outcome::HealedLater if code == Some(0) => Outcome::Inconsistent,
-        Outcome::Right | Outcome::Healed | Outcome::HealedLater | Outcome::RefusedLater
+        Outcome::RebuiltLater if code == Some(0) => Outcome::Inconsistent,
+        Outcome::Right | Outcome::Rebuilt | Outcome::RebuiltLater | Outcome::RefusedLater
             if !sound =>
         {
             Outcome::Inconsistent
         }
-        Outcome::Right if code == Some(3) || words.contains("unreadable frame") => Outcome::Healed,
+        Outcome::Right if code == Some(3) || words.contains("unreadable frame") => Outcome::Rebuilt,
         other => other,
     }
 }
@@ -313,7 +313,7 @@ fn mended(
     }
     server.kill();
     if again.outcome == Outcome::Right {
-        again.outcome = Outcome::HealedLater;
+        again.outcome = Outcome::RebuiltLater;
     }
     Life { detail: format!("{}; then {}", life.detail, again.detail), ..again }
 }

@@ -86,7 +86,7 @@ pub(crate) fn all(place: &Path) -> Vec<Seed> {
     makers.iter().map(|(name, make)| made(place, name, *make)).collect()
 }
 
-/// A folder whose journal no longer has its first commit, so that a damaged state needs the backup.
+/// A folder whose journal no longer has its first commit, so that a corrupt state needs the backup.
 pub(crate) fn backed_up(place: &Path) -> Seed {
     made(place, "backed-up", in_need_of_its_backup)
 }

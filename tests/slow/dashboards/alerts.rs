@@ -34,7 +34,7 @@ const CAUSES: [(&str, &str); 20] = [
     ("OdometerConnectionsRefused", "besieged"),
     ("OdometerIdempotencyKeysNearLimit", "remembering"),
     ("OdometerDiskFilling", "filling"),
-    ("OdometerHealed", "state-rebuilt"),
+    ("OdometerStateRebuilt", "state-rebuilt"),
     ("OdometerBackupOld", "unsaved"),
     ("OdometerCertificateExpiring", "expiring"),
     ("OdometerLogLinesDropped", "mute"),

@@ -29,7 +29,7 @@ use crate::support::workload::runtime;
 /// Between two requests of a client that is gentle.
 const GENTLY: Duration = Duration::from_millis(20);
 /// Between two requests of each of thousands.
-const SELDOM: Duration = Duration::from_secs(1);
+const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// 256 streams each: 8,192 requests in the queue, 2,048 in a commit, and 256 for whom there is no
 /// room.
 const FLOOD_CONNECTIONS: usize = 41;
@@ -160,7 +160,7 @@ async fn flood(tasks: &mut JoinSet<()>, endpoint: &Endpoint, key: &str) {
         let (sender, endpoint, bearer) =
             (sender.clone(), endpoint.clone(), format!("Bearer {key}"));
         tasks.spawn(async move {
-            let mut ticks = interval(SELDOM);
+            let mut ticks = interval(SLOW_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;

@@ -3,7 +3,7 @@
 //!
 //! Job: `scenario` and `places` send them, `secret` looks for them. Searched are all log files at
 //! the most verbose level, stdout and stderr of the server and of every command, `/metrics`, the
-//! head and body of every answer, and all files of the data folder, of backups and of what is
+//! head and body of every answer, and all files of the data directory, of backups and of what is
 //! restored from them.
 //! Invariant: the same search finds what was planted on purpose in the logs, the answers, the
 //! journal, the state and the backups.

@@ -377,7 +377,7 @@ impl Scenario {
         }
     }
 
-    /// What a person may send by mistake to the socket in the data folder.
+    /// What a person may send by mistake to the socket in the data directory.
     fn admin_socket(&mut self, tenant: &Tenant) {
         let (key, password) = (&tenant.api_key, &tenant.password);
         let (id, end) = (&key[4..20], "Host: localhost\r\nConnection: close\r\n");

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a fault is one that a kernel can make. A call that only asks or opens fails with EIO;
 //! one that may need room with ENOSPC too; and a write may write nothing.
-//! Must never: fail calls on what is not the data folder, such as the log or the program's own
+//! Must never: fail calls on what is not the data directory, such as the log or the program's own
 //! libraries; hence the list of files wherever a call is not the store's alone.
 
 use std::path::{Path, PathBuf};

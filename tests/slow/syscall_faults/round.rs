@@ -177,7 +177,7 @@ impl Faulty {
         self.seconds = trace.seconds_to_end.filter(|_| poisoned);
         let slow = trace.seconds_to_end.is_none_or(|seconds| seconds > EXIT_SECONDS);
         if ready.is_err() {
-            // The standard library takes a file that can not be looked at for one that is not
+            // The standard library takes a file that cannot be looked at for one that is not
             // there; so the reason is then another one.
             let reasons: &[&str] = if target.calls == STAT { &[""] } else { &REASONS };
             if !says_why(&written.stderr, &self.data_dir, reasons) || status.code() != Some(1) {

@@ -9,8 +9,8 @@
 //!
 //! Job: serve loads, and start and advance checkpoints and backups, one step per call. A thread
 //! drives it in the server (`runtime/checkpoint_thread.rs`), and the simulation in tests.
-//! Invariant: one backup at a time; a backup is reported to the committer only when its task
-//! says that it is verified and named; a slow backup task delays no load.
+//! Invariant: one backup at a time; a backup is reported to the committer only when its task says
+//! that it is verified and named; a slow backup task delays no load.
 //! Must never: read a clock, wait, or report a checkpoint that is not durable.
 
 use std::collections::VecDeque;
@@ -173,8 +173,8 @@ impl<S: State, D: Directory> CheckpointScheduler<S, D> {
         checkpoint.min(backup).max(Duration::from_millis(1))
     }
 
-    /// Takes one step of what is due or under way. After a load it takes none: the next message
-    /// may be another load, which must not wait for a step.
+    /// Takes one step of what is due or under way. After a load it takes none: the next message may
+    /// be another load, which must not wait for a step.
     #[must_use]
     pub fn run_step(&mut self, now: Now) -> Vec<Effect<D>> {
         if !self.finished && !std::mem::take(&mut self.served_read) {
@@ -336,7 +336,7 @@ impl<S: State, D: Directory> CheckpointScheduler<S, D> {
         self.effects
             .push(Effect::StateCorrupt { problem: problem.to_owned(), mark_error: marked.err() });
         self.send_event(CommitterEvent::Failed(format!(
-            "the state is damaged: {problem}; a restart rebuilds it"
+            "the state is corrupt: {problem}; a restart rebuilds it"
         )));
     }
 

@@ -3,7 +3,7 @@
 //! Job: [`StoreFiles`] for [`DataDir`], and [`OpenError`], which adds paths and commands to a
 //! [`RecoveryError`].
 //! Invariant: every step that the next start relies on is synced.
-//! Must never: remove a damaged state; it is moved into quarantine.
+//! Must never: remove a corrupt state; it is moved into quarantine.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -50,7 +50,7 @@ pub enum OpenError {
         repair_hint: String,
     },
     /// A rebuilt state could not be written.
-    #[error("the damaged state could not be rebuilt: {0}")]
+    #[error("the corrupt state could not be rebuilt: {0}")]
     Rebuild(String),
     /// A thread could not be started.
     #[error(transparent)]

@@ -1,8 +1,8 @@
 //! A start: from the files of a store to a committer and a checkpoint scheduler.
 //!
-//! Job: [`recover_store`] finds out what the files hold and rebuilds a state that is damaged or
-//! rolled back; [`RecoveredStore::start`] begins a journal segment behind it. The server calls
-//! them in `EmbeddedStore::open`, and the simulation on its own [`StoreFiles`].
+//! Job: [`recover_store`] finds out what the files hold and rebuilds a state that is corrupt or
+//! rolled back; [`RecoveredStore::start`] begins a journal segment behind it. The server calls them
+//! in `EmbeddedStore::open`, and the simulation on its own [`StoreFiles`].
 //! Invariant: a store is served only if it is complete. FORMAT is written after the first segment.
 //! Must never: rebuild a state that only the system refused, or start a thread.
 
@@ -178,7 +178,7 @@ pub(crate) fn rebuild_source<F: StoreFiles>(
     })
 }
 
-/// Makes a state that covers the whole journal, beside the damaged one.
+/// Makes a state that covers the whole journal, beside the corrupt one.
 fn build_state<F: StoreFiles>(
     files: &mut F,
     journal: &JournalDir<F::Dir>,

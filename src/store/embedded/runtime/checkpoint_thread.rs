@@ -107,7 +107,7 @@ impl CheckpointThread {
                         tracing::error!(
                             event.action = "mark-corrupt-failed",
                             error.message = %error,
-                            "the damaged state could not be marked corrupt"
+                            "the corrupt state could not be marked corrupt"
                         );
                     }
                 }
