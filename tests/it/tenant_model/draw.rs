@@ -86,7 +86,10 @@ fn bearer(ledger: &Ledger, random: &mut Random) -> String {
 }
 
 fn make_or_revoke(ledger: &Ledger, random: &mut Random) -> Op {
-    if ledger.keys.len() < MOST_KEYS && random.between(0, 2) > 0 {
+    let others: Vec<&String> = ledger.keys.keys().filter(|id| **id != ledger.first_key).collect();
+    // The first key that can be revoked is revoked, so that every seed has one to be refused with.
+    let revokes = ledger.revoked.is_empty() && !others.is_empty();
+    if !revokes && ledger.keys.len() < MOST_KEYS && random.between(0, 2) > 0 {
         let number = random.between(1, 7);
         let scopes = ALL_SCOPES.into_iter().enumerate().filter(|(bit, _)| number >> bit & 1 == 1);
         let scopes = scopes.map(|(_, scope)| scope).collect();
@@ -94,7 +97,6 @@ fn make_or_revoke(ledger: &Ledger, random: &mut Random) -> Op {
         let expires_in = (random.between(0, 1) == 0).then(|| random.between(3600, 315_360_000));
         return Op::MakeKey { label, scopes, expires_in };
     }
-    let others: Vec<&String> = ledger.keys.keys().filter(|id| **id != ledger.first_key).collect();
     let id = match random.between(0, 9) {
         0 => "00000000deadbeef".to_owned(),
         1 if !ledger.revoked.is_empty() => {
