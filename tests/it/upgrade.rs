@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -194,8 +195,22 @@ fn folders_of_every_earlier_format_are_served() {
             fs::write(data_dir.join("FORMAT"), format.replace("format 3 ", "format 4 ")).unwrap();
         }
         assert!(counters.len() > 2, "{entry:?} says nothing");
+        // Commands that read leave the format as it is: the older build can still go on.
+        let names = |dir: &str| {
+            let entries = fs::read_dir(data_dir.join(dir)).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<BTreeSet<String>>()
+        };
+        let before = (fs::read(data_dir.join("FORMAT")).unwrap(), names("journal"), names("sled"));
         let said = ended(odometer(["verify", "--data-dir"]).arg(&data_dir)).succeeded();
         assert!(said.starts_with("clean"), "{said}");
+        let offline = place.path().join("offline.backup");
+        ended(odometer(["backup", "--data-dir"]).arg(&data_dir).arg("--to").arg(&offline))
+            .succeeded();
+        let after = (fs::read(data_dir.join("FORMAT")).unwrap(), names("journal"), names("sled"));
+        assert_eq!((&before.0, &before.1), (&after.0, &after.1), "{entry:?}");
+        let old = "odometer.seals".to_owned();
+        assert_eq!(before.2.contains(&old), after.2.contains(&old), "{entry:?}: {after:?}");
         let backup =
             fs::read_dir(data_dir.join("backups")).unwrap().next().unwrap().unwrap().path();
         assert!(

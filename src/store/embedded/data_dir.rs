@@ -27,9 +27,9 @@ use thiserror::Error;
 
 use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::StoreId;
-use crate::store::embedded::layout::{DIGESTS_FILE, RESTORING};
+use crate::store::embedded::layout::{DIGESTS_FILE, DIGESTS_FILE_V3, RESTORING};
 use crate::store::embedded::shutdown_record::{self, PreviousShutdown, ShutdownRecord};
-use crate::store::embedded::upgrade::{self, SEALS_FILE};
+use crate::store::embedded::upgrade;
 
 /// The format that this build writes. Format 4 renamed three files of format 3, see upgrade.rs.
 const FORMAT_VERSION: u32 = 4;
@@ -76,7 +76,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Locks the data directory and upgrades its format; creates it if it does not exist.
+    /// Locks the data directory; creates it if it does not exist.
     ///
     /// # Errors
     /// [`DataDirError`]; then nothing was changed, except that empty directories may have been
@@ -135,15 +135,19 @@ impl DataDir {
         File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))?;
         let previous_shutdown = PreviousShutdown::read(&lock, Self::is_initialized(path));
         let data_dir = Self { path: path.to_owned(), lock, previous_shutdown };
-        data_dir.upgrade()?;
         Ok(data_dir)
     }
 
-    /// Upgrades an older format, or finishes an interrupted upgrade.
-    fn upgrade(&self) -> Result<(), DataDirError> {
+    /// Upgrades an older format, or finishes an interrupted upgrade. Only a server does so before it
+    /// opens the store; commands that read leave the directory to the older build as well.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`]; FORMAT may name the new format then, and the next start continues.
+    pub(crate) fn upgrade(&self) -> Result<(), DataDirError> {
         let Some(Format { version, store }) = read(&self.path)? else { return Ok(()) };
         if version < FORMAT_VERSION {
-            self.write_format(store)?;
+            write_atomic(&self.path, "FORMAT", format_line(store).as_bytes())
+                .map_err(|cause| DataDirError::Io { path: self.path.join("FORMAT"), cause })?;
         }
         upgrade::rename_files(&self.path)
             .map_err(|cause| DataDirError::Io { path: self.path.clone(), cause })
@@ -215,7 +219,7 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError::Io`].
     pub fn write_format(&self, store: StoreId) -> Result<(), DataDirError> {
-        let line = format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", HEXLOWER.encode(&store));
+        let line = format_line(store);
         let write = || -> io::Result<()> {
             write_atomic(&self.path, "FORMAT", line.as_bytes())?;
             // The data directory may be new too, so its own name is synced in its parent.
@@ -226,6 +230,11 @@ impl DataDir {
         };
         write().map_err(|cause| DataDirError::Io { path: self.path.join("FORMAT"), cause })
     }
+}
+
+/// FORMAT of this build's version.
+fn format_line(store: StoreId) -> String {
+    format!("{FORMAT_NAME} {FORMAT_VERSION} store {}\n", HEXLOWER.encode(&store))
 }
 
 /// The store's id from the FORMAT file in `dir`; changes nothing.
@@ -254,8 +263,9 @@ fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The first checkpoint saves the digests. Before it sled is empty, and an interrupted
             // first start can simply be repeated.
-            let has_digests =
-                [DIGESTS_FILE, SEALS_FILE].iter().any(|name| dir.join("sled").join(name).exists());
+            let has_digests = [DIGESTS_FILE, DIGESTS_FILE_V3]
+                .iter()
+                .any(|name| dir.join("sled").join(name).exists());
             if has_digests && !dir.join(RESTORING).exists() {
                 return problem("it has data, but the file FORMAT is missing".to_owned());
             }

@@ -15,3 +15,10 @@ pub(crate) const CORRUPT_MARKER: &str = "odometer.corrupt";
 
 /// In the data directory: a backup is being restored into it.
 pub const RESTORING: &str = "RESTORING";
+
+/// The same three files in format 3: read where no upgrade has renamed them, see upgrade.rs.
+pub(crate) const CURRENT_V3: &str = "newest";
+/// See [`CURRENT_V3`].
+pub(crate) const DIGESTS_FILE_V3: &str = "odometer.seals";
+/// See [`CURRENT_V3`].
+pub(crate) const CORRUPT_MARKER_V3: &str = "odometer.condemned";

@@ -85,6 +85,7 @@ impl EmbeddedStore {
         metrics: StoreMetrics,
     ) -> Result<(Self, RecoveryReport), OpenError> {
         let mut data_dir = DataDir::lock(&options.data_dir)?;
+        data_dir.upgrade()?;
         let fresh = random_id()?;
         let now = Now { uptime: Duration::ZERO, unix_s: now_unix_s() };
         let recovered =

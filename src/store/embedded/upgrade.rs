@@ -9,22 +9,22 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use crate::store::embedded::layout::{CORRUPT_MARKER, CURRENT, DIGESTS_FILE};
+use crate::store::embedded::layout::{
+    CORRUPT_MARKER, CORRUPT_MARKER_V3, CURRENT, CURRENT_V3, DIGESTS_FILE, DIGESTS_FILE_V3,
+};
 
 /// Directory, name in format 3, name in format 4.
 const RENAMED: [(&str, &str, &str); 3] = [
-    ("journal", "newest", CURRENT),
-    ("sled", SEALS_FILE, DIGESTS_FILE),
-    ("sled", "odometer.condemned", CORRUPT_MARKER),
+    ("journal", CURRENT_V3, CURRENT),
+    ("sled", DIGESTS_FILE_V3, DIGESTS_FILE),
+    ("sled", CORRUPT_MARKER_V3, CORRUPT_MARKER),
 ];
 
-/// The file of the bucket digests in format 3.
-pub(crate) const SEALS_FILE: &str = "odometer.seals";
+/// The directory of a rebuild, in format 3 and 4. A rebuild clears it, once it knows its source;
+/// until then a state that was complete when the process was killed may be the best there is.
+const REBUILDING: (&str, &str) = ("sled.healing", "sled.rebuilding");
 
-/// The directory of an interrupted rebuild in format 3: an incomplete state that is not used.
-const UNFINISHED_REBUILD: &str = "sled.healing";
-
-/// Renames the files that still have their old name, and removes an unfinished rebuild. Does
+/// Renames what still has its old name, and removes half-written files of the old names. Does
 /// nothing in a directory that is up to date.
 ///
 /// # Errors
@@ -37,11 +37,19 @@ pub(crate) fn rename_files(data_dir: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        // What an atomic replacement left that was cut off; nobody would remove it later.
+        ignore_not_found(fs::remove_file(dir.join(format!("{old}.new"))))?;
     }
-    match fs::remove_dir_all(data_dir.join(UNFINISHED_REBUILD)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let (old, new) = REBUILDING;
+    if data_dir.join(new).exists() {
+        return Ok(());
     }
+    ignore_not_found(fs::rename(data_dir.join(old), data_dir.join(new)))
+}
+
+fn ignore_not_found(result: io::Result<()>) -> io::Result<()> {
+    result
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 #[cfg(test)]
@@ -55,7 +63,8 @@ mod tests {
             fs::create_dir_all(temp.path().join(dir)).unwrap();
             fs::write(temp.path().join(dir).join(old), new).unwrap();
         }
-        fs::create_dir(temp.path().join(UNFINISHED_REBUILD)).unwrap();
+        fs::create_dir(temp.path().join(REBUILDING.0)).unwrap();
+        fs::write(temp.path().join("sled").join(format!("{DIGESTS_FILE_V3}.new")), "half").unwrap();
         // A crash after the first rename.
         let (dir, old, new) = RENAMED[0];
         fs::rename(temp.path().join(dir).join(old), temp.path().join(dir).join(new)).unwrap();
@@ -64,9 +73,10 @@ mod tests {
             for (dir, old, new) in RENAMED {
                 let dir = temp.path().join(dir);
                 assert_eq!(fs::read_to_string(dir.join(new)).unwrap(), new);
-                assert!(!dir.join(old).exists());
+                assert!(!dir.join(old).exists() && !dir.join(format!("{old}.new")).exists());
             }
-            assert!(!temp.path().join(UNFINISHED_REBUILD).exists());
+            assert!(!temp.path().join(REBUILDING.0).exists());
+            assert!(temp.path().join(REBUILDING.1).exists(), "a state that may be needed is kept");
         }
     }
 }

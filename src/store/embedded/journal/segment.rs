@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{CommitSeq, NextFrame, SegmentHeader, StoreId};
-use crate::store::embedded::layout::CURRENT;
+use crate::store::embedded::layout::{CURRENT, CURRENT_V3};
 
 /// The file name of the preallocated next segment.
 pub const SPARE: &str = "spare";
@@ -138,7 +138,12 @@ pub(crate) fn open_current<D: Directory>(journal: &JournalDir<D>) -> io::Result<
 /// The number of the newest segment by CURRENT; 0 if the file is missing or corrupt, and then only
 /// the segments themselves can tell.
 pub(crate) fn current_segment<D: Directory>(journal: &JournalDir<D>) -> u64 {
-    let read = journal.dir.open(CURRENT).and_then(|file| file.read_all());
+    let file = match journal.dir.open(CURRENT) {
+        // A command that changes nothing may read a directory of format 3.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => journal.dir.open(CURRENT_V3),
+        other => other,
+    };
+    let read = file.and_then(|file| file.read_all());
     let bytes = read.unwrap_or_default();
     let read_slot = |offset: u64| {
         let entry: &[u8; 12] = bytes.get(usize::try_from(offset).ok()?..)?.first_chunk()?;

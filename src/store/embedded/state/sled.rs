@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
-use crate::store::embedded::layout::{CORRUPT_MARKER, DIGESTS_FILE};
+use crate::store::embedded::layout::{
+    CORRUPT_MARKER, CORRUPT_MARKER_V3, DIGESTS_FILE, DIGESTS_FILE_V3,
+};
 use crate::store::embedded::state::{KeyValue, State, StateOpenError, WriteOp};
 
 /// The size of sled's own cache in bytes. It is small, because the record cache above it holds the
@@ -68,10 +70,12 @@ impl SledState {
         let io_error = |name: &str, error: &io::Error| {
             classify_io_error(error, format!("{}: {error}", dir.join(name).display()))
         };
-        match fs::read_to_string(dir.join(CORRUPT_MARKER)) {
-            Ok(why) => return Err(StateOpenError::Corrupt(why)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error(CORRUPT_MARKER, &error)),
+        for marker in [CORRUPT_MARKER, CORRUPT_MARKER_V3] {
+            match fs::read_to_string(dir.join(marker)) {
+                Ok(why) => return Err(StateOpenError::Corrupt(why)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error(marker, &error)),
+            }
         }
         remove_unfinished_snapshots(dir).map_err(|error| io_error("", &error))?;
         drop_page_cache(&dir.join("db")).map_err(|error| io_error("db", &error))?;
@@ -186,11 +190,15 @@ impl State for SledState {
     }
 
     fn load_digests(&self) -> Result<Option<Vec<u8>>, String> {
-        match fs::read(self.dir.join(DIGESTS_FILE)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.file_error(DIGESTS_FILE, &error)),
+        // A command that changes nothing may read a state of format 3.
+        for name in [DIGESTS_FILE, DIGESTS_FILE_V3] {
+            match fs::read(self.dir.join(name)) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.file_error(name, &error)),
+            }
         }
+        Ok(None)
     }
 
     fn save_digests(&mut self, bytes: &[u8]) -> Result<(), String> {
