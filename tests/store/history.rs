@@ -1,4 +1,4 @@
-//! Proves the history checker: each wrong history that FAULTS.md names is caught, correct ones
+//! Proves the history checker: each kind of wrong history is caught, correct ones
 //! pass, and a million operations are judged in seconds.
 //!
 //! Needs no server. A checker that lets one of these pass would make every fault test worthless.
