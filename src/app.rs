@@ -60,7 +60,6 @@ struct Core {
     tls: Arc<ServerCertificate>,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
-    metrics: Metrics,
 }
 
 /// The admin socket, and the store that its requests go to.
@@ -98,11 +97,11 @@ impl App {
             passwords: config.passwords,
             counters_per_tenant: config.counters_per_tenant,
             key_touches_in_flight: papaya::HashSet::new(),
-            metrics: metrics.clone(),
+            metrics,
             draining: AtomicBool::new(false),
         });
         let addresses = listeners.addresses;
-        let core = Core { config, addresses, tls, store: Arc::new(store), shared, metrics };
+        let core = Core { config, addresses, tls, store: Arc::new(store), shared };
         Ok(Self { core, listeners, admin })
     }
 
@@ -138,7 +137,7 @@ impl App {
                     let reason = reason.unwrap_or_else(|error| error.to_string().into());
                     break Some(anyhow!("the store failed: {reason}"));
                 }
-                Ok(()) = reload.changed() => reload_certificate(&core.tls, &core.metrics),
+                Ok(()) = reload.changed() => reload_certificate(&core.tls, &core.shared.metrics),
             }
         };
         core.drain(serving, failure).await
@@ -185,7 +184,7 @@ impl Core {
             Workers::start(options, &parts).context("the workers could not be started")?;
         let workers = Arc::new(workers);
         let limits = self.config.limits;
-        let metrics = self.metrics.connections(limits.connections);
+        let metrics = self.shared.metrics.connections(limits.connections);
         let limiter = ConnectionLimiter::new(limits, metrics);
         let target = ConnectionTarget::Workers(Arc::clone(&workers));
         let mut acceptors = vec![spawn_acceptor(listeners.public, &limiter, target)?];
@@ -198,7 +197,7 @@ impl Core {
             Some(listener) => Some(spawn_ops_listener(listener, server.ops().await)?),
             None => None,
         };
-        let upkeep = tokio::spawn(upkeep(self.metrics.clone()));
+        let upkeep = tokio::spawn(upkeep(self.shared.metrics.clone()));
         let deletions = tokio::spawn(resume_deletions(admin.store.clone()));
         let admin = spawn_admin_listener(admin, &server).await?;
         Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })

@@ -32,10 +32,10 @@ const BUCKETS: usize = 1 << 16;
 const BURST: NonZeroU32 = NonZeroU32::new(10).unwrap();
 const MINUTE: Duration = Duration::from_secs(60);
 const LIMIT: RateLimit = RateLimit { count: BURST, per: MINUTE, burst: BURST };
-/// GCRA's T: the time that one attempt costs.
-const EMISSION_INTERVAL_NS: u64 = 6_000_000_000;
 /// How far a theoretical arrival time may run ahead of the clock: [`BURST`] emission intervals.
-const BURST_TOLERANCE_NS: u64 = 60_000_000_000;
+const BURST_TOLERANCE_NS: u64 = MINUTE.as_secs() * 1_000_000_000;
+/// GCRA's T: the time that one attempt costs.
+const EMISSION_INTERVAL_NS: u64 = BURST_TOLERANCE_NS / BURST.get() as u64;
 
 /// See the module's documentation.
 pub(super) struct LoginThrottle {

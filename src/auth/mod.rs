@@ -94,8 +94,8 @@ impl Principal {
 
     /// The key, unless its use on `day` (days since 1970) is recorded already.
     pub fn key_to_touch(&self, day: u32) -> Option<KeyId> {
-        let is_due = |last_used: Option<u32>| last_used.is_none_or(|last_used| last_used < day);
-        self.key.filter(|(_, last_used)| is_due(*last_used)).map(|(key, _)| key)
+        // A key that was never used is due on any day: `None` is less than `Some`.
+        self.key.filter(|(_, last_used)| *last_used < Some(day)).map(|(key, _)| key)
     }
 
     /// Authorizes the principal for a route with this requirement.

@@ -132,10 +132,7 @@ pub struct Range {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CounterRefusal {
     /// The increment would exceed the maximum.
-    #[error(
-        "the counter is at {value} and its maximum is {max}: {count} more do not fit. \
-         No integer was issued; ask for fewer, or use another counter"
-    )]
+    #[error("the counter is at {value} and its maximum is {max}: {count} more do not fit")]
     Exhausted {
         /// The current value.
         value: Value,
@@ -145,10 +142,7 @@ pub enum CounterRefusal {
         count: u32,
     },
     /// The new value is outside the counter's bounds.
-    #[error(
-        "{requested} is outside this counter's range of {min} to {max}. \
-         Nothing was changed; send a value within the range"
-    )]
+    #[error("{requested} is outside this counter's range of {min} to {max}")]
     OutOfRange {
         /// The value requested.
         requested: Value,
@@ -158,10 +152,7 @@ pub enum CounterRefusal {
         max: Value,
     },
     /// The new value is lower than the current one, and the request did not allow that.
-    #[error(
-        "the counter is at {value}; setting it to {requested} would make integers repeat. \
-         Nothing was changed; send rewind: true if that is intended"
-    )]
+    #[error("the counter is at {value}; setting it to {requested} would make integers repeat")]
     RewindRequired {
         /// The current value.
         value: Value,

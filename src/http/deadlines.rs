@@ -116,8 +116,8 @@ impl<S> DeadlineStream<S> {
     /// It is a loop because a timer that was reset must be polled again: only the poll registers
     /// the task for a wake-up.
     fn deadline_elapsed(&mut self, context: &mut Context<'_>) -> bool {
+        let deadline = self.earliest_deadline();
         loop {
-            let deadline = self.earliest_deadline();
             if self.sleep.as_mut().poll(context).is_pending() {
                 match deadline {
                     // The timer would fire too late: a shorter deadline has been set.

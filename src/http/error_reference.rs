@@ -5,15 +5,13 @@
 //! Invariant: an error without a meaning does not compile. Must never: name a status, code or title
 //! of its own.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::error::{ApiError, ErrorSpec};
+use super::openapi::error_responses::{invalid as invalid_parameter, rate_limited};
 use crate::auth::AuthFailure;
-use crate::auth::rate_limit::RateLimitDecision;
 use crate::domain::api_key::Scopes;
 use crate::domain::counter::{CounterRefusal, Value};
-use crate::domain::rate_limit::RateLimit;
 use crate::store::CounterState;
 
 /// An error as the page describes it.
@@ -29,8 +27,7 @@ pub struct ErrorReference {
     pub retry_after: Option<Duration>,
 }
 
-/// Every error, one of each code, in the order of the table in `error.rs`.
-#[must_use]
+/// Every error, one of each code, in the order in which docs/errors.md has them.
 pub fn error_reference() -> Vec<ErrorReference> {
     samples().iter().map(describe).collect()
 }
@@ -40,12 +37,10 @@ fn describe(error: &ApiError) -> ErrorReference {
     ErrorReference { spec: error.spec(), meaning, retry, retry_after: error.retry_after() }
 }
 
+/// One of each code. A list of its own, so that a test can compare it with the codes that the
+/// OpenAPI document names.
 fn samples() -> Vec<ApiError> {
     const Z: Value = Value::ZERO;
-    let limit =
-        RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
-    let decision = RateLimitDecision { limit, remaining: 0, retry_after: None };
-    let invalid = |code| ApiError::Invalid { parameter: "", code, detail: String::new() };
     let mut samples = vec![
         ApiError::MalformedBody(""),
         ApiError::MalformedRequest(""),
@@ -72,16 +67,16 @@ fn samples() -> Vec<ApiError> {
         ApiError::UnsupportedMediaType,
     ];
     samples.extend([
-        invalid("invalid_username"),
-        invalid("invalid_password"),
-        invalid("username_taken"),
-        invalid("invalid_name"),
-        invalid("invalid_parameter"),
-        invalid("invalid_value"),
+        invalid_parameter("invalid_username"),
+        invalid_parameter("invalid_password"),
+        invalid_parameter("username_taken"),
+        invalid_parameter("invalid_name"),
+        invalid_parameter("invalid_parameter"),
+        invalid_parameter("invalid_value"),
         ApiError::UnknownParameter("".into()),
         ApiError::Counter(CounterRefusal::OutOfRange { requested: Z, min: Z, max: Z }),
         ApiError::IdempotencyKeyReused,
-        ApiError::RateLimited { scope: "tenant", decision },
+        rate_limited(),
         ApiError::Internal("".into()),
         ApiError::BackupFailed(String::new()),
         ApiError::Overloaded,
@@ -94,66 +89,9 @@ fn samples() -> Vec<ApiError> {
     samples
 }
 
-/// What an error means, and whether to send the same request again.
+/// What an error means, and whether to send the same request again. It is a table: a variant that
+/// has no row here does not compile.
 fn meaning(error: &ApiError) -> (&'static str, &'static str) {
-    match error {
-        ApiError::MalformedBody(_) | ApiError::MalformedRequest(_) | ApiError::NotSupported(_) => {
-            unreadable(error)
-        }
-        ApiError::InvalidIdempotencyKey => (
-            "The key is not 1 to 255 visible ASCII characters, or is there twice.",
-            "no; correct it",
-        ),
-        ApiError::Unauthenticated(_)
-        | ApiError::InsufficientScope(_)
-        | ApiError::TenantSuspended
-        | ApiError::HttpsRequired => unauthorized(error),
-        ApiError::NotFound => {
-            ("There is no such path. A slash at the end makes another path.", "no")
-        }
-        ApiError::CounterNotFound => ("The tenant has no such counter.", "no"),
-        ApiError::KeyNotFound => ("The tenant has no such API key.", "no"),
-        ApiError::TenantNotFound(_) => {
-            ("No tenant has this name. Only the admin socket answers this.", "no")
-        }
-        ApiError::MethodNotAllowed(_) => ("The path has other methods: see `Allow`.", "no"),
-        ApiError::BodyTimeout => ("The body did not arrive within 5 s.", "yes"),
-        ApiError::Counter(_)
-        | ApiError::CounterExists
-        | ApiError::DefaultCounter
-        | ApiError::QuotaExceeded(_)
-        | ApiError::UsernameTaken
-        | ApiError::PreconditionFailed(_) => conflict(error),
-        ApiError::BodyTooLarge(_) => ("The body has more than 4,096 bytes.", "no"),
-        ApiError::UnsupportedMediaType => {
-            ("The body is neither JSON, JSON:API nor a form; or it is compressed.", "no")
-        }
-        ApiError::Invalid { code, .. } => invalid(code),
-        ApiError::UnknownParameter(_) => (
-            "The route has no such parameter; `source.parameter` names it.",
-            "no; see whether it is mistyped",
-        ),
-        ApiError::IdempotencyKeyReused => (
-            "Another request was sent with this key: another route, counter or parameter.",
-            "no; use a new key for a new request",
-        ),
-        ApiError::RateLimited { .. } => (
-            "A rate limit is used up: of the tenant, of the address, or of the login name whose \
-             password was wrong too often.",
-            "after `Retry-After`",
-        ),
-        ApiError::Internal(_)
-        | ApiError::BackupFailed(_)
-        | ApiError::Overloaded
-        | ApiError::Closing
-        | ApiError::Poisoned
-        | ApiError::OutcomeUnknown
-        | ApiError::IdempotencyFull
-        | ApiError::StorageFull => failure(error),
-    }
-}
-
-fn unreadable(error: &ApiError) -> (&'static str, &'static str) {
     match error {
         ApiError::MalformedBody(_) => (
             "The body is not valid JSON or UTF-8, ended early, or has a parameter twice.",
@@ -164,16 +102,15 @@ fn unreadable(error: &ApiError) -> (&'static str, &'static str) {
              `Content-Length`, or is plain HTTP on the HTTPS port.",
             "no; correct it",
         ),
-        _ => (
+        ApiError::NotSupported(_) => (
             "`Idempotency-Key`, `If-Match` or `If-None-Match` asks for what this route does not \
              do; nothing was changed.",
             "without it",
         ),
-    }
-}
-
-fn unauthorized(error: &ApiError) -> (&'static str, &'static str) {
-    match error {
+        ApiError::InvalidIdempotencyKey => (
+            "The key is not 1 to 255 visible ASCII characters, or is there twice.",
+            "no; correct it",
+        ),
         ApiError::InsufficientScope(_) => (
             "The key is valid and may not do this: `WWW-Authenticate` names the scope.",
             "with another key",
@@ -184,16 +121,21 @@ fn unauthorized(error: &ApiError) -> (&'static str, &'static str) {
              key should be considered lost.",
             "over HTTPS",
         ),
-        _ => (
+        ApiError::Unauthenticated(_) => (
             "No key, a mistyped, unknown, revoked or expired key, a wrong username or password, \
              or two `Authorization` headers. `WWW-Authenticate` says what the route takes.",
             "no; send the right one",
         ),
-    }
-}
-
-fn conflict(error: &ApiError) -> (&'static str, &'static str) {
-    match error {
+        ApiError::NotFound => {
+            ("There is no such path. A slash at the end makes another path.", "no")
+        }
+        ApiError::CounterNotFound => ("The tenant has no such counter.", "no"),
+        ApiError::KeyNotFound => ("The tenant has no such API key.", "no"),
+        ApiError::TenantNotFound(_) => {
+            ("No tenant has this name. Only the admin socket answers this.", "no")
+        }
+        ApiError::MethodNotAllowed(_) => ("The path has other methods: see `Allow`.", "no"),
+        ApiError::BodyTimeout => ("The body did not arrive within 5 s.", "yes"),
         ApiError::Counter(CounterRefusal::Exhausted { .. }) => (
             "The counter is at its maximum, or so near that the range does not fit.",
             "no; set it, if you may",
@@ -219,40 +161,29 @@ fn conflict(error: &ApiError) -> (&'static str, &'static str) {
              which.",
             "no; read, decide, then send it with the new tag",
         ),
-        _ => (
+        ApiError::UsernameTaken => (
             "Another tenant has the name, perhaps in another case; the answer of \
              `/api/v1/tenants`.",
             "no; choose another name",
         ),
-    }
-}
-
-fn invalid(code: &str) -> (&'static str, &'static str) {
-    match code {
-        "invalid_username" => ("The name breaks a rule; `detail` says which.", "no"),
-        "invalid_password" => ("The password breaks a rule; `detail` says which.", "no"),
-        "username_taken" => (
-            "Another tenant has the name, perhaps in another case; the answer of `/users/create`.",
-            "no; choose another name",
-        ),
-        "invalid_name" => {
-            ("The name is not one of a counter: 1 to 128 of `A-Z a-z 0-9 . _ -`.", "no")
+        ApiError::BodyTooLarge(_) => ("The body has more than 4,096 bytes.", "no"),
+        ApiError::UnsupportedMediaType => {
+            ("The body is neither JSON, JSON:API nor a form; or it is compressed.", "no")
         }
-        "invalid_value" => (
-            "The number is missing, negative, above what the parameter takes, fractional, or not \
-             in plain digits.",
-            "no",
+        ApiError::Invalid { code, .. } => invalid(code),
+        ApiError::UnknownParameter(_) => (
+            "The route has no such parameter; `source.parameter` names it.",
+            "no; see whether it is mistyped",
         ),
-        _ => (
-            "The parameter is of the wrong type, such as a number for a password, or not one of \
-             the values that it may have.",
-            "no",
+        ApiError::IdempotencyKeyReused => (
+            "Another request was sent with this key: another route, counter or parameter.",
+            "no; use a new key for a new request",
         ),
-    }
-}
-
-fn failure(error: &ApiError) -> (&'static str, &'static str) {
-    match error {
+        ApiError::RateLimited { .. } => (
+            "A rate limit is used up: of the tenant, of the address, or of the login name whose \
+             password was wrong too often.",
+            "after `Retry-After`",
+        ),
         ApiError::BackupFailed(_) => (
             "An operator asked for a backup, and none could be made; `detail` says why. Only the \
              admin socket answers this.",
@@ -277,9 +208,33 @@ fn failure(error: &ApiError) -> (&'static str, &'static str) {
         ApiError::StorageFull => {
             ("The disk is almost full; reads go on.", "after `Retry-After`, once there is room")
         }
-        _ => (
+        ApiError::Internal(_) => (
             "The server failed; the log has the cause under the error's `id`.",
             "read first, and tell the operator",
+        ),
+    }
+}
+
+fn invalid(code: &str) -> (&'static str, &'static str) {
+    match code {
+        "invalid_username" => ("The name breaks a rule; `detail` says which.", "no"),
+        "invalid_password" => ("The password breaks a rule; `detail` says which.", "no"),
+        "username_taken" => (
+            "Another tenant has the name, perhaps in another case; the answer of `/users/create`.",
+            "no; choose another name",
+        ),
+        "invalid_name" => {
+            ("The name is not one of a counter: 1 to 128 of `A-Z a-z 0-9 . _ -`.", "no")
+        }
+        "invalid_value" => (
+            "The number is missing, negative, above what the parameter takes, fractional, or not \
+             in plain digits.",
+            "no",
+        ),
+        _ => (
+            "The parameter is of the wrong type, such as a number for a password, or not one of \
+             the values that it may have.",
+            "no",
         ),
     }
 }

@@ -33,7 +33,6 @@ use super::state::{AppState, Shared};
 use super::{bridge, connection};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
-use crate::telemetry::Metrics;
 
 /// Wait after a failed accept. It fails with EMFILE when there are no more file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -60,8 +59,6 @@ pub struct ServerParts {
     pub store: Arc<dyn Store>,
     /// The state that all workers share.
     pub shared: Arc<Shared>,
-    /// The metrics to record in.
-    pub metrics: Metrics,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Decides which requests are logged.
@@ -70,11 +67,9 @@ pub struct ServerParts {
 
 impl ServerParts {
     /// Puts them together.
-    #[must_use]
     pub fn new(options: &ServerOptions, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
         Self {
             store,
-            metrics: shared.metrics.clone(),
             shared,
             trusted_proxies: Arc::clone(&options.trusted_proxies),
             sampler: Arc::new(AccessLogSampler::new(options.access_log_sample)),
@@ -83,7 +78,7 @@ impl ServerParts {
 
     fn observer(&self, listener: Listener) -> Rc<Observer> {
         Rc::new(Observer {
-            metrics: self.metrics.clone(),
+            metrics: self.shared.metrics.clone(),
             routes: if listener == Listener::Admin {
                 routes::admin_table()
             } else {

@@ -17,7 +17,7 @@ use crate::http::error::ApiError;
 /// The size limit of a body in bytes.
 pub const MAX_BODY_BYTES: usize = 4096;
 /// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the body.
 ///

@@ -90,7 +90,7 @@ pub(crate) async fn suspend_tenant(
     req: HttpRequest,
     args: TenantAction,
 ) -> Result<impl Responder, ApiError> {
-    set_suspended(&state, &req, args, true, OperatorAction::SuspendTenant).await
+    set_suspended(&state, &req, args, true).await
 }
 
 #[utoipa::path(tag = "internal")]
@@ -100,7 +100,7 @@ pub(crate) async fn resume_tenant(
     req: HttpRequest,
     args: TenantAction,
 ) -> Result<impl Responder, ApiError> {
-    set_suspended(&state, &req, args, false, OperatorAction::ResumeTenant).await
+    set_suspended(&state, &req, args, false).await
 }
 
 async fn set_suspended(
@@ -108,8 +108,9 @@ async fn set_suspended(
     req: &HttpRequest,
     InOrder((operator, PathParam(name), _)): TenantAction,
     suspended: bool,
-    action: OperatorAction,
 ) -> Result<web::Json<TenantRow>, ApiError> {
+    let action =
+        if suspended { OperatorAction::SuspendTenant } else { OperatorAction::ResumeTenant };
     let (id, _) = find(state, &name).await?;
     let changed = state.store.change_tenant(id, TenantUpdate::Suspended(suspended)).await;
     let record = audited(
@@ -266,7 +267,7 @@ fn audited<T>(
     let problem = result
         .as_ref()
         .err()
-        .map(|error| error.cause().map_or_else(|| error.detail(None), str::to_owned));
+        .map(|error| error.cause().map_or_else(|| error.detail(None).into_owned(), str::to_owned));
     context.record(SecurityEvent::Operator(OperatorEvent {
         action,
         uid: operator.uid,

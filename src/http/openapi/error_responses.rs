@@ -135,7 +135,7 @@ impl<R: Requirement> Refusals for From<R> {
     }
 }
 
-fn rate_limited() -> ApiError {
+pub(in crate::http) fn rate_limited() -> ApiError {
     let limit =
         RateLimit { count: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
     ApiError::RateLimited {
@@ -144,7 +144,7 @@ fn rate_limited() -> ApiError {
     }
 }
 
-fn invalid(code: &'static str) -> ApiError {
+pub(in crate::http) fn invalid(code: &'static str) -> ApiError {
     ApiError::Invalid { parameter: "", code, detail: String::new() }
 }
 

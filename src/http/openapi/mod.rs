@@ -37,7 +37,7 @@ use self::schema::{
     Media, body_example, body_variant, exactly, form_example, simplify, string, whole,
 };
 use crate::domain::counter::CounterName;
-use crate::http::extract::body::MAX_BODY_BYTES;
+use crate::http::extract::body::{BODY_TIMEOUT, MAX_BODY_BYTES};
 use crate::http::extract::idempotency::MAX_KEY_CHARS;
 
 const ABOUT: &str = include_str!("about.md");
@@ -56,9 +56,14 @@ const ABOUT_IF_MATCH: &str = "The request is carried out only if the counter has
 const ABOUT_ETAG: &str = "The version of the counter: it changes with every update and is never \
     reused, not even by a counter of the same name that is created after a deletion.";
 
-// The numbers in the descriptions above and in about.md.
-const _: () =
-    assert!(MAX_BODY_BYTES == 4096 && MAX_KEY_CHARS == 255 && CounterName::MAX_BYTES == 128);
+// The numbers in the descriptions above, in about.md, and in the texts of error_detail.rs and
+// error_reference.rs.
+const _: () = assert!(
+    MAX_BODY_BYTES == 4096
+        && BODY_TIMEOUT.as_secs() == 5
+        && MAX_KEY_CHARS == 255
+        && CounterName::MAX_BYTES == 128
+);
 
 /// The tag of routes that the document leaves out.
 pub const INTERNAL: &str = "internal";
