@@ -70,7 +70,7 @@ pub fn no_server(data_dir: &Path) -> Error {
 /// The socket cannot be used, or there was no response.
 pub fn metrics_of(data_dir: &Path) -> Result<Option<Snapshot>> {
     let Some(mut client) = Client::connect(data_dir)? else { return Ok(None) };
-    client.request(Method::GET, "/stats", None, Wait::Limited).map(Some)
+    client.request(Method::GET, "/stats", None).map(Some)
 }
 
 impl Client {
@@ -113,9 +113,8 @@ impl Client {
         method: Method,
         target: &str,
         body: Option<Vec<u8>>,
-        wait: Wait,
     ) -> Result<T> {
-        let body = self.exchange(method, target, body, wait)?;
+        let body = self.exchange(method, target, body, Wait::Limited)?;
         serde_json::from_slice(&body)
             .map_err(|_| anyhow!("the server's response is not the expected JSON"))
     }

@@ -98,16 +98,12 @@ fn execute(client: &mut Client, tenant: &str, action: &TenantAction) -> Result<R
             )?;
             return Ok(Rows::default());
         }
-        TenantAction::Show => client.request(Method::GET, &path, None, Wait::Limited)?,
-        TenantAction::Suspend => {
-            client.request(Method::POST, &format!("{path}/suspend"), None, Wait::Limited)?
-        }
-        TenantAction::Resume => {
-            client.request(Method::POST, &format!("{path}/resume"), None, Wait::Limited)?
-        }
+        TenantAction::Show => client.request(Method::GET, &path, None)?,
+        TenantAction::Suspend => client.request(Method::POST, &format!("{path}/suspend"), None)?,
+        TenantAction::Resume => client.request(Method::POST, &format!("{path}/resume"), None)?,
         TenantAction::Limit(limit) => {
             let body = serde_json::to_vec(&NewLimit { limit: limit.clone() })?;
-            client.request(Method::PUT, &format!("{path}/limit"), Some(body), Wait::Limited)?
+            client.request(Method::PUT, &format!("{path}/limit"), Some(body))?
         }
     };
     Ok(Rows { tenants: vec![row], keys: Vec::new() })
@@ -117,7 +113,7 @@ fn list_tenants(client: &mut Client) -> Result<Rows> {
     let mut rows = Rows::default();
     let mut target = format!("/tenants?limit={PAGE_ROWS}");
     loop {
-        let page: TenantPage = client.request(Method::GET, &target, None, Wait::Limited)?;
+        let page: TenantPage = client.request(Method::GET, &target, None)?;
         rows.tenants.extend(page.tenants);
         let Some(next) = page.next else { return Ok(rows) };
         target = format!("/tenants?limit={PAGE_ROWS}&after={next}");
@@ -128,7 +124,7 @@ fn list_keys(client: &mut Client, path: &str) -> Result<Rows> {
     let mut rows = Rows::default();
     let mut target = format!("{path}/keys?limit={PAGE_ROWS}");
     loop {
-        let page: KeyPage = client.request(Method::GET, &target, None, Wait::Limited)?;
+        let page: KeyPage = client.request(Method::GET, &target, None)?;
         rows.keys.extend(page.keys);
         let Some(next) = page.next else { return Ok(rows) };
         target = format!("{path}/keys?limit={PAGE_ROWS}&after={next}");

@@ -28,22 +28,23 @@ const AUTO: &str = "auto";
 
 /// `off` is `None`; anything else goes to `parse`, whose error then mentions `off`, too.
 pub(super) fn or_off<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
-    move |text| {
-        if text == OFF {
-            Ok(None)
-        } else {
-            parse(text).map(Some).map_err(|why| format!("{why}, or {OFF}"))
-        }
-    }
+    or_word(OFF, parse)
 }
 
 /// `auto` is `None`: the program chooses; anything else goes to `parse`.
 pub(super) fn or_auto<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
+    or_word(AUTO, parse)
+}
+
+fn or_word<T>(
+    word: &'static str,
+    parse: impl Fn(&str) -> Parsed<T>,
+) -> impl Fn(&str) -> Parsed<Option<T>> {
     move |text| {
-        if text == AUTO {
+        if text == word {
             Ok(None)
         } else {
-            parse(text).map(Some).map_err(|why| format!("{why}, or {AUTO}"))
+            parse(text).map(Some).map_err(|why| format!("{why}, or {word}"))
         }
     }
 }

@@ -134,8 +134,7 @@ impl DataDir {
         }
         File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))?;
         let previous_shutdown = PreviousShutdown::read(&lock, Self::is_initialized(path));
-        let data_dir = Self { path: path.to_owned(), lock, previous_shutdown };
-        Ok(data_dir)
+        Ok(Self { path: path.to_owned(), lock, previous_shutdown })
     }
 
     /// Upgrades an older format, or finishes an interrupted upgrade. Only a server does so before it

@@ -161,10 +161,7 @@ impl Directory for OsDirectory {
         // An existing file is removed and not opened: it may be a link, or another process may be
         // reading it.
         let path = self.dir.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        ignore_not_found(fs::remove_file(&path))?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         options.open(path).map(OsFile)
@@ -230,6 +227,12 @@ impl VfsFile for OsFile {
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_data()
     }
+}
+
+/// Makes a removal of what does not exist a success.
+pub(crate) fn ignore_not_found(result: io::Result<()>) -> io::Result<()> {
+    result
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Writes a whole file durably and atomically: to a temporary file that is synced, renamed, and

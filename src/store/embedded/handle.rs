@@ -110,18 +110,18 @@ impl EmbeddedStore {
     async fn submit_counter(
         &self,
         tenant: TenantId,
-        name: &CounterName,
+        name: CounterName,
         op: CounterOp,
         idempotency: Option<IdempotencyToken>,
     ) -> Result<Reply, StoreError> {
-        let command = CounterCommand::new(tenant, name.clone(), op, idempotency);
+        let command = CounterCommand::new(tenant, name, op, idempotency);
         self.submit(Command::Counter(command)).await
     }
 
     async fn submit_counter_state(
         &self,
         tenant: TenantId,
-        name: &CounterName,
+        name: CounterName,
         op: CounterOp,
         idempotency: Option<IdempotencyToken>,
     ) -> Result<Applied<CounterState>, StoreError> {
@@ -362,7 +362,7 @@ impl Store for EmbeddedStore {
     ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
         let op = CounterOp::Create(Box::new(new));
-        Box::pin(async move { self.submit_counter_state(tenant, &name, op, idempotency).await })
+        Box::pin(async move { self.submit_counter_state(tenant, name, op, idempotency).await })
     }
 
     fn advance(
@@ -375,7 +375,7 @@ impl Store for EmbeddedStore {
         let name = name.clone();
         Box::pin(async move {
             let op = CounterOp::Advance(count);
-            match self.submit_counter(tenant, &name, op, idempotency).await? {
+            match self.submit_counter(tenant, name, op, idempotency).await? {
                 Reply::Issued(applied) => Ok(applied),
                 other => wrong_reply(&other),
             }
@@ -391,7 +391,7 @@ impl Store for EmbeddedStore {
     ) -> StoreFuture<'_, Applied<CounterState>> {
         let name = name.clone();
         let op = CounterOp::Set(Box::new(to));
-        Box::pin(async move { self.submit_counter_state(tenant, &name, op, idempotency).await })
+        Box::pin(async move { self.submit_counter_state(tenant, name, op, idempotency).await })
     }
 
     fn delete(
@@ -401,7 +401,7 @@ impl Store for EmbeddedStore {
         precondition: Precondition,
     ) -> StoreFuture<'_, ()> {
         let (name, op) = (name.clone(), CounterOp::Delete(precondition));
-        Box::pin(async move { self.submit_counter(tenant, &name, op, None).await.map(drop) })
+        Box::pin(async move { self.submit_counter(tenant, name, op, None).await.map(drop) })
     }
 
     fn health(&self) -> Health {

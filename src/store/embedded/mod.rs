@@ -60,7 +60,7 @@ use self::runtime::messages::CommitterMessage;
 use self::runtime::shared::StoreInner;
 use self::runtime::spawn_threads;
 use self::state::sled::SledState;
-use super::{Health, Unavailable, now_unix_s};
+use super::{Health, now_unix_s};
 use crate::telemetry::StoreMetrics;
 
 /// Requests that may wait for the committer; when the queue is full, more are refused at once.
@@ -163,14 +163,8 @@ fn record_start(
     if parts.report.rebuilt.is_some() {
         shared.metrics.state_rebuilds.increment(1);
     }
-    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-    shared.metrics.disk_free.set(parts.available_bytes as f64);
-    let is_low = parts.available_bytes < options.min_free_disk_bytes;
-    shared.set_health(if is_low {
-        Health::Unavailable(Unavailable::DiskLow)
-    } else {
-        Health::Ready
-    });
+    let reserve = options.min_free_disk_bytes;
+    shared.set_disk_low(shared.record_disk_free(parts.available_bytes, reserve));
 }
 
 /// Generates a random store id.

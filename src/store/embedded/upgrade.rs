@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use crate::store::embedded::fs::ignore_not_found;
 use crate::store::embedded::layout::{
     CORRUPT_MARKER, CORRUPT_MARKER_V3, CURRENT, CURRENT_V3, DIGESTS_FILE, DIGESTS_FILE_V3,
 };
@@ -45,11 +46,6 @@ pub(crate) fn rename_files(data_dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     ignore_not_found(fs::rename(data_dir.join(old), data_dir.join(new)))
-}
-
-fn ignore_not_found(result: io::Result<()>) -> io::Result<()> {
-    result
-        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 #[cfg(test)]

@@ -143,11 +143,6 @@ impl BackupEncoder {
         self.records += 1;
     }
 
-    /// The number of bytes that were added and not taken.
-    pub fn buffered_len(&self) -> usize {
-        self.buffer.len()
-    }
-
     /// Takes the bytes that were added since the last call.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {

@@ -279,13 +279,12 @@ impl<D: Directory> Committer<D> {
         self.deferred_count += 1;
         // The whole read set is pinned; otherwise two records could evict each other forever.
         read_set.iter().flatten().for_each(|key| self.working_set.cache.pin(key));
-        let waiting = self.deferred.entry(missing.clone()).or_default();
-        if waiting.is_empty() {
-            let last = self.journal.last();
-            Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, last);
-            self.pending_tasks.push(BackgroundTask::Load(missing));
+        if !self.deferred.contains_key(&missing) {
+            // The load must see every change that is durable.
+            self.flush();
+            self.pending_tasks.push(BackgroundTask::Load(missing.clone()));
         }
-        waiting.push((queued, read_set));
+        self.deferred.entry(missing).or_default().push((queued, read_set));
     }
 
     /// Caches a loaded record and executes the commands that were deferred for it.
@@ -375,17 +374,9 @@ impl<D: Directory> Committer<D> {
 
     /// Gives every durable change that the checkpointer does not have yet to it.
     pub fn flush(&mut self) {
-        let last = self.journal.last();
-        Self::flush_into(&mut self.unflushed, &mut self.pending_tasks, last);
-    }
-
-    fn flush_into(
-        unflushed: &mut Vec<RecordWrite>,
-        pending_tasks: &mut Vec<BackgroundTask>,
-        last: LogPosition,
-    ) {
-        if !unflushed.is_empty() {
-            pending_tasks.push(BackgroundTask::Flush(std::mem::take(unflushed), last));
+        if !self.unflushed.is_empty() {
+            let changes = std::mem::take(&mut self.unflushed);
+            self.pending_tasks.push(BackgroundTask::Flush(changes, self.journal.last()));
         }
     }
 }

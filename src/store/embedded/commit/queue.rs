@@ -61,12 +61,11 @@ pub struct QueueFull;
 pub struct ReplyChannel {
     batches: SegQueue<ReplyBatch>,
     waker: AtomicWaker,
-    closed: AtomicBool,
 }
 
 impl ReplyChannel {
-    /// Passes arriving replies to their receivers until the channel is closed. Run it on the worker
-    /// that the receivers belong to.
+    /// Passes arriving replies to their receivers, for as long as the runtime of the worker lives
+    /// that the receivers belong to. Spawn it there.
     pub async fn run(self: Arc<Self>) {
         std::future::poll_fn(|context| {
             self.waker.register(context.waker());
@@ -76,15 +75,9 @@ impl ReplyChannel {
                     let _ = sender.send(result);
                 }
             }
-            if self.closed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            Poll::<()>::Pending
         })
         .await;
-    }
-
-    /// Ends [`ReplyChannel::run`].
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.waker.wake();
     }
 }
 

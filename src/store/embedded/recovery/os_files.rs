@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::store::embedded::backup::directory::{newest_first, read_file};
 use crate::store::embedded::data_dir::{DataDir, DataDirError};
-use crate::store::embedded::fs::OsDirectory;
+use crate::store::embedded::fs::{OsDirectory, ignore_not_found};
 use crate::store::embedded::journal::frame::{CommitSeq, StoreId};
 use crate::store::embedded::journal::segment::JournalError;
 use crate::store::embedded::recovery::open::RecoveryError;
@@ -131,11 +131,9 @@ impl StoreFiles for DataDir {
     }
 }
 
-fn create_empty(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+/// Creates an empty directory, in place of whatever is there.
+pub(super) fn create_empty(dir: &Path) -> io::Result<()> {
+    ignore_not_found(fs::remove_dir_all(dir))?;
     DirBuilder::new().mode(0o700).create(dir)
 }
 

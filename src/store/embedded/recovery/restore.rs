@@ -27,6 +27,7 @@ use crate::store::embedded::journal::reader::JournalTail;
 use crate::store::embedded::journal::segment::{JournalDir, JournalError};
 use crate::store::embedded::journal::writer::Journal;
 use crate::store::embedded::layout::RESTORING;
+use crate::store::embedded::recovery::os_files::create_empty;
 use crate::store::embedded::recovery::rebuild::rebuild;
 use crate::store::embedded::state::StateOpenError;
 use crate::store::embedded::state::sled::SledState;
@@ -91,8 +92,7 @@ pub fn restore(
     let dir = DataDir::lock_for_restore(data_dir)?;
     // An interrupted restore may have left files in them.
     for subdir in [dir.journal(), dir.sled()] {
-        fs::remove_dir_all(&subdir).map_err(at)?;
-        DirBuilder::new().mode(0o700).create(&subdir).map_err(at)?;
+        create_empty(&subdir).map_err(at)?;
     }
     let mut state = SledState::open(&dir.sled()).map_err(RestoreError::State)?;
     let summary = rebuild(&mut state, |visit| read_backup(from, progress, visit))

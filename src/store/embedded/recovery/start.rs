@@ -200,7 +200,7 @@ fn build_state<F: StoreFiles>(
 ///
 /// # Errors
 /// [`RecoveryError`] if the directory is of another format, or has data and no FORMAT.
-pub(crate) fn read_or_create_store_id<F: StoreFiles>(
+fn read_or_create_store_id<F: StoreFiles>(
     files: &mut F,
     fresh: StoreId,
 ) -> Result<(StoreId, bool), RecoveryError> {

@@ -15,7 +15,7 @@ use crate::store::embedded::recovery::open::{
 };
 use crate::store::embedded::recovery::os_files::OpenError;
 use crate::store::embedded::recovery::rebuild::RebuildSource;
-use crate::store::embedded::recovery::start::{open, read_or_create_store_id, rebuild_source};
+use crate::store::embedded::recovery::start::{open, rebuild_source};
 use crate::store::embedded::recovery::store_files::StoreFiles;
 use crate::store::embedded::state::sled::SledState;
 
@@ -45,13 +45,15 @@ pub fn open_read_only(path: &Path) -> Result<ReadOnlyStore, OpenError> {
 
 /// Locks a data directory that contains a store.
 fn open_existing(path: &Path) -> Result<(DataDir, JournalDir<OsDirectory>), OpenError> {
-    if !DataDir::is_initialized(path) {
+    let no_store = || {
         let problem = "it contains no odometer data (no file FORMAT)".to_owned();
-        return Err(DataDirError::Format { path: path.to_owned(), problem }.into());
+        DataDirError::Format { path: path.to_owned(), problem }
+    };
+    if !DataDir::is_initialized(path) {
+        return Err(no_store().into());
     }
-    let mut data_dir = DataDir::lock(path)?;
-    let (store, _) = read_or_create_store_id(&mut data_dir, [0; 16])
-        .map_err(|error| OpenError::new(error, &data_dir))?;
+    let data_dir = DataDir::lock(path)?;
+    let store = data_dir.format()?.ok_or_else(no_store)?;
     let dir = StoreFiles::journal(&data_dir);
     Ok((data_dir, JournalDir { dir, store, segment_bytes: 0 }))
 }

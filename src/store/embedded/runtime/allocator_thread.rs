@@ -44,7 +44,9 @@ pub(crate) fn run_segment_allocator(
             );
         }
         remove_failed = removed.is_err();
-        let poll = allocator.poll(below_reserve(shared, dir, min_free_bytes));
+        // If the free space cannot be determined, the disk counts as full.
+        let free = dir.available_bytes().unwrap_or(0);
+        let poll = allocator.poll(shared.record_disk_free(free, min_free_bytes));
         if let Some(error) = poll.failed {
             tracing::warn!(
                 event.action = "journal-segment-failed",
@@ -76,13 +78,4 @@ fn log_disk_state(low: bool, was_low: bool, min_free_bytes: u64) {
             "disk space recovered: writes accepted"
         );
     }
-}
-
-/// Whether less is free than the reserve. If the free space cannot be determined, the disk counts
-/// as full.
-fn below_reserve(shared: &StoreInner, dir: &OsDirectory, min_free_bytes: u64) -> bool {
-    let free = dir.available_bytes().unwrap_or(0);
-    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-    shared.metrics.disk_free.set(free as f64);
-    free < min_free_bytes
 }

@@ -14,7 +14,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,13 +58,8 @@ impl CheckpointThread {
     /// Runs until the store is closed. An unfinished backup leaves nothing.
     pub(crate) fn run(mut self) {
         while !self.scheduler.is_finished() {
-            let message = match self.inbox.recv_timeout(self.scheduler.next_timeout(self.now())) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => {
-                    Some(CheckpointMessage::Close { checkpoint: false })
-                }
-            };
+            // `self_tx` keeps the channel open, so an error is a timeout.
+            let message = self.inbox.recv_timeout(self.scheduler.next_timeout(self.now())).ok();
             if let Some(message) = message {
                 let effects = self.scheduler.on_message(self.now(), message);
                 self.carry_out(effects);

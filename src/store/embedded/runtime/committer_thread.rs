@@ -174,11 +174,7 @@ impl CommitterThread {
                 );
             }
             EventEffect::DiskLow(low) => {
-                self.shared.set_health(if low {
-                    Health::Unavailable(Unavailable::DiskLow)
-                } else {
-                    Health::Ready
-                });
+                self.shared.set_disk_low(low);
             }
             EventEffect::Poisoned(problem) => {
                 if self.shared.poison(&problem) {

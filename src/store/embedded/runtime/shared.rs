@@ -33,6 +33,22 @@ impl StoreInner {
         self.health.store(Arc::new(health));
     }
 
+    /// Sets the health by whether the disk is low.
+    pub(crate) fn set_disk_low(&self, low: bool) {
+        self.set_health(if low {
+            Health::Unavailable(Unavailable::DiskLow)
+        } else {
+            Health::Ready
+        });
+    }
+
+    /// Records the free space; returns whether it is less than the reserve, both in bytes.
+    pub(crate) fn record_disk_free(&self, free: u64, reserve: u64) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        self.metrics.disk_free.set(free as f64);
+        free < reserve
+    }
+
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned.borrow().is_some()
     }

@@ -88,11 +88,6 @@ impl<S: State> Checkpointer<S> {
         })
     }
 
-    /// The last complete checkpoint. Every later commit must be staged before anything is loaded.
-    pub fn checkpointed(&self) -> LogPosition {
-        self.digests.checkpointed
-    }
-
     /// Positions that the journal must contain, if it still has frames of their numbers: the last
     /// complete checkpoint, the position that the state records, and the newest checkpoint that was
     /// started.
