@@ -14,7 +14,7 @@ use crate::bugs::Bug;
 use crate::checker::{self, Checker, Start as Found};
 use crate::clients::{Clients, Now, Reply, What};
 use crate::corruption::Rot;
-use crate::machine::{Power, Tally, coin};
+use crate::machine::{Power, Tally};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::start::{Refusal, Site, start};
@@ -173,10 +173,10 @@ impl World {
                 break;
             }
         }
-        if process.poisoned.is_none() && coin(&mut self.random) {
+        if process.poisoned.is_none() && self.random.one_in(2) {
             self.come_to_rest(&mut process)?;
         }
-        if !self.site.power.is_dead() && coin(&mut self.random) {
+        if !self.site.power.is_dead() && self.random.one_in(2) {
             process.close(&mut self.random);
             self.absorb(&mut process)?;
             if !self.site.power.is_dead() {

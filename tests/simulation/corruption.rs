@@ -7,7 +7,6 @@
 
 use crate::disk::Scar;
 use crate::inode::SECTOR;
-use crate::machine::coin;
 use crate::start::Site;
 use crate::support::Random;
 
@@ -49,17 +48,13 @@ impl Rot {
         if files.is_empty() || self.scar.is_some() {
             return;
         }
-        let at = if coin(random) {
-            files.len() - 1
-        } else {
-            random.between(0, files.len() as u64 - 1) as usize
-        };
+        let at = if random.one_in(2) { files.len() - 1 } else { random.index(files.len()) };
         let (inode, length) = (files[at], site.journal.length(files[at]) as u64);
         if length == 0 {
             return;
         }
         // Most of a segment is zeros; its beginning is where the frames are.
-        let within = if coin(random) { length.min(1024) } else { length };
+        let within = if random.one_in(2) { length.min(1024) } else { length };
         let byte = random.between(0, within - 1) as usize;
         let (what, from, to) = if random.between(0, 3) > 0 {
             ("flipped bit", byte, byte + 1)

@@ -24,7 +24,7 @@ use odometer::store::embedded::fs::{Directory, VfsFile};
 
 use crate::bugs::Bug;
 use crate::inode::Inode;
-use crate::machine::{Fate, Power, coin, io_error};
+use crate::machine::{Fate, Power, io_error};
 use crate::support::Random;
 
 const JOURNAL: &str = "journal";
@@ -88,9 +88,9 @@ impl Dir {
     fn cut_power(&mut self, random: &mut Random) {
         let changes = std::mem::take(&mut self.changes);
         // A journaling file system keeps a prefix of them; POSIX allows any subset.
-        let beginning = coin(random).then(|| random.between(0, changes.len() as u64) as usize);
+        let beginning = random.one_in(2).then(|| random.between(0, changes.len() as u64) as usize);
         for (index, change) in changes.into_iter().enumerate() {
-            if !beginning.map_or_else(|| coin(random), |length| index < length) {
+            if !beginning.map_or_else(|| random.one_in(2), |length| index < length) {
                 continue;
             }
             let names = &mut self.durable_names;

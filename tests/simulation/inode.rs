@@ -5,7 +5,7 @@
 //! Invariant: a clean sector that differs from what is durable is one that a failed sync gave up.
 //! Must never: make such a sector durable before it is written again.
 
-use crate::machine::{Power, coin};
+use crate::machine::Power;
 use crate::support::Random;
 
 /// What a disk writes at once; a power cut may tear it all the same.
@@ -82,7 +82,7 @@ impl Inode {
             if clean
                 && to <= self.durable.len()
                 && self.now[from..to] != self.durable[from..to]
-                && coin(random)
+                && random.one_in(2)
             {
                 self.now[from..to].copy_from_slice(&self.durable[from..to]);
             }
@@ -90,11 +90,11 @@ impl Inode {
     }
 
     pub(crate) fn cut_power(&mut self, random: &mut Random) {
-        if self.size_dirty && coin(random) {
+        if self.size_dirty && random.one_in(2) {
             self.durable.resize(self.now.len(), 0);
         }
         for sector in 0..self.dirty.len() {
-            if !self.dirty[sector] || coin(random) {
+            if !self.dirty[sector] || random.one_in(2) {
                 continue;
             }
             let old = self.durable.get(sector * SECTOR..).unwrap_or_default();

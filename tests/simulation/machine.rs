@@ -232,7 +232,3 @@ pub(crate) fn io_error() -> io::Error {
     // EIO
     io::Error::from_raw_os_error(5)
 }
-
-pub(crate) fn coin(random: &mut Random) -> bool {
-    random.between(0, 1) == 0
-}

@@ -71,8 +71,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn of(seed: u64, bug: Option<Bug>) -> Self {
         let mut random = Random::seeded(seed ^ 0x9a7c_15f3_9cc0_605d);
-        let mut one_of =
-            |choices: &[u64]| choices[random.between(0, choices.len() as u64 - 1) as usize];
+        let mut one_of = |choices: &[u64]| choices[random.index(choices.len())];
         let strict = bug.is_none_or(|bug| !Bug::SEEN_BY_CLIENTS.contains(&bug));
         let backups = one_of(&[0, 0, 1, 2, 3]);
         let asks = one_of(&[0, 0, 0, 1]) == 1;

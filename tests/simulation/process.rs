@@ -64,8 +64,6 @@ pub(crate) struct Process {
     pub(crate) damaged: Option<String>,
     /// How long it has run, in seconds, by the clock of the committer.
     pub(crate) running_s: u64,
-    /// Whether the last batch committed something.
-    pub(crate) committed: bool,
     /// The last commits of automatic backups that were finished since this was taken last.
     pub(crate) finished: Vec<LogPosition>,
     stopping: bool,
@@ -99,7 +97,6 @@ impl Process {
             poisoned: None,
             damaged: None,
             running_s: 0,
-            committed: false,
             finished: Vec::new(),
             stopping: false,
         }
@@ -113,7 +110,6 @@ impl Process {
     /// One half of a committer's cycle: receive and decide, or commit and reply. Between the halves
     /// the others go on, as they do while the real committer waits for the disk.
     pub(crate) fn committer_step(&mut self, random: &mut Random) {
-        self.committed = false;
         if self.deciding {
             self.commit();
             return;
@@ -149,7 +145,6 @@ impl Process {
         if self.power.is_dead() {
             return;
         }
-        self.committed = batch.committed;
         send_replies(batch.replies);
         if let Err(error) = result {
             let effect =

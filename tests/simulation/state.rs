@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use odometer::store::embedded::journal::frame::LogPosition;
 use odometer::store::embedded::state::{KeyValue, State, StateOpenError, WriteOp};
 
-use crate::machine::{Fate, Power, coin};
+use crate::machine::{Fate, Power};
 use crate::support::Random;
 
 const AREA: &str = "state";
@@ -69,11 +69,12 @@ impl Sled {
     /// A crash: a prefix of the batches since the last sync stays, or any subset of them, or of
     /// their records.
     fn crash(&mut self, random: &mut Random) {
-        let beginning = coin(random).then(|| random.between(0, self.batches.len() as u64) as usize);
+        let beginning =
+            random.one_in(2).then(|| random.between(0, self.batches.len() as u64) as usize);
         let halved = random.between(0, 3) == 0;
         for (index, mut batch) in std::mem::take(&mut self.batches).into_iter().enumerate() {
-            if beginning.map_or_else(|| coin(random), |length| index < length) {
-                batch.retain(|_| !halved || coin(random));
+            if beginning.map_or_else(|| random.one_in(2), |length| index < length) {
+                batch.retain(|_| !halved || random.one_in(2));
                 apply(&mut self.durable, &batch);
             }
         }
@@ -93,13 +94,12 @@ impl Sled {
         let older: Vec<_> = older.map(|(key, bytes)| (key.clone(), bytes.clone())).collect();
         let rot = match random.between(0, 7) {
             0 | 1 if !older.is_empty() => {
-                let (key, bytes) =
-                    older[random.between(0, older.len() as u64 - 1) as usize].clone();
+                let (key, bytes) = older[random.index(older.len())].clone();
                 self.durable.insert(key, bytes);
                 "older record"
             }
             2 if !self.durable.is_empty() => {
-                let at = random.between(0, self.durable.len() as u64 - 1) as usize;
+                let at = random.index(self.durable.len());
                 let key = self.durable.keys().nth(at).cloned().unwrap_or_default();
                 self.durable.remove(&key);
                 "missing record"
@@ -125,7 +125,7 @@ impl Sled {
             }
             _ => {
                 let mut digests = self.digests.as_deref().cloned()?;
-                let at = random.between(0, digests.len() as u64 - 1) as usize;
+                let at = random.index(digests.len());
                 digests[at] ^= 1 << random.between(0, 7);
                 self.digests = Some(Arc::new(digests));
                 "digests damaged"

@@ -67,8 +67,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawConnection<S> {
         self.stream.read_buf(&mut self.read).await
     }
 
-    /// Reads until the peer ends the connection or the time is up.
+    /// Reads until the peer ends the connection or the time is up; what [`Self::message`] returned
+    /// before is not returned again.
     pub(crate) async fn read_until(mut self, deadline: Instant) -> Reply {
+        self.read.drain(..self.taken);
         let mut closed = false;
         while let Ok(read) = timeout_at(deadline, self.read_more()).await {
             if !matches!(read, Ok(1..)) {

@@ -19,7 +19,7 @@ use crate::support::server::TestServer;
 /// came back.
 ///
 /// The server tells nothing between two pieces of a head; but it has one worker here, so when
-/// another connection was answered twice after the pieces were sent, they had been read.
+/// another connection was answered several times after the pieces were sent, they had been read.
 pub(super) fn in_two(api: &Api, first: &[&[u8]], rest: &[u8], check: impl Fn(&Reply)) {
     let reply = api.runtime.block_on(async {
         let connection = RawConnection::over_tls(&api.endpoint, &api.endpoint.tls(&[])).await;

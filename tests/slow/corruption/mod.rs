@@ -79,7 +79,7 @@ fn work(seeds: &[Seed], base: u64, rounds: u64, next: &AtomicU64, report: &Mutex
         }
         let round_seed = base.wrapping_add(index);
         let mut random = Random::seeded(round_seed);
-        let seed = &seeds[mutate::below(&mut random, seeds.len())];
+        let seed = &seeds[random.index(seeds.len())];
         let place = work_place();
         let result = round::run(seed, place.path(), &mut random);
         let mut report = report.lock().unwrap();

@@ -53,7 +53,7 @@ fn weight(class: Class) -> usize {
         Class::SledDb => 8,
         Class::JournalLast => 5,
         Class::JournalOlder | Class::SledSnapshot => 3,
-        Class::SledSeals => 2,
+        Class::SledDigests => 2,
         Class::Format
         | Class::Spare
         | Class::SledConf
@@ -100,11 +100,6 @@ impl Mutation {
     }
 }
 
-/// A number below `count`.
-pub(crate) fn below(random: &mut Random, count: usize) -> usize {
-    usize::try_from(random.between(0, count as u64 - 1)).expect("below a usize")
-}
-
 /// Damages one file of `folder`, which is a copy of `seed`'s.
 pub(crate) fn mutate(seed: &Seed, folder: &Path, random: &mut Random) -> Mutation {
     let only = setting("ODOMETER_CORRUPTION_FILES").unwrap_or_default();
@@ -119,7 +114,7 @@ pub(crate) fn mutate(seed: &Seed, folder: &Path, random: &mut Random) -> Mutatio
     let before = fs::read(&path).unwrap();
     let older = fs::read(seed.older().join(&file.path)).unwrap_or_default();
     for _ in 0..TRIES {
-        let kind = KINDS[below(random, KINDS.len())];
+        let kind = KINDS[random.index(KINDS.len())];
         let Some(after) = apply(kind, &before, &older, random) else { continue };
         let Some(changed) = difference(&before, after.as_deref()) else { continue };
         match after {
@@ -135,7 +130,7 @@ fn choose_file(files: Vec<StoreFile>, random: &mut Random) -> StoreFile {
     let mut classes: Vec<Class> = files.iter().map(|file| file.class).collect();
     classes.sort_unstable();
     classes.dedup();
-    let mut at = below(random, classes.iter().map(|class| weight(*class)).sum());
+    let mut at = random.index(classes.iter().map(|class| weight(*class)).sum());
     let class = classes.into_iter().find(|class| {
         let found = at < weight(*class);
         at = at.saturating_sub(weight(*class));
@@ -143,7 +138,7 @@ fn choose_file(files: Vec<StoreFile>, random: &mut Random) -> StoreFile {
     });
     let mut files: Vec<StoreFile> =
         files.into_iter().filter(|file| Some(file.class) == class).collect();
-    let index = below(random, files.len());
+    let index = random.index(files.len());
     files.swap_remove(index)
 }
 
@@ -155,7 +150,7 @@ fn apply(kind: Kind, before: &[u8], older: &[u8], random: &mut Random) -> Option
     match kind {
         Kind::FlipBit => {
             let at = place(before, 1, random)?;
-            bytes[at] ^= 1 << below(random, 8);
+            bytes[at] ^= 1 << random.index(8);
         }
         Kind::ZeroSector => {
             let at = place(before, SECTOR, random)?;
@@ -191,14 +186,14 @@ fn place(bytes: &[u8], unit: usize, random: &mut Random) -> Option<usize> {
     if bytes.is_empty() {
         return None;
     }
-    let at = if written.is_empty() || below(random, 8) == 0 {
-        below(random, bytes.len())
+    let at = if written.is_empty() || random.index(8) == 0 {
+        random.index(bytes.len())
     } else {
         // The end of what is written gets a share of its own: there damage is hardest to tell from
         // a crash.
-        let from = if below(random, 8) == 0 { written.len().saturating_sub(TAIL_LINES) } else { 0 };
-        let start = written[from + below(random, written.len() - from)];
-        start + below(random, line(bytes, start).len())
+        let from = if random.index(8) == 0 { written.len().saturating_sub(TAIL_LINES) } else { 0 };
+        let start = written[from + random.index(written.len() - from)];
+        start + random.index(line(bytes, start).len())
     };
     Some(at - at % unit)
 }

@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::folder;
-use super::mutate::{Mutation, below, mutate};
+use super::mutate::{Mutation, mutate};
 use super::seeds::{self, NAME, Seed};
 use crate::support::Random;
 use crate::support::client::{Client, Failure, Protocol};
@@ -128,7 +128,7 @@ pub(crate) fn run(seed: &Seed, place: &Path, random: &mut Random) -> RoundResult
     let data = place.join("data");
     folder::copy(&seed.store(), &data);
     let mutation = mutate(seed, &data, random);
-    let apart = below(random, 2) == 0;
+    let apart = random.index(2) == 0;
     let before = mutation.end_like_a_crash(seed).and_then(|stretch| {
         seeds::values_of(
             &seed.store(),
@@ -137,8 +137,11 @@ pub(crate) fn run(seed: &Seed, place: &Path, random: &mut Random) -> RoundResult
             Some((&mutation.file.path, stretch)),
         )
     });
-    let plan = Plan { apart, changed: below(random, seed.keys.len()), kill: below(random, 2) == 0 };
-    let Verdict { outcome, detail, panicked, .. } = examine(seed, place, before.as_deref(), plan);
+    let plan = Plan { apart, changed: random.index(seed.keys.len()), kill: random.index(2) == 0 };
+    let Verdict { outcome, detail, panicked, code, words, .. } =
+        examine(seed, place, before.as_deref(), plan);
+    let apart = if plan.apart { " on a copy" } else { "" };
+    let detail = format!("verify{apart} {code:?} {words:?}; {detail}");
     RoundResult { seed: seed.name.clone(), mutation, outcome, detail, panicked }
 }
 
@@ -160,10 +163,8 @@ pub(crate) fn examine(seed: &Seed, place: &Path, before: Option<&[u64]>, plan: P
             Outcome::Crash
         });
     }
-    let apart = if plan.apart { " on a copy" } else { "" };
-    let detail = format!("verify{apart} {code:?} {words:?}; {}", life.detail);
     let panicked = life.panicked || words.contains("panicked");
-    Verdict { outcome, detail, panicked, code, words, rebuilt: life.rebuilt }
+    Verdict { outcome, detail: life.detail, panicked, code, words, rebuilt: life.rebuilt }
 }
 
 /// The outcome of the lives and the code of the look together.

@@ -41,16 +41,16 @@ pub(crate) fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 
 fn edit(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
     if bytes.is_empty() {
-        bytes.push(byte(random));
+        bytes.push(random.byte());
     }
     let at = random.index(bytes.len());
     match random.index(9) {
         0 | 1 => bytes[at] ^= 1 << random.index(8),
-        2 => bytes[at] = byte(random),
+        2 => bytes[at] = random.byte(),
         3 => bytes.truncate(at),
         4 => drop(bytes.drain(at..at + short(bytes.len() - at, random))),
         5 => {
-            let piece: Vec<u8> = (0..random.between(1, 8)).map(|_| byte(random)).collect();
+            let piece: Vec<u8> = (0..random.between(1, 8)).map(|_| random.byte()).collect();
             bytes.splice(at..at, piece);
         }
         6 => {
@@ -93,8 +93,4 @@ fn write_number(bytes: &mut [u8], at: usize, random: &mut Random) {
 fn short(most: usize, random: &mut Random) -> usize {
     let longest = if random.index(4) == 0 { most } else { most.min(16) };
     random.index(longest + 1)
-}
-
-fn byte(random: &mut Random) -> u8 {
-    random.next().to_be_bytes()[0]
 }
