@@ -68,6 +68,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod domain;
+mod failpoint;
 pub mod healthcheck;
 pub mod http;
 pub mod store;

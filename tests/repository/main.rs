@@ -6,5 +6,6 @@
 
 mod architecture;
 mod docs;
+mod failpoints;
 #[path = "../support/mod.rs"]
 mod support;

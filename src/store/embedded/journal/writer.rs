@@ -24,6 +24,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::fs::{Directory, VfsFile};
@@ -158,7 +159,9 @@ impl<D: Directory> Journal<D> {
             self.rotate()?;
         }
         self.active.write_all_at(&self.buffer, self.offset).map_err(AppendError::Failed)?;
-        self.active.sync().map_err(AppendError::Failed)?;
+        if !failpoint!("journal-frame-not-synced") {
+            self.active.sync().map_err(AppendError::Failed)?;
+        }
         self.offset += length;
         self.next = NextFrame { seq: self.next.seq.next(), prev_crc: crc, ..self.next };
         Ok(self.last())
