@@ -30,8 +30,9 @@ use crate::domain::api_key::KeyId;
 use crate::domain::counter::{CounterName, CounterRefusal, Value};
 use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
 
-/// Wall-clock time in seconds since 1970. It is stored as information for people and never
-/// compared.
+/// Wall-clock time in seconds since 1970, for dates: when a record or a backup was made, when an
+/// API key expires, on which day it was used. It never decides a counter's value or an order, and
+/// durations within a process are measured with `Instant`.
 #[expect(clippy::disallowed_methods, reason = "records and backups say when they were made")]
 pub fn now_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -10,9 +10,12 @@
 //! append     encode_pages: the staged entries and the removal of expired pages go into the frame
 //! published  commit: staged entries become pages         failed  roll_back: they are discarded
 //! ```
-//! Age is measured in seconds of store uptime, not by the wall clock: clock jumps and downtime do
-//! not expire keys. After a start it continues from the newest page, so a key lives for at least
-//! the retention time and a little longer.
+//! Age is measured in seconds of store uptime, which is the running time of all the store's
+//! processes together: the largest `store_uptime_s` of a page that the start found, plus the time
+//! that this process has run ([`IdempotencyTable::set_uptime`], from the committer thread's
+//! `Instant`). It is not the wall clock, so clock jumps and downtime do not expire keys. Uptime
+//! after the newest page is lost at a stop, so a key lives for the retention time or longer, never
+//! shorter.
 //! Invariant: there are at most `capacity` keys, and one tenant has at most a quarter of them. More
 //! are rejected, because evicting a live key early could allocate a number twice.
 //! Must never: return a result that is not durable; staged results are replied to in their own
