@@ -5,7 +5,8 @@
 //! [`App::run_until`] serves until it is told to stop or the store fails, then drains in a numbered
 //! order.
 //! Invariant: nothing is served before the store is recovered, and the data directory is unlocked
-//! after the last response.
+//! after the last response of the API. Only the admin socket's responses and those of the ops
+//! listener may follow, see `Core::drain`.
 //! Must never: read a flag, an environment variable or a signal; these are main's.
 
 use std::net::TcpListener;
@@ -203,7 +204,8 @@ impl Core {
         Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })
     }
 
-    /// Stops everything, in order. `failure` is why, if the store failed.
+    /// Stops everything, in order. `failure` is why, if the store failed: then the store is not
+    /// closed, and the end of the process releases the lock of the data directory.
     async fn drain(&self, serving: Serving, mut failure: Option<anyhow::Error>) -> Result<()> {
         let Serving { workers, drain, acceptors, ops, admin, deletions, upkeep } = serving;
         // 1. Unready: load balancers stop sending.
@@ -223,7 +225,8 @@ impl Core {
         }
         // 4. Close the store: the committer empties its queue, the checkpointer writes a last
         // checkpoint, the data directory is unlocked. The socket is removed before that, since
-        // afterwards it may be another process's.
+        // afterwards it may be another process's. The tenant API has sent its last response by now;
+        // admin changes in progress get theirs after the unlock, since they end with the store.
         admin.acceptor.abort();
         let _ = admin.drain.send(true);
         deletions.abort();
