@@ -1,6 +1,8 @@
 //! The definition of every metric: name, kind, unit, help text and, for a histogram, buckets.
 //!
-//! Job: the one list that tests compare dashboards, alerts and documents with.
+//! Job: the one list. `tests/repository/docs.rs` compares its names and types with the table in
+//! `docs/monitoring.md`; `tests/slow/dashboards` runs the queries of the dashboards and alerts
+//! against a server that exports it.
 //! Invariant: a metric that is not in [`ALL`] does not exist; names and labels are public and
 //! stable.
 //! Must never: hold a value; the recorder does, see `metrics.rs`.
@@ -16,6 +18,17 @@ pub(super) enum Kind {
     Counter,
     Gauge,
     Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The word for it in the exposition format.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
 }
 
 /// The definition of a metric.
@@ -223,3 +236,8 @@ pub(super) const ALL: [&MetricDef; 31] = [
     &CERTIFICATE_EXPIRY,
     &LOG_DROPS,
 ];
+
+/// Name and type of every metric but `process_*`, as documents have them.
+pub fn names_and_types() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ALL.iter().map(|metric| (metric.name, metric.kind.name()))
+}

@@ -1,7 +1,6 @@
 //! Tests of `metrics.rs`, in a file of their own because of its length.
 
 use super::*;
-use crate::telemetry::definitions::Kind;
 
 const ROUTES: &[&str] = &["/livez", "/api/v1/counters/{name}", "other"];
 
@@ -32,11 +31,7 @@ fn full_page() -> String {
 fn the_page_has_every_metric_with_help_and_type() {
     let page = full_page();
     for metric in definitions::ALL {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
-        };
+        let kind = metric.kind.name();
         assert!(
             page.contains(&format!("# HELP {} {}\n", metric.name, metric.help)),
             "{}",

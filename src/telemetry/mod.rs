@@ -27,6 +27,7 @@ mod recorder;
 mod sink;
 mod snapshot;
 
+pub use definitions::names_and_types;
 pub use handles::{ConnectionMetrics, StoreMetrics};
 pub use log_throttle::LogThrottle;
 pub use logs::{LogDrops, LogFormat, LogOptions, Logs, install};

@@ -1,7 +1,8 @@
 //! The documents: what is generated is current, and what is linked is there.
 //!
 //! Job: the generated parts of `docs/errors.md` and `docs/configuration.md` are what the code's
-//! tables say; every relative link and anchor of every Markdown file leads somewhere; README stays
+//! tables say; the table of metrics and the table of the tests' variables have exactly what the code
+//! has; every relative link and anchor of every Markdown file leads somewhere; README stays
 //! short. Invariant: a generated part stands between two comments that name it, and everything
 //! outside of them is written by hand.
 //! Must never: change what it compares, unless it is told to (`ODOMETER_BLESS=1`).
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::support::{say, setting};
 use odometer::config::{SETTINGS, Setting};
 use odometer::http::error_reference::{ErrorReference, error_reference};
+use odometer::telemetry::names_and_types;
 
 const README_LINES: usize = 220;
 const COLUMNS: usize = 100;
@@ -29,6 +31,65 @@ fn the_settings_are_those_of_the_code() {
 }
 
 #[test]
+fn the_table_of_metrics_has_each_metric_with_its_type() {
+    let defined: BTreeSet<(String, String)> =
+        names_and_types().map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect();
+    let page = read(&root().join("docs/monitoring.md"));
+    let (_, table) = page.split_once("| metric | type | meaning |").expect("the table of metrics");
+    let documented: Vec<(String, String)> = rows(table)
+        .map(|cells| {
+            let name = cells[0].split('{').next().unwrap_or_default();
+            (name.trim_matches('`').to_owned(), cells[1].to_owned())
+        })
+        // These are defined by the crate that measures them.
+        .filter(|(name, _)| name != "process_*")
+        .collect();
+    assert_same(&documented, &defined, "docs/monitoring.md", "src/telemetry/definitions.rs");
+}
+
+#[test]
+fn the_table_of_variables_has_each_variable_of_the_tests() {
+    let mut read_by_tests = BTreeSet::new();
+    let mut files = Vec::new();
+    collect_files(&root().join("tests"), "rs", &mut files);
+    for file in files {
+        // `support::setting` is where the tests read their environment.
+        let text = read(&file);
+        let arguments = text.split("setting(").skip(1).map(str::trim_start);
+        let names = arguments.filter_map(|rest| rest.strip_prefix('"')?.split('"').next());
+        read_by_tests.extend(names.filter(|name| name.starts_with("ODOMETER_")).map(str::to_owned));
+    }
+    let page = read(&root().join("docs/testing.md"));
+    let (_, table) = page.split_once("| variable | default | meaning |").expect("the table");
+    let documented: Vec<String> =
+        rows(table).map(|cells| cells[0].trim_matches('`').to_owned()).collect();
+    assert_same(&documented, &read_by_tests, "docs/testing.md", "tests/");
+}
+
+/// The cells of the rows of a Markdown table whose heading ends where `after_heading` begins.
+fn rows(after_heading: &str) -> impl Iterator<Item = Vec<&str>> {
+    let rows = after_heading.trim_start().lines().skip(1).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect())
+}
+
+/// Compares a table with what the code has, both ways; the table has each row once.
+fn assert_same<T: Ord + Clone + std::fmt::Debug>(
+    documented: &[T],
+    of_the_code: &BTreeSet<T>,
+    page: &str,
+    code: &str,
+) {
+    let table: BTreeSet<T> = documented.iter().cloned().collect();
+    assert!(of_the_code.len() > 20, "{code} has only {of_the_code:?}");
+    let missing: Vec<_> = of_the_code.difference(&table).collect();
+    let unknown: Vec<_> = table.difference(of_the_code).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty() && table.len() == documented.len(),
+        "{page} lacks {missing:?}; {code} lacks {unknown:?}; a row may be there twice"
+    );
+}
+
+#[test]
 fn readme_is_short() {
     let lines = read(&root().join("README.md")).lines().count();
     assert!(
@@ -40,7 +101,7 @@ fn readme_is_short() {
 #[test]
 fn every_relative_link_leads_somewhere() {
     let mut files = Vec::new();
-    collect_markdown(&root(), &mut files);
+    collect_files(&root(), "md", &mut files);
     assert!(files.len() > 20, "only {files:?}");
     let pages: BTreeMap<PathBuf, Page> =
         files.into_iter().map(|path| (path.clone(), Page::parse(&read(&path)))).collect();
@@ -232,13 +293,13 @@ fn problem_of(from: &Path, link: &str, pages: &BTreeMap<PathBuf, Page>) -> Optio
     (!page.anchors.contains(anchor)).then(|| "has no such heading".to_owned())
 }
 
-fn collect_markdown(folder: &Path, files: &mut Vec<PathBuf>) {
+fn collect_files(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the folder can be read") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() && !name.starts_with('.') && !["target", "data"].contains(&name.as_str()) {
-            collect_markdown(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+            collect_files(&path, extension, files);
+        } else if path.extension().is_some_and(|found| found == extension) {
             files.push(path);
         }
     }
