@@ -31,7 +31,10 @@ use crate::store::embedded::layout::{DIGESTS_FILE, DIGESTS_FILE_V3, RESTORING};
 use crate::store::embedded::shutdown_record::{self, PreviousShutdown, ShutdownRecord};
 use crate::store::embedded::upgrade;
 
-/// The format that this build writes. Format 4 renamed three files of format 3, see upgrade.rs.
+/// The format that this build writes. It is raised whenever a file gets bytes or a name that an
+/// older build does not know: that build then refuses the directory, instead of taking a record of
+/// a new layout for corruption or for a torn tail. Format 4 renamed three files of format 3, see
+/// upgrade.rs.
 const FORMAT_VERSION: u32 = 4;
 /// The oldest format that this build can upgrade.
 const OLDEST_FORMAT: u32 = 3;

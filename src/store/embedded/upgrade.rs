@@ -3,7 +3,9 @@
 //! Job: rename three files; nothing else differs between the two formats.
 //! Invariant: FORMAT names the new format before the first rename, so that an older version of
 //! odometer refuses the directory from then on, and the next start finishes an interrupted upgrade.
-//! Must never: change the content of a file.
+//! Must never: change the content of a file. In particular records are not rewritten: an older
+//! layout of a record is read for as long as its format is, see codec/record.rs. A format that only
+//! brings a new layout needs a new `FORMAT_VERSION` in data_dir.rs and nothing here.
 
 use std::fs::{self, File};
 use std::io;

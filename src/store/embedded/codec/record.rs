@@ -19,6 +19,14 @@
 //! idempotency page  v=1 a page, see idempotency_page.rs
 //! each record is followed by crc:u32 over key and record
 //! ```
+//! No upgrade rewrites a record: the state, journal segments and backups hold each one in the
+//! layout in which it was last written. So a new layout of a kind gets the next version for that
+//! kind, `encode` writes it, and `decode` goes on reading every earlier one; a fixture in
+//! `tests/fixtures` proves that. To give up an old layout would lose commits, because a frame with
+//! a record that does not decode is no valid frame, and at the journal's end that is a torn tail.
+//! For the same reason FORMAT is raised together with the layout, see data_dir.rs: it is what makes
+//! an older build refuse the directory, before it reads a record that it does not know.
+//!
 //! Invariant: `decode(key, encode(key, record)) == record`; a record holds absolute values, never
 //! differences.
 //! Must never: accept bytes that are not exactly a record; the error names the kind of the key.
@@ -36,6 +44,8 @@ use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::reader::{DecodeError, Reader};
 use crate::store::{CounterState, KeyRecord, TenantRecord, TenantUsage};
 
+/// The version of every kind of record so far. A kind whose layout changes gets a number of its
+/// own; `decode` then chooses by kind and version.
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
 const SUSPENDED: u8 = 1;
@@ -109,7 +119,7 @@ impl Record {
         }
         let (&version, rest) = body.split_first().ok_or(bad("empty"))?;
         if version != VERSION {
-            return Err(bad("written by a newer version of odometer"));
+            return Err(bad("of a version that this build does not know"));
         }
         let mut rest = Reader::new(kind, rest);
         let record = match key {
@@ -273,6 +283,21 @@ pub(crate) mod tests {
             }
             for length in 0..record_bytes.len() {
                 assert!(Record::decode(&key, &key_bytes, &record_bytes[..length]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_version_is_refused_for_that_reason() {
+        for (key, record) in samples() {
+            for version in [0, VERSION + 1] {
+                let (key_bytes, mut record_bytes) = bytes(&key, &record);
+                record_bytes.truncate(record_bytes.len() - CRC_BYTES);
+                record_bytes[0] = version;
+                let crc = crc32c::crc32c_append(crc32c::crc32c(&key_bytes), &record_bytes);
+                record_bytes.extend_from_slice(&crc.to_be_bytes());
+                let error = Record::decode(&key, &key_bytes, &record_bytes).unwrap_err();
+                assert_eq!(error.problem, "of a version that this build does not know");
             }
         }
     }
