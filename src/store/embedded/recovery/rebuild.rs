@@ -1,7 +1,8 @@
 //! Rebuilds the state from a verified backup and the journal after it.
 //!
-//! Job: [`choose_source`] chooses what the state can be rebuilt from; [`rebuild`] fills an empty
-//! state from a backup; [`replace_state_dir`] replaces the old state by the new one.
+//! Job: the steps of a rebuild, which `rebuild_state` in start.rs takes in order:
+//! [`choose_rebuild_source`] chooses what the state can be rebuilt from; [`load_backup`] fills an
+//! empty state from a backup; [`replace_state_dir`] replaces the old state by the new one.
 //!
 //! ```text
 //! backups/  the newest that is intact, of this store, and whose last commit is in the journal ──┐
@@ -58,7 +59,7 @@ pub enum NoRebuildSource {
 ///
 /// # Errors
 /// [`NoRebuildSource`].
-pub fn choose_source<D: Directory>(
+pub fn choose_rebuild_source<D: Directory>(
     journal: &JournalDir<D>,
     backups: &D,
 ) -> Result<RebuildSource, NoRebuildSource> {
@@ -124,7 +125,7 @@ fn check_backup<D: Directory>(
 ///
 /// # Errors
 /// [`BackupError`]; the state is then useless.
-pub fn rebuild<S: State>(
+pub fn load_backup<S: State>(
     state: &mut S,
     read: impl FnOnce(RecordVisitor<'_>) -> Result<Summary, BackupError>,
 ) -> Result<Summary, BackupError> {

@@ -28,7 +28,7 @@ use crate::store::embedded::journal::segment::{JournalDir, JournalError};
 use crate::store::embedded::journal::writer::Journal;
 use crate::store::embedded::layout::RESTORING;
 use crate::store::embedded::recovery::os_files::create_empty;
-use crate::store::embedded::recovery::rebuild::rebuild;
+use crate::store::embedded::recovery::rebuild::load_backup;
 use crate::store::embedded::state::StateOpenError;
 use crate::store::embedded::state::sled::SledState;
 
@@ -95,7 +95,7 @@ pub fn restore(
         create_empty(&subdir).map_err(at)?;
     }
     let mut state = SledState::open(&dir.sled()).map_err(RestoreError::State)?;
-    let summary = rebuild(&mut state, |visit| read_backup(from, progress, visit))
+    let summary = load_backup(&mut state, |visit| read_backup(from, progress, visit))
         .map_err(|error| RestoreError::Backup(from.display().to_string(), error))?;
     drop(state);
     let journal_dir = Arc::new(OsDirectory::new(dir.journal()));

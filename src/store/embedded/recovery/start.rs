@@ -29,7 +29,7 @@ use crate::store::embedded::recovery::open::{
     OpenedStore, RebuiltState, RecoveryError, RecoveryReport, StateOrigin, open_state_and_journal,
 };
 use crate::store::embedded::recovery::rebuild::{
-    NoRebuildSource, RebuildSource, choose_source, rebuild,
+    NoRebuildSource, RebuildSource, choose_rebuild_source, load_backup,
 };
 use crate::store::embedded::recovery::store_files::StoreFiles;
 use crate::store::embedded::state::checkpointer::steps::run_checkpoint;
@@ -147,30 +147,36 @@ pub(crate) fn open<F: StoreFiles>(
     }
 }
 
+/// Rebuilds a state that cannot be used (`problem`): chooses a source, builds a new state from it,
+/// puts the old one into quarantine and opens the new one.
+///
+/// # Errors
+/// As [`require_rebuild_source`], or [`RecoveryError::Rebuild`]; the next start tries again.
 fn rebuild_state<F: StoreFiles>(
     files: &mut F,
     journal: &JournalDir<F::Dir>,
     problem: String,
     now_unix_s: u64,
 ) -> Result<OpenedStore<F::State>, RecoveryError> {
-    let rebuild_source = rebuild_source(files, journal, &problem)?;
-    build_state(files, journal, &rebuild_source).map_err(RecoveryError::Rebuild)?;
+    let rebuild_source = require_rebuild_source(files, journal, &problem)?;
+    build_new_state(files, journal, &rebuild_source).map_err(RecoveryError::Rebuild)?;
     let quarantine = files.replace_state(now_unix_s).map_err(RecoveryError::Rebuild)?;
     let mut opened = open(files, journal, StateOrigin::Existing)?;
     opened.report.rebuilt = Some(RebuiltState { problem, rebuild_source, quarantine });
     Ok(opened)
 }
 
-/// What a state that cannot be used (`problem`) can be rebuilt from.
+/// What a state that cannot be used (`problem`) can be rebuilt from; without a source, the error
+/// that a start reports.
 ///
 /// # Errors
 /// [`RecoveryError::Journal`] or [`RecoveryError::NoRebuildSource`].
-pub(crate) fn rebuild_source<F: StoreFiles>(
+pub(crate) fn require_rebuild_source<F: StoreFiles>(
     files: &F,
     journal: &JournalDir<F::Dir>,
     problem: &str,
 ) -> Result<RebuildSource, RecoveryError> {
-    choose_source(journal, &*files.backups()).map_err(|error| match error {
+    choose_rebuild_source(journal, &*files.backups()).map_err(|error| match error {
         NoRebuildSource::Journal(cause) => RecoveryError::Journal(cause),
         NoRebuildSource::Missing(why) => RecoveryError::NoRebuildSource(format!(
             "the state cannot be used ({problem}), and {why}"
@@ -178,8 +184,8 @@ pub(crate) fn rebuild_source<F: StoreFiles>(
     })
 }
 
-/// Makes a state that covers the whole journal, beside the corrupt one.
-fn build_state<F: StoreFiles>(
+/// Builds a state that covers the whole journal, beside the corrupt one.
+fn build_new_state<F: StoreFiles>(
     files: &mut F,
     journal: &JournalDir<F::Dir>,
     rebuild_source: &RebuildSource,
@@ -187,7 +193,7 @@ fn build_state<F: StoreFiles>(
     let mut state = files.create_rebuilding_state()?;
     if let RebuildSource::Backup(name, _) = rebuild_source {
         let backups = files.backups();
-        rebuild(&mut state, |visit| read_file(&*backups, name, visit))
+        load_backup(&mut state, |visit| read_file(&*backups, name, visit))
             .map_err(|error| error.to_string())?;
     }
     let opened = open_state_and_journal(state, journal, StateOrigin::Rebuilt)

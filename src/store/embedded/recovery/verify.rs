@@ -15,7 +15,7 @@ use crate::store::embedded::recovery::open::{
 };
 use crate::store::embedded::recovery::os_files::OpenError;
 use crate::store::embedded::recovery::rebuild::RebuildSource;
-use crate::store::embedded::recovery::start::{open, rebuild_source};
+use crate::store::embedded::recovery::start::{open, require_rebuild_source};
 use crate::store::embedded::recovery::store_files::StoreFiles;
 use crate::store::embedded::state::sled::SledState;
 
@@ -93,7 +93,7 @@ pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
             };
         }
     };
-    let source = match rebuild_source(&data_dir, &journal, &problem) {
+    let source = match require_rebuild_source(&data_dir, &journal, &problem) {
         Ok(source) => source,
         Err(error) => {
             return Ok(VerifyResult::Corrupt(OpenError::new(error, &data_dir).to_string()));
