@@ -170,10 +170,10 @@ fn record_start(
 /// Generates a random store id.
 ///
 /// # Errors
-/// [`OpenError::State`] if the system gave no random bytes.
+/// [`OpenError::StateIo`] if the system gave no random bytes.
 pub fn random_id() -> Result<StoreId, OpenError> {
     let mut id = [0; 16];
-    let no_bytes = |_| OpenError::State("the system gave no random bytes".into());
+    let no_bytes = |_| OpenError::StateIo("the system gave no random bytes".into());
     aws_lc_rs::rand::fill(&mut id).map_err(no_bytes)?;
     Ok(id)
 }

@@ -32,7 +32,7 @@ use crate::store::embedded::shutdown_record::PreviousShutdown;
 use crate::store::embedded::state::State;
 use crate::store::embedded::state::checkpointer::Checkpointer;
 
-/// Why a store cannot be opened. [`RecoveryError::State`] never leaves recovery without an
+/// Why a store cannot be opened. [`RecoveryError::StateUnusable`] never leaves recovery without an
 /// attempt to rebuild the state.
 #[derive(Debug, Error)]
 pub enum RecoveryError {
@@ -47,7 +47,7 @@ pub enum RecoveryError {
     JournalDir(io::Error),
     /// The state is corrupt, too old or of another history; one sentence. It can be rebuilt.
     #[error("{0}")]
-    State(String),
+    StateUnusable(String),
     /// The system did not open the state, and might another time; one sentence.
     #[error("{0}")]
     StateIo(String),
@@ -152,13 +152,14 @@ pub enum StateOrigin {
 /// Stages the journal's changes in front of the state and checks that the two are every commit.
 ///
 /// # Errors
-/// [`RecoveryError::State`], [`RecoveryError::Journal`] or [`RecoveryError::JournalTruncated`].
+/// [`RecoveryError::StateUnusable`], [`RecoveryError::Journal`] or
+/// [`RecoveryError::JournalTruncated`].
 pub fn open_state_and_journal<S: State, D: Directory>(
     state: S,
     journal: &JournalDir<D>,
     origin: StateOrigin,
 ) -> Result<OpenedStore<S>, RecoveryError> {
-    let mut checkpointer = Checkpointer::open(state).map_err(RecoveryError::State)?;
+    let mut checkpointer = Checkpointer::open(state).map_err(RecoveryError::StateUnusable)?;
     let positions = checkpointer.required_positions();
     let [checkpointed, _, reached] = positions;
     let mut other_history = false;
@@ -184,14 +185,14 @@ pub fn open_state_and_journal<S: State, D: Directory>(
     other_history |= tail.base.seq == checkpointed.seq && tail.base.crc != checkpointed.crc;
     check_complete(&tail, checkpointed.seq, reached.seq)?;
     if other_history {
-        return Err(RecoveryError::State(format!(
+        return Err(RecoveryError::StateUnusable(format!(
             "sled's commit {} is not the journal's",
             checkpointed.seq
         )));
     }
     if tail.last_checkpoint > checkpointed.seq && origin != StateOrigin::Rebuilt {
         let (is, was) = (checkpointed.seq, tail.last_checkpoint);
-        return Err(RecoveryError::State(format!(
+        return Err(RecoveryError::StateUnusable(format!(
             "sled covers commit {is}, but the journal knows a checkpoint of {was}"
         )));
     }
@@ -211,7 +212,8 @@ pub fn open_state_and_journal<S: State, D: Directory>(
         rebuilt: None,
         previous_shutdown: PreviousShutdown::default(),
     };
-    let idempotency_pages = checkpointer.idempotency_pages().map_err(RecoveryError::State)?;
+    let idempotency_pages =
+        checkpointer.idempotency_pages().map_err(RecoveryError::StateUnusable)?;
     Ok(OpenedStore { checkpointer, tail, idempotency_pages, report })
 }
 
@@ -224,7 +226,7 @@ fn check_complete(
 ) -> Result<(), RecoveryError> {
     if tail.base.seq > checkpointed {
         let (next, first) = (checkpointed.next(), tail.base.seq.next());
-        return Err(RecoveryError::State(format!(
+        return Err(RecoveryError::StateUnusable(format!(
             "sled ends before commit {next}, the journal starts with {first}"
         )));
     }

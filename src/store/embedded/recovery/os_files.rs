@@ -38,9 +38,12 @@ pub enum OpenError {
         /// The commands that help.
         repair_hint: String,
     },
-    /// The system did not open sled.
+    /// The state cannot be used and has to be rebuilt, which this command does not do.
     #[error("{0}")]
-    State(String),
+    StateUnusable(String),
+    /// The system did not open or mark the state, or gave no random bytes for a new store's id.
+    #[error("{0}")]
+    StateIo(String),
     /// State, journal and backups together are not every commit.
     #[error("commits are missing: {problem}; {repair_hint}")]
     Incomplete {
@@ -70,10 +73,10 @@ impl OpenError {
                 let problem = error.to_string();
                 Self::DataDir(DataDirError::Format { path: data_dir.path().to_owned(), problem })
             }
-            RecoveryError::State(problem) | RecoveryError::Rebuild(problem) => {
+            RecoveryError::StateUnusable(problem) | RecoveryError::Rebuild(problem) => {
                 Self::Rebuild(problem)
             }
-            RecoveryError::StateIo(problem) => Self::State(problem),
+            RecoveryError::StateIo(problem) => Self::StateIo(problem),
             RecoveryError::Journal(cause) => {
                 Self::Journal { cause, repair_hint: repair_hint(data_dir) }
             }

@@ -74,7 +74,9 @@ pub fn recover_store<F: StoreFiles>(
     let journal = JournalDir { dir: files.journal(), store, segment_bytes };
     let origin = if is_new { StateOrigin::New } else { StateOrigin::Existing };
     let opened = match open(files, &journal, origin) {
-        Err(RecoveryError::State(problem)) => rebuild_state(files, &journal, problem, now_unix_s)?,
+        Err(RecoveryError::StateUnusable(problem)) => {
+            rebuild_state(files, &journal, problem, now_unix_s)?
+        }
         other => other?,
     };
     let backups = files.backups();
@@ -143,7 +145,7 @@ pub(crate) fn open<F: StoreFiles>(
     match files.open_state() {
         Ok(state) => open_state_and_journal(state, journal, origin),
         Err(StateOpenError::Io(problem)) => Err(RecoveryError::StateIo(problem)),
-        Err(StateOpenError::Corrupt(problem)) => Err(RecoveryError::State(problem)),
+        Err(StateOpenError::Corrupt(problem)) => Err(RecoveryError::StateUnusable(problem)),
     }
 }
 

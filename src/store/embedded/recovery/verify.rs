@@ -36,8 +36,8 @@ pub fn open_read_only(path: &Path) -> Result<ReadOnlyStore, OpenError> {
     let (mut data_dir, journal) = open_existing(path)?;
     match open(&mut data_dir, &journal, StateOrigin::Existing) {
         Ok(opened) => Ok(ReadOnlyStore { opened, store: journal.store, _data_dir: data_dir }),
-        Err(RecoveryError::State(problem)) => {
-            Err(OpenError::State(format!("{problem}; `odometer serve` rebuilds the state")))
+        Err(RecoveryError::StateUnusable(problem)) => {
+            Err(OpenError::StateUnusable(format!("{problem}; `odometer serve` rebuilds the state")))
         }
         Err(error) => Err(OpenError::new(error, &data_dir)),
     }
@@ -85,10 +85,10 @@ pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
             Ok(_) => return Ok(VerifyResult::Clean(opened.report)),
             Err(problem) => (problem, Some(opened.checkpointer)),
         },
-        Err(RecoveryError::State(problem)) => (problem, None),
+        Err(RecoveryError::StateUnusable(problem)) => (problem, None),
         Err(error) => {
             return match OpenError::new(error, &data_dir) {
-                error @ (OpenError::DataDir(_) | OpenError::State(_)) => Err(error),
+                error @ (OpenError::DataDir(_) | OpenError::StateIo(_)) => Err(error),
                 error => Ok(VerifyResult::Corrupt(error.to_string())),
             };
         }
@@ -102,7 +102,7 @@ pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
     // The mark makes the next start rebuild the state, instead of finding the corruption by chance.
     // It is set only if there is something to rebuild the state from.
     if let Some(mut checkpointer) = checkpointer {
-        checkpointer.mark_corrupt(&problem).map_err(OpenError::State)?;
+        checkpointer.mark_corrupt(&problem).map_err(OpenError::StateIo)?;
     }
     Ok(VerifyResult::Repairable(problem, source))
 }
