@@ -160,7 +160,7 @@ impl Process {
         }
         self.dispatch_tasks();
         if self.taken == 0 && self.idle && !self.stopping {
-            self.committer.flush();
+            self.committer.stage();
             self.dispatch_tasks();
         }
     }
@@ -229,7 +229,7 @@ impl Process {
         }
         let checkpoint = self.poisoned.is_none();
         if checkpoint {
-            self.committer.flush();
+            self.committer.stage();
             self.dispatch_tasks();
         }
         while let Some(queued) = self.queue.pop() {

@@ -200,7 +200,7 @@ impl<S: State, D: Directory> CheckpointScheduler<S, D> {
 
     fn on_task(&mut self, task: BackgroundTask) {
         match task {
-            BackgroundTask::Flush(changes, up_to) => self.checkpointer.stage(changes, up_to),
+            BackgroundTask::Stage(changes, up_to) => self.checkpointer.stage(changes, up_to),
             BackgroundTask::Load(key) => {
                 let record = self.checkpointer.load(&key);
                 if let Err(problem) = &record {

@@ -51,10 +51,10 @@ fn send(scheduler: &mut Scheduler, ms: u64, task: BackgroundTask) -> Vec<Effect<
     effects
 }
 
-fn flush(scheduler: &mut Scheduler, ms: u64, seq: u64) {
+fn stage(scheduler: &mut Scheduler, ms: u64, seq: u64) {
     let changes = vec![(key("a"), Some(Record::Name(TenantId(seq))))];
     let position = LogPosition { seq: CommitSeq(seq), crc: 1 };
-    assert!(send(scheduler, ms, BackgroundTask::Flush(changes, position)).is_empty());
+    assert!(send(scheduler, ms, BackgroundTask::Stage(changes, position)).is_empty());
 }
 
 /// Steps until a checkpoint is reported or nothing is under way; its last commit.
@@ -76,11 +76,11 @@ fn a_checkpoint_starts_when_its_timeout_has_passed_and_not_before() {
     let temp = tempfile::tempdir().unwrap();
     let mut scheduler = scheduler(&temp, None);
     assert_eq!(scheduler.next_timeout(at(500)), Duration::from_secs(3600), "nothing to write");
-    flush(&mut scheduler, 500, 1);
+    stage(&mut scheduler, 500, 1);
     assert_eq!(scheduler.next_timeout(at(500)), Duration::from_millis(9500));
     assert_eq!(finish(&mut scheduler, 9_999), None);
     assert_eq!(finish(&mut scheduler, 10_000), Some(CommitSeq(1)));
-    flush(&mut scheduler, 10_000, 2);
+    stage(&mut scheduler, 10_000, 2);
     assert_eq!(scheduler.next_timeout(at(12_000)), Duration::from_secs(8));
     let journal = CheckpointMessage::Journal { uncheckpointed_segments: 4, sealed_bytes: 0 };
     assert!(scheduler.on_message(at(12_000), journal).is_empty());
@@ -91,7 +91,7 @@ fn a_checkpoint_starts_when_its_timeout_has_passed_and_not_before() {
 fn a_load_is_served_between_two_steps_and_takes_none() {
     let temp = tempfile::tempdir().unwrap();
     let mut scheduler = scheduler(&temp, None);
-    flush(&mut scheduler, 0, 1);
+    stage(&mut scheduler, 0, 1);
     let load = || BackgroundTask::Load(key("a"));
     let effects = send(&mut scheduler, 20_000, load());
     assert!(matches!(effects.as_slice(), [Effect::Event(CommitterEvent::Loaded(_, Ok(Some(_))))]));
@@ -107,7 +107,7 @@ fn a_close_takes_a_last_checkpoint_unless_a_write_failed() {
     for checkpoint in [true, false] {
         let temp = tempfile::tempdir().unwrap();
         let mut scheduler = scheduler(&temp, None);
-        flush(&mut scheduler, 0, 1);
+        stage(&mut scheduler, 0, 1);
         assert!(scheduler.on_message(at(1), CheckpointMessage::Close { checkpoint }).is_empty());
         assert_eq!(finish(&mut scheduler, 1), checkpoint.then_some(CommitSeq(1)));
         assert!(scheduler.run_step(at(1)).is_empty());
@@ -119,7 +119,7 @@ fn a_close_takes_a_last_checkpoint_unless_a_write_failed() {
 fn a_backup_that_stalls_is_given_up_and_its_checkpoint_completes() {
     let temp = tempfile::tempdir().unwrap();
     let mut scheduler = scheduler(&temp, None);
-    flush(&mut scheduler, 0, 1);
+    stage(&mut scheduler, 0, 1);
     let (reply_to, mut reply) = oneshot::channel();
     assert!(scheduler.on_message(at(0), CheckpointMessage::Backup(reply_to)).is_empty());
     assert!(matches!(scheduler.run_step(at(0)).as_slice(), [Effect::StartBackup(_)]));

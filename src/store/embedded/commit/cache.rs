@@ -6,7 +6,7 @@
 //! Invariant: within a commit, the `record` of an entry may be newer than what is durable; the
 //! committed record never is.
 //! Must never: evict a pinned record, or one whose newest version the checkpointer does not have
-//! (the committer flushes first).
+//! (the committer stages them first).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -35,15 +35,15 @@ use crate::store::{StoreError, Unavailable};
 
 /// The largest number of commands that are deferred by cache misses.
 const MAX_DEFERRED: usize = 4096;
-/// The number of durable changes at which they are given to the checkpointer.
-const FLUSH_THRESHOLD: usize = 2048;
+/// The number of durable changes at which they are staged.
+const STAGE_THRESHOLD: usize = 2048;
 
 /// A task for a background thread. The caller must pass tasks on in this order: changes before a
 /// load, so that the load sees them.
 #[derive(Debug)]
 pub enum BackgroundTask {
     /// Checkpointer: stage these durable changes, which are complete up to the position.
-    Flush(Vec<RecordWrite>, LogPosition),
+    Stage(Vec<RecordWrite>, LogPosition),
     /// Checkpointer: load a record and return it by [`CommitterEvent::Loaded`].
     Load(RecordKey),
     /// Checkpointer: scan an index and reply to the client.
@@ -118,8 +118,8 @@ pub struct Committer<D: Directory> {
     deferred_count: usize,
     /// Replies that wait for the sync of this batch.
     pending_replies: Vec<(Responder, CommandResult)>,
-    /// Durable changes that the checkpointer does not have yet.
-    unflushed: Vec<RecordWrite>,
+    /// Durable changes that are not staged yet: the checkpointer's memtable does not have them.
+    unstaged: Vec<RecordWrite>,
     pending_tasks: Vec<BackgroundTask>,
     /// The error for changes while the store is read-only.
     read_only: Option<StoreError>,
@@ -141,7 +141,7 @@ impl<D: Directory> Committer<D> {
             deferred: HashMap::new(),
             deferred_count: 0,
             pending_replies: Vec::new(),
-            unflushed: Vec::new(),
+            unstaged: Vec::new(),
             pending_tasks: Vec::new(),
             read_only: None,
             checkpointed_seq: watermarks.checkpointed,
@@ -256,7 +256,7 @@ impl<D: Directory> Committer<D> {
         let result = match command {
             Command::Load(key) => self.load_reply(&key),
             Command::List(scan) => {
-                self.flush();
+                self.stage();
                 self.pending_tasks.push(BackgroundTask::List(scan, responder));
                 return;
             }
@@ -281,7 +281,7 @@ impl<D: Directory> Committer<D> {
         read_set.iter().flatten().for_each(|key| self.working_set.cache.pin(key));
         if !self.deferred.contains_key(&missing) {
             // The load must see every change that is durable.
-            self.flush();
+            self.stage();
             self.pending_tasks.push(BackgroundTask::Load(missing.clone()));
         }
         self.deferred.entry(missing).or_default().push((queued, read_set));
@@ -338,7 +338,7 @@ impl<D: Directory> Committer<D> {
                 Ok(_) => {
                     commit.committed = true;
                     (commit.increments, commit.integers) = (increments, integers);
-                    working_set.publish(&mut self.unflushed);
+                    working_set.publish(&mut self.unstaged);
                 }
                 Err(AppendError::NoSpare) => {
                     working_set.roll_back();
@@ -356,12 +356,12 @@ impl<D: Directory> Committer<D> {
         (commit, result)
     }
 
-    /// Flushes, evicts and requests a spare segment, where that is due.
+    /// Stages, evicts and requests a spare segment, where that is due.
     fn after_commit(&mut self) {
         let is_over_capacity = self.working_set.cache.is_over_capacity();
         // A record may be evicted only after the checkpointer has its newest version.
-        if self.unflushed.len() >= FLUSH_THRESHOLD || is_over_capacity {
-            self.flush();
+        if self.unstaged.len() >= STAGE_THRESHOLD || is_over_capacity {
+            self.stage();
         }
         if is_over_capacity {
             self.working_set.cache.evict();
@@ -372,11 +372,11 @@ impl<D: Directory> Committer<D> {
         }
     }
 
-    /// Gives every durable change that the checkpointer does not have yet to it.
-    pub fn flush(&mut self) {
-        if !self.unflushed.is_empty() {
-            let changes = std::mem::take(&mut self.unflushed);
-            self.pending_tasks.push(BackgroundTask::Flush(changes, self.journal.last()));
+    /// Stages every durable change that is not staged yet: hands it to the checkpointer's memtable.
+    pub fn stage(&mut self) {
+        if !self.unstaged.is_empty() {
+            let changes = std::mem::take(&mut self.unstaged);
+            self.pending_tasks.push(BackgroundTask::Stage(changes, self.journal.last()));
         }
     }
 }

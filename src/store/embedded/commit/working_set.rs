@@ -84,13 +84,13 @@ impl WorkingSet {
     }
 
     /// Ends the batch after it became durable: shows its changes to readers and appends them to
-    /// `unflushed`.
-    pub(crate) fn publish(&mut self, unflushed: &mut Vec<RecordWrite>) {
+    /// `unstaged`.
+    pub(crate) fn publish(&mut self, unstaged: &mut Vec<RecordWrite>) {
         for key in self.dirty.drain(..) {
             let record = self.cache.publish(&key);
-            unflushed.push((key, record));
+            unstaged.push((key, record));
         }
-        unflushed.append(&mut self.uncached_writes);
+        unstaged.append(&mut self.uncached_writes);
         self.idempotency.commit();
     }
 

@@ -117,8 +117,8 @@ impl CommitterThread {
         if self.closing {
             return false;
         }
-        // The queue is empty: flush durable changes to the checkpointer now.
-        self.committer.flush();
+        // The queue is empty: stage durable changes now.
+        self.committer.stage();
         self.dispatch_tasks();
         self.shared.queue.wait(IDLE_WAIT);
         true
@@ -206,7 +206,7 @@ impl CommitterThread {
         for task in self.committer.pending_tasks() {
             // A helper that is gone has poisoned the store, or the store is closing.
             match task {
-                BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
+                BackgroundTask::Stage(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
                     drop(self.helpers.checkpoint_tx.send(CheckpointMessage::Task(task)));
                 }
                 BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => {
@@ -216,11 +216,11 @@ impl CommitterThread {
         }
     }
 
-    /// Flushes the rest, waits for the last checkpoint and unlocks the data directory.
+    /// Stages the rest, waits for the last checkpoint and unlocks the data directory.
     fn shut_down(mut self) {
         let healthy = !self.shared.is_poisoned();
         if healthy {
-            self.committer.flush();
+            self.committer.stage();
             self.dispatch_tasks();
         }
         self.shared.close_queue();

@@ -56,7 +56,7 @@ impl<D: Directory> SegmentAllocator<D> {
         match task {
             BackgroundTask::MakeSpare => self.spare_requested = true,
             BackgroundTask::Remove(names) => self.pending_removals.extend(names),
-            BackgroundTask::Flush(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {}
+            BackgroundTask::Stage(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {}
         }
     }
 
