@@ -26,7 +26,7 @@
 //!    the request an id, and logs and counts it when it is answered.
 //! 2. actix-web finds the route ([`http::routes`]). The handler's extractors run in their order.
 //!    The first authenticates the API key, asks the tenant's rate limiter, and authorizes: its
-//!    result, a [`Caller`](http::extract::caller::Caller), is the only way to a tenant's data.
+//!    result, a [`Caller`](auth::Caller), is the only way to a tenant's data.
 //! 3. The handler calls [`Store::advance`](store::Store::advance), which puts a command into a
 //!    bounded queue. The committer takes all commands that wait, applies each by the one rule in
 //!    [`Counter::advance`](domain::counter::Counter::advance), appends one frame to the journal (a

@@ -21,7 +21,7 @@
 //! Job: limit what a peer may use, and serve requests: authenticate, parse, call the store,
 //! respond.
 //! Invariant: a request that is rejected before the store is called changes nothing. A handler
-//! reaches a tenant's data only with a [`Caller`](extract::caller::Caller), which only
+//! reaches a tenant's data only with a [`Caller`](crate::auth::Caller), which only
 //! authentication makes.
 //! Must never: emit telemetry outside of `middleware/` and the listeners.
 

@@ -1,6 +1,7 @@
 //! Authentication, rate limiting and authorization of a request.
 //!
-//! Job: [`Caller`]: from the `Authorization` header to a tenant that is authorized for the route.
+//! Job: [`Authorized`], the extractor: from the `Authorization` header to an [`auth::Caller`] that is
+//! authorized for the route. `Attempt::authenticate` has the order of the steps.
 //! Invariant: a request without a valid key takes a token of its address, one with a valid key a
 //! token of its tenant, so an unauthenticated client cannot exhaust a tenant's limit. No password
 //! is hashed before the rate limit of the address and the login throttle allow it.
@@ -58,15 +59,15 @@ requirements! {
     PasswordOnly = AuthRequirement::Password;
 }
 
-/// An authenticated tenant that is authorized by `R`. There is no other way to get one, so a
-/// handler that uses its tenant cannot skip authentication.
+/// The [`auth::Caller`] of a request, authorized by `R`. A handler gets a caller in no other way, so
+/// one that uses its tenant cannot skip authentication.
 #[derive(Debug)]
-pub struct Caller<R> {
+pub struct Authorized<R> {
     caller: auth::Caller,
     requirement: PhantomData<R>,
 }
 
-impl<R> Deref for Caller<R> {
+impl<R> Deref for Authorized<R> {
     type Target = auth::Caller;
 
     fn deref(&self) -> &auth::Caller {
@@ -74,7 +75,7 @@ impl<R> Deref for Caller<R> {
     }
 }
 
-impl<R: Requirement> Extract for Caller<R> {
+impl<R: Requirement> Extract for Authorized<R> {
     async fn extract(req: &HttpRequest, _: &mut Payload) -> Result<Self, ApiError> {
         let (state, context) = (AppState::of(req), RequestContext::of(req));
         context.outcome.borrow_mut().requirement = Some(R::REQUIREMENT);

@@ -16,7 +16,7 @@ use crate::domain::api_key::{KeyId, KeyLabel, Scopes};
 use crate::http::context::{AuditEvent, RequestContext};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
-use crate::http::extract::caller::{Caller, ManageOrPassword};
+use crate::http::extract::caller::{Authorized, ManageOrPassword};
 use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::path::PathParam;
 use crate::http::extract::preconditions::NoPreconditions;
@@ -74,7 +74,7 @@ pub(crate) struct CreateKeyParams {
 #[get("/api/v1/keys")]
 pub(crate) async fn list_keys(
     state: State,
-    args: InOrder<(Caller<ManageOrPassword>, QueryParams<PageParams>)>,
+    args: InOrder<(Authorized<ManageOrPassword>, QueryParams<PageParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, QueryParams(page))) = args;
     let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
@@ -118,7 +118,7 @@ pub(crate) async fn list_keys(
 pub(crate) async fn create_key(
     state: State,
     req: HttpRequest,
-    args: InOrder<(Caller<ManageOrPassword>, NoPreconditions, Params<CreateKeyParams>)>,
+    args: InOrder<(Authorized<ManageOrPassword>, NoPreconditions, Params<CreateKeyParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _, Params(params))) = args;
     let label =
@@ -177,7 +177,12 @@ fn expiry(params: &CreateKeyParams, now: u64) -> Result<Option<u64>, ApiError> {
 pub(crate) async fn revoke_key(
     state: State,
     req: HttpRequest,
-    args: InOrder<(Caller<ManageOrPassword>, PathParam<KeyId>, NoPreconditions, Params<NoParams>)>,
+    args: InOrder<(
+        Authorized<ManageOrPassword>,
+        PathParam<KeyId>,
+        NoPreconditions,
+        Params<NoParams>,
+    )>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(id), _, _)) = args;
     state.store.revoke_key(caller.tenant(), id).await?;

@@ -15,7 +15,7 @@ use super::{invalid_parameter, next_page, non_empty_page};
 use crate::domain::counter::{CounterConfig, CounterName, Step, Value};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
-use crate::http::extract::caller::{Caller, Increment, Manage, Read};
+use crate::http::extract::caller::{Authorized, Increment, Manage, Read};
 use crate::http::extract::idempotency::{FingerprintedRequest, IdempotencyKey, IdempotentIfMatch};
 use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::path::PathParam;
@@ -113,7 +113,7 @@ pub(crate) struct IncrementCounterParams {
 #[get("/api/v1/counters")]
 pub(crate) async fn list_counters(
     state: State,
-    args: InOrder<(Caller<Read>, QueryParams<PageParams>)>,
+    args: InOrder<(Authorized<Read>, QueryParams<PageParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, QueryParams(page))) = args;
     let Whole(size) = page.size.unwrap_or(DEFAULT_PAGE_SIZE);
@@ -165,7 +165,7 @@ pub(crate) async fn list_counters(
 #[post("/api/v1/counters")]
 pub(crate) async fn create_counter(
     state: State,
-    args: InOrder<(Caller<Manage>, IdempotencyKey, Params<CreateCounterParams>)>,
+    args: InOrder<(Authorized<Manage>, IdempotencyKey, Params<CreateCounterParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, key, Params(params))) = args;
     let name = CounterName::parse(&params.name).map_err(|_| ApiError::Invalid {
@@ -220,7 +220,7 @@ fn parse_config(params: &CreateCounterParams) -> Result<CounterConfig, ApiError>
 #[get("/api/v1/counters/{name}")]
 pub(crate) async fn read_counter(
     state: State,
-    args: InOrder<(Caller<Read>, PathParam<CounterName>, QueryParams<NoParams>)>,
+    args: InOrder<(Authorized<Read>, PathParam<CounterName>, QueryParams<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(name), _)) = args;
     let found = state.store.get_counter(caller.tenant(), &name).await?;
@@ -252,7 +252,7 @@ pub(crate) async fn read_counter(
 pub(crate) async fn set_counter(
     state: State,
     args: InOrder<(
-        Caller<Manage>,
+        Authorized<Manage>,
         PathParam<CounterName>,
         IdempotentIfMatch,
         Params<SetCounterParams>,
@@ -282,7 +282,7 @@ pub(crate) async fn set_counter(
 #[delete("/api/v1/counters/{name}")]
 pub(crate) async fn delete_counter(
     state: State,
-    args: InOrder<(Caller<Manage>, PathParam<CounterName>, IfMatch, Params<NoParams>)>,
+    args: InOrder<(Authorized<Manage>, PathParam<CounterName>, IfMatch, Params<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(name), IfMatch(expected), _)) = args;
     state.store.delete(caller.tenant(), &name, expected).await?;
@@ -311,7 +311,7 @@ pub(crate) async fn delete_counter(
 pub(crate) async fn increment_counter(
     state: State,
     args: InOrder<(
-        Caller<Increment>,
+        Authorized<Increment>,
         PathParam<CounterName>,
         IdempotencyKey,
         Params<IncrementCounterParams>,

@@ -15,7 +15,7 @@ use crate::domain::counter::{CounterName, Value};
 use crate::domain::tenant::TenantId;
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
-use crate::http::extract::caller::{Caller, Increment, Manage, Read};
+use crate::http::extract::caller::{Authorized, Increment, Manage, Read};
 use crate::http::extract::idempotency::{FingerprintedRequest, IdempotencyKey, IdempotentIfMatch};
 use crate::http::extract::params::Params;
 use crate::http::extract::values::{AnyValue, Whole};
@@ -60,7 +60,7 @@ fn reply(tenant: TenantId, value: Value) -> Reply<TenantId, Integer> {
 #[get("/api/v1/integer")]
 pub(crate) async fn read_integer(
     state: State,
-    args: InOrder<(Caller<Read>,)>,
+    args: InOrder<(Authorized<Read>,)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller,)) = args;
     let found = state.store.get_counter(caller.tenant(), &CounterName::default_counter()).await?;
@@ -85,7 +85,7 @@ pub(crate) async fn read_integer(
 #[put("/api/v1/integer")]
 pub(crate) async fn set_integer(
     state: State,
-    args: InOrder<(Caller<Manage>, IdempotentIfMatch, Params<SetIntegerParams>)>,
+    args: InOrder<(Authorized<Manage>, IdempotentIfMatch, Params<SetIntegerParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, IdempotentIfMatch { key, expected }, Params(params))) = args;
     let to = SetCounter { value: params.value.get(), rewind: false, expected };
@@ -116,7 +116,7 @@ pub(crate) async fn set_integer(
 #[put("/api/v1/integer/increment")]
 pub(crate) async fn increment_integer(
     state: State,
-    args: InOrder<(Caller<Increment>, IdempotencyKey, Params<IncrementIntegerParams>)>,
+    args: InOrder<(Authorized<Increment>, IdempotencyKey, Params<IncrementIntegerParams>)>,
 ) -> Result<impl Responder, ApiError> {
     // A malformed body is rejected here, before the store issues an integer.
     let InOrder((caller, key, Params(params))) = args;

@@ -8,7 +8,7 @@
 //! dto.rs       the attributes of responses
 //! ```
 //! Job: from extracted arguments to one call of the store to a response.
-//! Invariant: the handler of a route that requires authentication takes a `Caller`.
+//! Invariant: the handler of a route that requires authentication takes an `Authorized`.
 //! Must never: compute a counter's value, or import a router.
 
 pub(crate) mod admin;

@@ -23,7 +23,7 @@ use crate::domain::time_format::rfc3339;
 use crate::http::context::{AuditEvent, RequestContext};
 use crate::http::error::ApiError;
 use crate::http::extract::InOrder;
-use crate::http::extract::caller::{AnyCredential, Caller, PasswordOnly, RateLimitedClient};
+use crate::http::extract::caller::{AnyCredential, Authorized, PasswordOnly, RateLimitedClient};
 use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::preconditions::NoPreconditions;
 use crate::http::jsonapi::Reply;
@@ -197,7 +197,7 @@ async fn hash(
 #[get("/api/v1/tenant")]
 pub(crate) async fn read_tenant(
     state: State,
-    args: InOrder<(Caller<AnyCredential>, QueryParams<NoParams>)>,
+    args: InOrder<(Authorized<AnyCredential>, QueryParams<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _)) = args;
     let (shared, record) = (&state.shared, caller.record());
@@ -229,7 +229,7 @@ pub(crate) async fn read_tenant(
 pub(crate) async fn change_password(
     state: State,
     req: HttpRequest,
-    args: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<ChangePasswordParams>)>,
+    args: InOrder<(Authorized<PasswordOnly>, NoPreconditions, Params<ChangePasswordParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _, Params(params))) = args;
     let password = hash(&state, "new_password", &params.new_password).await?;
@@ -255,7 +255,7 @@ pub(crate) async fn change_password(
 pub(crate) async fn delete_tenant(
     state: State,
     req: HttpRequest,
-    args: InOrder<(Caller<PasswordOnly>, NoPreconditions, Params<NoParams>)>,
+    args: InOrder<(Authorized<PasswordOnly>, NoPreconditions, Params<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _, _)) = args;
     match state.store.delete_tenant(caller.tenant()).await {
