@@ -29,7 +29,7 @@ use crate::http::admin_socket;
 use crate::http::listeners::{Addresses, Listeners};
 use crate::http::rlimit::raise_nofile_limit;
 use crate::http::server::{ConnectionLimiter, ConnectionLimits, ConnectionTarget, Endpoint};
-use crate::http::server::{Protocol, ServerParts, WorkerParts, Workers, accept};
+use crate::http::server::{EndpointFactory, Protocol, WorkerContext, Workers, accept};
 use crate::http::state::Shared;
 use crate::http::tls::{ServerCertificate, TlsSource};
 use crate::store::embedded::EmbeddedStore;
@@ -178,11 +178,12 @@ impl Core {
     async fn serve(&self, listeners: Listeners, admin: Admin) -> Result<Serving> {
         let (drain, draining) = watch::channel(false);
         let options = &self.config.server;
-        let server = ServerParts::new(options, Arc::clone(&self.store), Arc::clone(&self.shared));
+        let endpoints =
+            EndpointFactory::new(options, Arc::clone(&self.store), Arc::clone(&self.shared));
         let tls = TlsAcceptor::from(self.tls.server_config()?);
-        let parts = WorkerParts { server: server.clone(), tls, drain: draining.clone() };
+        let context = WorkerContext { endpoints: endpoints.clone(), tls, drain: draining.clone() };
         let workers =
-            Workers::start(options, &parts).context("the workers could not be started")?;
+            Workers::start(options, &context).context("the workers could not be started")?;
         let workers = Arc::new(workers);
         let limits = self.config.limits;
         let metrics = self.shared.metrics.connections(limits.connections);
@@ -190,17 +191,17 @@ impl Core {
         let target = ConnectionTarget::Workers(Arc::clone(&workers));
         let mut acceptors = vec![spawn_acceptor(listeners.public, &limiter, target)?];
         if let Some(listener) = listeners.http {
-            let endpoint = server.redirect(self.addresses.public_port).await;
+            let endpoint = endpoints.redirect(self.addresses.public_port).await;
             let target = ConnectionTarget::Inline(Protocol::Plain(endpoint), draining);
             acceptors.push(spawn_acceptor(listener, &limiter, target)?);
         }
         let ops = match listeners.ops {
-            Some(listener) => Some(spawn_ops_listener(listener, server.ops().await)?),
+            Some(listener) => Some(spawn_ops_listener(listener, endpoints.ops().await)?),
             None => None,
         };
         let upkeep = tokio::spawn(upkeep(self.shared.metrics.clone()));
         let deletions = tokio::spawn(resume_deletions(admin.store.clone()));
-        let admin = spawn_admin_listener(admin, &server).await?;
+        let admin = spawn_admin_listener(admin, &endpoints).await?;
         Ok(Serving { workers, drain, acceptors, ops, admin, deletions, upkeep })
     }
 
@@ -272,10 +273,10 @@ fn spawn_ops_listener(listener: TcpListener, endpoint: Endpoint) -> Result<Servi
     Ok(ServingOps { acceptor: spawn_acceptor(listener, &limiter, target)?, _drain: drain })
 }
 
-async fn spawn_admin_listener(admin: Admin, server: &ServerParts) -> Result<ServingAdmin> {
+async fn spawn_admin_listener(admin: Admin, endpoints: &EndpointFactory) -> Result<ServingAdmin> {
     let listener = tokio::net::UnixListener::from_std(admin.listener)?;
     let changes = TaskTracker::new();
-    let endpoint = server.admin(admin.store, changes.clone()).await;
+    let endpoint = endpoints.admin(admin.store, changes.clone()).await;
     let (drain, draining) = watch::channel(false);
     let acceptor = spawn_local(admin_socket::accept(listener, endpoint, draining));
     Ok(ServingAdmin { acceptor, drain, changes })

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! flags (cli) ─┐
-//! environment ─┼─► layers.rs: the winning string ─► parts.rs: rules between ─► Config, made of
-//! file.rs ─────┤   of every setting                 settings                   checked parts
+//! environment ─┼─► layers.rs: the winning string ─► options.rs: rules      ─► Config, made of
+//! file.rs ─────┤   of every setting                 between settings           checked options
 //! settings.rs ─┘   (precedence in this order)       values.rs: one setting
 //! ```
 //! Job: [`Config::load`] reads the environment and the file; [`Config::resolve`] layers them and
@@ -16,7 +16,7 @@
 mod error;
 mod file;
 mod layers;
-mod parts;
+mod options;
 mod settings;
 mod values;
 
@@ -38,7 +38,7 @@ pub use self::settings::{Flags, SETTINGS, Setting};
 use self::layers::Layers;
 use self::settings::FILE_ENV_NAME;
 
-/// Every setting, typed and checked, in the parts that [`App`](crate::app::App) hands out whole.
+/// Every setting, typed and checked, as the options that [`App`](crate::app::App) hands to modules.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The addresses of the listeners.
@@ -96,17 +96,17 @@ impl Config {
     }
 
     fn check(layers: Layers) -> Result<Self, ConfigError> {
-        let store = parts::store(&layers)?;
-        let listen = parts::listen(&layers)?;
+        let store = options::store(&layers)?;
+        let listen = options::listen(&layers)?;
         Ok(Self {
-            tls: parts::tls(&layers, &store.data_dir, &listen)?,
+            tls: options::tls(&layers, &store.data_dir, &listen)?,
             listen,
-            server: parts::server(&layers)?,
-            limits: parts::limits(&layers)?,
-            rate_limits: parts::rate_limits(&layers)?,
-            passwords: parts::passwords(&layers)?,
-            counters_per_tenant: parts::counters_per_tenant(&layers)?,
-            log: parts::log(&layers, store.min_free_disk_bytes)?,
+            server: options::server(&layers)?,
+            limits: options::limits(&layers)?,
+            rate_limits: options::rate_limits(&layers)?,
+            passwords: options::passwords(&layers)?,
+            counters_per_tenant: options::counters_per_tenant(&layers)?,
+            log: options::log(&layers, store.min_free_disk_bytes)?,
             store,
             layers,
         })

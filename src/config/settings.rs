@@ -5,7 +5,7 @@
 //! `layers.rs` the lookup and `config print`, and `docs/configuration.md` is generated from it.
 //! Invariant: a default is a string that passes the same check as what people type; an empty string
 //! means "none" and is allowed only where a setting is optional.
-//! Must never: say how a value is checked; that is `parts.rs`.
+//! Must never: say how a value is checked; that is `options.rs`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! A parser for each kind of setting.
 //!
-//! Job: the functions that `parts.rs` names for the settings.
+//! Job: the functions that `options.rs` names for the settings.
 //! Invariant: a parser accepts exactly what its error says is expected; the error is half a
 //! sentence that follows setting and value ("expected …").
 //! Must never: know which setting it parses, or touch the disk or the network.

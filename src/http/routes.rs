@@ -81,9 +81,9 @@ fn admin_routes(config: &mut ServiceConfig) {
         .configure(ops_routes);         // GET    /metrics /livez /readyz
 }
 
-/// The parts from which an App is built.
+/// What an App needs besides its routes.
 #[derive(Clone)]
-pub struct Parts {
+pub struct AppContext {
     /// The state of its handlers.
     pub state: Rc<AppState>,
     /// The observer of its requests.
@@ -106,10 +106,10 @@ macro_rules! app {
 }
 
 /// The App of the public listener.
-pub fn public(parts: &Parts) -> app!() {
-    let (observer, tasks) = (Rc::clone(&parts.observer), parts.tasks.clone());
+pub fn public(context: &AppContext) -> app!() {
+    let (observer, tasks) = (Rc::clone(&context.observer), context.tasks.clone());
     let (app, _) = App::new().into_utoipa_app().configure(public_routes).split_for_parts();
-    app.app_data::<State>(web::ThinData(Rc::clone(&parts.state)))
+    app.app_data::<State>(web::ThinData(Rc::clone(&context.state)))
         .app_data(web::ThinData(OpenApiJson(json())))
         .app_data(table())
         .default_service(web::to(no_route))
@@ -117,20 +117,20 @@ pub fn public(parts: &Parts) -> app!() {
 }
 
 /// The App of the ops listener.
-pub fn ops(parts: &Parts) -> app!() {
-    let observer = Rc::clone(&parts.observer);
+pub fn ops(context: &AppContext) -> app!() {
+    let observer = Rc::clone(&context.observer);
     let (app, _) = App::new().into_utoipa_app().configure(ops_routes).split_for_parts();
-    app.app_data::<State>(web::ThinData(Rc::clone(&parts.state)))
+    app.app_data::<State>(web::ThinData(Rc::clone(&context.state)))
         .app_data(table())
         .default_service(web::to(no_route))
         .wrap(from_fn(move |req, next| observe(Rc::clone(&observer), req, next)))
 }
 
 /// The App of the admin socket; `store` makes backups.
-pub fn admin(parts: &Parts, store: EmbeddedStore) -> app!() {
-    let (observer, tasks) = (Rc::clone(&parts.observer), parts.tasks.clone());
+pub fn admin(context: &AppContext, store: EmbeddedStore) -> app!() {
+    let (observer, tasks) = (Rc::clone(&context.observer), context.tasks.clone());
     let (app, _) = App::new().into_utoipa_app().configure(admin_routes).split_for_parts();
-    app.app_data::<State>(web::ThinData(Rc::clone(&parts.state)))
+    app.app_data::<State>(web::ThinData(Rc::clone(&context.state)))
         .app_data(web::ThinData(store))
         .app_data(admin_table())
         .default_service(web::to(no_route))

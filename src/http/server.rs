@@ -28,7 +28,7 @@ pub use super::connection::{Endpoint, Protocol};
 pub use super::connection_limit::{ConnectionLimiter, ConnectionLimits, ConnectionPermit};
 use super::middleware::access_log::{AccessLogSampler, Listener, Observer};
 use super::redirect::HttpsPort;
-use super::routes::{self, Parts};
+use super::routes::{self, AppContext};
 use super::state::{AppState, Shared};
 use super::{bridge, connection};
 use crate::store::Store;
@@ -52,9 +52,9 @@ pub struct ServerOptions {
     pub access_log_sample: Option<u64>,
 }
 
-/// The parts from which the Apps of all listeners are built.
+/// Makes the endpoint of each listener: its App with an observer.
 #[derive(Clone)]
-pub struct ServerParts {
+pub struct EndpointFactory {
     /// The store; each worker gets a handle of its own.
     pub store: Arc<dyn Store>,
     /// The state that all workers share.
@@ -65,8 +65,8 @@ pub struct ServerParts {
     pub sampler: Arc<AccessLogSampler>,
 }
 
-impl ServerParts {
-    /// Puts them together.
+impl EndpointFactory {
+    /// A factory with these options.
     pub fn new(options: &ServerOptions, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
         Self {
             store,
@@ -95,9 +95,12 @@ impl ServerParts {
         let state =
             Rc::new(AppState { store: self.store.for_worker(), shared: Arc::clone(&self.shared) });
         let observer = self.observer(Listener::Public);
-        let app =
-            bridge::start(routes::public(&Parts { state, observer: Rc::clone(&observer), tasks }))
-                .await;
+        let app = bridge::start(routes::public(&AppContext {
+            state,
+            observer: Rc::clone(&observer),
+            tasks,
+        }))
+        .await;
         Endpoint { app, observer }
     }
 
@@ -106,9 +109,12 @@ impl ServerParts {
         let state =
             Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
         let (observer, tasks) = (self.observer(Listener::Ops), TaskTracker::new());
-        let app =
-            bridge::start(routes::ops(&Parts { state, observer: Rc::clone(&observer), tasks }))
-                .await;
+        let app = bridge::start(routes::ops(&AppContext {
+            state,
+            observer: Rc::clone(&observer),
+            tasks,
+        }))
+        .await;
         Endpoint { app, observer }
     }
 
@@ -119,7 +125,7 @@ impl ServerParts {
             Rc::new(AppState { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) });
         let observer = self.observer(Listener::Admin);
         let app = bridge::start(routes::admin(
-            &Parts { state, observer: Rc::clone(&observer), tasks },
+            &AppContext { state, observer: Rc::clone(&observer), tasks },
             store,
         ))
         .await;
@@ -134,11 +140,11 @@ impl ServerParts {
     }
 }
 
-/// The parts from which the workers are built.
+/// What each worker gets.
 #[derive(Clone)]
-pub struct WorkerParts {
-    /// The parts of their Apps.
-    pub server: ServerParts,
+pub struct WorkerContext {
+    /// Makes the worker's endpoint.
+    pub endpoints: EndpointFactory,
     /// The TLS configuration.
     pub tls: TlsAcceptor,
     /// Turns true when the server shuts down.
@@ -164,13 +170,13 @@ impl Workers {
     ///
     /// # Errors
     /// A thread or its runtime could not be started.
-    pub fn start(options: &ServerOptions, parts: &WorkerParts) -> io::Result<Self> {
+    pub fn start(options: &ServerOptions, context: &WorkerContext) -> io::Result<Self> {
         let drain_timeout = options.drain_timeout;
         let mut workers = Vec::with_capacity(options.workers);
         for number in 0..options.workers {
             let (accepted, inbox) = mpsc::unbounded_channel();
             let connections = Arc::new(AtomicUsize::new(0));
-            let (parts, counted) = (parts.clone(), Arc::clone(&connections));
+            let (context, counted) = (context.clone(), Arc::clone(&connections));
             let (started, has_started) = std::sync::mpsc::channel();
             let thread = thread::Builder::new().name(format!("odometer-worker-{number}")).spawn(
                 move || {
@@ -181,7 +187,7 @@ impl Workers {
                     {
                         Ok(runtime) => {
                             let _ = started.send(Ok(()));
-                            runtime.block_on(run_worker(inbox, parts, counted, drain_timeout));
+                            runtime.block_on(run_worker(inbox, context, counted, drain_timeout));
                         }
                         Err(error) => drop(started.send(Err(error))),
                     }
@@ -216,16 +222,16 @@ impl Workers {
 
 async fn run_worker(
     mut inbox: mpsc::UnboundedReceiver<AcceptedConnection>,
-    parts: WorkerParts,
+    context: WorkerContext,
     counted: Arc<AtomicUsize>,
     drain_timeout: Duration,
 ) {
     // Connections, and audited requests that outlive their connection.
     let tasks = TaskTracker::new();
-    let endpoint = parts.server.public(tasks.clone()).await;
-    let protocol = Protocol::Tls(parts.tls.clone(), endpoint);
+    let endpoint = context.endpoints.public(tasks.clone()).await;
+    let protocol = Protocol::Tls(context.tls.clone(), endpoint);
     while let Some((stream, peer, permit)) = inbox.recv().await {
-        let (protocol, drain) = (protocol.clone(), parts.drain.clone());
+        let (protocol, drain) = (protocol.clone(), context.drain.clone());
         let counted = Arc::clone(&counted);
         tasks.spawn_local(async move {
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {

@@ -22,7 +22,7 @@ use odometer::store::embedded::commit::committer::{
 use odometer::store::embedded::commit::queue::{Queue, send_replies};
 use odometer::store::embedded::fs::Directory;
 use odometer::store::embedded::journal::frame::LogPosition;
-use odometer::store::embedded::recovery::start::StoreParts;
+use odometer::store::embedded::recovery::start::StartedStore;
 use odometer::store::embedded::runtime::segment_allocator::SegmentAllocator;
 use odometer::store::{StoreError, Unavailable};
 use tokio::sync::oneshot;
@@ -74,7 +74,7 @@ impl Process {
         plan: Arc<Plan>,
         power: Power,
         journal: SimDisk,
-        parts: StoreParts<SimState, SimDisk>,
+        parts: StartedStore<SimState, SimDisk>,
     ) -> Self {
         Self {
             allocator: SegmentAllocator::new(Arc::new(journal.clone()), plan.segment_bytes),

@@ -55,7 +55,7 @@ use self::journal::frame::StoreId;
 pub use self::options::{BackupPolicy, Options};
 use self::recovery::open::RecoveryReport;
 use self::recovery::os_files::OpenError;
-use self::recovery::start::{StoreParts, recover_store};
+use self::recovery::start::{StartedStore, recover_store};
 use self::runtime::messages::CommitterMessage;
 use self::runtime::shared::StoreInner;
 use self::runtime::spawn_threads;
@@ -92,27 +92,27 @@ impl EmbeddedStore {
             recover_store(&mut data_dir, fresh, options.journal_segment_bytes, now.unix_s)
                 .map_err(|error| OpenError::new(error, &data_dir))?;
         let newest_backup = recovered.newest_backup;
-        let mut parts = recovered
+        let mut started = recovered
             .start(&mut data_dir, options, now)
             .map_err(|error| OpenError::new(error, &data_dir))?;
-        parts.report.previous_shutdown = data_dir.previous_shutdown().clone();
-        let report = parts.report.clone();
+        started.report.previous_shutdown = data_dir.previous_shutdown().clone();
+        let report = started.report.clone();
         let shared = Arc::new(StoreInner {
             queue: Queue::new(QUEUE_CAPACITY),
-            read_view: Arc::clone(&parts.read_view),
+            read_view: Arc::clone(&started.read_view),
             metrics,
             health: ArcSwap::from_pointee(Health::Ready),
             poisoned: watch::Sender::new(None),
             closed: AtomicBool::new(false),
         });
         record_limits(options, &shared.metrics);
-        record_start(options, &shared, &parts);
+        record_start(options, &shared, &started);
         if let Some((_, created_unix_s)) = newest_backup {
             shared.metrics.set_last_backup(created_unix_s);
         }
         let (checkpoint_tx, inbox) = mpsc::channel();
         let handle =
-            spawn_threads(options, &shared, parts, (checkpoint_tx.clone(), inbox), data_dir)?;
+            spawn_threads(options, &shared, started, (checkpoint_tx.clone(), inbox), data_dir)?;
         let committer = Arc::new(Mutex::new(Some(handle)));
         Ok((Self { shared, replies: None, committer, checkpoint_tx }, report))
     }
@@ -157,14 +157,14 @@ fn record_limits(options: &Options, metrics: &StoreMetrics) {
 fn record_start(
     options: &Options,
     shared: &StoreInner,
-    parts: &StoreParts<SledState, OsDirectory>,
+    started: &StartedStore<SledState, OsDirectory>,
 ) {
-    shared.metrics.set_previous_shutdown(parts.report.previous_shutdown.as_str());
-    if parts.report.rebuilt.is_some() {
+    shared.metrics.set_previous_shutdown(started.report.previous_shutdown.as_str());
+    if started.report.rebuilt.is_some() {
         shared.metrics.state_rebuilds.increment(1);
     }
     let reserve = options.min_free_disk_bytes;
-    shared.set_disk_low(shared.record_disk_free(parts.available_bytes, reserve));
+    shared.set_disk_low(shared.record_disk_free(started.available_bytes, reserve));
 }
 
 /// Generates a random store id.

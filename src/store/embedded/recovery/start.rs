@@ -45,8 +45,8 @@ pub struct RecoveredStore<F: StoreFiles> {
     is_new: bool,
 }
 
-/// The parts of a store that is ready to serve.
-pub struct StoreParts<S: State, D: Directory> {
+/// A store that is ready to serve; its threads are not started yet.
+pub struct StartedStore<S: State, D: Directory> {
     /// Read-only if the disk is almost full.
     pub committer: Committer<D>,
     /// To be driven beside the committer.
@@ -87,7 +87,7 @@ pub fn recover_store<F: StoreFiles>(
 }
 
 impl<F: StoreFiles> RecoveredStore<F> {
-    /// Begins a journal segment behind the last commit and makes the parts that serve.
+    /// Begins a journal segment behind the last commit and makes what serves.
     ///
     /// # Errors
     /// [`RecoveryError::JournalStart`] or [`RecoveryError::DataDir`]; nothing is lost.
@@ -96,7 +96,7 @@ impl<F: StoreFiles> RecoveredStore<F> {
         files: &mut F,
         options: &Options,
         now: Now,
-    ) -> Result<StoreParts<F::State, F::Dir>, RecoveryError> {
+    ) -> Result<StartedStore<F::State, F::Dir>, RecoveryError> {
         let Self { opened, newest_backup, journal, is_new } = self;
         let OpenedStore { checkpointer, tail, idempotency_pages, report } = opened;
         let (dir, store) = (Arc::clone(&journal.dir), journal.store);
@@ -129,7 +129,7 @@ impl<F: StoreFiles> RecoveredStore<F> {
             newest_backup,
         };
         let scheduler = CheckpointScheduler::new(checkpointer, config, now);
-        Ok(StoreParts { committer, scheduler, read_view, available_bytes, report })
+        Ok(StartedStore { committer, scheduler, read_view, available_bytes, report })
     }
 }
 

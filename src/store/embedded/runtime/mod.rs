@@ -30,7 +30,7 @@ use crate::store::embedded::checkpoint::messages::CheckpointMessage;
 use crate::store::embedded::data_dir::DataDir;
 use crate::store::embedded::fs::{OsDirectory, OsFile};
 use crate::store::embedded::options::Options;
-use crate::store::embedded::recovery::start::StoreParts;
+use crate::store::embedded::recovery::start::StartedStore;
 use crate::store::embedded::state::sled::SledState;
 
 /// Starts the three threads of a store and returns the committer's, which ends last and waits for
@@ -38,7 +38,7 @@ use crate::store::embedded::state::sled::SledState;
 pub(crate) fn spawn_threads(
     options: &Options,
     shared: &Arc<StoreInner>,
-    parts: StoreParts<SledState, OsDirectory>,
+    started: StartedStore<SledState, OsDirectory>,
     checkpoint: (Sender<CheckpointMessage<OsFile>>, Receiver<CheckpointMessage<OsFile>>),
     data_dir: DataDir,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -46,7 +46,7 @@ pub(crate) fn spawn_threads(
     let (checkpoint_tx, inbox) = checkpoint;
     let for_checkpoint = Arc::clone(shared);
     let thread =
-        CheckpointThread::new(Arc::clone(shared), parts.scheduler, inbox, checkpoint_tx.clone());
+        CheckpointThread::new(Arc::clone(shared), started.scheduler, inbox, checkpoint_tx.clone());
     let checkpoint = named("checkpoint")
         .spawn(move || run_or_poison(&for_checkpoint, "checkpoint", || thread.run()))?;
     let (allocator_tx, tasks) = channel();
@@ -59,6 +59,6 @@ pub(crate) fn spawn_threads(
         });
     })?;
     let helpers = Helpers { checkpoint_tx, checkpoint: Some(checkpoint), allocator_tx, allocator };
-    let thread = CommitterThread::new(Arc::clone(shared), parts.committer, helpers, data_dir);
+    let thread = CommitterThread::new(Arc::clone(shared), started.committer, helpers, data_dir);
     named("committer").spawn(move || thread.run())
 }

@@ -1,8 +1,7 @@
-//! The parts of [`Config`](super::Config): each is checked, and handed whole to the module that
-//! needs it.
+//! The options of each module, which together are a [`Config`](super::Config).
 //!
-//! Job: one function for each part; it names the parser of every setting, and checks the rules
-//! between settings. Invariant: a part exists only if all its settings hold.
+//! Job: one function for the options of one module; it names the parser of every setting, and
+//! checks the rules between settings. Invariant: options exist only if all their settings hold.
 //! Must never: open, create or check a file, or bind a port.
 
 use std::path::Path;
