@@ -1,6 +1,7 @@
 //! The commands `tenant` and `key`, by which operators manage tenants on the running server.
 //!
-//! Job: [`ask`] turns a question into requests to the admin socket, and the responses into rows.
+//! Job: [`send_request`] sends the HTTP requests of an [`AdminRequest`] to the admin socket and
+//! collects the rows of the responses.
 //! Invariant: a list is complete: all its pages are read, or the command fails.
 //! Must never: open the data directory; only the server that runs on it changes it.
 
@@ -19,11 +20,11 @@ const PAGE_ROWS: u32 = 100;
 /// All but RFC 3986's unreserved characters are percent-encoded in a path segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A request to the server.
+/// An admin request: what an operator wants of the running server.
 #[derive(Clone, Debug)]
-pub enum Question {
+pub enum AdminRequest {
     /// List all tenants.
-    Tenants,
+    ListTenants,
     /// An action on one tenant.
     Tenant {
         /// The tenant's name, in any case.
@@ -65,13 +66,15 @@ pub struct Rows {
 ///
 /// # Errors
 /// No server runs there, or its error, as one sentence.
-pub fn ask(data_dir: &Path, question: &Question) -> Result<Rows> {
+pub fn send_request(data_dir: &Path, request: &AdminRequest) -> Result<Rows> {
     let Some(mut client) = Client::connect(data_dir)? else { return Err(no_server(data_dir)) };
-    match question {
-        Question::Tenants => list_tenants(&mut client),
+    match request {
+        AdminRequest::ListTenants => list_tenants(&mut client),
         // An empty name cannot be a path segment.
-        Question::Tenant { name, .. } if name.is_empty() => bail!("there is no tenant named \"\""),
-        Question::Tenant { name, action } => execute(&mut client, &segment(name), action),
+        AdminRequest::Tenant { name, .. } if name.is_empty() => {
+            bail!("there is no tenant named \"\"")
+        }
+        AdminRequest::Tenant { name, action } => execute(&mut client, &segment(name), action),
     }
 }
 

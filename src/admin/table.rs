@@ -1,6 +1,6 @@
 //! The formatting of rows.
 //!
-//! Job: [`show`] formats them as a table, or as lines of JSON for programs.
+//! Job: [`render`] formats them as a table, or as lines of JSON for programs.
 //! Invariant: JSON has the fields in the order in which the server sent them.
 //! Must never: print; the caller does.
 
@@ -14,7 +14,7 @@ use super::rows::{KeyRow, TenantRow};
 ///
 /// # Errors
 /// A row cannot be serialized; that does not happen to rows that a server sent.
-pub fn show(rows: &Rows, json: bool) -> Result<String> {
+pub fn render(rows: &Rows, json: bool) -> Result<String> {
     if json {
         let tenants = rows.tenants.iter().map(line);
         return tenants.chain(rows.keys.iter().map(line)).collect();
@@ -91,13 +91,13 @@ mod tests {
             tenants: vec![tenant(1, "al", false), tenant(20, "barbara", true)],
             keys: Vec::new(),
         };
-        let shown = "\
+        let expected = "\
 ID  NAME     CREATED               STATE      LIMIT    COUNTERS  KEYS
 1   al       2026-11-24T09:00:00Z  active     default  3         1
 20  barbara  2026-11-24T09:00:00Z  suspended  default  3         1
 ";
-        assert_eq!(show(&rows, false).unwrap(), shown);
-        let lines = show(&rows, true).unwrap();
+        assert_eq!(render(&rows, false).unwrap(), expected);
+        let lines = render(&rows, true).unwrap();
         let first = r#"{"id":1,"name":"al","created_at":"2026-11-24T09:00:00Z","suspended":false,"#
             .to_owned()
             + r#""limit":"default","counters":3,"keys":1}"#;

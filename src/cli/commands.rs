@@ -16,8 +16,8 @@ use clap_complete::Shell;
 use super::terminal::{EXIT_CORRUPT, EXIT_REPAIRABLE};
 use super::terminal::{confirm_delete, exit_code, exit_with_error, print_line, with_progress};
 use super::{AdminArgs, Cli, Command, ConfigCommand, KeyCommand, TenantCommand};
-use crate::admin::commands::{Question, TenantAction, ask};
-use crate::admin::table::show;
+use crate::admin::commands::{AdminRequest, TenantAction, send_request};
+use crate::admin::table::render;
 use crate::config::{Config, Flags};
 use crate::store::embedded::backup::format::BackupError;
 use crate::store::embedded::random_id;
@@ -114,7 +114,7 @@ fn top(flags: &Flags, options: TopOptions) -> Result<ExitCode> {
 
 fn tenant(command: TenantCommand) -> Result<ExitCode> {
     let (name, action, args) = match command {
-        TenantCommand::List(args) => return ask_server(&args, &Question::Tenants),
+        TenantCommand::List(args) => return admin_request(&args, &AdminRequest::ListTenants),
         TenantCommand::Show { name, args } => (name, TenantAction::Show, args),
         TenantCommand::Suspend { name, args } => (name, TenantAction::Suspend, args),
         TenantCommand::Resume { name, args } => (name, TenantAction::Resume, args),
@@ -126,7 +126,7 @@ fn tenant(command: TenantCommand) -> Result<ExitCode> {
             (name, TenantAction::Delete, args)
         }
     };
-    ask_server(&args, &Question::Tenant { name, action })
+    admin_request(&args, &AdminRequest::Tenant { name, action })
 }
 
 fn key(command: KeyCommand) -> Result<ExitCode> {
@@ -134,15 +134,15 @@ fn key(command: KeyCommand) -> Result<ExitCode> {
         KeyCommand::List { name, args } => (name, TenantAction::ListKeys, args),
         KeyCommand::Revoke { name, id, args } => (name, TenantAction::RevokeKey(id), args),
     };
-    ask_server(&args, &Question::Tenant { name, action })
+    admin_request(&args, &AdminRequest::Tenant { name, action })
 }
 
-/// Asks the running server, and prints the rows of its response: a table on a terminal, JSON
-/// elsewhere.
-fn ask_server(args: &AdminArgs, question: &Question) -> Result<ExitCode> {
+/// Sends an admin request to the running server and prints the rows of its response: a table on a
+/// terminal, JSON elsewhere.
+fn admin_request(args: &AdminArgs, request: &AdminRequest) -> Result<ExitCode> {
     let config = Config::load(&args.flags)?;
     let json = args.json || !std::io::stdout().is_terminal();
-    let text = show(&ask(&config.store.data_dir, question)?, json)?;
+    let text = render(&send_request(&config.store.data_dir, request)?, json)?;
     if text.is_empty() {
         // A deletion has no rows; like `rm` it prints nothing.
         return Ok(ExitCode::SUCCESS);
