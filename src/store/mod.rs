@@ -211,7 +211,7 @@ pub struct SetCounter {
     /// Allow a value below the current one.
     pub rewind: bool,
     /// The precondition that the counter must meet.
-    pub expected: Precondition,
+    pub precondition: Precondition,
 }
 
 /// Whether the store accepts changes, and if not, why.

@@ -127,7 +127,7 @@ impl Precondition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewCounter {
     /// Start, step and bounds.
-    pub shape: CounterConfig,
+    pub config: CounterConfig,
     /// The time of creation, in seconds since 1970.
     pub created_unix_s: u64,
     /// The largest number of counters that its tenant may have, `default` not counted.

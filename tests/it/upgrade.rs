@@ -65,9 +65,9 @@ const TOKEN: IdempotencyToken =
 
 fn new_counter() -> NewCounter {
     let value = |raw| Value::new(raw).unwrap();
-    let shape =
+    let config =
         CounterConfig::new(value(10), Step::new(2).unwrap(), value(0), Value::MAX, false).unwrap();
-    NewCounter { shape, created_unix_s: 1_700_000_000, quota: 9 }
+    NewCounter { config, created_unix_s: 1_700_000_000, quota: 9 }
 }
 
 /// Makes the store of a fixture, and tells what each counter must be. It is copied as it stands, as
@@ -90,8 +90,11 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
         };
         store.register(tenant).await.unwrap();
     }
-    let to =
-        SetCounter { value: Value::new(41).unwrap(), rewind: false, expected: Precondition::Any };
+    let to = SetCounter {
+        value: Value::new(41).unwrap(),
+        rewind: false,
+        precondition: Precondition::Any,
+    };
     store.set(TenantId(1), &name("default"), to, None).await.unwrap();
     for (tenant, counter) in [(2, "invoices"), (3, "a.b_c-9")] {
         store.create(TenantId(tenant), &name(counter), new_counter(), None).await.unwrap();

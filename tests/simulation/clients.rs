@@ -273,7 +273,7 @@ impl Clients {
                     CounterOp::Set(Box::new(SetCounter {
                         value,
                         rewind: true,
-                        expected: Precondition::Any,
+                        precondition: Precondition::Any,
                     })),
                     None,
                 )
@@ -285,7 +285,7 @@ impl Clients {
             What::Create(place) => of(
                 *place,
                 CounterOp::Create(Box::new(NewCounter {
-                    shape: CounterConfig::DEFAULT,
+                    config: CounterConfig::DEFAULT,
                     created_unix_s: 7,
                     quota: 1,
                 })),

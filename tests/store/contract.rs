@@ -207,8 +207,11 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             )
         }
         What::Set { tenant, name, value: raw, rewind, expected: version, once: key } => {
-            let to =
-                SetCounter { value: value(*raw), rewind: *rewind, expected: expected(*version) };
+            let to = SetCounter {
+                value: value(*raw),
+                rewind: *rewind,
+                precondition: expected(*version),
+            };
             format!(
                 "{:?}",
                 store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await
@@ -218,7 +221,7 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             let max = room.map_or(Value::MAX, |room| value(start + room));
             let (start, step) = (value(*start), Step::new(*step).unwrap());
             let shape = CounterConfig::new(start, step, Value::ZERO, max, *rewindable).unwrap();
-            let new = NewCounter { shape, created_unix_s: u64::from(number), quota: 2 };
+            let new = NewCounter { config: shape, created_unix_s: u64::from(number), quota: 2 };
             format!(
                 "{:?}",
                 store.create(TenantId(*tenant), &counter_name(*name), new, once(*key, what)).await
@@ -371,7 +374,7 @@ async fn story(store: &dyn Store) {
     let to = SetCounter {
         value: Value::DEFAULT_MAX,
         rewind: false,
-        expected: Precondition::OneOf(vec![first.result.version]),
+        precondition: Precondition::OneOf(vec![first.result.version]),
     };
     store.set(tenant, &name, to.clone(), None).await.unwrap();
     let late = store.set(tenant, &name, to, None).await;
@@ -446,7 +449,7 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
         let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
         for number in 0..COUNTERS {
             let name = CounterName::parse(&format!("counter-{number}")).unwrap();
-            let new = NewCounter { shape: CounterConfig::DEFAULT, created_unix_s: 1, quota: 1000 };
+            let new = NewCounter { config: CounterConfig::DEFAULT, created_unix_s: 1, quota: 1000 };
             store.create(tenant, &name, new, None).await.unwrap();
         }
         let mut deletion = store.delete_tenant(tenant);

@@ -387,7 +387,7 @@ impl Store for ModelStore {
         self.with(|model| {
             model.once(tenant, Kind::State, once, |model| {
                 model.tenant(tenant)?;
-                let NewCounter { shape, created_unix_s, quota } = new;
+                let NewCounter { config: shape, created_unix_s, quota } = new;
                 let created = model.counters(tenant).create(
                     name.as_str(),
                     shape_of(shape),
@@ -424,8 +424,8 @@ impl Store for ModelStore {
     ) -> StoreFuture<'_, Applied<CounterState>> {
         self.with(|model| {
             model.once(tenant, Kind::State, once, |model| {
-                let SetCounter { value, rewind, expected } = to;
-                let condition = condition_of(&expected);
+                let SetCounter { value, rewind, precondition } = to;
+                let condition = condition_of(&precondition);
                 let set =
                     model.counters(tenant).set(name.as_str(), value.get(), rewind, &condition);
                 Ok(Given::State(state_of(&set.map_err(refusal_of)?)))

@@ -55,14 +55,15 @@ pub struct IdempotentIfMatch {
     /// The idempotency key.
     pub key: IdempotencyKey,
     /// The precondition of `If-Match`.
-    pub expected: Precondition,
+    pub precondition: Precondition,
 }
 
 impl Extract for IdempotentIfMatch {
     async fn extract(req: &HttpRequest, _: &mut Payload) -> Result<Self, ApiError> {
         let headers = req.headers();
         reject_unsupported(headers, &[IDEMPOTENCY_KEY, IF_MATCH])?;
-        Ok(Self { key: IdempotencyKey::from_headers(headers)?, expected: parse_if_match(headers) })
+        let key = IdempotencyKey::from_headers(headers)?;
+        Ok(Self { key, precondition: parse_if_match(headers) })
     }
 }
 
@@ -152,7 +153,7 @@ impl FingerprintHasher {
     fn set(&mut self, to: &SetCounter) {
         self.number(to.value.get());
         self.number(to.rewind.into());
-        match &to.expected {
+        match &to.precondition {
             Precondition::Any => self.number(0),
             Precondition::OneOf(versions) => {
                 self.number(1 + versions.len() as u64);
@@ -209,7 +210,8 @@ mod tests {
     fn another_request_has_another_digest() {
         let name = |string: &str| CounterName::parse(string).unwrap();
         let value = |raw| Value::new(raw).unwrap();
-        let set = |raw, rewind, expected| SetCounter { value: value(raw), rewind, expected };
+        let set =
+            |raw, rewind, precondition| SetCounter { value: value(raw), rewind, precondition };
         let version = |generation, revision| Version { generation, revision };
         let config = |step, rewindable| {
             CounterConfig::new(value(1), Step::new(step).unwrap(), value(1), value(9), rewindable)

@@ -176,7 +176,7 @@ pub(crate) async fn create_counter(
     let config = parse_config(&params)?;
     let token = key.token(caller.tenant(), FingerprintedRequest::Create(&name, &config));
     let new = NewCounter {
-        shape: config,
+        config,
         created_unix_s: now_unix_s(),
         quota: state.shared.counters_per_tenant,
     };
@@ -258,9 +258,9 @@ pub(crate) async fn set_counter(
         Params<SetCounterParams>,
     )>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(name), IdempotentIfMatch { key, expected }, Params(params))) =
+    let InOrder((caller, PathParam(name), IdempotentIfMatch { key, precondition }, Params(params))) =
         args;
-    let to = SetCounter { value: params.value.get(), rewind: params.rewind, expected };
+    let to = SetCounter { value: params.value.get(), rewind: params.rewind, precondition };
     let token = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
     let applied = state.store.set(caller.tenant(), &name, to, token).await?;
     let attributes = Counter::new(&applied.result, name.is_default());
@@ -284,8 +284,8 @@ pub(crate) async fn delete_counter(
     state: State,
     args: InOrder<(Authorized<Manage>, PathParam<CounterName>, IfMatch, Params<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(name), IfMatch(expected), _)) = args;
-    state.store.delete(caller.tenant(), &name, expected).await?;
+    let InOrder((caller, PathParam(name), IfMatch(precondition), _)) = args;
+    state.store.delete(caller.tenant(), &name, precondition).await?;
     Ok(HttpResponse::NoContent())
 }
 

@@ -87,8 +87,8 @@ pub(crate) async fn set_integer(
     state: State,
     args: InOrder<(Authorized<Manage>, IdempotentIfMatch, Params<SetIntegerParams>)>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, IdempotentIfMatch { key, expected }, Params(params))) = args;
-    let to = SetCounter { value: params.value.get(), rewind: false, expected };
+    let InOrder((caller, IdempotentIfMatch { key, precondition }, Params(params))) = args;
+    let to = SetCounter { value: params.value.get(), rewind: false, precondition };
     let token = key.token(caller.tenant(), FingerprintedRequest::SetInteger(&to));
     let applied =
         state.store.set(caller.tenant(), &CounterName::default_counter(), to, token).await?;

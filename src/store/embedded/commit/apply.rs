@@ -179,7 +179,7 @@ fn set(
     to: &SetCounter,
 ) -> Result<CounterState, Refusal> {
     let mut state = counter(working_set, key)?;
-    if !to.expected.is_met_by(state.version) {
+    if !to.precondition.is_met_by(state.version) {
         return Err(Refusal::PreconditionFailed(state));
     }
     state.counter.set(to.value, to.rewind)?;
@@ -206,7 +206,7 @@ fn create(
     working_set.write(&RecordKey::Usage(*tenant), Some(Record::Usage(usage)));
     // The generation distinguishes this counter from a deleted one of the same name.
     let version = Version { generation: usage.counters_created, revision: 0 };
-    let (counter, created_unix_s) = (Counter::new(new.shape), new.created_unix_s);
+    let (counter, created_unix_s) = (Counter::new(new.config), new.created_unix_s);
     let state = CounterState { counter, version, created_unix_s };
     working_set.write(key, Some(Record::Counter(state)));
     let entry = RecordKey::IndexEntry(*tenant, IndexEntry::Counter(name.clone()));
