@@ -353,7 +353,7 @@ fn log_recovery(recovery: &RecoveryReport) {
     tracing::info!(
         event.action = "recovered",
         odometer.commit_seq = recovery.last.0,
-        odometer.last_stop = recovery.previous_shutdown.as_str(),
+        odometer.previous_shutdown = recovery.previous_shutdown.as_str(),
         "the store was recovered: {recovery}"
     );
 }

@@ -125,7 +125,7 @@ fn warnings(f: &Stats) -> Vec<String> {
     );
     warn(f.state == "not-ready", "not ready: writes are refused, reads continue".to_owned());
     warn(
-        f.last_stop == "poisoned",
+        f.previous_shutdown == "poisoned",
         "the previous process stopped after a failed write: check the disk".to_owned(),
     );
     warn(

@@ -161,7 +161,10 @@ fn top_shows_what_the_server_does_without_an_ops_listener() {
     }
     let [figures] = &looking.join().unwrap()[..] else { panic!("one look") };
     let figure = |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("{name}: {figures}"));
-    assert_eq!((&figures["state"], &figures["last_stop"]), (&json!("ready"), &json!("first")));
+    assert_eq!(
+        (&figures["state"], &figures["previous_shutdown"]),
+        (&json!("ready"), &json!("first"))
+    );
     assert!(
         figure("increments_per_s") > 0.0
             && figure("increments_per_s") * figure("interval_s") <= f64::from(made)
@@ -187,7 +190,7 @@ fn top_shows_what_the_server_does_without_an_ops_listener() {
             .stop()
             .actions("recovered")
             .iter()
-            .all(|event| event["odometer.last_stop"] == "first")
+            .all(|event| event["odometer.previous_shutdown"] == "first")
     );
     let said = refused(&dir, &["top", "--once"]);
     assert!(said.contains("no server runs on"), "{said}");

@@ -154,7 +154,7 @@ fn a_start_tells_how_the_process_before_it_ended() {
     let server = start();
     assert_eq!(how(&server), "unclean");
     let recovered = &server.stop().actions("recovered")[0];
-    assert_eq!(recovered["odometer.last_stop"], "unclean");
+    assert_eq!(recovered["odometer.previous_shutdown"], "unclean");
 }
 
 #[test]
