@@ -1,4 +1,4 @@
-//! The targets `backup` and `seals`: files that prove themselves.
+//! The targets `backup` and `digests`: files with checksums of their own.
 //!
 //! Job: read any bytes as such a file, and encode again what was accepted.
 //! Invariant: it is the same file, byte for byte.
@@ -14,8 +14,8 @@ use super::{FOLLOW, MEND, mend_bucket, mend_header, mend_record};
 
 const BACKUP_MAGIC: [u8; 8] = *b"ODOBCKP1";
 const END: [u8; 4] = [0xFF; 4];
-const SEALS_MAGIC: [u8; 8] = *b"ODOSEAL1";
-const SEALS_BYTES: usize = 32 + BUCKETS as usize * 8;
+const DIGESTS_MAGIC: [u8; 8] = *b"ODOSEAL1";
+const DIGESTS_BYTES: usize = 32 + BUCKETS as usize * 8;
 
 /// Flags and the file; [`FOLLOW`] puts the records in order.
 pub(crate) fn backup(input: &[u8]) -> bool {
@@ -81,32 +81,32 @@ fn mend_backup(bytes: &[u8], flags: u8) -> Option<Vec<u8>> {
 
 /// Flags and the start of the file. Its table is large and always of one size, so [`FOLLOW`] fills
 /// it up with zeros.
-pub(crate) fn seals(input: &[u8]) -> bool {
+pub(crate) fn digests(input: &[u8]) -> bool {
     let Some((&flags, bytes)) = input.split_first() else { return false };
     let mut bytes = bytes.to_vec();
     if flags & FOLLOW != 0 {
-        bytes.resize(bytes.len().max(SEALS_BYTES), 0);
+        bytes.resize(bytes.len().max(DIGESTS_BYTES), 0);
     }
     if flags & MEND != 0 {
         if let Some(magic) = bytes.first_chunk_mut() {
-            *magic = SEALS_MAGIC;
+            *magic = DIGESTS_MAGIC;
         }
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
     }
-    let Some(mut seals) = BucketDigests::decode(&bytes) else { return false };
+    let Some(mut decoded) = BucketDigests::decode(&bytes) else { return false };
     assert!(
-        BucketDigests::encode(seals.checkpointed, seals.target, &seals.table) == bytes,
+        BucketDigests::encode(decoded.checkpointed, decoded.target, &decoded.table) == bytes,
         "other bytes than were read"
     );
     for bucket in [0, BUCKETS - 1, BUCKETS, u16::MAX] {
-        let wanted = seals.table.get(usize::from(bucket)).copied();
+        let wanted = decoded.table.get(usize::from(bucket)).copied();
         assert!(
-            !seals.is_verified(bucket)
-                && seals.verify(bucket, wanted.unwrap_or(0).wrapping_add(1)).is_err()
+            !decoded.is_verified(bucket)
+                && decoded.verify(bucket, wanted.unwrap_or(0).wrapping_add(1)).is_err()
         );
-        assert_eq!(seals.verify(bucket, wanted.unwrap_or(0)).is_ok(), wanted.is_some());
-        assert_eq!(seals.is_verified(bucket), wanted.is_some());
+        assert_eq!(decoded.verify(bucket, wanted.unwrap_or(0)).is_ok(), wanted.is_some());
+        assert_eq!(decoded.is_verified(bucket), wanted.is_some());
     }
     true
 }

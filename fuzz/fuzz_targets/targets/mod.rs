@@ -21,7 +21,7 @@ mod texts;
 use odometer::store::embedded::codec::key::{BUCKETS, RecordKey};
 use odometer::store::embedded::codec::record::Record;
 
-pub(crate) use self::files::{backup, seals};
+pub(crate) use self::files::{backup, digests};
 pub(crate) use self::frames::frame;
 pub(crate) use self::texts::{body, key};
 
@@ -33,7 +33,7 @@ pub(crate) const TARGETS: [Target; 6] = [
     ("frame", frame),
     ("record", record),
     ("backup", backup),
-    ("seals", seals),
+    ("digests", digests),
     ("body", body),
     ("key", key),
 ];

@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 use crate::support::{Random, number_setting, say, setting};
 use targets::{TARGETS, Target};
 
-/// Seals are large, and there is little in them that could be wrong.
-const SEALS_SHARE: u64 = 10;
+/// Files of digests are large, and there is little in them that could be wrong.
+const DIGESTS_SHARE: u64 = 10;
 
 fn corpus_of(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -69,7 +69,7 @@ fn what_is_accepted_encodes_to_the_same_bytes_and_nothing_panics() {
         assert!(whole > 0, "{name}: nothing of the corpus is accepted");
         let inputs: Vec<Vec<u8>> = corpus.into_iter().map(|(_, input)| input).collect();
         let mut random = Random::seeded(seed);
-        let rounds = if name == "seals" { rounds / SEALS_SHARE } else { rounds };
+        let rounds = if name == "digests" { rounds / DIGESTS_SHARE } else { rounds };
         let accepted = (0..rounds)
             .filter(|round| {
                 let input = mutate::mutated(&inputs, &mut random);

@@ -1,7 +1,7 @@
 //! The corpus files that are real encodings.
 //!
 //! Job: make them, from a store's point of view: a record of each kind, segments that follow one
-//! another, a backup, seals.
+//! another, a backup, digests.
 //! Invariant: they are the same bytes at every time.
 //! Must never: be the whole corpus; texts, and what a fuzzer found, stand in it as files only.
 
@@ -35,7 +35,7 @@ pub(crate) fn all() -> Vec<Sample> {
     for (name, flags) in [("as-written", 0), ("mended", MEND), ("followed", MEND | FOLLOW)] {
         samples.push(("frame", name.to_owned(), with_flags(flags, &folder())));
         samples.push(("backup", name.to_owned(), with_flags(flags, &backup())));
-        samples.push(("seals", name.to_owned(), with_flags(flags, &seals())));
+        samples.push(("digests", name.to_owned(), with_flags(flags, &digests())));
     }
     samples.push(("frame", "lone-frame".to_owned(), with_flags(0, &file(2, &frames(1, 0).0))));
     samples
@@ -176,7 +176,7 @@ fn backup() -> Vec<u8> {
 }
 
 /// The start of the file; the target fills it up.
-fn seals() -> Vec<u8> {
+fn digests() -> Vec<u8> {
     let mark = |seq, chain| LogPosition { seq: CommitSeq(seq), crc: chain };
     let mut bytes =
         BucketDigests::encode(mark(5, 6), mark(7, 8), &(0..16).map(|bucket| bucket * 77).collect());
