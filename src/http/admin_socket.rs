@@ -24,8 +24,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// Wait after a failed accept.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Binds the socket, replacing one that an earlier process left. The caller must hold the data
-/// folder's lock.
+/// Binds the socket, replacing one that an earlier process left. The caller must hold the lock
+/// of the data directory.
 ///
 /// # Errors
 /// The socket cannot be replaced, bound or restricted to the user.

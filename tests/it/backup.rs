@@ -1,8 +1,9 @@
 //! Backups of the running server: each is everything up to one commit and nothing behind it, and a
 //! file that is not whole is refused.
 //!
-//! Invariant: a backup is compared with the journal of the folder that it was made of, read here
-//! frame by frame up to the backup's commit: the two must hold the same records, byte for byte.
+//! Invariant: a backup is compared with the journal of the data directory that it was made of, read
+//! here frame by frame up to the backup's commit: the two must hold the same records, byte for
+//! byte.
 //! Must never: compare with what the server says of itself.
 //!
 //! `ODOMETER_BACKUP_ROUNDS` (3) backups under load; a long campaign has 50. `ODOMETER_SEED`
@@ -127,8 +128,8 @@ fn backups_under_load_are_the_ledger_at_their_commit() {
     ));
 }
 
-/// A server on the restored folder knows the keys and continues each counter where the backup left
-/// it.
+/// A server on the restored data directory knows the keys and continues each counter where the
+/// backup left it.
 fn restored_serves(data_dir: &Path, backup: &Path, keys: &[String], records: &Records) {
     let said = restore(backup, data_dir).succeeded();
     assert!(said.contains("issued again"), "{said}");

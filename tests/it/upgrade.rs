@@ -1,7 +1,7 @@
 //! Every later build opens what the first one wrote.
 //!
-//! Job: unpack each folder in `tests/fixtures`, start the real binary on it, and compare what it
-//! holds with what was written down then.
+//! Job: unpack each data directory in `tests/fixtures`, start the real binary on it, and compare
+//! what it holds with what was written down then.
 //! Invariant: a fixture is never made anew; a new format gets a fixture of its own, and the old one
 //! stays.
 //! Must never: take what a fixture holds from the fixture's own records; the expected values stand
@@ -143,7 +143,7 @@ fn pack(folder: &Path, below: &str, text: &mut String) {
     }
 }
 
-/// Makes the folder; returns the counters.
+/// Makes the data directory; returns the counters.
 fn unpack(text: &str, folder: &Path) -> Vec<(u64, String, u64)> {
     let (mut file, mut counters) = (None, Vec::new());
     for line in text.lines() {

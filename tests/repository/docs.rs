@@ -1,8 +1,8 @@
 //! The documents: what is generated is current, and what is linked is there.
 //!
 //! Job: the generated parts of `docs/errors.md` and `docs/configuration.md` are what the code's
-//! tables say; the table of metrics and the table of the tests' variables have exactly what the code
-//! has; every relative link and anchor of every Markdown file leads somewhere; README stays
+//! tables say; the table of metrics and that of the tests' variables have exactly what the code has;
+//! every relative link and anchor of every Markdown file leads somewhere; README stays
 //! short. Invariant: a generated part stands between two comments that name it, and everything
 //! outside of them is written by hand.
 //! Must never: change what it compares, unless it is told to (`ODOMETER_BLESS=1`).

@@ -1,4 +1,4 @@
-//! Copies of store folders, to damage or to start on.
+//! Copies of data directories, to damage or to start on.
 //!
 //! Invariant: a copy has the same bytes.
 //! Must never: write to the folder that is copied.

@@ -1,6 +1,7 @@
 //! How it ends: well on the first signal, at once on the second.
 //!
-//! Invariant: after each end the folder is started again and has everything that was answered.
+//! Invariant: after each end a server starts on the data directory again and has everything that
+//! was answered.
 //! Must never: send a second signal before the first is seen to have arrived, since two that wait
 //! count as one.
 

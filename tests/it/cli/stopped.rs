@@ -1,7 +1,7 @@
 //! Looking from outside: is it ready, and is what it left behind complete?
 //!
 //! Invariant: neither command changes anything.
-//! Must never: take a damaged folder's values for true, not even the undamaged ones.
+//! Must never: take the values of a damaged data directory for true, not even the undamaged ones.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
