@@ -2,9 +2,10 @@
 //!
 //! Job: the generated parts of `docs/errors.md` and `docs/configuration.md` are what the code's
 //! tables say; the table of metrics and that of the tests' variables have exactly what the code has;
-//! every relative link and anchor of every Markdown file leads somewhere; README stays
-//! short. Invariant: a generated part stands between two comments that name it, and everything
-//! outside of them is written by hand.
+//! the functions that the architecture names are there;
+//! every relative link and anchor of every Markdown file leads somewhere; README stays short.
+//! Invariant: a generated part stands between two comments that name it, and everything outside of
+//! them is written by hand.
 //! Must never: change what it compares, unless it is told to (`ODOMETER_BLESS=1`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,35 @@ fn the_table_of_variables_has_each_variable_of_the_tests() {
     let documented: Vec<String> =
         rows(table).map(|cells| cells[0].trim_matches('`').to_owned()).collect();
     assert_same(&documented, &read_by_tests, "docs/testing.md", "tests/");
+}
+
+#[test]
+fn each_function_that_decides_is_where_the_table_says() {
+    let page = read(&root().join("docs/architecture.md"));
+    let (_, table) = page.split_once("| question | decided by |").expect("the table");
+    let mut wrong = Vec::new();
+    let mut functions = 0;
+    for cells in rows(table) {
+        let mut source = None;
+        for code in cells[1].split('`').skip(1).step_by(2) {
+            if code.ends_with(".rs") {
+                let file = root().join("src").join(code.replace("E/", "store/embedded/"));
+                source = Some(read(&file));
+                continue;
+            }
+            functions += 1;
+            let name = code.rsplit("::").next().unwrap_or_default();
+            let is_there = source.as_ref().is_some_and(|text: &String| {
+                [format!("fn {name}("), format!("fn {name}<")]
+                    .iter()
+                    .any(|start| text.contains(start))
+            });
+            if !is_there {
+                wrong.push(format!("{}: {code}", cells[0]));
+            }
+        }
+    }
+    assert!(functions > 15 && wrong.is_empty(), "of {functions}: {wrong:?}");
 }
 
 /// The cells of the rows of a Markdown table whose heading ends where `after_heading` begins.
