@@ -1,8 +1,8 @@
 //! The documents: what is generated is current, and what is linked is there.
 //!
 //! Job: the generated parts of `docs/errors.md` and `docs/configuration.md` are what the code's
-//! tables say; the table of metrics and that of the tests' variables have exactly what the code has;
-//! the functions that the architecture names are there;
+//! tables say; the table of metrics and that of the tests' variables have exactly what the code
+//! has; the functions that the architecture names are there;
 //! every relative link and anchor of every Markdown file leads somewhere; README stays short.
 //! Invariant: a generated part stands between two comments that name it, and everything outside of
 //! them is written by hand.

@@ -1,7 +1,7 @@
 //! Authentication, rate limiting and authorization of a request.
 //!
-//! Job: [`Authorized`], the extractor: from the `Authorization` header to an [`auth::Caller`] that is
-//! authorized for the route. `Attempt::authenticate` has the order of the steps.
+//! Job: [`Authorized`], the extractor: from the `Authorization` header to an [`auth::Caller`] that
+//! is authorized for the route. `Attempt::authenticate` has the order of the steps.
 //! Invariant: a request without a valid key takes a token of its address, one with a valid key a
 //! token of its tenant, so an unauthenticated client cannot exhaust a tenant's limit. No password
 //! is hashed before the rate limit of the address and the login throttle allow it.
@@ -59,8 +59,8 @@ requirements! {
     PasswordOnly = AuthRequirement::Password;
 }
 
-/// The [`auth::Caller`] of a request, authorized by `R`. A handler gets a caller in no other way, so
-/// one that uses its tenant cannot skip authentication.
+/// The [`auth::Caller`] of a request, authorized by `R`. A handler gets a caller in no other way,
+/// so one that uses its tenant cannot skip authentication.
 #[derive(Debug)]
 pub struct Authorized<R> {
     caller: auth::Caller,

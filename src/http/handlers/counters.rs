@@ -258,8 +258,8 @@ pub(crate) async fn set_counter(
         Params<SetCounterParams>,
     )>,
 ) -> Result<impl Responder, ApiError> {
-    let InOrder((caller, PathParam(name), IdempotentIfMatch { key, precondition }, Params(params))) =
-        args;
+    let InOrder((caller, PathParam(name), headers, Params(params))) = args;
+    let IdempotentIfMatch { key, precondition } = headers;
     let to = SetCounter { value: params.value.get(), rewind: params.rewind, precondition };
     let token = key.token(caller.tenant(), FingerprintedRequest::Set(&name, &to));
     let applied = state.store.set(caller.tenant(), &name, to, token).await?;

@@ -140,8 +140,8 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), lock, previous_shutdown })
     }
 
-    /// Upgrades an older format, or finishes an interrupted upgrade. Only a server does so before it
-    /// opens the store; commands that read leave the directory to the older build as well.
+    /// Upgrades an older format, or finishes an interrupted upgrade. Only a server does so before
+    /// it opens the store; commands that read leave the directory to the older build as well.
     ///
     /// # Errors
     /// [`DataDirError::Io`]; FORMAT may name the new format then, and the next start continues.

@@ -17,16 +17,16 @@
 //!                                                  later checkpoint than the state has
 //! 4 idempotency_pages       state/checkpointer.rs  a digest of the buckets that every start reads
 //! 5 verify_bucket           state/checkpointer.rs  any other bucket's digest, at its first use by
-//!                                                  this process: a cache miss, a scan, a checkpoint
-//!                                                  or a backup
+//!                                                  this process: a cache miss, a scan, a
+//!                                                  checkpoint; a backup reads all of them
 //! ```
 //! 1 to 4 are [`RecoveryError::StateUnusable`](open::RecoveryError::StateUnusable), and the same
 //! start rebuilds the state (start.rs). An error that only the system returned is
-//! [`StateIo`](open::RecoveryError::StateIo): nothing is rebuilt, the start fails. 5 comes while the
-//! store serves: `report_corruption` in checkpoint/scheduler.rs poisons the store and, if there are
-//! automatic backups, leaves the marker of step 1 for the next start. [`verify::verify`] reads all
-//! buckets at once. A journal that ends before the state does is no fault of the state, and is never
-//! rebuilt around ([`JournalTruncated`](open::RecoveryError::JournalTruncated)).
+//! [`StateIo`](open::RecoveryError::StateIo): nothing is rebuilt, the start fails. 5 comes while
+//! the store serves: `report_corruption` in checkpoint/scheduler.rs poisons the store and, if there
+//! are automatic backups, leaves the marker of step 1 for the next start. [`verify::verify`] reads
+//! all buckets at once. A journal that ends before the state does is no fault of the state, and
+//! no rebuild hides it ([`JournalTruncated`](open::RecoveryError::JournalTruncated)).
 //!
 //! Invariant: an incomplete store is not served.
 //! Must never: delete what cannot be created again; a corrupt state is quarantined.
