@@ -29,7 +29,7 @@ use super::context::Peer;
 use super::deadlines::{self, DeadlineStream};
 use super::error::ApiError;
 use super::idle::IdleTracker;
-use super::middleware::access_log::{HEAD_TOO_LARGE, Observer};
+use super::middleware::access_log::{HEAD_TOO_LARGE, Listener, Observer};
 
 /// How long a peer may take from connecting to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,6 +110,7 @@ async fn handshake(
                 &endpoint.observer,
                 peer,
                 "this port requires HTTPS; use https://",
+                false,
             ))
             .await;
         // Closing a socket with unread input resets the connection, and the peer could lose the
@@ -147,7 +148,10 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let unreadable = Box::new(move |status| malformed(&observer, peer, parse_error_reason(status)));
+    let unreadable = Box::new(move |status| {
+        let is_https = observer.listener == Listener::Public;
+        malformed(&observer, peer, parse_error_reason(status), is_https)
+    });
     let stream = DeadlineStream::new(stream, Arc::clone(&state), unreadable);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -254,9 +258,11 @@ fn parse_error_reason(status: u16) -> &'static str {
     }
 }
 
-/// The whole response to a head that could not be parsed, as bytes; `detail` is the reason.
-fn malformed(observer: &Observer, peer: Peer, detail: &'static str) -> Vec<u8> {
-    let response = bridge::convert_response(observer.malformed(peer.ip(), detail), false);
+/// The whole response to a head that could not be parsed, as bytes; `detail` is the reason, and
+/// `is_https` whether it goes over TLS.
+fn malformed(observer: &Observer, peer: Peer, detail: &'static str, is_https: bool) -> Vec<u8> {
+    let response = observer.malformed(peer.ip(), detail, is_https);
+    let response = bridge::convert_response(response, false);
     let (head, body) = response.into_parts();
     let body = body.into_bytes();
     let mut whole = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();

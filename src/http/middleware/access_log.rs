@@ -122,6 +122,8 @@ struct RequestMeta {
     /// In [`METHODS`].
     method: usize,
     version: Version,
+    /// Whether the response goes over TLS.
+    is_https: bool,
 }
 
 /// Observes one request. See the module's documentation.
@@ -175,13 +177,15 @@ fn respond_with(response: HttpResponse) -> Error {
 
 impl Observer {
     /// Records a request whose head could not be parsed (`detail` is the reason) and returns the
-    /// response.
-    pub fn malformed(&self, peer: IpAddr, detail: &'static str) -> HttpResponse {
+    /// response. `is_https`: it goes over TLS; a client that speaks plain HTTP to the HTTPS port
+    /// gets it in clear.
+    pub fn malformed(&self, peer: IpAddr, detail: &'static str, is_https: bool) -> HttpResponse {
         let meta = RequestMeta {
             start: Instant::now(),
             trace: None,
             method: method_index(""),
             version: Version::HTTP_11,
+            is_https,
         };
         let context = Rc::new(RequestContext::new(peer.to_canonical(), new_request_id()));
         let in_flight = InFlightRequest { observer: self, meta, context, is_recorded: false };
@@ -197,6 +201,7 @@ impl Observer {
             trace: TraceContext::from_headers(headers),
             method: method_index(req.method().as_str()),
             version: req.version(),
+            is_https: self.listener == Listener::Public,
         };
         (meta, Rc::new(RequestContext::new(client, request_id(headers))))
     }
@@ -320,8 +325,8 @@ impl InFlightRequest<'_> {
         if let Some((scope, decision)) = &self.context.outcome.borrow().limit {
             jsonapi::set_rate_limit(headers, scope, decision);
         }
-        let is_https = self.observer.listener == Listener::Public;
-        add_common_headers(headers, &self.context.request_id, self.meta.trace.as_ref(), is_https);
+        let RequestMeta { trace, is_https, .. } = &self.meta;
+        add_common_headers(headers, &self.context.request_id, trace.as_ref(), *is_https);
         self.observer.record(&self.meta, &self.context, response.status().as_u16());
         self.is_recorded = true;
         response

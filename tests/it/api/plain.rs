@@ -116,6 +116,30 @@ fn its_answers_are_complete_and_not_cached() {
     api.stop();
 }
 
+/// RFC 6797, 7.2: no answer in clear has `Strict-Transport-Security`, whichever listener gives it;
+/// a browser would ignore it, and a proxy might not.
+#[test]
+fn no_answer_in_clear_asks_for_strict_transport_security() {
+    let api = start();
+    let good = &b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"[..];
+    let unreadable = &b"GET /\0 HTTP/1.1\r\nHost: localhost\r\n\r\n"[..];
+    let (http, ops, public) = (api.server.http(), api.server.ops(), api.server.public());
+    for (listener, bytes, status) in [
+        (http, good, 308),
+        (http, unreadable, 400),
+        (ops, good, 404),
+        (ops, unreadable, 400),
+        // The port of HTTPS answers a client that does not speak TLS in clear, too.
+        (public, good, 400),
+    ] {
+        let reply = api.runtime.block_on(over_tcp(listener, &[bytes], DEADLINE));
+        let answer = answer_of(&reply, "in clear");
+        assert_eq!(answer.status, status, "{}", reply.text());
+        assert_eq!(answer.header("strict-transport-security"), "", "{}", reply.text());
+    }
+    api.stop();
+}
+
 #[test]
 fn nonsense_and_tls_on_the_plain_port_end_there() {
     let api = start();
