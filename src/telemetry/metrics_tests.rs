@@ -48,28 +48,6 @@ fn the_page_has_every_metric_with_help_and_type() {
     assert!(page.contains("odometer_commit_batch_size_bucket{le=\"32\"} 0\n"), "{page}");
 }
 
-/// Skipped, and says so, where promtool (Debian's `prometheus` package) is not installed.
-#[test]
-#[expect(clippy::print_stderr, reason = "a skipped check says so")]
-fn promtool_finds_nothing_to_say() {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-    let tool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut tool) = tool else {
-        eprintln!("skipped: promtool is not installed");
-        return;
-    };
-    tool.stdin.take().unwrap().write_all(full_page().as_bytes()).unwrap();
-    let output = tool.wait_with_output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && text.is_empty(), "{}", String::from_utf8_lossy(&text));
-}
-
 #[test]
 fn known_labels_start_at_zero_and_unused_routes_are_absent() {
     let metrics = metrics();

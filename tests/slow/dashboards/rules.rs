@@ -25,10 +25,10 @@ const RUNBOOK: &str = "RUNBOOK.md";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs promtool in a folder: whether it succeeded, and all that it said, errors where they belong.
-fn promtool(folder: &Path, words: &[&str]) -> (bool, String) {
+fn promtool(folder: &Path, words: &[&str], input: Stdio) -> (bool, String) {
     let (mut said, end) = std::io::pipe().unwrap();
     let mut command = Command::new("promtool");
-    command.args(words).current_dir(folder).stdin(Stdio::null());
+    command.args(words).current_dir(folder).stdin(input);
     command.stdout(end.try_clone().unwrap()).stderr(end);
     let mut child = command.spawn().expect("promtool starts");
     // Its ends of the pipe go with it, and the reader ends with promtool.
@@ -66,7 +66,7 @@ fn promtool_accepts_them_and_passes_their_tests() {
         &["check", "rules", "recording.yml", "alerts.yml"][..],
         &tests,
     ] {
-        let (succeeded, said) = promtool(&folder, words);
+        let (succeeded, said) = promtool(&folder, words, Stdio::null());
         assert!(succeeded, "promtool {words:?}: {said}");
     }
 }
@@ -99,7 +99,7 @@ fn cases(rules: &[Rule]) -> Vec<Case> {
         words.push(name);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (succeeded, said) = promtool(temp.path(), &words);
+    let (succeeded, said) = promtool(temp.path(), &words, Stdio::null());
     assert!(!succeeded, "the tests pass whatever the rules say: {said}");
     let split = |block: &str| {
         let (about, rest) = block.split_once("exp:")?;
@@ -209,8 +209,8 @@ fn each_link_into_the_runbook_leads_to_a_heading() {
     assert!(links > 0, "nothing leads to the runbook");
 }
 
-/// The metrics of a server that has done some work, as samples name them.
-fn metrics_of_a_server() -> BTreeSet<String> {
+/// What a server that has done some work says at `/metrics`.
+fn page_of_a_server() -> String {
     let server = TestServer::builder().flag("--backup-interval", "1s").start();
     runtime().block_on(async {
         let key = register(&server.endpoint(), "names", 1).await.remove(0);
@@ -225,6 +225,12 @@ fn metrics_of_a_server() -> BTreeSet<String> {
     });
     let (_, page) = server.ops_get("/metrics");
     server.stop();
+    page
+}
+
+/// The metrics of such a server, as samples name them.
+fn metrics_of_a_server() -> BTreeSet<String> {
+    let page = page_of_a_server();
     let mut found = BTreeSet::new();
     for line in page.lines() {
         let mut words = line.split(' ');
@@ -278,4 +284,17 @@ fn each_metric_and_each_recording_rule_that_is_named_exists() {
     }
     let idle: Vec<&String> = records.difference(&used).collect();
     assert!(idle.is_empty(), "recorded, and used nowhere: {idle:?}");
+}
+
+#[test]
+fn promtool_finds_nothing_to_say() {
+    if !prometheus::is_here() {
+        return;
+    }
+    let temp = TempDir::new().unwrap();
+    let page = temp.path().join("metrics");
+    std::fs::write(&page, page_of_a_server()).unwrap();
+    let page = std::fs::File::open(page).unwrap();
+    let (succeeded, said) = promtool(temp.path(), &["check", "metrics"], page.into());
+    assert!(succeeded && said.is_empty(), "{said}");
 }
