@@ -3,15 +3,15 @@
 //! Job: `rules` holds the rules against their tests, the runbook and the metrics that there are;
 //! `scraped` loads them; `alerts` breaks a server for each alert and sees it fire; `panels` asks
 //! every query of every panel. `prometheus` is the child process, `shipped` the rules as it reads
-//! them, `causes` the broken servers and `pressure` their clients, `schema` what Grafana publishes
-//! about its files.
+//! them, `causes` the broken servers and `pressure` their clients, `schema` what Grafana wants of
+//! its files.
 //! Invariant: what is tested is read from the files that are shipped; a new alert, panel or rule is
 //! in these tests by being there. It must never repeat an expression, or wait for a while instead
 //! of for an answer.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
-//! | `ODOMETER_GRAFANA_SCHEMA` | | Grafana's published JSON schema of a dashboard, a file; without it that one check is skipped. |
+//! | `ODOMETER_GRAFANA_SCHEMA` | | A JSON schema of a dashboard, a file; the dashboards are held against it too. |
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
