@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::failpoint::failpoint;
+
 /// A counter's value: 0 ..= 2^63−1 ([`Value::MAX`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(u64);
@@ -289,7 +291,7 @@ impl Counter {
         let last = self
             .value
             .checked_add(distance)
-            .filter(|last| *last <= self.config.max)
+            .filter(|last| *last <= self.config.max || failpoint!("maximum-not-checked"))
             .ok_or(exhausted)?;
         let first = self.value.checked_add(step).ok_or(exhausted)?;
         self.value = last;
@@ -308,7 +310,8 @@ impl Counter {
         if value < min || value > max {
             return Err(CounterRefusal::OutOfRange { requested: value, min, max });
         }
-        if value < self.value && !rewind && !rewindable {
+        let may_rewind = rewind || rewindable || failpoint!("rewind-not-asked-for");
+        if value < self.value && !may_rewind {
             return Err(CounterRefusal::RewindRequired { value: self.value, requested: value });
         }
         self.value = value;

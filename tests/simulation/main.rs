@@ -8,7 +8,8 @@
 //!  ├ clients    requests and their history    ├ start        the data directory; a start
 //!  ├ checker    what must hold, by the ledger ├ disk, inode  names, files, unsynced bytes
 //!  ├ ledger     every frame ever written      ├ state        sled's double
-//!  └ corruption, bugs                         └ machine      which operation fails
+//!  ├ corruption, bugs                         └ machine      which operation fails
+//!  └ batch      one batch of the committer by hand
 //! ```
 //!
 //! Job: one thread plays thousands of seeds: any operation may be the last before the power goes,
@@ -18,6 +19,7 @@
 //! Must never: pass because nothing went wrong. The tally says what happened, and each kind of
 //! fault has to.
 
+mod batch;
 mod bugs;
 mod checker;
 mod clients;

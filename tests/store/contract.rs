@@ -371,6 +371,10 @@ async fn story(store: &dyn Store) {
         matches!(reused, Err(StoreError::Refused(Refusal::IdempotencyKeyReused))),
         "{reused:?}"
     );
+    // Another tenant's idempotency key of the same bytes is another key.
+    let neighbour = store.register(new_tenant(2, false, 3)).await.unwrap();
+    let theirs = store.advance(neighbour, &name, 5, once).await.unwrap();
+    assert_eq!((theirs.result.range.last.get(), theirs.replayed), (6, false));
     let to = SetCounter {
         value: Value::DEFAULT_MAX,
         rewind: false,

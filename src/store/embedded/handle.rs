@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::domain::api_key::KeyId;
 use crate::domain::counter::CounterName;
 use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
+use crate::failpoint::failpoint;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::embedded::codec::key::{
     IndexEntry, IndexKind, IndexScan, RecordKey, SYSTEM_TENANT,
@@ -70,6 +71,7 @@ impl EmbeddedStore {
         tenant: TenantId,
         name: &CounterName,
     ) -> Result<Option<CounterState>, StoreError> {
+        let tenant = if failpoint!("counter-of-another-tenant") { TenantId(1) } else { tenant };
         let record = self.record(RecordKey::Counter(tenant, name.clone())).await?;
         Ok(match record.as_deref() {
             Some(Record::Counter(state)) => Some(*state),

@@ -71,6 +71,12 @@ fn counters_are_listed_once_each_in_the_order_of_their_names() {
     let behind =
         follow(&api, Protocol::Http1, &tenant, "/api/v1/counters?page[after]=counter-98zz");
     assert_eq!(behind.0, ["counter-99", "default"]);
+    // A deleted counter takes no place in a page.
+    let gone = "/api/v1/counters/counter-99";
+    assert_status(&api.call(Protocol::Http1, &tenant, ("DELETE", gone), &[], &NONE), 204, gone);
+    let behind = "/api/v1/counters?page[size]=1&page[after]=counter-98zz";
+    let listed = follow(&api, Protocol::Http2, &tenant, behind);
+    assert_eq!(listed, (vec!["default".to_owned()], 1), "a deleted counter is listed");
     api.stop();
 }
 

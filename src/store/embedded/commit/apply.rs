@@ -6,6 +6,7 @@
 //! Must never: read a clock, a file, or a record that is not the newest.
 
 use crate::domain::counter::Counter;
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::idempotency_page::StoredResult;
 use crate::store::embedded::codec::key::{IndexEntry, RecordKey};
 use crate::store::embedded::codec::record::Record;
@@ -108,7 +109,8 @@ pub(crate) fn replay(
         CounterOp::Set(_) | CounterOp::Create(_) => matches!(entry.result, StoredResult::State(_)),
         CounterOp::Delete(_) => false,
     };
-    let is_same_request = entry.request_fingerprint == token.request_fingerprint;
+    let is_same_request = entry.request_fingerprint == token.request_fingerprint
+        || (matches!(lookup, Lookup::InBatch(_)) && failpoint!("batch-replay-not-compared"));
     Some(if is_same_kind && is_same_request {
         Ok(to_reply(entry.result, true))
     } else {
@@ -198,7 +200,7 @@ fn create(
         Err(_) => {}
     }
     let mut usage = usage(working_set, *tenant);
-    if usage.counters >= new.quota {
+    if usage.counters >= new.quota && !failpoint!("counter-quota-not-checked") {
         return Err(Refusal::Quota(new.quota));
     }
     usage.counters += 1;
@@ -231,6 +233,8 @@ fn delete(
     working_set.write(&RecordKey::Usage(*tenant), Some(Record::Usage(usage)));
     working_set.write(key, None);
     let entry = RecordKey::IndexEntry(*tenant, IndexEntry::Counter(name.clone()));
-    working_set.write_uncached(entry, None);
+    if !failpoint!("deleted-counter-listed") {
+        working_set.write_uncached(entry, None);
+    }
     Ok(())
 }

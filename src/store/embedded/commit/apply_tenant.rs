@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::domain::api_key::{KeyId, KeyLabel, Scopes};
 use crate::domain::counter::CounterName;
 use crate::domain::tenant::{TenantId, TenantLimit};
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::key::{IndexEntry, RecordKey, SYSTEM_TENANT};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::command::{CommandResult, Reply, TenantOp};
@@ -25,7 +26,7 @@ pub(crate) fn register(
     new: NewTenant,
 ) -> Result<TenantId, StoreError> {
     let name_key = RecordKey::Name(new.name.normalized());
-    if working_set.get(&name_key).is_some() {
+    if working_set.get(&name_key).is_some() && !failpoint!("taken-name-registered") {
         return Err(Refusal::NameTaken.into());
     }
     let count = match working_set.get(&RecordKey::Tenants) {
@@ -86,7 +87,7 @@ pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -
             tenant.password = password;
         }
         TenantOp::AddKey(key_id, key, quota) => {
-            if usage(working_set, id).keys >= quota {
+            if usage(working_set, id).keys >= quota && !failpoint!("key-quota-not-checked") {
                 return Err(Refusal::Quota(quota).into());
             }
             put_key(working_set, key_id, key);
@@ -131,7 +132,9 @@ fn revoke_all(working_set: &mut WorkingSet, tenant: TenantId, keys: &[KeyId]) ->
 }
 
 fn remove_key(working_set: &mut WorkingSet, tenant: TenantId, key: KeyId) {
-    working_set.write(&RecordKey::ApiKey(key), None);
+    if !failpoint!("revoked-key-valid") {
+        working_set.write(&RecordKey::ApiKey(key), None);
+    }
     working_set.write_uncached(RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(key)), None);
 }
 

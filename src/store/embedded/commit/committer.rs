@@ -22,6 +22,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::key::{IndexScan, RecordKey};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::apply::{Plan, apply, plan, replay};
@@ -330,6 +331,9 @@ impl<D: Directory> Committer<D> {
         let increments = std::mem::take(&mut working_set.increments);
         let integers = std::mem::take(&mut working_set.integers);
         let mut result = Ok(());
+        if failpoint!("increments-counted-before-commit") {
+            (commit.increments, commit.integers) = (increments, integers);
+        }
         // While the store is read-only, idempotency keys do not expire: after a failed write
         // nothing must be written again, not even a removal.
         let expire = self.read_only.is_none();

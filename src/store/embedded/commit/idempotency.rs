@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::domain::tenant::TenantId;
 use crate::domain::time_format::SECONDS_PER_DAY;
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::idempotency_page::{
     IdempotencyEntry, IdempotencyPage, PAGE_ENTRIES, StoredResult,
 };
@@ -107,6 +108,9 @@ impl IdempotencyTable {
         for (number, page) in pages {
             table.uptime_base_s = table.uptime_base_s.max(page.store_uptime_s);
             table.next_page = table.next_page.max(number + 1);
+            if failpoint!("idempotency-forgotten-at-start") {
+                continue;
+            }
             for (index, entry) in (0..).zip(&page.entries) {
                 table.index_entry(entry, number, index);
             }
@@ -133,6 +137,7 @@ impl IdempotencyTable {
 
     /// Looks an idempotency key of a tenant up.
     pub fn find(&self, tenant: TenantId, token: &IdempotencyToken) -> Lookup {
+        let tenant = if failpoint!("key-of-another-tenant-found") { TenantId(1) } else { tenant };
         let location = self.locations.get(&(tenant, token.key_hash));
         let Some(EntryLocation { page, index }) = location else { return Lookup::Miss };
         let index = usize::try_from(*index).unwrap_or(PAGE_ENTRIES);
@@ -177,6 +182,8 @@ impl IdempotencyTable {
         let is_expired = |page: &&IndexedPage| {
             expire && page.store_uptime_s.saturating_add(RETENTION_S) < self.now_s
         };
+        let mut early = failpoint!("page-expires-early");
+        let is_expired = |page: &&IndexedPage| is_expired(page) || std::mem::take(&mut early);
         let expired = self.pages.iter().take(MAX_EXPIRED_PER_COMMIT).take_while(is_expired);
         let mut writes: Vec<RecordWrite> =
             expired.map(|page| (RecordKey::IdempotencyPage(page.number), None)).collect();

@@ -9,6 +9,7 @@
 //! Must never: show a change to readers before it is durable.
 
 use crate::domain::tenant::TenantId;
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::key::{RecordKey, SYSTEM_TENANT};
 use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::cache::RecordCache;
@@ -99,7 +100,9 @@ impl WorkingSet {
     pub(crate) fn roll_back(&mut self) {
         self.dirty.drain(..).for_each(|key| self.cache.roll_back(&key));
         self.uncached_writes.clear();
-        self.idempotency.roll_back();
+        if !failpoint!("idempotency-not-rolled-back") {
+            self.idempotency.roll_back();
+        }
     }
 }
 
