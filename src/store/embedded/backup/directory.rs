@@ -14,6 +14,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::backup::format::{
     BackupError, HEADER_BYTES, Header, RecordVisitor, Summary, read,
 };
@@ -70,6 +71,7 @@ pub fn prune<D: Directory>(dir: &D, store: StoreId, keep: usize) -> io::Result<(
     let is_own = |(_, name): &(CommitSeq, String)| {
         header(dir, name).is_ok_and(|header| header.store == store)
     };
+    let keep = keep.saturating_sub(usize::from(failpoint!("backup-pruned-early")));
     for (_, name) in newest_first(dir)?.into_iter().filter(is_own).skip(keep) {
         dir.remove(&name)?;
     }
