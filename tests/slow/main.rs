@@ -10,6 +10,7 @@ mod corruption;
 mod crash;
 mod dashboards;
 mod disk;
+mod drain;
 mod faults;
 mod malformed;
 mod secret_leaks;

@@ -21,7 +21,9 @@ use crate::auth::basic::BasicCredentials;
 use crate::auth::rate_limit::RateLimitDecision;
 use crate::auth::{self, AuthFailure, AuthRequirement, Credential, Principal, authenticate_key};
 use crate::domain::api_key::{KeyId, Scopes};
+use crate::domain::tenant::TenantId;
 use crate::domain::time_format::SECONDS_PER_DAY;
+use crate::failpoint::failpoint;
 use crate::http::context::{RequestContext, SecurityEvent};
 use crate::http::error::ApiError;
 use crate::http::state::{AppState, Shared};
@@ -113,11 +115,16 @@ impl Attempt<'_> {
             Ok(Credential::Key(key)) => {
                 match authenticate_key(self.state.store.as_ref(), &key).await {
                     Ok(principal) => {
+                        let tenant = if failpoint!("rate-limit-per-key") {
+                            TenantId(u64::from_be_bytes(key.id().0))
+                        } else {
+                            principal.tenant()
+                        };
                         let decision = self
                             .state
                             .shared
                             .rate_limiters
-                            .check_tenant(principal.tenant(), principal.record().limit);
+                            .check_tenant(tenant, principal.record().limit);
                         self.context.set_tenant(principal.tenant());
                         enforce_limit("tenant", decision, self.context)?;
                         principal
@@ -144,7 +151,7 @@ impl Attempt<'_> {
         let shared = &self.state.shared;
         limit_client(shared, self.context)?;
         let decision = shared.rate_limiters.check_login(password.normalized_name());
-        if decision.retry_after.is_some() {
+        if decision.retry_after.is_some() && !failpoint!("login-throttle-not-enforced") {
             enforce_limit("name", Some(decision), self.context)?;
         }
         let result = password.authenticate(self.state.store.as_ref(), &shared.hashing).await;
@@ -183,7 +190,7 @@ fn enforce_limit(
     let Some(decision) = decision else { return Ok(()) };
     let mut outcome = context.outcome.borrow_mut();
     outcome.limit = Some((scope, decision));
-    if decision.retry_after.is_none() {
+    if decision.retry_after.is_none() || failpoint!("rate-limit-not-enforced") {
         return Ok(());
     }
     outcome.events.push(SecurityEvent::RateLimited(scope));

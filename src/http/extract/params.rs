@@ -22,6 +22,7 @@ use serde::forward_to_deserialize_any;
 use super::Extract;
 use super::body::read_body;
 use super::members::{JsonValue, members_of};
+use crate::failpoint::failpoint;
 use crate::http::error::ApiError;
 
 /// The parameters in query and body.
@@ -170,7 +171,9 @@ impl<'de> MapAccess<'de> for Fields {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, ParameterError> {
-        if let Some((name, _)) = self.unknown.next() {
+        if let Some((name, _)) = self.unknown.next()
+            && !failpoint!("unknown-parameter-ignored")
+        {
             self.value = Some(Field { name: "", value: None });
             return seed.deserialize(name.as_str().into_deserializer()).map(Some);
         }

@@ -30,6 +30,7 @@ use super::audit;
 use super::client_ip::client_address;
 use super::headers::add_common_headers;
 use super::request_id::{TraceContext, new_request_id, request_id};
+use crate::failpoint::failpoint;
 use crate::http::context::{RequestContext, RequestOutcome, SecurityEvent, UNMATCHED};
 use crate::http::error::ApiError;
 use crate::http::jsonapi;
@@ -185,7 +186,7 @@ impl Observer {
             trace: None,
             method: method_index(""),
             version: Version::HTTP_11,
-            is_https,
+            is_https: is_https || failpoint!("hsts-in-a-plain-400"),
         };
         let context = Rc::new(RequestContext::new(peer.to_canonical(), new_request_id()));
         let in_flight = InFlightRequest { observer: self, meta, context, is_recorded: false };
@@ -201,7 +202,7 @@ impl Observer {
             trace: TraceContext::from_headers(headers),
             method: method_index(req.method().as_str()),
             version: req.version(),
-            is_https: self.listener == Listener::Public,
+            is_https: self.listener == Listener::Public || failpoint!("hsts-over-plain-http"),
         };
         (meta, Rc::new(RequestContext::new(client, request_id(headers))))
     }

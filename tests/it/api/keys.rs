@@ -234,12 +234,17 @@ fn an_expired_key_is_as_an_unknown_one() {
     let api = Api::start();
     let tenant = api.register("mortal");
     let made = api.call(Protocol::Http1, &tenant, ("POST", KEYS), &[], &json!({ "expires_in": 1 }));
-    let key =
-        Tenant::with_key(tenant.id, made.json()["data"]["attributes"]["api_key"].as_str().unwrap());
+    let attributes = made.json()["data"]["attributes"].clone();
+    let key = Tenant::with_key(tenant.id, attributes["api_key"].as_str().unwrap());
+    let expires_at = attributes["expires_at"].as_str().expect("a time").to_owned();
     let refused = until(|| {
+        let asked_at = now();
         let answer = api.call(Protocol::Http1, &key, ("PUT", INCREMENT), &[], &NONE);
+        // RFC 3339 in UTC sorts as the times do.
+        assert!(answer.status != 200 || asked_at < expires_at, "still valid at {asked_at}");
         (answer.status != 200).then_some(answer)
     });
+    assert!(now() >= expires_at, "refused before {expires_at}");
     let before = api.read(&tenant);
     let unknown = api.ask(
         Protocol::Http1,
@@ -268,6 +273,15 @@ fn an_expired_key_is_as_an_unknown_one() {
             >= 1.0
     );
     api.stop();
+}
+
+/// The time in the form of the API.
+fn now() -> String {
+    time::OffsetDateTime::now_utc()
+        .replace_nanosecond(0)
+        .ok()
+        .and_then(|now| now.format(&time::format_description::well_known::Rfc3339).ok())
+        .expect("a time of this century")
 }
 
 /// The id of one key and the secret of another.

@@ -50,6 +50,23 @@ fn a_tenants_limit_is_its_own() {
 }
 
 #[test]
+fn all_keys_of_a_tenant_share_its_limit() {
+    let api = Api::on(TestServer::builder().flag("--tenant-rate-limit", "1/h:4"));
+    let tenant = api.register("keys");
+    // Making a key takes the first of the four requests.
+    let other = api.key(&tenant, "read,increment");
+    for (remaining, key) in [(2, &other), (1, &tenant), (0, &other)] {
+        let answer = api.ask(Protocol::Http1, "PUT", INCREMENT, &[key.auth()], "");
+        assert_limit(&answer, "tenant", 4, remaining);
+    }
+    for key in [&tenant, &other] {
+        let answer = api.ask(Protocol::Http2, "PUT", INCREMENT, &[key.auth()], "");
+        assert_refusal(&answer, 429, "rate_limited", "either key");
+    }
+    api.stop();
+}
+
+#[test]
 fn strangers_share_their_addresss_limit() {
     let api = Api::on(TestServer::builder().flag("--client-rate-limit", "1/h:5"));
     let tenant = api.register("known");

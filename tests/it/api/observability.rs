@@ -4,12 +4,16 @@
 //! Must never: look for a secret only where one expects it; the whole output is searched.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Api, BOTH, CREATE, FORM, INCREMENT, INTEGER, JSON};
 use crate::support::client::{Answer, Protocol};
+use crate::support::raw_client::{RawConnection, connect_from};
 use crate::support::server::TestServer;
+use crate::support::workload::runtime;
 
 /// The value of one series, written as in the text of `/metrics`; 0 when it is not there.
 pub(super) fn sample(api: &Api, series: &str) -> f64 {
@@ -188,4 +192,59 @@ fn every_log_line_is_an_event_of_its_own() {
         .map(|action| written.actions(action).len())
         .into();
     assert_eq!(actions, [2, 1, 1, 1]);
+}
+
+/// `X-Forwarded-For` counts from the last hop back, and only as far as trusted proxies wrote it.
+#[test]
+fn a_client_is_believed_to_be_elsewhere_by_trusted_proxies_alone() {
+    let (proxy, outsider) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3));
+    let behind = TestServer::builder().flag("--trusted-proxies", "127.0.0.2,10.0.0.0/8").start();
+    let alone = TestServer::start();
+    for (number, (server, peer, forwarded, client)) in [
+        (&behind, proxy, "203.0.113.9", "203.0.113.9"),
+        (&behind, proxy, "198.51.100.1, 203.0.113.9, 10.1.2.3", "203.0.113.9"),
+        (&behind, proxy, "198.51.100.1, nonsense", "127.0.0.2"),
+        (&behind, outsider, "203.0.113.9", "127.0.0.3"),
+        (&behind, outsider, "203.0.113.9, 10.1.2.3", "127.0.0.3"),
+        (&behind, outsider, "127.0.0.2", "127.0.0.3"),
+        (&alone, proxy, "203.0.113.9", "127.0.0.2"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("forwarded-{number}");
+        let head = format!(
+            "GET {INTEGER} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             X-Request-Id: {id}\r\nX-Forwarded-For: {forwarded}\r\n\r\n"
+        );
+        runtime().block_on(async {
+            let endpoint = server.endpoint();
+            let stream = connect_from(peer, endpoint.address).await.expect("a connection");
+            let stream = endpoint.shake_hands(&endpoint.tls(&[]), stream).await.expect("TLS");
+            let mut connection = RawConnection::new(stream);
+            connection.send(head.as_bytes()).await.expect("the server reads");
+            let reply = connection.read_until(Instant::now() + super::hostile::DEADLINE).await;
+            assert_eq!(reply.status(), Some(401), "{}", reply.text());
+        });
+        let told = logged(server, &id);
+        assert_eq!(told["client.ip"], client, "{peer} forwards for {forwarded}");
+    }
+    behind.stop();
+    alone.stop();
+}
+
+/// The access event of the request with this id, once it is written.
+fn logged(server: &TestServer, id: &str) -> Value {
+    let until = std::time::Instant::now() + super::hostile::DEADLINE;
+    loop {
+        let log = server.log();
+        let mut events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_it =
+            |event: &Value| event["http.request.id"] == id && event["event.action"] == "request";
+        if let Some(event) = events.find(is_it) {
+            return event;
+        }
+        assert!(std::time::Instant::now() < until, "no access event of {id}: {log:#?}");
+        std::thread::yield_now();
+    }
 }

@@ -146,6 +146,30 @@ fn a_set_and_a_deletion_wait_for_the_expected_state() {
     api.stop();
 }
 
+/// The tag of a deleted counter is not that of its successor, though both were changed as often.
+#[test]
+fn a_tag_of_a_deleted_counter_does_not_match_the_next_one_of_that_name() {
+    let api = Api::start();
+    let tenant = api.register("generations");
+    let path = "/api/v1/counters/c";
+    for protocol in BOTH {
+        let old = tag_of(&api.create(&tenant, "c", json!({})));
+        assert_status(&api.call(protocol, &tenant, ("DELETE", path), &[], &NONE), 204, "delete");
+        let new = tag_of(&api.create(&tenant, "c", json!({})));
+        assert_ne!(old, new);
+        for (method, parameters) in [("PUT", json!({ "value": 9 })), ("DELETE", NONE)] {
+            let with_old = [("if-match", &*old)];
+            let answer = api.call(protocol, &tenant, (method, path), &with_old, &parameters);
+            assert_refusal(&answer, 412, "precondition_failed", method);
+            assert_eq!((api.value(&tenant, "c"), tag(&api, &tenant, path)), (0, new.clone()));
+        }
+        let with_new = [("if-match", &*new)];
+        let deleted = api.call(protocol, &tenant, ("DELETE", path), &with_new, &NONE);
+        assert_status(&deleted, 204, "its own tag");
+    }
+    api.stop();
+}
+
 #[test]
 fn a_condition_that_a_route_does_not_take_is_refused() {
     let api = Api::start();

@@ -397,5 +397,18 @@ fn a_body_has_4096_bytes_at_most() {
             }
         }
     }
+    // A chunked body announces no length.
+    for (length, status) in [(4096, 200), (4097, 413), (16_384, 413)] {
+        let body = padded(9, length);
+        let request = format!(
+            "PUT {INTEGER} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: {}\r\nContent-Type: application/json\r\n\
+             Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n",
+            tenant.bearer
+        );
+        let reply = super::hostile::send(&api, request.as_bytes());
+        assert_eq!(super::answer_of(&reply, "chunked").status, status, "{length} bytes");
+        assert_eq!(api.read(&tenant), 9, "{length} bytes");
+    }
     api.stop();
 }

@@ -5,8 +5,16 @@
 //! Must never: send a second signal before the first is seen to have arrived, since two that wait
 //! count as one.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::Request;
+use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -76,6 +84,16 @@ fn wait_for_draining(server: &TestServer) {
     }
 }
 
+/// The drain lasts: the main thread, which also answers here, waits for the workers. It would need
+/// a few answers at most to come to the end if it did not.
+fn assert_it_waits(server: &TestServer) {
+    for _ in 0..100 {
+        let readiness = server.try_ops("/readyz");
+        let draining = Some((503, "draining\n".to_owned()));
+        assert_eq!(readiness, draining, "it ends while a request is under way");
+    }
+}
+
 #[test]
 fn a_request_under_way_is_finished_before_the_end() {
     let place = Place::new();
@@ -88,6 +106,7 @@ fn a_request_under_way_is_finished_before_the_end() {
     wait_for_draining(&server);
     let refused = runtime.block_on(server.endpoint().connect(Protocol::Http1));
     assert!(refused.is_err(), "it still takes connections");
+    assert_it_waits(&server);
     let answer = runtime.block_on(half.finish());
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"value\":77"), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
@@ -95,6 +114,51 @@ fn a_request_under_way_is_finished_before_the_end() {
     let again = builder().start();
     assert_eq!(read(&again, &key), 77);
     again.stop();
+}
+
+/// The same over HTTP/2, where the rest of the body is one stream among others.
+#[test]
+fn a_stream_under_way_is_finished_before_the_end() {
+    let mut server = TestServer::start();
+    let key = count_up(&server, 1);
+    let runtime = runtime();
+    let (rest, body) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let body = futures_util::stream::unfold(body, async |mut body| {
+        body.recv().await.map(|piece| (Ok::<_, Infallible>(Frame::data(piece)), body))
+    });
+    let request = |method: &str, path: &str| {
+        let uri = format!("https://localhost{path}");
+        Request::builder().method(method).uri(uri).header(AUTHORIZATION, format!("Bearer {key}"))
+    };
+    let half = request("PUT", "/api/v1/integer").header(CONTENT_TYPE, "application/json");
+    let half = half.body(StreamBody::new(body).boxed_unsync()).expect("a request");
+    let (_sender, answered) = runtime.block_on(async {
+        let endpoint = server.endpoint();
+        let stream = endpoint.open(&endpoint.tls(&[b"h2"])).await.expect("the handshake succeeds");
+        let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) =
+            http2::handshake(executor, stream).await.expect("the server speaks HTTP/2");
+        tokio::spawn(connection);
+        rest.send(Bytes::from_static(b"{\"val")).await.expect("the body is open");
+        let answered = tokio::spawn(sender.send_request(half));
+        // Heads are read in order: with the second one's answer the first has been read.
+        sender.ready().await.expect("the connection is open");
+        let whole = request("GET", "/livez").body(Empty::new().boxed_unsync()).expect("a request");
+        assert_eq!(sender.send_request(whole).await.expect("an answer").status(), 200);
+        (sender, answered)
+    });
+    server.signal(Signal::TERM);
+    wait_for_draining(&server);
+    assert_it_waits(&server);
+    let answer = runtime.block_on(async {
+        rest.send(Bytes::from_static(b"ue\":77}")).await.expect("the body is open");
+        drop(rest);
+        let answer = answered.await.expect("no panic").expect("an answer");
+        assert_eq!(answer.status(), 200);
+        answer.into_body().collect().await.expect("a whole answer").to_bytes()
+    });
+    assert!(String::from_utf8_lossy(&answer).contains("\"value\":77"), "{answer:?}");
+    assert_eq!(server.wait_exit(STOP_DEADLINE).and_then(|status| status.code()), Some(0));
 }
 
 #[test]
