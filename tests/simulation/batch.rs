@@ -20,7 +20,7 @@ use odometer::store::embedded::commit::command::{
 };
 use odometer::store::embedded::commit::committer::{BackgroundTask, CommitResult, CommitterEvent};
 use odometer::store::embedded::commit::queue::{QueuedCommand, Responder, send_replies};
-use odometer::store::embedded::recovery::start::{StoreParts, recover_store};
+use odometer::store::embedded::recovery::start::{StartedStore, recover_store};
 use odometer::store::embedded::runtime::segment_allocator::SegmentAllocator;
 use odometer::store::{IdempotencyToken, Refusal, StoreError, Unavailable};
 
@@ -33,7 +33,7 @@ use crate::state::SimState;
 const SEGMENT_BYTES: u64 = 2048;
 
 struct Store {
-    parts: StoreParts<SimState, SimDisk>,
+    parts: StartedStore<SimState, SimDisk>,
     allocator: SegmentAllocator<SimDisk>,
     /// What the committer gave away to be stored.
     state: BTreeMap<RecordKey, Option<Record>>,
@@ -66,7 +66,7 @@ impl Store {
         loop {
             for task in committer.pending_tasks() {
                 match task {
-                    BackgroundTask::Flush(writes, _) => self.state.extend(writes),
+                    BackgroundTask::Stage(writes, _) => self.state.extend(writes),
                     BackgroundTask::Load(key) => loads.push(key),
                     _ => {}
                 }
