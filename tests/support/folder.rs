@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -23,13 +24,15 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         if !entry.file_type().unwrap().is_file() {
             continue;
         }
-        let Ok(bytes) = fs::read(&source) else { continue };
+        let Ok(mut source) = File::open(&source) else { continue };
+        let mut bytes = Vec::new();
+        source.read_to_end(&mut bytes).unwrap();
         let file = File::create_new(&target).unwrap();
         file.set_len(bytes.len() as u64).unwrap();
         for (index, piece) in bytes.chunks(PIECE).enumerate().filter(|(_, piece)| !is_zero(piece)) {
             file.write_all_at(piece, (index * PIECE) as u64).unwrap();
         }
-        file.set_permissions(fs::metadata(&source).unwrap().permissions()).unwrap();
+        file.set_permissions(source.metadata().unwrap().permissions()).unwrap();
     }
 }
 
