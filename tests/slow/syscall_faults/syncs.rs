@@ -10,13 +10,15 @@
 
 use std::time::Duration;
 
-use crate::faults::strace::traced;
+use crate::faults::strace::{Trace, traced};
 use crate::support::client::Protocol;
 use crate::support::server::TestServer;
 use crate::support::workload::{register, runtime};
 use crate::support::{has_program, require};
 
 const CALLS: &str = "fdatasync,pwrite64,write,writev,sendto";
+/// More syncs than come before the one that fails, by far.
+const MOST_INCREMENTS: u64 = 200;
 
 #[test]
 fn one_sync_of_the_journal_for_each_commit_and_before_its_answers() {
@@ -97,6 +99,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
         let mut last = 1;
         while let Ok(value) = client.increment(&keys[0]).await {
             assert_eq!(value, last + 1);
+            assert!(value < MOST_INCREMENTS, "every increment is acknowledged: no sync failed");
             last = value;
         }
         (last, keys[0].clone())
@@ -105,6 +108,8 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
         server.wait_exit(Duration::from_secs(10)).expect("a poisoned process ends by itself");
     assert_eq!(status.code(), Some(1));
     assert!(server.written().actions("poison").len() == 1, "the log says why");
+    let injected = Trace::read(&trace).injected;
+    assert!(injected.iter().any(|call| call.contains("fdatasync")), "no sync was made to fail");
     let server = TestServer::builder().data_dir(&folder).start();
     runtime().block_on(async {
         let mut client = server.endpoint().connect(Protocol::Http1).await.unwrap();
