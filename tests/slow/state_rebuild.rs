@@ -11,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -27,7 +28,7 @@ use crate::support::client::Protocol;
 use crate::support::command::{Ended, ended, odometer};
 use crate::support::server::{TestServer, Written};
 use crate::support::workload::runtime;
-use crate::support::{Random, folder, has_program, require, say, setting};
+use crate::support::{Random, folder, has_program, number_setting, require, say, setting};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Whatever changes the disk or opens something: a kill at each of these is a kill at each state
@@ -41,8 +42,10 @@ const PLAN: Plan = Plan { apart: false, changed: 0, kill: false };
 /// What a start has to make of a damage.
 #[derive(Clone, Copy, Debug)]
 enum Promise {
-    /// A rebuilt state. A lost snapshot or a torn log may be nothing that matters to sled; then it
-    /// is sound, and served as it is.
+    /// A rebuilt state.
+    Rebuilt,
+    /// A rebuilt state, too, or one that is sound and served as it is: a lost snapshot or a torn
+    /// log may be nothing that matters to sled.
     Served,
     /// A refusal with all of these words.
     Refused(&'static [&'static str]),
@@ -52,13 +55,13 @@ enum Promise {
 type Row = (&'static str, fn(&Path), Promise);
 
 const DAMAGES: [Row; 6] = [
-    ("gone", |data| fs::remove_dir_all(data.join("sled")).unwrap(), Promise::Served),
-    ("cut", |data| cut_off(data), Promise::Served),
+    ("gone", |data| fs::remove_dir_all(data.join("sled")).unwrap(), Promise::Rebuilt),
+    ("cut", |data| cut_off(data), Promise::Rebuilt),
     ("zeroed", |data| open(data, "sled/db").write_all_at(&[0; 512], 0).unwrap(), Promise::Served),
     (
         "digests",
         |data| fs::write(data.join("sled/odometer.digests"), "x").unwrap(),
-        Promise::Served,
+        Promise::Rebuilt,
     ),
     ("snapshot", |data| fs::write(snapshot(data), "not a snapshot").unwrap(), Promise::Served),
     (
@@ -105,6 +108,10 @@ fn a_damaged_state_is_rebuilt_or_refused_as_the_table_says() {
         damage(&data);
         let verdict = examine(&seed, &place, None, PLAN);
         match promise {
+            Promise::Rebuilt => {
+                assert_eq!(verdict.code, Some(3), "{name}: sound all the same: {verdict:?}");
+                assert_rebuilt(name, &seed, &data, &verdict);
+            }
             Promise::Served => assert_rebuilt(name, &seed, &data, &verdict),
             Promise::Refused(words) => {
                 assert_eq!(
@@ -172,31 +179,66 @@ fn verify(data_dir: &Path) -> Ended {
     ended(odometer(["verify", "--data-dir"]).arg(data_dir))
 }
 
-/// Which calls to kill at, out of `count`: a random few, or all.
-fn kill_points(count: u64, random: &mut Random) -> Vec<u64> {
-    match setting("ODOMETER_STATE_REBUILD_KILLS").as_deref() {
-        Some("all") => (1..=count).collect(),
-        some => {
-            let wanted = some.map_or(6, |text| text.parse().expect("a number, or all"));
-            (0..wanted).map(|_| random.between(1, count)).collect()
-        }
+/// A system call by its name, and which one of that name in a thread, from 1: so strace counts.
+type KillPoint = (String, u64);
+
+/// The calls of a trace to kill at: a random few, or each of them.
+fn kill_points(trace: &Path, random: &mut Random) -> Vec<KillPoint> {
+    let mut all = calls(trace);
+    assert!(!all.is_empty(), "the trace shows no call");
+    if setting("ODOMETER_STATE_REBUILD_KILLS").as_deref() == Some("all") {
+        return all;
     }
+    let wanted = number_setting("ODOMETER_STATE_REBUILD_KILLS", 6);
+    (0..wanted).map(|_| all.swap_remove(random.index(all.len()))).collect()
 }
 
-/// strace around a command, which is killed at the call of this number, if there is one.
-fn killed_at(trace: &Path, call: Option<u64>) -> Vec<OsString> {
-    let kill = call.map(|call| format!("{CALLS}:signal=SIGKILL:when={call}"));
+/// strace around a command, which is killed at this call, if there is one.
+fn killed_at(trace: &Path, point: Option<&KillPoint>) -> Vec<OsString> {
+    let kill = point.map(|(call, nth)| format!("{call}:signal=SIGKILL:when={nth}"));
     traced(trace, CALLS, kill.as_deref())
 }
 
-/// The calls of the thread that made most of them: `when` counts for each thread by itself.
-fn calls(trace: &Path) -> u64 {
+/// Every call in a trace; of those with one name, the calls of the thread that made most.
+fn calls(trace: &Path) -> Vec<KillPoint> {
     let text = fs::read_to_string(trace).unwrap();
-    let mut counts = std::collections::HashMap::new();
-    for line in text.lines().filter(|line| line.contains('(')) {
-        *counts.entry(line.split(' ').next().unwrap_or_default()).or_insert(0_u64) += 1;
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for (thread, call) in text.lines().filter_map(|line| line.split_once(char::is_whitespace)) {
+        if let Some((name, _)) = call.trim_start().split_once('(').filter(|call| is_name(call.0)) {
+            *counts.entry((name, thread)).or_default() += 1;
+        }
     }
-    counts.into_values().max().unwrap_or(0)
+    let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+    for ((name, _), count) in counts {
+        let known = most.entry(name).or_default();
+        *known = count.max(*known);
+    }
+    let each = |(name, count): (&str, u64)| {
+        let name = name.to_owned();
+        (1..=count).map(move |nth| (name.clone(), nth))
+    };
+    most.into_iter().flat_map(each).collect()
+}
+
+/// Whether it is a call that begins here, and not the rest of one or a signal.
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Whether the state was replaced, by any process so far: its ruins are kept.
+fn was_rebuilt(data_dir: &Path) -> bool {
+    let mut entries = fs::read_dir(data_dir).unwrap().map(Result::unwrap);
+    entries.any(|entry| {
+        let is_quarantine = entry.file_name().to_string_lossy().starts_with("quarantine-");
+        is_quarantine && entry.path().join("sled").is_dir()
+    })
+}
+
+/// A few numbers are larger than that of the last call, since no two runs make the same calls; but
+/// a strace that kills nothing must not look like a process that bears everything.
+#[track_caller]
+fn assert_most_killed(killed: usize, rounds: usize) {
+    assert!(killed * 2 > rounds, "only {killed} of {rounds} rounds killed the process");
 }
 
 #[test]
@@ -217,31 +259,34 @@ fn a_rebuild_that_is_killed_anywhere_is_done_by_the_next_start() {
     let data_dir = damaged("counted");
     // With small segments most calls are those of the rebuild, and not of the segment that is made
     // beside it.
-    let serve = |data_dir: &Path, call: Option<u64>| {
-        let server = TestServer::builder().data_dir(data_dir).wrapper(killed_at(&trace, call));
+    let serve = |data_dir: &Path, point: Option<&KillPoint>| {
+        let server = TestServer::builder().data_dir(data_dir).wrapper(killed_at(&trace, point));
         server.flag("--journal-segment-size", "1MiB")
     };
     serve(&data_dir, None).start().stop();
-    let points = kill_points(calls(&trace), &mut random);
+    let points = kill_points(&trace, &mut random);
+    let count = calls(&trace).len();
     say(&format!(
-        "state rebuild: kills at {} of {} calls, ODOMETER_SEED={seed}",
-        points.len(),
-        calls(&trace)
+        "state rebuild: kills at {} of {count} calls, ODOMETER_SEED={seed}",
+        points.len()
     ));
-    let mut killed = 0;
-    for (round, at) in points.into_iter().enumerate() {
+    let (mut killed, rounds) = (0, points.len());
+    for (round, point) in points.iter().enumerate() {
+        let at = format!("{point:?}");
         let data_dir = damaged(&format!("killed-{round}"));
-        let mut server = serve(&data_dir, Some(at)).spawn();
+        let mut server = serve(&data_dir, Some(point)).spawn();
         // Where the call comes only after the start, a stop is as good a moment.
         let _ = server.wait_ready(DEADLINE);
         server.signal(rustix::process::Signal::TERM);
         let status = server.wait_exit(DEADLINE).expect("it was told to stop");
-        killed += u32::from(status.signal() == Some(9));
+        killed += usize::from(status.signal() == Some(9));
         assert_served(&data_dir, &sample.keys, &sample.values, &format!("killed at call {at}"));
+        assert!(was_rebuilt(&data_dir), "killed at call {at}: nothing was rebuilt");
         assert!(verify(&data_dir).succeeded().starts_with("clean"), "killed at call {at}");
         fs::remove_dir_all(&data_dir).unwrap();
     }
-    say(&format!("state rebuild: {killed} killed, each rebuilt by the next start"));
+    say(&format!("state rebuild: {killed} of {rounds} killed, each rebuilt by the next start"));
+    assert_most_killed(killed, rounds);
 }
 
 #[test]
@@ -255,8 +300,8 @@ fn a_restore_that_is_killed_anywhere_leaves_no_store_or_the_whole_one() {
     let (trace, backup) = (temp.path().join("trace"), temp.path().join("backup"));
     ended(odometer(["backup", "--data-dir"]).arg(sample.store()).arg("--to").arg(&backup))
         .succeeded();
-    let restore = |target: &Path, kill_at: Option<u64>| {
-        let words = killed_at(&trace, kill_at);
+    let restore = |target: &Path, point: Option<&KillPoint>| {
+        let words = killed_at(&trace, point);
         let mut command = std::process::Command::new(&words[0]);
         let binary = crate::support::server::binary().canonicalize().unwrap();
         command
@@ -270,17 +315,16 @@ fn a_restore_that_is_killed_anywhere_leaves_no_store_or_the_whole_one() {
     };
     let target = temp.path().join("counted");
     assert!(restore(&target, None).status.success());
-    let points = kill_points(calls(&trace), &mut random);
-    say(&format!(
-        "restore: kills at {} of {} calls, ODOMETER_SEED={seed}",
-        points.len(),
-        calls(&trace)
-    ));
+    let points = kill_points(&trace, &mut random);
+    let count = calls(&trace).len();
+    say(&format!("restore: kills at {} of {count} calls, ODOMETER_SEED={seed}", points.len()));
     let (mut none, mut whole) = (0, 0);
-    for at in points {
-        let target = temp.path().join(format!("killed-{at}"));
-        let _ = fs::remove_dir_all(&target);
-        restore(&target, Some(at));
+    let (mut killed, rounds) = (0, points.len());
+    for point in &points {
+        let at = format!("{point:?}");
+        let target = temp.path().join("killed");
+        // strace ends as the process did.
+        killed += usize::from(restore(&target, Some(point)).status.signal() == Some(9));
         if verify(&target).code == Some(0) {
             whole += 1;
         } else {
@@ -306,5 +350,6 @@ fn a_restore_that_is_killed_anywhere_leaves_no_store_or_the_whole_one() {
         );
         fs::remove_dir_all(&target).unwrap();
     }
-    say(&format!("restore: no store after {none}, the whole one after {whole}"));
+    say(&format!("restore: {killed} killed; no store after {none}, the whole one after {whole}"));
+    assert_most_killed(killed, rounds);
 }
