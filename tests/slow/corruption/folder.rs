@@ -26,7 +26,9 @@ pub(crate) enum Class {
     SledDigests,
     SledOther,
     Backup,
-    Newest,
+    Current,
+    /// LOCK, which says how the last process ended.
+    ShutdownRecord,
 }
 
 /// A file of the store: its path below the data directory.
@@ -36,9 +38,9 @@ pub(crate) struct StoreFile {
     pub(crate) class: Class,
 }
 
-/// FORMAT and every file below `journal/`, `sled/` and `backups/`, in order.
+/// FORMAT, LOCK and every file below `journal/`, `sled/` and `backups/`, in order.
 pub(crate) fn store_files(folder: &Path) -> Vec<StoreFile> {
-    let mut paths = vec!["FORMAT".to_owned()];
+    let mut paths = vec!["FORMAT".to_owned(), "LOCK".to_owned()];
     for inner in ["journal", "sled", "backups"] {
         collect(folder, inner, &mut paths);
     }
@@ -46,8 +48,9 @@ pub(crate) fn store_files(folder: &Path) -> Vec<StoreFile> {
     let last = paths.iter().filter(|path| path.ends_with(".journal")).max().cloned();
     let class = |path: &str| match path {
         "FORMAT" => Class::Format,
+        "LOCK" => Class::ShutdownRecord,
         "journal/spare" => Class::Spare,
-        "journal/CURRENT" => Class::Newest,
+        "journal/CURRENT" => Class::Current,
         "sled/odometer.digests" => Class::SledDigests,
         "sled/db" => Class::SledDb,
         "sled/conf" => Class::SledConf,

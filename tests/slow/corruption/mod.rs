@@ -44,6 +44,8 @@ use report::Report;
 use seeds::Seed;
 use tempfile::TempDir;
 
+/// Consecutive seeds take their turns.
+const ROUNDS_OF_ROTA: u64 = mutate::ROTA.len() as u64;
 /// A long campaign says how it stands after so many rounds.
 const PROGRESS: u64 = 250;
 
@@ -79,9 +81,13 @@ fn work(seeds: &[Seed], base: u64, rounds: u64, next: &AtomicU64, report: &Mutex
         }
         let round_seed = base.wrapping_add(index);
         let mut random = Random::seeded(round_seed);
-        let seed = &seeds[random.index(seeds.len())];
+        let what = mutate::ROTA[usize::try_from(round_seed % ROUNDS_OF_ROTA).unwrap()];
+        let has = |seed: &&Seed| what.0.is_none_or(|class| seed.has(class));
+        let able: Vec<&Seed> = seeds.iter().filter(has).collect();
+        assert!(!able.is_empty(), "no seed folder has a file to damage: {what:?}");
+        let seed = able[random.index(able.len())];
         let place = work_place();
-        let result = round::run(seed, place.path(), &mut random);
+        let result = round::run(seed, place.path(), what, &mut random);
         let mut report = report.lock().unwrap();
         report.add(round_seed, result);
         if (index + 1).is_multiple_of(PROGRESS) {

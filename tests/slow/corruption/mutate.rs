@@ -47,7 +47,28 @@ const KINDS: [Kind; 8] = [
     Kind::Append,
 ];
 
-/// How often a file of a class is chosen, compared with the others that are there.
+/// What so many rounds in a row damage: a class of files, or any; and how, or anyhow. The small
+/// files say what the large ones are worth, and each of them has its share in a short run too.
+pub(crate) const ROTA: [(Option<Class>, Option<Kind>); 16] = [
+    (Some(Class::Format), Some(Kind::Delete)),
+    (Some(Class::SledDb), None),
+    (Some(Class::Current), None),
+    (Some(Class::JournalLast), None),
+    (Some(Class::SledDigests), Some(Kind::Delete)),
+    (Some(Class::SledDb), None),
+    (Some(Class::ShutdownRecord), None),
+    (None, None),
+    (Some(Class::Format), None),
+    (Some(Class::JournalOlder), None),
+    (Some(Class::Current), Some(Kind::Delete)),
+    (Some(Class::SledSnapshot), None),
+    (Some(Class::SledDigests), None),
+    (Some(Class::JournalLast), None),
+    (Some(Class::Backup), None),
+    (None, None),
+];
+
+/// How often a file of a class is chosen where any may be, compared with the others that are there.
 fn weight(class: Class) -> usize {
     match class {
         Class::SledDb => 8,
@@ -59,7 +80,8 @@ fn weight(class: Class) -> usize {
         | Class::SledConf
         | Class::SledOther
         | Class::Backup
-        | Class::Newest => 1,
+        | Class::Current
+        | Class::ShutdownRecord => 1,
     }
 }
 
@@ -100,8 +122,14 @@ impl Mutation {
     }
 }
 
-/// Damages one file of `folder`, which is a copy of `seed`'s.
-pub(crate) fn mutate(seed: &Seed, folder: &Path, random: &mut Random) -> Mutation {
+/// Damages one file of `folder`, which is a copy of `seed`'s: one of this class and in this way, if
+/// there is one.
+pub(crate) fn mutate(
+    seed: &Seed,
+    folder: &Path,
+    (class, kind): (Option<Class>, Option<Kind>),
+    random: &mut Random,
+) -> Mutation {
     let only = setting("ODOMETER_CORRUPTION_FILES").unwrap_or_default();
     // An empty file says nothing that could rot.
     let says = |file: &StoreFile| fs::metadata(folder.join(&file.path)).unwrap().len() > 0;
@@ -109,12 +137,16 @@ pub(crate) fn mutate(seed: &Seed, folder: &Path, random: &mut Random) -> Mutatio
     if files.iter().any(|file| file.path.starts_with(&only)) {
         files.retain(|file| file.path.starts_with(&only));
     }
+    let wanted = |file: &StoreFile| Some(file.class) == class;
+    if files.iter().any(wanted) {
+        files.retain(wanted);
+    }
     let file = choose_file(files, random);
     let path = folder.join(&file.path);
     let before = fs::read(&path).unwrap();
     let older = fs::read(seed.older().join(&file.path)).unwrap_or_default();
     for _ in 0..TRIES {
-        let kind = KINDS[random.index(KINDS.len())];
+        let kind = kind.unwrap_or_else(|| random.pick(&KINDS));
         let Some(after) = apply(kind, &before, &older, random) else { continue };
         let Some(changed) = difference(&before, after.as_deref()) else { continue };
         match after {

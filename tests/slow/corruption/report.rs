@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::folder::Class;
-use super::mutate::Kind;
+use super::mutate::{Kind, ROTA};
 use super::round::{Outcome, RoundResult};
-use crate::support::say;
+use crate::support::{say, setting};
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -67,9 +67,18 @@ impl Report {
         text
     }
 
-    /// Shows the table, and fails if the promise was broken.
+    /// Shows the table, and fails if the promise was broken, or if a run that was long enough left
+    /// out a kind of file.
     pub(crate) fn conclude(self) {
         say(&self.table());
+        let is_whole =
+            self.rounds >= ROTA.len() as u64 && setting("ODOMETER_CORRUPTION_FILES").is_none();
+        for (class, kind) in ROTA.into_iter().filter(|_| is_whole) {
+            let had = |cell: &(Class, Kind)| {
+                class.is_none_or(|class| class == cell.0) && kind.is_none_or(|kind| kind == cell.1)
+            };
+            assert!(self.cells.keys().any(had), "not damaged: {class:?} {kind:?}");
+        }
         let failures = self.failures.join("\n");
         assert!(
             self.failures.is_empty(),

@@ -19,8 +19,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::folder;
-use super::mutate::{Mutation, mutate};
+use super::folder::{self, Class};
+use super::mutate::{Kind, Mutation, mutate};
 use super::seeds::{self, NAME, Seed};
 use crate::support::Random;
 use crate::support::client::{Client, Failure, Protocol};
@@ -123,11 +123,16 @@ struct Expected<'a> {
     before: Option<&'a [u64]>,
 }
 
-/// Runs a round in the empty folder `place`.
-pub(crate) fn run(seed: &Seed, place: &Path, random: &mut Random) -> RoundResult {
+/// Runs a round in the empty folder `place`. `what` is damaged, if it is there.
+pub(crate) fn run(
+    seed: &Seed,
+    place: &Path,
+    what: (Option<Class>, Option<Kind>),
+    random: &mut Random,
+) -> RoundResult {
     let data = place.join("data");
     folder::copy(&seed.store(), &data);
-    let mutation = mutate(seed, &data, random);
+    let mutation = mutate(seed, &data, what, random);
     let apart = random.index(2) == 0;
     let before = mutation.end_like_a_crash(seed).and_then(|stretch| {
         seeds::values_of(

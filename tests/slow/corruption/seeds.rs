@@ -61,6 +61,13 @@ impl Seed {
         self.home.join("older")
     }
 
+    /// Whether the store has a file of this class that says something.
+    pub(crate) fn has(&self, class: folder::Class) -> bool {
+        let says = |path: &str| fs::metadata(self.store().join(path)).unwrap().len() > 0;
+        let files = folder::store_files(&self.store());
+        files.iter().any(|file| file.class == class && says(&file.path))
+    }
+
     pub(crate) fn describe(&self) -> String {
         let files = folder::store_files(&self.store());
         let size = |path: &str| fs::metadata(self.store().join(path)).unwrap().len() / 1024;
