@@ -11,5 +11,6 @@ mod counter_rule;
 mod fuzz;
 mod history;
 mod model_store;
+mod recovery;
 #[path = "../support/mod.rs"]
 mod support;
