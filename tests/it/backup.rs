@@ -28,7 +28,7 @@ use crate::support::{Random, number_setting, say};
 use odometer::store::embedded::backup::format::{Summary, read};
 use odometer::store::embedded::data_dir::read_format;
 use odometer::store::embedded::fs::OsDirectory;
-use odometer::store::embedded::journal::frame::{CommitSeq, FramePayload};
+use odometer::store::embedded::journal::frame::{CommitSeq, FramePayload, SegmentHeader};
 use odometer::store::embedded::journal::reader::replay;
 use odometer::store::embedded::journal::segment::JournalDir;
 use tempfile::TempDir;
@@ -197,6 +197,19 @@ fn a_backup_without_a_server_is_the_same_and_changes_nothing() {
     let offline = temp.path().join("offline");
     take_backup(&data_dir, &offline);
     assert_eq!(contents(&file).1, contents(&offline).1);
+    // A restored store is another one: files of the two must not get mixed.
+    let copy = temp.path().join("restored");
+    restore(&file, &copy).succeeded();
+    let id = |dir: &Path| read_format(dir).unwrap().unwrap();
+    assert_eq!(contents(&file).0.header.store, id(&data_dir));
+    assert_ne!(id(&copy), id(&data_dir), "a restored store has the id of the one backed up");
+    let mut journal =
+        fs::read_dir(copy.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let segment =
+        journal.find(|path| path.extension().is_some_and(|end| end == "journal")).unwrap();
+    let header = SegmentHeader::decode(&fs::read(segment).unwrap()).unwrap();
+    assert_eq!(header.store, id(&copy));
+    fs::remove_dir_all(&copy).unwrap();
     // The file is replaced as a whole, and a folder is none.
     take_backup(&data_dir, &offline);
     let mut onto_folder = odometer(["backup", "--data-dir"]);
