@@ -5,4 +5,5 @@
 
 pub(crate) mod power;
 pub(crate) mod scratch_fs;
+pub(crate) mod steps;
 pub(crate) mod strace;

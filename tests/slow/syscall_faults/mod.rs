@@ -15,6 +15,7 @@
 //! `ODOMETER_SYSCALL_FAULTS_ONLY` repeats one round, named as a violation names it:
 //! `FirstStart fdatasync error=EIO 1`.
 
+mod orders;
 mod plan;
 mod round;
 mod scenario;
