@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use thiserror::Error;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::StoreId;
 use crate::store::embedded::layout::{DIGESTS_FILE, DIGESTS_FILE_V3, RESTORING};
@@ -129,13 +130,16 @@ impl DataDir {
             .map_err(at(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
+            Err(TryLockError::WouldBlock) if failpoint!("lock-not-taken") => {}
             Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_owned())),
             Err(TryLockError::Error(cause)) => return Err(at(&lock_path)(cause)),
         }
         for subdir in ["journal", "sled", "backups"].map(|name| path.join(name)) {
             DirBuilder::new().recursive(true).mode(0o700).create(&subdir).map_err(at(&subdir))?;
         }
-        File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))?;
+        if !failpoint!("subdirectories-not-synced") {
+            File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))?;
+        }
         let previous_shutdown = PreviousShutdown::read(&lock, Self::is_initialized(path));
         Ok(Self { path: path.to_owned(), lock, previous_shutdown })
     }
@@ -147,7 +151,11 @@ impl DataDir {
     /// [`DataDirError::Io`]; FORMAT may name the new format then, and the next start continues.
     pub(crate) fn upgrade(&self) -> Result<(), DataDirError> {
         let Some(Format { version, store }) = read(&self.path)? else { return Ok(()) };
-        if version < FORMAT_VERSION {
+        let is_older = version < FORMAT_VERSION;
+        if is_older && failpoint!("upgrade-renames-before-format") {
+            let _ = upgrade::rename_files(&self.path);
+        }
+        if is_older {
             write_atomic(&self.path, "FORMAT", format_line(store).as_bytes())
                 .map_err(|cause| DataDirError::Io { path: self.path.join("FORMAT"), cause })?;
         }
@@ -226,8 +234,10 @@ impl DataDir {
             write_atomic(&self.path, "FORMAT", line.as_bytes())?;
             // The data directory may be new too, so its own name is synced in its parent.
             match self.path.canonicalize()?.parent() {
-                Some(parent) => File::open(parent)?.sync_all(),
-                None => Ok(()),
+                Some(parent) if !failpoint!("data-directory-not-synced") => {
+                    File::open(parent)?.sync_all()
+                }
+                _ => Ok(()),
             }
         };
         write().map_err(|cause| DataDirError::Io { path: self.path.join("FORMAT"), cause })
@@ -268,7 +278,8 @@ fn read(dir: &Path) -> Result<Option<Format>, DataDirError> {
             let has_digests = [DIGESTS_FILE, DIGESTS_FILE_V3]
                 .iter()
                 .any(|name| dir.join("sled").join(name).exists());
-            if has_digests && !dir.join(RESTORING).exists() {
+            let is_lost = has_digests && !failpoint!("format-lost-beside-a-state");
+            if is_lost && !dir.join(RESTORING).exists() {
                 return problem("it has data, but the file FORMAT is missing".to_owned());
             }
             return Ok(None);

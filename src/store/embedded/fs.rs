@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::failpoint::failpoint;
+
 /// A directory of files.
 pub trait Directory: Send + Sync + 'static {
     /// An open file.
@@ -153,7 +155,9 @@ impl Directory for OsDirectory {
             file.write_all_at(&ZEROS[..part], offset)?;
             offset += part as u64;
         }
-        file.sync_all()?;
+        if !failpoint!("spare-not-synced") {
+            file.sync_all()?;
+        }
         Ok(OsFile(file))
     }
 
@@ -186,7 +190,11 @@ impl Directory for OsDirectory {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        if failpoint!("directory-never-synced") {
+            Ok(())
+        } else {
+            File::open(&self.dir)?.sync_all()
+        }
     }
 
     fn available_bytes(&self) -> io::Result<u64> {
@@ -246,7 +254,9 @@ pub fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&temporary)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
+    if !failpoint!("replaced-file-not-synced") {
+        file.sync_all()?;
+    }
     fs::rename(&temporary, dir.join(name))?;
-    File::open(dir)?.sync_all()
+    if failpoint!("replaced-name-not-synced") { Ok(()) } else { File::open(dir)?.sync_all() }
 }

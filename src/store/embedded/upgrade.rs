@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::fs::ignore_not_found;
 use crate::store::embedded::layout::{
     CORRUPT_MARKER, CORRUPT_MARKER_V3, CURRENT, CURRENT_V3, DIGESTS_FILE, DIGESTS_FILE_V3,
@@ -36,6 +37,7 @@ pub(crate) fn rename_files(data_dir: &Path) -> io::Result<()> {
     for (dir, old, new) in RENAMED {
         let dir = data_dir.join(dir);
         match fs::rename(dir.join(old), dir.join(new)) {
+            Ok(()) if failpoint!("upgrade-not-synced") => {}
             Ok(()) => File::open(&dir)?.sync_all()?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

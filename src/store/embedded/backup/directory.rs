@@ -166,7 +166,9 @@ impl<D: Directory> BackupWriter<D> {
     /// # Errors
     /// [`BackupError`]; the file is then not a backup.
     pub fn verify(&mut self) -> Result<Summary, BackupError> {
-        self.file.sync()?;
+        if !failpoint!("backup-not-synced") {
+            self.file.sync()?;
+        }
         read_file(&*self.dir, &self.partial, &mut |_, _| Ok(()))
     }
 
@@ -178,7 +180,9 @@ impl<D: Directory> BackupWriter<D> {
         let summary = self.verify()?;
         self.dir.rename(&self.partial, name)?;
         self.is_finished = true;
-        self.dir.sync_dir()?;
+        if !failpoint!("backup-name-not-synced") {
+            self.dir.sync_dir()?;
+        }
         Ok(summary)
     }
 

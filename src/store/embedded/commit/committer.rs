@@ -214,7 +214,14 @@ impl<D: Directory> Committer<D> {
 
     /// Retires the segments whose commits are in the state and in a backup; returns their number.
     fn retire_segments(&mut self) -> usize {
-        let names = self.journal.retire_through(self.checkpointed_seq.min(self.backed_up_seq));
+        let mut through = self.checkpointed_seq.min(self.backed_up_seq);
+        if failpoint!("segment-removed-without-a-backup") {
+            through = self.checkpointed_seq;
+        }
+        if failpoint!("segment-removed-without-a-checkpoint") {
+            through = self.backed_up_seq;
+        }
+        let names = self.journal.retire_through(through);
         let count = names.len();
         if count > 0 {
             self.pending_tasks.push(BackgroundTask::Remove(names));

@@ -26,6 +26,7 @@
 
 use std::fmt;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 
@@ -259,8 +260,10 @@ pub fn next_frame(
 
 fn decode(rest: &[u8], next: NextFrame, skip_through: CommitSeq) -> Option<FrameRead> {
     let (length, seq) = check_frame(rest)?;
-    let is_same_chain = be_u32(rest, 8)? == next.prev_crc && be_u64(rest, 16)? == next.epoch;
-    let frame = rest.get(..length).filter(|_| is_same_chain && seq == next.seq)?;
+    let is_same_chain = be_u32(rest, 8)? == next.prev_crc || failpoint!("frame-chain-not-compared");
+    let is_same_epoch = be_u64(rest, 16)? == next.epoch || failpoint!("frame-epoch-not-compared");
+    let is_next = seq == next.seq || failpoint!("frame-gap-accepted");
+    let frame = rest.get(..length).filter(|_| is_same_chain && is_same_epoch && is_next)?;
     let payload = frame.get(FRAME_HEADER_BYTES..)?;
     let payload = match be_u32(frame, 12)? {
         KIND_COMMIT if next.seq <= skip_through => FramePayload::SkippedCommit,
@@ -279,7 +282,8 @@ fn check_frame(rest: &[u8]) -> Option<(usize, CommitSeq)> {
     let length = usize::try_from(be_u32(rest, 0)?).ok()?;
     let frame = rest.get(..length).filter(|_| length >= FRAME_HEADER_BYTES)?;
     let is_intact = crc32c::crc32c(frame.get(8..)?) == be_u32(frame, 4)?;
-    is_intact.then_some((length, CommitSeq(be_u64(frame, 24)?)))
+    let is_accepted = is_intact || failpoint!("frame-checksum-not-compared");
+    is_accepted.then_some((length, CommitSeq(be_u64(frame, 24)?)))
 }
 
 fn decode_writes(mut payload: &[u8]) -> Option<Vec<RecordWrite>> {

@@ -16,6 +16,7 @@
 
 use std::collections::VecDeque;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{
     CommitSeq, FramePayload, FrameRead, LogPosition, NextFrame, SEGMENT_HEADER_BYTES,
@@ -73,7 +74,8 @@ impl JournalTail {
     /// # Errors
     /// [`JournalError::Io`].
     pub fn resync_tail<D: Directory>(&self, journal: &JournalDir<D>) -> Result<(), JournalError> {
-        let Some(last) = &self.last_frame else { return Ok(()) };
+        let last_frame = self.last_frame.as_ref().filter(|_| !failpoint!("tail-not-resynced"));
+        let Some(last) = last_frame else { return Ok(()) };
         let write_again = || {
             let mut file = journal.dir.open(&last.segment)?;
             file.write_all_at(&last.header, 0)?;
@@ -134,7 +136,7 @@ pub fn replay<D: Directory>(
     }
     let last_number = tail.as_ref().map_or(0, |tail| tail.next_number - 1);
     let current = current_segment(journal);
-    if current > last_number {
+    if current > last_number && !failpoint!("current-not-compared") {
         let problem = "the file is missing: it was the newest segment when the store last ran";
         return Err(JournalError::Corrupt {
             name: segment_file_name(current),
@@ -159,11 +161,12 @@ fn check_header<D>(
     let Some(header) = SegmentHeader::decode(bytes) else {
         return corrupt(0, "the segment header is not valid".to_owned());
     };
-    if header.store != journal.store {
+    if header.store != journal.store && !failpoint!("segment-of-another-store") {
         return corrupt(0, "the segment belongs to another store".to_owned());
     }
     if let Some(tail) = tail
         && (header.first_seq, header.prev_crc) != (tail.next.seq, tail.next.prev_crc)
+        && !failpoint!("segment-chain-not-compared")
     {
         let (first, last) = (header.first_seq, tail.last());
         let problem = if first == tail.next.seq {
@@ -176,7 +179,8 @@ fn check_header<D>(
     }
     // The zeros at the end of a sealed segment may have been truncated; the chain of CRCs proves
     // that nothing else was. The last segment has no successor that could prove it.
-    if is_last && (bytes.len() as u64) < header.allocated_bytes {
+    let is_short = is_last && (bytes.len() as u64) < header.allocated_bytes;
+    if is_short && !failpoint!("truncated-segment-accepted") {
         let allocated = header.allocated_bytes;
         let problem = format!("the file is truncated here; it was created with {allocated} bytes");
         return corrupt(bytes.len(), problem);
@@ -215,7 +219,8 @@ fn read_segment(
     if !is_last {
         return Ok(());
     }
-    if let Some(later) = find_data_after(bytes, offset, tail.next) {
+    let later = find_data_after(bytes, offset, tail.next);
+    if let Some(later) = later.filter(|_| is_torn || !failpoint!("zeros-end-the-journal")) {
         let seq = tail.next.seq;
         let problem = format!(
             "commit {seq} is not readable, and data that no crash leaves follows at offset {later}"

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::fs::{Directory, VfsFile};
 use crate::store::embedded::journal::frame::{CommitSeq, NextFrame, SegmentHeader, StoreId};
 use crate::store::embedded::layout::{CURRENT, CURRENT_V3};
@@ -115,14 +116,20 @@ pub(crate) fn activate<D: Directory>(
         allocated_bytes: journal.segment_bytes,
     };
     spare.write_all_at(&header.encode(), 0)?;
-    spare.sync()?;
+    if !failpoint!("segment-header-not-synced") {
+        spare.sync()?;
+    }
     journal.dir.rename(SPARE, &segment_file_name(number))?;
-    journal.dir.sync_dir()?;
+    if !failpoint!("segment-name-not-synced") {
+        journal.dir.sync_dir()?;
+    }
     let mut entry = number.to_be_bytes().to_vec();
     entry.extend_from_slice(&crc32c::crc32c(&entry).to_be_bytes());
     let slot = CURRENT_SLOTS[usize::from(!number.is_multiple_of(2))];
     current_marker.write_all_at(&entry, slot)?;
-    current_marker.sync()?;
+    if !failpoint!("current-not-synced") {
+        current_marker.sync()?;
+    }
     Ok(spare)
 }
 

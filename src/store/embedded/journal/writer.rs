@@ -201,6 +201,9 @@ impl<D: Directory> Journal<D> {
             self.sealed_bytes -= segment.bytes;
             names.push(segment.name);
         }
+        if failpoint!("segments-removed-newest-first") {
+            names.reverse();
+        }
         names
     }
 

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::idempotency_page::IdempotencyPage;
 use crate::store::embedded::data_dir::DataDirError;
 use crate::store::embedded::fs::Directory;
@@ -184,13 +185,14 @@ pub fn open_state_and_journal<S: State, D: Directory>(
     };
     other_history |= tail.base.seq == checkpointed.seq && tail.base.crc != checkpointed.crc;
     check_complete(&tail, checkpointed.seq, reached.seq)?;
-    if other_history {
+    if other_history && !failpoint!("state-of-another-history") {
         return Err(RecoveryError::StateUnusable(format!(
             "sled's commit {} is not the journal's",
             checkpointed.seq
         )));
     }
-    if tail.last_checkpoint > checkpointed.seq && origin != StateOrigin::Rebuilt {
+    let is_rolled_back = tail.last_checkpoint > checkpointed.seq;
+    if is_rolled_back && origin != StateOrigin::Rebuilt && !failpoint!("state-rolled-back") {
         let (is, was) = (checkpointed.seq, tail.last_checkpoint);
         return Err(RecoveryError::StateUnusable(format!(
             "sled covers commit {is}, but the journal knows a checkpoint of {was}"
@@ -199,7 +201,9 @@ pub fn open_state_and_journal<S: State, D: Directory>(
     if origin == StateOrigin::Rebuilt {
         // The new state will cover the last frame, which must not be lost then: it may be in the
         // page cache only.
-        tail.resync_tail(journal).map_err(RecoveryError::Journal)?;
+        if !failpoint!("tail-not-resynced-for-a-rebuild") {
+            tail.resync_tail(journal).map_err(RecoveryError::Journal)?;
+        }
         // The old state may have covered a checkpoint frame at the journal's end; the new one must
         // not stop at the last commit before it.
         checkpointer.stage([], tail.last());
@@ -224,13 +228,13 @@ fn check_complete(
     checkpointed: CommitSeq,
     reached: CommitSeq,
 ) -> Result<(), RecoveryError> {
-    if tail.base.seq > checkpointed {
+    if tail.base.seq > checkpointed && !failpoint!("gap-before-the-journal") {
         let (next, first) = (checkpointed.next(), tail.base.seq.next());
         return Err(RecoveryError::StateUnusable(format!(
             "sled ends before commit {next}, the journal starts with {first}"
         )));
     }
-    if tail.last().seq < reached {
+    if tail.last().seq < reached && !failpoint!("journal-ends-before-the-state") {
         let last = tail.last().seq;
         return Err(RecoveryError::JournalTruncated(format!(
             "sled has commit {reached}, but the journal ends with {last}"

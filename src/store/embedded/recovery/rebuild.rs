@@ -23,6 +23,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::backup::directory::{self, newest_first, read_file};
 use crate::store::embedded::backup::format::{BackupError, RecordVisitor, Summary};
 use crate::store::embedded::codec::key::BUCKETS;
@@ -105,7 +106,7 @@ fn check_backup<D: Directory>(
 ) -> Result<LogPosition, String> {
     let header = directory::header(backups, name).map_err(|error| error.to_string())?;
     let last = header.position.seq;
-    if header.store != journal.store {
+    if header.store != journal.store && !failpoint!("backup-of-another-store") {
         return Err("it belongs to another store".to_owned());
     }
     if directory::backup_file_name(last) != name {
@@ -114,8 +115,11 @@ fn check_backup<D: Directory>(
     if last < tail.base.seq {
         return Err(format!("it ends with commit {last}, before the journal starts"));
     }
-    if crc != Some(header.position.crc) {
+    if crc != Some(header.position.crc) && !failpoint!("backup-of-another-history") {
         return Err(format!("its last commit, {last}, is not in this journal"));
+    }
+    if failpoint!("backup-not-verified-for-a-rebuild") {
+        return Ok(header.position);
     }
     let summary = read_file(backups, name, &mut |_, _| Ok(()));
     Ok(summary.map_err(|error| error.to_string())?.header.position)
@@ -156,8 +160,12 @@ pub fn replace_state_dir(data_dir: &Path, quarantine: &str) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(&quarantine)?;
     fs::rename(data_dir.join("sled"), quarantine.join("sled"))?;
     // The corrupt state must be durable in the quarantine before the new one takes its name.
-    sync(&quarantine)?;
-    sync(data_dir)?;
+    if !failpoint!("quarantine-not-synced") {
+        sync(&quarantine)?;
+    }
+    if !failpoint!("quarantined-state-not-synced") {
+        sync(data_dir)?;
+    }
     fs::rename(data_dir.join("sled.rebuilding"), data_dir.join("sled"))?;
-    sync(data_dir)
+    if failpoint!("rebuilt-state-not-synced") { Ok(()) } else { sync(data_dir) }
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::backup::directory::read_file;
 use crate::store::embedded::backup::format::{BackupError, RecordVisitor, Summary};
 use crate::store::embedded::data_dir::{DataDir, DataDirError};
@@ -88,7 +89,9 @@ pub fn restore(
     let marker = data_dir.join(RESTORING);
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(at)?;
     fs::write(&marker, UNFINISHED).map_err(at)?;
-    sync(data_dir).map_err(at)?;
+    if !failpoint!("restore-marker-not-synced") {
+        sync(data_dir).map_err(at)?;
+    }
     let dir = DataDir::lock_for_restore(data_dir)?;
     // An interrupted restore may have left files in them.
     for subdir in [dir.journal(), dir.sled()] {
@@ -98,11 +101,16 @@ pub fn restore(
     let summary = load_backup(&mut state, |visit| read_backup(from, progress, visit))
         .map_err(|error| RestoreError::Backup(from.display().to_string(), error))?;
     drop(state);
+    let keeps_id = failpoint!("restore-keeps-the-store-id");
+    let new_store_id = if keeps_id { summary.header.store } else { new_store_id };
     let journal_dir = Arc::new(OsDirectory::new(dir.journal()));
     let journal = JournalDir { dir: journal_dir, store: new_store_id, segment_bytes };
     drop(Journal::start(journal, JournalTail::after(summary.header.position))?);
     dir.write_format(new_store_id)?;
-    fs::remove_file(&marker).and_then(|()| sync(data_dir)).map_err(at)?;
+    fs::remove_file(&marker).map_err(at)?;
+    if !failpoint!("restore-end-not-synced") {
+        sync(data_dir).map_err(at)?;
+    }
     Ok(summary)
 }
 

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::failpoint::failpoint;
 use crate::store::Unavailable;
 use crate::store::embedded::backup::directory::{self, newest_first, read_file};
 use crate::store::embedded::checkpoint::backup_schedule::NewestBackup;
@@ -215,7 +216,8 @@ fn read_or_create_store_id<F: StoreFiles>(
     if let Some(store) = files.read_format()? {
         return Ok((store, false));
     }
-    if newest_first(&*files.backups()).is_ok_and(|found| !found.is_empty()) {
+    let has_backups = newest_first(&*files.backups()).is_ok_and(|found| !found.is_empty());
+    if has_backups && !failpoint!("format-lost-beside-backups") {
         return Err(RecoveryError::FormatMissing("backups"));
     }
     let dir = files.journal();
@@ -223,7 +225,7 @@ fn read_or_create_store_id<F: StoreFiles>(
     for name in names.iter().filter(|name| name.ends_with(SUFFIX)) {
         let bytes = dir.open(name).and_then(|file| file.read_all());
         let bytes = bytes.map_err(RecoveryError::JournalDir)?;
-        if has_data(&bytes) {
+        if has_data(&bytes) && !failpoint!("format-lost-beside-a-journal") {
             return Err(RecoveryError::FormatMissing("a journal"));
         }
     }

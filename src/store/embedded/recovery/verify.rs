@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::data_dir::{DataDir, DataDirError, read_format};
 use crate::store::embedded::fs::OsDirectory;
 use crate::store::embedded::journal::frame::StoreId;
@@ -83,6 +84,9 @@ pub fn verify(path: &Path) -> Result<VerifyResult, OpenError> {
     let (problem, checkpointer) = match open(&mut data_dir, &journal, StateOrigin::Existing) {
         Ok(mut opened) => match opened.checkpointer.verify_all() {
             Ok(_) => return Ok(VerifyResult::Clean(opened.report)),
+            Err(_) if failpoint!("verify-says-clean") => {
+                return Ok(VerifyResult::Clean(opened.report));
+            }
             Err(problem) => (problem, Some(opened.checkpointer)),
         },
         Err(RecoveryError::StateUnusable(problem)) => (problem, None),

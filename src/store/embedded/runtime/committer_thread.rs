@@ -11,6 +11,7 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::checkpoint::messages::CheckpointMessage;
 use crate::store::embedded::commit::committer::{
     BackgroundTask, CommitResult, Committer, CommitterEvent, EventEffect,
@@ -239,7 +240,7 @@ impl CommitterThread {
         let Helpers { allocator_tx, allocator, .. } = self.helpers;
         drop(allocator_tx);
         let _ = allocator.join();
-        if !self.shared.is_poisoned() {
+        if !self.shared.is_poisoned() || failpoint!("clean-shutdown-recorded-after-a-poison") {
             self.data_dir.record_shutdown(ShutdownRecord::Clean);
         }
         // The end of this thread drops the lock of the data directory.

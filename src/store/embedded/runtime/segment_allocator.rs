@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::commit::committer::{BackgroundTask, CommitterEvent};
 use crate::store::embedded::fs::Directory;
 use crate::store::embedded::journal::segment::make_spare;
@@ -70,7 +71,9 @@ impl<D: Directory> SegmentAllocator<D> {
         while let Some(name) = self.pending_removals.front().filter(|_| !self.removals_halted) {
             self.dir.remove(name)?;
             self.pending_removals.pop_front();
-            self.dir.sync_dir().inspect_err(|_| self.removals_halted = true)?;
+            if !failpoint!("segment-removal-not-synced") {
+                self.dir.sync_dir().inspect_err(|_| self.removals_halted = true)?;
+            }
         }
         Ok(())
     }

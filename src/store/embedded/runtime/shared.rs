@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::commit::cache::ReadView;
 use crate::store::embedded::commit::queue::{Queue, send_replies};
 use crate::store::embedded::runtime::messages::CommitterMessage;
@@ -46,7 +47,7 @@ impl StoreInner {
     pub(crate) fn record_disk_free(&self, free: u64, reserve: u64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         self.metrics.disk_free.set(free as f64);
-        free < reserve
+        free < reserve && !failpoint!("disk-reserve-ignored")
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {

@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::fs::write_atomic;
 use crate::store::embedded::journal::frame::{CommitSeq, LogPosition};
 use crate::store::embedded::layout::{
@@ -72,6 +73,7 @@ impl SledState {
         };
         for marker in [CORRUPT_MARKER, CORRUPT_MARKER_V3] {
             match fs::read_to_string(dir.join(marker)) {
+                Ok(_) if failpoint!("corrupt-mark-ignored") => {}
                 Ok(why) => return Err(StateOpenError::Corrupt(why)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(io_error(marker, &error)),
@@ -95,6 +97,9 @@ impl SledState {
     /// Flushes sled's buffers to its file and syncs the file with `fdatasync`.
     fn flush_and_sync(&self) -> Result<(), String> {
         self.db.flush().map_err(|e| format!("sled flush: {e}"))?;
+        if failpoint!("sled-not-synced") {
+            return Ok(());
+        }
         self.file.sync_data().map_err(|e| format!("sled fdatasync: {e}"))
     }
 
@@ -175,7 +180,9 @@ impl State for SledState {
 
     fn sync_through(&mut self, position: LogPosition) -> Result<(), String> {
         // Two syncs, so that the position cannot reach the device before its records.
-        self.flush_and_sync()?;
+        if !failpoint!("position-with-its-records") {
+            self.flush_and_sync()?;
+        }
         let mut bytes = position.seq.0.to_be_bytes().to_vec();
         bytes.extend_from_slice(&position.crc.to_be_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
@@ -207,6 +214,9 @@ impl State for SledState {
     }
 
     fn mark_corrupt(&mut self, why: &str) -> Result<(), String> {
+        if failpoint!("corrupt-state-not-marked") {
+            return Ok(());
+        }
         let written = write_atomic(&self.dir, CORRUPT_MARKER, why.as_bytes());
         written.map_err(|error| self.file_error(CORRUPT_MARKER, &error))
     }
@@ -236,7 +246,9 @@ fn parse_position(bytes: &[u8]) -> Option<LogPosition> {
 fn drop_page_cache(path: &Path) -> io::Result<()> {
     match File::open(path) {
         Ok(file) => {
-            file.sync_data()?;
+            if !failpoint!("sled-not-synced-at-a-start") {
+                file.sync_data()?;
+            }
             // The kernel may ignore this advice; there is no other way to drop the pages.
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
             Ok(())

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Checkpointer;
+use crate::failpoint::failpoint;
 use crate::store::embedded::backup::format::BackupEncoder;
 use crate::store::embedded::codec::key::{BUCKETS, RecordKey, bucket_of_storage_key};
 use crate::store::embedded::codec::record::Record;
@@ -114,7 +115,10 @@ impl<S: State> Checkpointer<S> {
 
     /// The records of a bucket as they will be after the checkpoint in progress.
     fn merged_bucket(&mut self, bucket: u16) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
-        let mut records: BTreeMap<_, _> = self.read_verified(bucket)?.into_iter().collect();
+        let is_believed = failpoint!("backup-of-unverified-records");
+        let read =
+            if is_believed { self.state.bucket(bucket)? } else { self.read_verified(bucket)? };
+        let mut records: BTreeMap<_, _> = read.into_iter().collect();
         let of_bucket = |(key, _): &&WriteOp| bucket_of_storage_key(key) == bucket;
         let start = self.batch.partition_point(|(key, _)| bucket_of_storage_key(key) < bucket);
         for (key, bytes) in self.batch.iter().skip(start).take_while(of_bucket) {
@@ -153,7 +157,9 @@ impl<S: State> Checkpointer<S> {
         }
         let checkpointed = self.digests.checkpointed;
         let bytes = BucketDigests::encode(checkpointed, self.target, &self.next_digests);
-        self.state.save_digests(&bytes).map_err(CheckpointError::Io)?;
+        if !failpoint!("digests-not-saved-before-writes") {
+            self.state.save_digests(&bytes).map_err(CheckpointError::Io)?;
+        }
         self.phase = Phase::Write(0);
         Ok(Step::More)
     }
@@ -173,17 +179,22 @@ impl<S: State> Checkpointer<S> {
 
     /// Syncs the state, saves its digests, and drops the flushing memtable.
     fn finish(&mut self) -> Result<Step, String> {
-        self.state.sync_through(self.target)?;
+        let target = self.target;
+        if failpoint!("digests-saved-before-records") {
+            let table = &self.next_digests;
+            self.state.save_digests(&BucketDigests::encode(target, target, table))?;
+        }
+        self.state.sync_through(target)?;
         let table = std::mem::take(&mut self.next_digests);
-        self.state.save_digests(&BucketDigests::encode(self.target, self.target, &table))?;
-        self.digests.finish_checkpoint(self.target, table);
+        self.state.save_digests(&BucketDigests::encode(target, target, &table))?;
+        self.digests.finish_checkpoint(target, table);
         self.flushing = HashMap::new();
         let in_memtable = |key: &Vec<u8>| {
             RecordKey::from_storage_key(key).is_ok_and(|key| self.memtable.contains_key(&key))
         };
         self.index_overlay.retain(|key, _| in_memtable(key));
         self.batch = Vec::new();
-        Ok(Step::Finished(self.target))
+        Ok(Step::Finished(target))
     }
 }
 
