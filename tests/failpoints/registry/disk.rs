@@ -137,6 +137,11 @@ pub(super) const FAILPOINTS: &[Failpoint] = &[
         REBUILD,
     ),
     Failpoint::new(
+        "emptied-directory-not-synced",
+        "FORMAT may be durable before the directories of the state and the journal are.",
+        RESTORE,
+    ),
+    Failpoint::new(
         "restore-marker-not-synced",
         "A restore fills a folder before RESTORING durably marks it.",
         RESTORE,

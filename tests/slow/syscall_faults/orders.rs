@@ -73,7 +73,8 @@ const BACKUPS: [Order; 4] = [
     order("remove journal/*.journal", &["sync journal"], "end ."),
 ];
 
-const FIRST_START: [Order; 4] = [
+const FIRST_START: [Order; 5] = [
+    order("mkdir sled", &["sync ."], "rename FORMAT"),
     order("mkdir journal", &["sync ."], "rename journal/*.journal"),
     order(
         "start",
@@ -119,7 +120,9 @@ const REBUILD: [Order; 6] = [
     order("rename sled", &["sync ."], "rename journal/*.journal"),
 ];
 
-const RESTORE: [Order; 6] = [
+const RESTORE: [Order; 8] = [
+    order("mkdir journal", &["sync ."], "rename FORMAT"),
+    order("mkdir sled", &["sync ."], "rename FORMAT"),
     order("write RESTORING", &["sync ."], "mkdir journal"),
     order("write sled/db", &["sync sled/db"], "rename FORMAT"),
     order(

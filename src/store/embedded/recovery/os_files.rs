@@ -5,7 +5,7 @@
 //! Invariant: every step that the next start relies on is synced.
 //! Must never: remove a corrupt state; it is moved into quarantine.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::backup::directory::{newest_first, read_file};
 use crate::store::embedded::data_dir::{DataDir, DataDirError};
 use crate::store::embedded::fs::{OsDirectory, ignore_not_found};
@@ -134,10 +135,17 @@ impl StoreFiles for DataDir {
     }
 }
 
-/// Creates an empty directory, in place of whatever is there.
+/// Creates an empty directory, durably, in place of whatever is there.
 pub(super) fn create_empty(dir: &Path) -> io::Result<()> {
     ignore_not_found(fs::remove_dir_all(dir))?;
-    DirBuilder::new().mode(0o700).create(dir)
+    DirBuilder::new().mode(0o700).create(dir)?;
+    match dir.parent() {
+        // FORMAT, which says that the store is complete, must not be durable before its parts.
+        Some(parent) if !failpoint!("emptied-directory-not-synced") => {
+            File::open(parent)?.sync_all()
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What to do where nothing can be rebuilt, with the paths to type.
