@@ -72,7 +72,7 @@ pub(super) const FAILPOINTS: &[Failpoint] = &[
     ),
     Failpoint::new(
         "subdirectories-not-synced",
-        "The names of journal, sled and backups are not durable before they are used.",
+        "The name of a directory that a start makes is not durable before it is used.",
         STORE,
     ),
     Failpoint::new(

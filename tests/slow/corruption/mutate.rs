@@ -47,7 +47,7 @@ const KINDS: [Kind; 8] = [
     Kind::Append,
 ];
 
-/// What so many rounds in a row damage: a class of files, or any; and how, or anyhow. The small
+/// What rounds in a row damage, by turns: a class of files, or any; and how, or anyhow. The small
 /// files say what the large ones are worth, and each of them has its share in a short run too.
 pub(crate) const ROTA: [(Option<Class>, Option<Kind>); 16] = [
     (Some(Class::Format), Some(Kind::Delete)),

@@ -143,7 +143,7 @@ impl Campaign {
             {
                 continue;
             }
-            // Some drawn numbers are larger than that of the last such call, but not so many.
+            // Some drawn numbers are larger than that of the last such call; most are not.
             attempts += 1;
             assert!(attempts <= 16 * (done + 1), "{done} of {attempts} rounds made a call fail");
             let fault = self.random.index(target.faults.len());

@@ -51,7 +51,7 @@ fn open(data_dir: &Path) -> Result<(EmbeddedStore, RecoveryReport), String> {
     EmbeddedStore::open(&options(data_dir), StoreMetrics::noop()).map_err(|error| error.to_string())
 }
 
-/// Increments the counter so many times, one commit each; returns its value.
+/// Increments the counter, `times` times, one commit each; returns its value.
 fn count(store: &EmbeddedStore, times: u64) -> u64 {
     count_by(store, times, 1)
 }
