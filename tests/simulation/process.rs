@@ -16,13 +16,15 @@ use odometer::store::embedded::backup::format::Summary;
 use odometer::store::embedded::checkpoint::messages::CheckpointMessage;
 use odometer::store::embedded::checkpoint::scheduler::CheckpointScheduler;
 use odometer::store::embedded::commit::cache::ReadView;
+use odometer::store::embedded::commit::command::CommandResult;
 use odometer::store::embedded::commit::committer::{
-    BackgroundTask, Committer, CommitterEvent, EventEffect,
+    BackgroundTask, CommitResult, Committer, CommitterEvent, EventEffect,
 };
-use odometer::store::embedded::commit::queue::{Queue, send_replies};
+use odometer::store::embedded::commit::queue::{Queue, Responder, send_replies};
 use odometer::store::embedded::fs::Directory;
 use odometer::store::embedded::journal::frame::LogPosition;
 use odometer::store::embedded::recovery::start::StartedStore;
+use odometer::store::embedded::runtime::committer_cycle::{CommitterCycle, Surroundings};
 use odometer::store::embedded::runtime::segment_allocator::SegmentAllocator;
 use odometer::store::{StoreError, Unavailable};
 use tokio::sync::oneshot;
@@ -41,7 +43,7 @@ pub(crate) struct Process {
     power: Power,
     plan: Arc<Plan>,
     journal: SimDisk,
-    committer: Committer<SimDisk>,
+    cycle: CommitterCycle<SimDisk>,
     scheduler: CheckpointScheduler<SimState, SimDisk>,
     allocator: SegmentAllocator<SimDisk>,
     backup: Option<BackupThread>,
@@ -49,7 +51,6 @@ pub(crate) struct Process {
     pub(crate) queue: Queue<CommitterEvent<SimFile>>,
     to_checkpoint: VecDeque<CheckpointMessage<SimFile>>,
     to_allocator: VecDeque<BackgroundTask>,
-    last_reported: (usize, u64),
     /// Requests were decided, and the batch is not committed yet.
     deciding: bool,
     taken: usize,
@@ -66,6 +67,8 @@ pub(crate) struct Process {
     pub(crate) running_s: u64,
     /// The last commits of automatic backups that were finished since this was taken last.
     pub(crate) finished: Vec<LogPosition>,
+    /// Increments and integers that were committed since this was taken last, as it counts them.
+    pub(crate) counted: (u64, u64),
     stopping: bool,
 }
 
@@ -81,14 +84,13 @@ impl Process {
             power,
             plan,
             journal,
-            committer: parts.committer,
+            cycle: CommitterCycle::new(parts.committer),
             scheduler: parts.scheduler,
             backup: None,
             read_view: parts.read_view,
             queue: Queue::new(QUEUE_CAPACITY),
             to_checkpoint: VecDeque::new(),
             to_allocator: VecDeque::new(),
-            last_reported: (1, 0),
             deciding: false,
             taken: 0,
             idle: true,
@@ -98,13 +100,14 @@ impl Process {
             damaged: None,
             running_s: 0,
             finished: Vec::new(),
+            counted: (0, 0),
             stopping: false,
         }
     }
 
     /// The last durable frame.
     pub(crate) fn last(&self) -> LogPosition {
-        self.committer.journal().last()
+        self.cycle.committer().journal().last()
     }
 
     /// One half of a committer's cycle: receive and decide, or commit and reply. Between the halves
@@ -112,81 +115,48 @@ impl Process {
     pub(crate) fn committer_step(&mut self, random: &mut Random) {
         if self.deciding {
             self.commit();
-            return;
+        } else {
+            self.decide(random.between(1, QUEUE_CAPACITY as u64) as usize);
         }
+    }
+
+    /// The first half: receives what the others sent, and decides at most `max` requests.
+    pub(crate) fn decide(&mut self, max: usize) {
         self.receive_events();
-        self.execute(random.between(1, QUEUE_CAPACITY as u64) as usize);
+        self.cycle.execute(&self.queue, max);
         self.deciding = true;
     }
 
     fn receive_events(&mut self) {
         self.idle = true;
-        self.committer.set_uptime(self.running_s);
+        self.cycle.begin(self.running_s);
         while let Some(event) = self.queue.pop_control() {
-            let effect = self.committer.on_event(event);
-            self.report(effect);
+            self.with_cycle(|cycle, around| cycle.on_event(event, around));
             self.idle = false;
         }
     }
 
-    fn execute(&mut self, max: usize) {
-        self.taken = 0;
-        while self.taken < max
-            && let Some(queued) = self.queue.pop()
-        {
-            self.committer.execute(queued);
-            self.taken += 1;
-        }
-    }
-
-    fn commit(&mut self) {
+    /// The second half: commits what was decided, and replies.
+    pub(crate) fn commit(&mut self) {
         self.deciding = false;
-        let (batch, result) = self.committer.commit_batch();
-        if self.power.is_dead() {
-            return;
-        }
-        send_replies(batch.replies);
-        if let Err(error) = result {
-            let effect =
-                self.committer.poison(format!("the journal could not be written: {error}"));
-            self.report(effect);
-        }
-        let sealed_bytes = self.committer.journal().sealed_bytes();
-        let uncheckpointed_segments = self.committer.uncheckpointed_segments();
-        if (uncheckpointed_segments, sealed_bytes) != self.last_reported {
-            self.last_reported = (uncheckpointed_segments, sealed_bytes);
-            let message = CheckpointMessage::Journal { uncheckpointed_segments, sealed_bytes };
-            self.to_checkpoint.push_back(message);
-        }
-        self.dispatch_tasks();
+        self.taken = self.with_cycle(|cycle, around| cycle.commit(around));
         if self.taken == 0 && self.idle && !self.stopping {
-            self.committer.stage();
-            self.dispatch_tasks();
+            self.with_cycle(|cycle, around| cycle.stage(around));
         }
     }
 
-    fn report(&mut self, effect: EventEffect) {
-        match effect {
-            EventEffect::Poisoned(problem) => drop(self.poisoned.get_or_insert(problem)),
-            EventEffect::Checkpointed(_, _, removed) => {
-                let mut machine = self.power.lock();
-                machine.tally.add("checkpoints", "", "");
-                machine.tally.count("segments released", "", "", removed as u64);
-            }
-            EventEffect::DiskLow(true) => self.power.tally("disk low", "", ""),
-            EventEffect::DiskLow(false) | EventEffect::Nothing => {}
-        }
-    }
-
-    fn dispatch_tasks(&mut self) {
-        for task in self.committer.pending_tasks() {
-            match task {
-                BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => {
-                    self.to_allocator.push_back(task);
-                }
-                task => self.to_checkpoint.push_back(CheckpointMessage::Task(task)),
-            }
-        }
+    fn with_cycle<R>(
+        &mut self,
+        run: impl FnOnce(&mut CommitterCycle<SimDisk>, &mut Around<'_>) -> R,
+    ) -> R {
+        let mut around = Around {
+            power: &self.power,
+            to_checkpoint: &mut self.to_checkpoint,
+            to_allocator: &mut self.to_allocator,
+            poisoned: &mut self.poisoned,
+            counted: &mut self.counted,
+        };
+        run(&mut self.cycle, &mut around)
     }
 
     fn send_event(&self, event: CommitterEvent<SimFile>) {
@@ -217,7 +187,7 @@ impl Process {
         loop {
             if !self.deciding {
                 self.receive_events();
-                self.execute(usize::MAX);
+                self.cycle.execute(&self.queue, usize::MAX);
             }
             self.commit();
             if self.power.is_dead() {
@@ -229,8 +199,7 @@ impl Process {
         }
         let checkpoint = self.poisoned.is_none();
         if checkpoint {
-            self.committer.stage();
-            self.dispatch_tasks();
+            self.with_cycle(|cycle, around| cycle.stage(around));
         }
         while let Some(queued) = self.queue.pop() {
             let closing = Err(StoreError::Unavailable(Unavailable::Closing));
@@ -243,11 +212,10 @@ impl Process {
         self.backup = None;
         while let Some(event) = self.queue.pop_control() {
             if let CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_) = event {
-                let effect = self.committer.on_event(event);
-                self.report(effect);
+                self.with_cycle(|cycle, around| cycle.on_event(event, around));
             }
         }
-        self.dispatch_tasks();
+        self.with_cycle(|cycle, around| cycle.dispatch_tasks(around));
         while !self.to_allocator.is_empty() && !self.power.is_dead() {
             self.allocator_step();
         }
@@ -266,5 +234,54 @@ impl Process {
             && self.to_allocator.is_empty()
             && self.backup.is_none()
             && (self.scheduler.is_finished() || !self.scheduler.in_progress())
+    }
+}
+
+/// What is around the committer: the queues to the other parts, and the tally. A process that is
+/// gone sends nothing.
+struct Around<'a> {
+    power: &'a Power,
+    to_checkpoint: &'a mut VecDeque<CheckpointMessage<SimFile>>,
+    to_allocator: &'a mut VecDeque<BackgroundTask>,
+    poisoned: &'a mut Option<String>,
+    counted: &'a mut (u64, u64),
+}
+
+impl Surroundings<SimDisk> for Around<'_> {
+    fn on_batch(&mut self, _: &Committer<SimDisk>, batch: &CommitResult) {
+        *self.counted = (self.counted.0 + batch.increments, self.counted.1 + batch.integers);
+    }
+
+    fn send_replies(&mut self, replies: Vec<(Responder, CommandResult)>) {
+        if !self.power.is_dead() {
+            send_replies(replies);
+        }
+    }
+
+    fn report(&mut self, effect: EventEffect) {
+        if self.power.is_dead() {
+            return;
+        }
+        match effect {
+            EventEffect::Poisoned(problem) => {
+                self.power.tally("poisoned", "", "");
+                self.poisoned.get_or_insert(problem);
+            }
+            EventEffect::Checkpointed(_, _, removed) => {
+                let mut machine = self.power.lock();
+                machine.tally.add("checkpoints", "", "");
+                machine.tally.count("segments released", "", "", removed as u64);
+            }
+            EventEffect::DiskLow(true) => self.power.tally("disk low", "", ""),
+            EventEffect::DiskLow(false) | EventEffect::Nothing => {}
+        }
+    }
+
+    fn to_checkpointer(&mut self, message: CheckpointMessage<SimFile>) {
+        self.to_checkpoint.push_back(message);
+    }
+
+    fn to_allocator(&mut self, task: BackgroundTask) {
+        self.to_allocator.push_back(task);
     }
 }

@@ -1,7 +1,7 @@
 //! The committer thread.
 //!
-//! Job: pump the committer: messages and commands in, group commit, replies and tasks out; close
-//! the store in order.
+//! Job: give the committer's cycle its time, messages, commands and surroundings; close the store
+//! in order.
 //! Invariant: this thread ends last: the data directory is unlocked when all others are done.
 //! Must never: reply to a command before its commit is durable.
 
@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use crate::failpoint::failpoint;
 use crate::store::embedded::checkpoint::messages::CheckpointMessage;
+use crate::store::embedded::commit::command::CommandResult;
 use crate::store::embedded::commit::committer::{
     BackgroundTask, CommitResult, Committer, CommitterEvent, EventEffect,
 };
-use crate::store::embedded::commit::queue::send_replies;
+use crate::store::embedded::commit::queue::{Responder, send_replies};
 use crate::store::embedded::data_dir::DataDir;
 use crate::store::embedded::fs::{OsDirectory, OsFile};
+use crate::store::embedded::runtime::committer_cycle::{CommitterCycle, Surroundings};
 use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::embedded::runtime::shared::StoreInner;
 use crate::store::embedded::shutdown_record::ShutdownRecord;
@@ -39,14 +41,19 @@ pub(crate) struct Helpers {
 
 /// Everything that the committer thread owns.
 pub(crate) struct CommitterThread {
-    shared: Arc<StoreInner>,
-    committer: Committer<OsDirectory>,
-    helpers: Helpers,
-    data_dir: DataDir,
-    /// Journal size last reported to the checkpoint thread: uncheckpointed segments, sealed bytes.
-    last_reported: (usize, u64),
+    cycle: CommitterCycle<OsDirectory>,
+    around: Around,
     closing: bool,
     started: Instant,
+}
+
+/// What is around the committer: the other threads, log and metrics.
+struct Around {
+    shared: Arc<StoreInner>,
+    helpers: Helpers,
+    data_dir: DataDir,
+    /// When the commit of this batch began.
+    commit_began: Instant,
 }
 
 impl CommitterThread {
@@ -58,27 +65,19 @@ impl CommitterThread {
         data_dir: DataDir,
     ) -> Self {
         let started = Instant::now();
-        Self {
-            shared,
-            committer,
-            helpers,
-            data_dir,
-            last_reported: (1, 0),
-            closing: false,
-            started,
-        }
+        let around = Around { shared, helpers, data_dir, commit_began: started };
+        Self { cycle: CommitterCycle::new(committer), around, closing: false, started }
     }
 
     /// Runs until the store is closed.
     pub(crate) fn run(mut self) {
-        self.shared.queue.register_consumer();
+        self.around.shared.queue.register_consumer();
         loop {
             match catch_unwind(AssertUnwindSafe(|| self.run_cycle())) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => {
-                    let effect = self.committer.poison("the committer panicked".to_owned());
-                    self.report(effect);
+                    self.cycle.poison("the committer panicked".to_owned(), &mut self.around);
                     break;
                 }
             }
@@ -89,29 +88,14 @@ impl CommitterThread {
     /// Handles what is there and commits it; false when the store is closing and nothing is left.
     fn run_cycle(&mut self) -> bool {
         let mut idle = true;
-        self.committer.set_uptime(self.started.elapsed().as_secs());
-        while let Some(message) = self.shared.queue.pop_control() {
+        self.cycle.begin(self.started.elapsed().as_secs());
+        while let Some(message) = self.around.shared.queue.pop_control() {
             self.on_message(message);
             idle = false;
         }
-        let mut taken = 0;
-        while taken < MAX_BATCH
-            && let Some(queued) = self.shared.queue.pop()
-        {
-            self.committer.execute(queued);
-            taken += 1;
-        }
-        let start = Instant::now();
-        let (batch, result) = self.committer.commit_batch();
-        self.record_batch(&batch, start.elapsed());
-        send_replies(batch.replies);
-        if let Err(error) = result {
-            let effect =
-                self.committer.poison(format!("the journal could not be written: {error}"));
-            self.report(effect);
-        }
-        self.report_journal_size();
-        self.dispatch_tasks();
+        self.cycle.execute(&self.around.shared.queue, MAX_BATCH);
+        self.around.commit_began = Instant::now();
+        let taken = self.cycle.commit(&mut self.around);
         if taken > 0 || !idle {
             return true;
         }
@@ -119,17 +103,64 @@ impl CommitterThread {
             return false;
         }
         // The queue is empty: stage durable changes now.
-        self.committer.stage();
-        self.dispatch_tasks();
-        self.shared.queue.wait(IDLE_WAIT);
+        self.cycle.stage(&mut self.around);
+        self.around.shared.queue.wait(IDLE_WAIT);
         true
     }
 
-    fn record_batch(&self, batch: &CommitResult, took: Duration) {
+    fn on_message(&mut self, message: CommitterMessage) {
+        match message {
+            CommitterMessage::Event(event) => self.cycle.on_event(event, &mut self.around),
+            CommitterMessage::MarkRunning(done) => {
+                self.around.data_dir.record_shutdown(ShutdownRecord::Running);
+                let _ = done.send(());
+            }
+            CommitterMessage::Close => {
+                let shared = &self.around.shared;
+                if !shared.is_poisoned() {
+                    shared.set_health(Health::Unavailable(Unavailable::Closing));
+                }
+                self.closing = true;
+            }
+        }
+    }
+
+    /// Stages the rest, waits for the last checkpoint and unlocks the data directory.
+    fn shut_down(mut self) {
+        let healthy = !self.around.shared.is_poisoned();
+        if healthy {
+            self.cycle.stage(&mut self.around);
+        }
+        self.around.shared.close_queue();
+        self.around.to_checkpointer(CheckpointMessage::Close { checkpoint: healthy });
+        let _ = self.around.helpers.checkpoint.take().map(JoinHandle::join);
+        while let Some(message) = self.around.shared.queue.pop_control() {
+            if let CommitterMessage::Event(
+                CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_),
+            ) = message
+            {
+                self.on_message(message);
+            }
+        }
+        self.cycle.dispatch_tasks(&mut self.around);
+        let Around { shared, helpers: Helpers { allocator_tx, allocator, .. }, data_dir, .. } =
+            self.around;
+        drop(allocator_tx);
+        let _ = allocator.join();
+        if !shared.is_poisoned() || failpoint!("clean-shutdown-recorded-after-a-poison") {
+            data_dir.record_shutdown(ShutdownRecord::Clean);
+        }
+        drop(self.cycle);
+        // The end of this thread drops the lock of the data directory.
+    }
+}
+
+impl Surroundings<OsDirectory> for Around {
+    fn on_batch(&mut self, committer: &Committer<OsDirectory>, batch: &CommitResult) {
         let metrics = &self.shared.metrics;
         if batch.committed {
             metrics.commits.increment(1);
-            metrics.commit_duration.record(took.as_secs_f64());
+            metrics.commit_duration.record(self.commit_began.elapsed().as_secs_f64());
             #[expect(clippy::cast_precision_loss, reason = "at most 2,048")]
             metrics.commit_batch_size.record(batch.replies.len() as f64);
             metrics.increments.increment(batch.increments);
@@ -138,30 +169,17 @@ impl CommitterThread {
         #[expect(clippy::cast_precision_loss, reason = "at most the queue's capacity")]
         metrics.queue_depth.set(self.shared.queue.depth() as f64);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics.idempotency_keys.set(self.committer.idempotency_len() as f64);
+        metrics.idempotency_keys.set(committer.idempotency_len() as f64);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics.journal_bytes.set(committer.journal().bytes() as f64);
     }
 
-    fn on_message(&mut self, message: CommitterMessage) {
-        match message {
-            CommitterMessage::Event(event) => {
-                let effect = self.committer.on_event(event);
-                self.report(effect);
-            }
-            CommitterMessage::MarkRunning(done) => {
-                self.data_dir.record_shutdown(ShutdownRecord::Running);
-                let _ = done.send(());
-            }
-            CommitterMessage::Close => {
-                if !self.shared.is_poisoned() {
-                    self.shared.set_health(Health::Unavailable(Unavailable::Closing));
-                }
-                self.closing = true;
-            }
-        }
+    fn send_replies(&mut self, replies: Vec<(Responder, CommandResult)>) {
+        send_replies(replies);
     }
 
     /// Logs and measures what an event led to.
-    fn report(&self, effect: EventEffect) {
+    fn report(&mut self, effect: EventEffect) {
         match effect {
             EventEffect::Nothing => {}
             EventEffect::Checkpointed(checkpointed, took, removed) => {
@@ -190,60 +208,13 @@ impl CommitterThread {
         }
     }
 
-    fn report_journal_size(&mut self) {
-        let journal = self.committer.journal();
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        self.shared.metrics.journal_bytes.set(journal.bytes() as f64);
-        let now = (self.committer.uncheckpointed_segments(), journal.sealed_bytes());
-        if now != self.last_reported {
-            self.last_reported = now;
-            let (uncheckpointed_segments, sealed_bytes) = now;
-            let message = CheckpointMessage::Journal { uncheckpointed_segments, sealed_bytes };
-            let _ = self.helpers.checkpoint_tx.send(message);
-        }
+    fn to_checkpointer(&mut self, message: CheckpointMessage<OsFile>) {
+        // A helper that is gone has poisoned the store, or the store is closing.
+        drop(self.helpers.checkpoint_tx.send(message));
     }
 
-    fn dispatch_tasks(&mut self) {
-        for task in self.committer.pending_tasks() {
-            // A helper that is gone has poisoned the store, or the store is closing.
-            match task {
-                BackgroundTask::Stage(..) | BackgroundTask::Load(_) | BackgroundTask::List(..) => {
-                    drop(self.helpers.checkpoint_tx.send(CheckpointMessage::Task(task)));
-                }
-                BackgroundTask::MakeSpare | BackgroundTask::Remove(_) => {
-                    drop(self.helpers.allocator_tx.send(task));
-                }
-            }
-        }
-    }
-
-    /// Stages the rest, waits for the last checkpoint and unlocks the data directory.
-    fn shut_down(mut self) {
-        let healthy = !self.shared.is_poisoned();
-        if healthy {
-            self.committer.stage();
-            self.dispatch_tasks();
-        }
-        self.shared.close_queue();
-        let close = CheckpointMessage::Close { checkpoint: healthy };
-        let _ = self.helpers.checkpoint_tx.send(close);
-        let _ = self.helpers.checkpoint.take().map(JoinHandle::join);
-        while let Some(message) = self.shared.queue.pop_control() {
-            if let CommitterMessage::Event(
-                CommitterEvent::Checkpointed(..) | CommitterEvent::Failed(_),
-            ) = message
-            {
-                self.on_message(message);
-            }
-        }
-        self.dispatch_tasks();
-        let Helpers { allocator_tx, allocator, .. } = self.helpers;
-        drop(allocator_tx);
-        let _ = allocator.join();
-        if !self.shared.is_poisoned() || failpoint!("clean-shutdown-recorded-after-a-poison") {
-            self.data_dir.record_shutdown(ShutdownRecord::Clean);
-        }
-        // The end of this thread drops the lock of the data directory.
+    fn to_allocator(&mut self, task: BackgroundTask) {
+        drop(self.helpers.allocator_tx.send(task));
     }
 }
 

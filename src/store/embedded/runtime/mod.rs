@@ -13,6 +13,7 @@
 
 pub mod allocator_thread;
 pub mod checkpoint_thread;
+pub mod committer_cycle;
 pub mod committer_thread;
 pub mod messages;
 pub mod segment_allocator;
