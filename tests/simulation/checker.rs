@@ -26,7 +26,9 @@ use odometer::domain::tenant::{TenantId, TenantName};
 
 use crate::clients::{Place, Reply, What, key, places, value_of};
 use crate::corruption::Rot;
+use crate::keys::{Entry, Keys};
 use crate::ledger::{Ledger, Truth, stored};
+use crate::machine::Tally;
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::start::{Report, Site, files};
@@ -49,6 +51,9 @@ pub(crate) struct Checker {
     truth: Truth,
     /// The last frame that the store calls durable.
     last: LogPosition,
+    /// The idempotency keys as of `last`.
+    keys: Keys,
+    pub(crate) tally: Tally,
     /// The last replies.
     pub(crate) answered: Vec<(What, Reply)>,
 }
@@ -78,6 +83,11 @@ impl Checker {
         }
         self.resume(report.last)?;
         if let Some(RebuiltState { rebuild_source: base, .. }) = &report.rebuilt {
+            let from = match base {
+                RebuildSource::Backup(..) => "a backup",
+                _ => "the journal",
+            };
+            self.tally.add("rebuilt from", from, "");
             let records =
                 site.sled.as_ref().map(|sled| sled.lock().records().clone()).unwrap_or_default();
             if records != stored(&self.truth) {
@@ -100,27 +110,68 @@ impl Checker {
     /// Goes on behind `last`.
     pub(crate) fn resume(&mut self, last: LogPosition) -> Result<(), String> {
         self.truth = self.ledger.truth(last)?;
+        self.keys = Keys::of(&self.truth)?;
         self.last = last;
         Ok(())
     }
 
-    /// The store stands at `last`, and these replies came since the last call.
+    /// The store stands at `last`, these replies came since the last call, and the store counted
+    /// this many increments and integers.
     pub(crate) fn committed(
         &mut self,
         last: LogPosition,
         answered: Vec<(What, Reply)>,
-        strict: bool,
+        counted: (u64, u64),
+        plan: &Plan,
     ) -> Result<(), String> {
-        if last != self.last || !answered.is_empty() {
-            let before = strict.then(|| self.values());
+        if last == self.last && answered.is_empty() && counted == (0, 0) {
+            return Ok(());
+        }
+        if plan.strict {
+            let (values, used) = (self.values(), self.used_keys(&answered));
+            self.keys.begin();
+            for (key, record) in self.ledger.changes_between(self.last, last)? {
+                if let Some(what) = self.keys.note(key, record.as_ref())? {
+                    self.tally.add("pages", what, "");
+                }
+            }
             self.ledger.advance(&mut self.truth, self.last, last)?;
             self.last = last;
-            if let Some(before) = before {
-                self.check_answers(&before, &answered)?;
-            }
+            self.check_answers(&values, &answered)?;
+            self.check_keys(&used, &answered, plan.idempotency_keys)?;
+            check_count(&answered, counted)?;
+        } else {
+            self.ledger.advance(&mut self.truth, self.last, last)?;
+            self.last = last;
         }
         if !answered.is_empty() {
             self.answered = answered;
+        }
+        Ok(())
+    }
+
+    /// What the keys of these requests are used for.
+    fn used_keys(&self, answered: &[(What, Reply)]) -> Vec<Option<Entry>> {
+        let used = |what: &What| what.token().and_then(|token| self.keys.get(&token));
+        answered.iter().map(|(what, _)| used(what)).collect()
+    }
+
+    /// Replies to requests with a key: each is what is stored under it.
+    fn check_keys(
+        &mut self,
+        used: &[Option<Entry>],
+        answered: &[(What, Reply)],
+        capacity: usize,
+    ) -> Result<(), String> {
+        for ((what, reply), before) in answered.iter().zip(used) {
+            let Some(token) = what.token() else { continue };
+            match self.keys.judge(&token, reply, *before, capacity) {
+                Ok(Some(replayed)) => self.tally.add("replayed", replayed, ""),
+                Ok(None) => {}
+                Err(problem) => {
+                    return Err(format!("{what:?} was answered {reply:?}, {problem}"));
+                }
+            }
         }
         Ok(())
     }
@@ -145,10 +196,10 @@ impl Checker {
                     ranges.entry(*place).or_default().push((*last, u64::from(*count)));
                     true
                 }
-                (What::Create(place), Reply::Value(value)) => {
+                (What::Create(place, _), Reply::Value(value)) => {
                     *value == value_of(None) && self.truth.contains_key(&key(*place))
                 }
-                (What::Create(place), Reply::Refused("exists")) => {
+                (What::Create(place, _), Reply::Refused("exists")) => {
                     self.truth.contains_key(&key(*place))
                 }
                 // Nothing is deleted here, so what was known must be listed; later names may be.
@@ -157,8 +208,8 @@ impl Checker {
                     known.iter().all(|name| names.contains(name))
                         && names.iter().all(|name| now.contains(name))
                 }
-                (What::Advance(_, _, Some(_)), Reply::Replayed(_)) => true,
-                (What::Set(place, value), Reply::Value(told)) => {
+                (_, Reply::Replayed(_)) => what.key().is_some(),
+                (What::Set(place, value, _), Reply::Value(told)) => {
                     sets.push(*place);
                     told == value
                 }
@@ -334,6 +385,20 @@ impl Checker {
             changes.iter().find(|(is, _)| *is == key(place)).map(|(_, record)| record.as_ref())
         };
         places().filter_map(|place| value(place).map(|record| (place, value_of(record)))).collect()
+    }
+}
+
+/// What the store counted as increments and integers is what it answered.
+fn check_count(answered: &[(What, Reply)], counted: (u64, u64)) -> Result<(), String> {
+    let issued = answered.iter().filter_map(|answer| match answer {
+        (What::Advance(_, count, _), Reply::Value(_)) => Some(u64::from(*count)),
+        _ => None,
+    });
+    let right = issued.fold((0, 0), |(times, integers), count| (times + 1, integers + count));
+    if counted == right {
+        Ok(())
+    } else {
+        Err(format!("{right:?} increments and integers were answered, but {counted:?} counted"))
     }
 }
 

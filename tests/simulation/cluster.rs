@@ -14,7 +14,8 @@ use crate::bugs::Bug;
 use crate::checker::{self, Checker, Start as Found};
 use crate::clients::{Clients, Now, Reply, What};
 use crate::corruption::Rot;
-use crate::machine::{Power, Tally};
+use crate::demands::{CALLS, RARE_CALLS};
+use crate::machine::{Cut, Power, Tally};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::start::{Refusal, Site, start};
@@ -68,7 +69,12 @@ pub(crate) fn run(plan: Plan) -> Result<Tally, Failure> {
         plan,
     };
     match world.play() {
-        Ok(()) => Ok(power.lock().tally.clone()),
+        Ok(()) => {
+            let mut tally = power.lock().tally.clone();
+            tally.merge(&world.clients.tally);
+            tally.merge(&world.checker.tally);
+            Ok(tally)
+        }
         Err(problem) => Err(Failure { problem, events: power.events() }),
     }
 }
@@ -77,8 +83,8 @@ impl World {
     fn play(&mut self) -> Result<(), String> {
         for _ in 0..self.plan.lives {
             let crashes = self.random.between(0, 99) < self.plan.crash_rate;
-            let crash_at = crashes.then(|| self.random.between(1, self.plan.crash_within));
-            self.site.power.rise(crash_at, self.plan.fault_rate, self.plan.weak);
+            let cut = crashes.then(|| self.draw_cut());
+            self.site.power.rise(cut, self.plan.fault_rate, self.plan.weak);
             self.site.power.tally("lives", "", "");
             if let End::Over = self.live()? {
                 return self.judge_history();
@@ -87,6 +93,18 @@ impl World {
         }
         self.last_life()?;
         self.judge_history()
+    }
+
+    /// Where the power goes: often at any operation, else at one of a certain kind, since some are
+    /// rare.
+    fn draw_cut(&mut self) -> Cut {
+        if self.random.between(0, 3) > 0 {
+            return Cut::At(self.random.between(1, self.plan.crash_within));
+        }
+        let calls = if self.random.one_in(2) { &RARE_CALLS[..] } else { &CALLS[..] };
+        let (area, operation) = self.random.pick(calls);
+        let first = self.random.one_in(2);
+        Cut::AtCall(area, operation, if first { 0 } else { self.random.between(1, 7) })
     }
 
     /// From a start to whatever ends the process.
@@ -187,6 +205,10 @@ impl World {
         Ok(())
     }
 
+    fn clients_now(&self) -> Now {
+        Now { step: self.clock, age_s: self.age_s }
+    }
+
     /// Time passes.
     fn pass(&mut self, process: &mut Process) {
         self.clock += 1;
@@ -195,10 +217,10 @@ impl World {
     }
 
     fn step(&mut self, process: &mut Process) -> Result<(), String> {
+        let now = self.clients_now();
         let random = &mut self.random;
         match random.between(0, 99) {
             0..45 => {
-                let now = Now { step: self.clock, age_s: self.age_s };
                 let known = |tenant| self.checker.counters_of_tenant(tenant);
                 let read = self.clients.act(random, now, &process.read_view, &process.queue, known);
                 if let Some((place, value)) = read.filter(|_| self.plan.strict) {
@@ -229,7 +251,7 @@ impl World {
         if self.plan.bug == Some(Bug::UndurableRead) {
             for mark in written {
                 for (place, value) in self.checker.counters_of(mark) {
-                    self.clients.note_read(place, value, self.clock);
+                    self.clients.note_read(place, value, self.clients_now());
                 }
             }
         }
@@ -250,8 +272,12 @@ impl World {
         if let Some(problem) = process.poisoned.as_ref().filter(|_| quiet) {
             return Err(format!("poisoned without a cause: {problem}"));
         }
-        let answered = self.clients.collect(self.clock);
-        self.checker.committed(process.last(), answered, self.plan.strict)?;
+        let answered = self.clients.collect(self.clients_now());
+        if let Some(problem) = self.clients.problem.take() {
+            return Err(problem);
+        }
+        let counted = std::mem::take(&mut process.counted);
+        self.checker.committed(process.last(), answered, counted, &self.plan)?;
         for mark in process.finished.drain(..) {
             self.checker.backup(&self.site, mark)?;
         }
@@ -289,7 +315,7 @@ impl World {
         if !self.clients.are_idle() {
             return Err("a request was never answered".to_owned());
         }
-        let now = Now { step: self.clock, age_s: self.age_s };
+        let now = self.clients_now();
         self.clients.ask(1, What::Advance((0, 0), 1, None), now, &process.queue);
         self.settle(process)?;
         let taken =
@@ -326,7 +352,7 @@ impl World {
     /// The process is gone, and perhaps the power; data at rest may then rot.
     fn fall(&mut self) {
         self.clock += 1;
-        self.clients.lose_all(self.clock);
+        self.clients.lose_all(self.clients_now());
         self.clock += 1;
         self.restarts.push(self.clock);
         self.clock += 1;
@@ -358,7 +384,7 @@ impl World {
             if !self.rot.state {
                 for (place, value) in self.checker.look(&self.site, &self.plan)? {
                     self.clock += 1;
-                    self.clients.note_read(place, value, self.clock);
+                    self.clients.note_read(place, value, self.clients_now());
                 }
             }
             self.site.power.set_phase("last");
@@ -371,8 +397,9 @@ impl World {
     }
 
     fn judge_history(&mut self) -> Result<(), String> {
-        self.clients.lose_all(self.clock + 1);
-        self.clients.give_up(self.clock + 1);
+        self.clock += 1;
+        self.clients.lose_all(self.clients_now());
+        self.clients.give_up(self.clients_now());
         checker::history(&self.clients.history, &self.restarts)
     }
 }

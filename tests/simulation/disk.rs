@@ -28,6 +28,8 @@ use crate::machine::{Fate, Power, io_error};
 use crate::support::Random;
 
 const JOURNAL: &str = "journal";
+/// The end of a segment's name.
+const SUFFIX: &str = ".journal";
 
 /// A write as the process meant it: the file, where, what. Frames are read out of it.
 pub(crate) type Written = (usize, u64, Vec<u8>);
@@ -232,6 +234,9 @@ impl Directory for SimDisk {
             let mut dir = self.lock();
             let inode = dir.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             dir.names.insert(to.to_owned(), inode);
+            if to.ends_with(SUFFIX) {
+                self.power.tally_phase("segments begun");
+            }
             dir.changes.push(NameChange::Renamed(from.to_owned(), to.to_owned(), inode));
         }
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
@@ -243,6 +248,9 @@ impl Directory for SimDisk {
             let mut dir = self.lock();
             dir.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
             dir.changes.push(NameChange::Removed(name.to_owned()));
+            if name.ends_with(SUFFIX) {
+                self.power.tally_phase("segments removed");
+            }
         }
         if fate == Fate::Fine { Ok(()) } else { Err(io_error()) }
     }

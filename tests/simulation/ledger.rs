@@ -75,6 +75,17 @@ impl Ledger {
         self.path(before, mark).is_some()
     }
 
+    /// What the frames behind `after` up to `mark` change, oldest first.
+    pub(crate) fn changes_between(
+        &self,
+        after: LogPosition,
+        mark: LogPosition,
+    ) -> Result<impl Iterator<Item = &RecordWrite>, String> {
+        let path = self.path(after, mark);
+        let path = path.ok_or_else(|| format!("{mark:?} does not follow {after:?}"))?;
+        Ok(path.into_iter().flat_map(|frame| &frame.changes))
+    }
+
     /// Brings `truth` from `after` to `mark`.
     pub(crate) fn advance(
         &self,
@@ -82,9 +93,7 @@ impl Ledger {
         after: LogPosition,
         mark: LogPosition,
     ) -> Result<(), String> {
-        let path =
-            self.path(after, mark).ok_or_else(|| format!("{mark:?} does not follow {after:?}"))?;
-        for (key, record) in path.into_iter().flat_map(|frame| &frame.changes) {
+        for (key, record) in self.changes_between(after, mark)? {
             match record {
                 Some(record) => drop(truth.insert(key.clone(), record.clone())),
                 None => drop(truth.remove(key)),

@@ -26,6 +26,15 @@ pub(crate) enum Fate {
     Dead,
 }
 
+/// The operation at which the power goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// The operation of this number.
+    At(u64),
+    /// An operation of this kind, after this many of them.
+    AtCall(&'static str, &'static str, u64),
+}
+
 /// How often each thing happened: what, where, and which operation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally(BTreeMap<(&'static str, &'static str, &'static str), u64>);
@@ -85,12 +94,14 @@ pub(crate) struct Machine {
     /// What the process is doing, for the tally.
     pub(crate) phase: &'static str,
     operations: u64,
-    crash_at: Option<u64>,
+    cut: Option<Cut>,
     dead: bool,
     /// How many of 10,000 operations fail.
     fault_rate: u64,
     /// An operation that fails more often than others.
     weak: Option<(&'static str, &'static str)>,
+    /// The next operation of this kind fails.
+    pub(crate) fails_next: Option<(&'static str, &'static str)>,
     /// Faults since the process began.
     pub(crate) faults: u64,
     /// Reads of the state that failed since the process began: they look like damage.
@@ -112,10 +123,11 @@ impl Power {
             random: Random::seeded(seed),
             phase: "start",
             operations: 0,
-            crash_at: None,
+            cut: None,
             dead: false,
             fault_rate: 0,
             weak: None,
+            fails_next: None,
             faults: 0,
             failed_reads: 0,
             low: false,
@@ -128,18 +140,18 @@ impl Power {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process begins: it dies at its operation number `crash_at`; `fault_rate` of 10,000
+    /// A new process begins: it dies at the operation that `cut` says; `fault_rate` of 10,000
     /// operations fail, and every fourth weak one.
     pub(crate) fn rise(
         &self,
-        crash_at: Option<u64>,
+        cut: Option<Cut>,
         fault_rate: u64,
         weak: Option<(&'static str, &'static str)>,
     ) {
         let mut machine = self.lock();
         machine.dead = false;
         machine.operations = 0;
-        machine.crash_at = crash_at;
+        machine.cut = cut;
         machine.fault_rate = fault_rate;
         machine.weak = weak;
         machine.faults = 0;
@@ -169,7 +181,7 @@ impl Power {
             return Fate::Dead;
         }
         machine.operations += 1;
-        if machine.crash_at == Some(machine.operations) {
+        if machine.is_cut(area, operation) {
             machine.dead = true;
             let phase = machine.phase;
             machine.tally.add("crashed while", phase, "");
@@ -177,7 +189,8 @@ impl Power {
             return Fate::Crash;
         }
         let rate = if machine.weak == Some((area, operation)) { 2_500 } else { machine.fault_rate };
-        if rate > 0 && machine.random.next() % 10_000 < rate {
+        let is_next = machine.fails_next.take_if(|next| *next == (area, operation)).is_some();
+        if is_next || (rate > 0 && machine.random.next() % 10_000 < rate) {
             machine.faults += 1;
             machine.note("failed", area, operation);
             return Fate::Fails;
@@ -195,6 +208,13 @@ impl Power {
 
     pub(crate) fn tally(&self, what: &'static str, area: &'static str, operation: &'static str) {
         self.lock().tally.add(what, area, operation);
+    }
+
+    /// Counts an event of what the process is doing now.
+    pub(crate) fn tally_phase(&self, what: &'static str) {
+        let mut machine = self.lock();
+        let phase = machine.phase;
+        machine.tally.add(what, phase, "");
     }
 
     /// The faults and crashes so far, one line each, for the report of a failing seed.
@@ -220,6 +240,19 @@ impl Power {
 }
 
 impl Machine {
+    /// Whether the power goes at this operation.
+    fn is_cut(&mut self, area: &'static str, operation: &'static str) -> bool {
+        match &mut self.cut {
+            Some(Cut::At(number)) => *number == self.operations,
+            Some(Cut::AtCall(of, kind, left)) if (*of, *kind) == (area, operation) => {
+                let is_it = *left == 0;
+                *left = left.saturating_sub(1);
+                is_it
+            }
+            _ => false,
+        }
+    }
+
     /// Counts an event and keeps it for the report of a failing seed.
     pub(crate) fn note(&mut self, what: &'static str, area: &'static str, operation: &'static str) {
         self.tally.add(what, area, operation);

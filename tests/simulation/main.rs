@@ -2,13 +2,15 @@
 //! scheduler, backup task, recovery and segment allocator, on a disk that fails and forgets.
 //!
 //! ```text
-//! main.rs      how many seeds; what a full run has to see
+//! main.rs      how many seeds
+//!  ├ demands    what they have to see         ├ turns        single batches, without a seed
 //!  ├ cluster    the lives of a seed           ├ process      queues between the store's parts
 //!  ├ plan       what a seed stands for        │  └ checkpoint  effects of the scheduler
 //!  ├ clients    requests and their history    ├ start        the data directory; a start
 //!  ├ checker    what must hold, by the ledger ├ disk, inode  names, files, unsynced bytes
 //!  ├ ledger     every frame ever written      ├ state        sled's double
-//!  ├ corruption, bugs                         └ machine      which operation fails
+//!  │  └ keys    idempotency keys in them      └ machine      which operation fails
+//!  ├ corruption, bugs
 //!  └ batch      one batch of the committer by hand
 //! ```
 //!
@@ -25,8 +27,10 @@ mod checker;
 mod clients;
 mod cluster;
 mod corruption;
+mod demands;
 mod disk;
 mod inode;
+mod keys;
 mod ledger;
 mod machine;
 mod plan;
@@ -35,6 +39,7 @@ mod start;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
+mod turns;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -49,64 +54,6 @@ use support::{number_setting, say};
 const BASE: u64 = 1;
 const SEEDS: u64 = 10_000;
 const THREADS: u64 = 2;
-
-/// What a full run has to see.
-const MUST_HAPPEN: [&str; 19] = [
-    "backups",
-    "asked backups",
-    "failed backups",
-    "checkpoints",
-    "clean stops",
-    "current backups",
-    "disk low",
-    "rebuilds",
-    "kills",
-    "power cuts",
-    "last frame rotted",
-    "no spare",
-    "refused journal rot",
-    "refused state rot",
-    "rests",
-    "segments not removed",
-    "segments released",
-    "stalled backups",
-    "unfinished backups",
-];
-/// Operations that have to fail, and to be the last one before a crash.
-const FAILING: [(&str, &str); 20] = [
-    ("journal", "create zeroed"),
-    ("journal", "list"),
-    ("journal", "open"),
-    ("journal", "read"),
-    ("journal", "remove"),
-    ("journal", "rename"),
-    ("journal", "sync"),
-    ("journal", "sync dir"),
-    ("journal", "trim"),
-    ("journal", "write"),
-    ("backups", "create"),
-    ("backups", "write"),
-    ("backups", "sync"),
-    ("backups", "sync dir"),
-    ("state", "record position"),
-    ("state", "sync"),
-    ("state", "put"),
-    ("state", "read"),
-    ("state", "save digests"),
-    ("state", "swap"),
-];
-const ROT: [(&str, &str); 10] = [
-    ("journal", "flipped bit"),
-    ("journal", "zeroed sector"),
-    ("backups", "flipped bit"),
-    ("state", "older record"),
-    ("state", "missing record"),
-    ("state", "rolled back with its digests"),
-    ("state", "rolled back without its digests"),
-    ("state", "does not open"),
-    ("state", "digests damaged"),
-    ("state", "digests missing"),
-];
 
 /// Seeds of millions that found a fault when they were played first: a journal that was written to
 /// after a write of it had failed. With each change of the harness a seed becomes another run.
@@ -155,18 +102,8 @@ fn ten_thousand_seeds_lose_and_repeat_nothing() {
         ));
         failure.events.iter().for_each(|event| say(&format!("    {event}")));
     }
-    if seeds >= SEEDS {
-        let missing: Vec<&str> =
-            MUST_HAPPEN.into_iter().filter(|what| tally.total(what) == 0).collect();
-        assert!(missing.is_empty(), "never happened: {missing:?}");
-        let never = FAILING.into_iter().find(|(area, operation)| {
-            tally.times("failed", area, operation) == 0
-                || tally.times("crash at", area, operation) == 0
-        });
-        assert!(never.is_none(), "never failed, or never was the last before a crash: {never:?}");
-        let sound = ROT.into_iter().find(|(area, what)| tally.times("rot", area, what) == 0);
-        assert!(sound.is_none(), "never rotted: {sound:?}");
-    }
+    let missing = demands::missing(&tally, seeds);
+    assert!(missing.is_empty(), "too rare in {seeds} seeds:\n{}", missing.join("\n"));
     let found: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
     assert!(found.is_empty(), "{} of {seeds} seeds failed: {found:?}", found.len());
 }

@@ -20,7 +20,7 @@ pub(crate) const BACKUP_INTERVAL: Duration = Duration::from_secs(3600);
 pub(crate) const WALL_CLOCK_S: u64 = 1_700_000_000;
 
 /// What a machine may be weak at.
-const WEAK: [(&str, &str); 10] = [
+const WEAK: [(&str, &str); 9] = [
     ("journal", "remove"),
     ("journal", "create zeroed"),
     ("journal", "sync dir"),
@@ -28,9 +28,19 @@ const WEAK: [(&str, &str); 10] = [
     ("journal", "sync"),
     ("state", "save digests"),
     ("state", "record position"),
-    ("state", "mark corrupt"),
     ("backups", "sync dir"),
     ("backups", "sync"),
+];
+/// The same of operations that few processes come to.
+const WEAK_AND_RARE: [(&str, &str); 8] = [
+    ("backups", "create"),
+    ("backups", "open"),
+    ("backups", "remove"),
+    ("backups", "rename"),
+    ("state", "make"),
+    ("state", "mark corrupt"),
+    ("state", "quarantine"),
+    ("state", "swap"),
 ];
 
 /// See the module's text. Rates are of 1,000 steps, but where they say otherwise.
@@ -75,8 +85,11 @@ impl Plan {
         let strict = bug.is_none_or(|bug| !Bug::SEEN_BY_CLIENTS.contains(&bug));
         let backups = one_of(&[0, 0, 1, 2, 3]);
         let asks = one_of(&[0, 0, 0, 1]) == 1;
-        let weak = one_of(&[0, 0, 0, 0, 1]) == 1;
-        let weak = weak.then(|| WEAK[one_of(&[0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) as usize]);
+        let weak = one_of(&[0, 0, 0, 1]) == 1;
+        let weak = weak.then(|| match one_of(&[0, 1]) {
+            0 => WEAK[one_of(&[0, 1, 2, 3, 4, 5, 6, 7, 8]) as usize],
+            _ => WEAK_AND_RARE[one_of(&[0, 1, 2, 3, 4, 5, 6, 7]) as usize],
+        });
         let plan = Self {
             seed,
             bug,
@@ -93,15 +106,22 @@ impl Plan {
             checkpoint_rate: one_of(&[0, 10, 30, 100]),
             fault_rate: one_of(&[0, 0, 0, 10, 30, 100]),
             weak,
-            rot_rate: one_of(&[0, 0, 0, 30, 60]),
+            // Few processes rebuild a state if nothing rots.
+            rot_rate: match (one_of(&[0, 0, 0, 30, 60]), weak) {
+                (_, Some(weak)) if WEAK_AND_RARE.contains(&weak) => 60,
+                (rate, _) => rate,
+            },
             crash_rate: one_of(&[50, 80, 100]),
             crash_within: one_of(&[30, 100, 250]),
         };
         // A bug is to be found for what it is, and not among rot and faults.
-        if bug.is_some() && bug != Some(Bug::NothingRewritten) {
-            Self { rot_rate: 0, fault_rate: 0, weak: None, ..plan }
-        } else {
-            plan
+        match bug {
+            None => plan,
+            // This one shows only after a sync that failed.
+            Some(Bug::NothingRewritten) => {
+                Self { rot_rate: 0, weak: Some(("journal", "sync")), ..plan }
+            }
+            Some(_) => Self { rot_rate: 0, fault_rate: 0, weak: None, ..plan },
         }
     }
 
