@@ -204,7 +204,9 @@ impl CounterConfig {
         max: Value,
         rewindable: bool,
     ) -> Result<Self, InvalidCounterConfig> {
-        if min <= start && start <= max {
+        let below = u64::from(failpoint!("start-below-minimum-accepted"));
+        let above = u64::from(failpoint!("start-above-maximum-accepted"));
+        if min.0 <= start.0 + below && start.0 <= max.0 + above {
             Ok(Self { start, step, min, max, rewindable })
         } else {
             Err(InvalidCounterConfig { start, min, max })
@@ -287,13 +289,17 @@ impl Counter {
         let exhausted =
             CounterRefusal::Exhausted { value: self.value, max: self.config.max, count };
         let step = self.config.step.0;
-        let distance = step.checked_mul(u64::from(count)).ok_or(exhausted)?;
+        let taken = u64::from(count) - u64::from(failpoint!("range-one-short"));
+        let wrapped = failpoint!("increment-wraps-around").then_some(step);
+        let distance = step.checked_mul(taken).or(wrapped).ok_or(exhausted)?;
         let last = self
             .value
             .checked_add(distance)
             .filter(|last| *last <= self.config.max || failpoint!("maximum-not-checked"))
+            .filter(|last| *last < self.config.max || !failpoint!("maximum-never-issued"))
             .ok_or(exhausted)?;
-        let first = self.value.checked_add(step).ok_or(exhausted)?;
+        let early = u64::from(failpoint!("range-begins-one-too-low"));
+        let first = self.value.checked_add(step - early).ok_or(exhausted)?;
         self.value = last;
         Ok(Range { first, last, count })
     }
@@ -307,11 +313,14 @@ impl Counter {
     /// unchanged.
     pub fn set(&mut self, value: Value, rewind: bool) -> Result<Value, CounterRefusal> {
         let CounterConfig { min, max, rewindable, .. } = self.config;
-        if value < min || value > max {
+        let below = u64::from(failpoint!("set-below-minimum-accepted"));
+        let above = u64::from(failpoint!("set-above-maximum-accepted"));
+        if value.0 + below < min.0 || value.0 > max.0 + above {
             return Err(CounterRefusal::OutOfRange { requested: value, min, max });
         }
         let may_rewind = rewind || rewindable || failpoint!("rewind-not-asked-for");
-        if value < self.value && !may_rewind {
+        let is_equal = failpoint!("set-to-the-same-value-refused") && value == self.value;
+        if (value < self.value || is_equal) && !may_rewind {
             return Err(CounterRefusal::RewindRequired { value: self.value, requested: value });
         }
         self.value = value;

@@ -1,16 +1,16 @@
 //! The program's counter rule beside the model's, over all that their arguments may be.
 //!
 //! Job: two counters of one shape, one of the program and one of the model, take the same random
-//! changes. Invariant: each answer and each value after it are the same, at the ends of the range
-//! of integers too, which the contract suite rarely comes near. Must never: let one of the two
-//! decide for the other.
+//! changes, and small ones take every change there is. Invariant: each answer and each value after
+//! it are the same, at the ends of the range of integers too, which the contract suite rarely comes
+//! near. Must never: let one of the two decide for the other.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use odometer::domain::counter::{Counter, CounterConfig, Step, Value};
 use proptest::prelude::*;
 
-use super::model_store::{range_of, rule_refusal_of};
+use super::words::{range_of, rule_refusal_of, shape_of};
 use crate::support::model::{self, DEFAULT_MAX, LARGEST};
 
 const MOST_COUNT: u32 = 1_000_000;
@@ -73,6 +73,7 @@ fn play(shape: model::Shape, changes: &[Change]) -> Result<(), TestCaseError> {
         CounterConfig::new(start, step, value(shape.min), value(shape.max), shape.rewindable);
     prop_assert_eq!(theirs.is_ok(), shape.is_sound());
     let Ok(theirs) = theirs else { return Ok(()) };
+    prop_assert_eq!(shape_of(theirs), shape);
     let (mut counter, mut expected) = (Counter::new(theirs), model::Counter::new(shape));
     for change in changes {
         let (to, rewind) = match *change {
@@ -101,6 +102,52 @@ proptest! {
     fn the_program_counts_as_the_model_does(shape in mostly_sound(), changes in changes()) {
         play(shape, &changes)?;
     }
+}
+
+/// Every counter whose bounds are among these numbers, with each step, rewindable or not.
+fn every_shape(bounds: &[u64], steps: &[u64]) -> Vec<model::Shape> {
+    let mut shapes = Vec::new();
+    for (min, start, max) in every_three(bounds) {
+        for step in steps.iter().copied() {
+            let of = |rewindable| model::Shape { start, step, min, max, rewindable };
+            shapes.extend([of(false), of(true)]);
+        }
+    }
+    shapes
+}
+
+/// Three of these numbers, in every order.
+fn every_three(numbers: &[u64]) -> impl Iterator<Item = (u64, u64, u64)> {
+    let pairs = numbers.iter().flat_map(|one| numbers.iter().map(move |two| (*one, *two)));
+    pairs.flat_map(|(one, two)| numbers.iter().map(move |three| (one, two, *three)))
+}
+
+/// Plays every change after every other one, on every shape.
+fn play_all(shapes: &[model::Shape], counts: &[u32], values: &[u64]) {
+    let increments = counts.iter().map(|count| Change::Increment(*count));
+    let sets =
+        values.iter().flat_map(|to| [true, false].map(|rewind| Change::Set { to: *to, rewind }));
+    let changes: Vec<Change> = increments.chain(sets).collect();
+    for shape in shapes {
+        for first in &changes {
+            for second in &changes {
+                play(*shape, &[first.clone(), second.clone()]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn small_counters_do_as_the_model_does_after_every_change() {
+    play_all(&every_shape(&[0, 1, 2, 3, 5], &[1, 2, 3]), &[1, 2, 3], &[0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn counters_at_the_end_of_the_integers_do_too() {
+    let last = [LARGEST - 3, LARGEST - 1, LARGEST];
+    play_all(&every_shape(&last, &[1, 2, DEFAULT_MAX]), &[1, 2, 3, MOST_COUNT], &last);
+    // Far below the maximum, and yet the sum does not fit.
+    play_all(&every_shape(&[0, LARGEST], &[DEFAULT_MAX]), &[1, 2048, MOST_COUNT], &[0, LARGEST]);
 }
 
 #[test]

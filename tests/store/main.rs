@@ -8,9 +8,11 @@
 
 mod contract;
 mod counter_rule;
+mod frame;
 mod fuzz;
 mod history;
 mod model_store;
 mod recovery;
 #[path = "../support/mod.rs"]
 mod support;
+mod words;

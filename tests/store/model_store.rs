@@ -3,7 +3,7 @@
 //! Job: put [`Counters`] and [`IdempotencyTable`] of `tests/model` behind `trait Store`, with
 //! tenants and keys in maps beside them. Invariant: what is decided about a counter is decided by
 //! the model; types of the program are only what is asked and answered with. Must never: call the
-//! program's counter rule or its preconditions; be used outside tests.
+//! program's counter rule, its preconditions or its comparison of names; be used outside tests.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -11,15 +11,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes};
-use odometer::domain::counter::{self, CounterName, CounterRefusal, Step, Value};
+use odometer::domain::counter::CounterName;
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::{
     Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey,
     NewCounter, NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture,
-    TenantRecord, TenantUpdate, TenantUsage, Unavailable, Version,
+    TenantRecord, TenantUpdate, TenantUsage, Unavailable,
 };
 
-use crate::support::model::{self, Condition, Counters, IdempotencyTable, Lookup, RuleRefusal};
+use crate::support::model::{Counters, IdempotencyTable, Lookup};
+use crate::words::{condition_of, range_of, refusal_of, shape_of, state_of, version_of};
 
 /// See the module's text.
 #[derive(Clone, Default)]
@@ -62,85 +63,6 @@ impl From<Given> for CounterState {
             panic!("{given:?} was given to a set or a creation")
         };
         state
-    }
-}
-
-fn value(raw: u64) -> Value {
-    Value::new(raw).unwrap()
-}
-
-fn shape_of(shape: counter::CounterConfig) -> model::Shape {
-    model::Shape {
-        start: shape.start().get(),
-        step: shape.step().get(),
-        min: shape.min().get(),
-        max: shape.max().get(),
-        rewindable: shape.rewindable(),
-    }
-}
-
-fn version_of(version: model::Version) -> Version {
-    Version { generation: version.generation, revision: version.revision }
-}
-
-fn state_of(entry: &model::Entry<u64>) -> CounterState {
-    let model::Shape { start, step, min, max, rewindable } = entry.counter.shape;
-    let (step, start) = (Step::new(step).unwrap(), value(start));
-    let shape =
-        counter::CounterConfig::new(start, step, value(min), value(max), rewindable).unwrap();
-    let counter = counter::Counter::from_parts(value(entry.counter.value), shape).unwrap();
-    CounterState { counter, version: version_of(entry.version), created_unix_s: entry.data }
-}
-
-fn condition_of(expected: &Precondition) -> Condition {
-    match expected {
-        Precondition::Any => Condition::Exists,
-        Precondition::OneOf(versions) => {
-            let version = |one: &Version| model::Version {
-                generation: one.generation,
-                revision: one.revision,
-            };
-            Condition::OneOf(versions.iter().map(version).collect())
-        }
-    }
-}
-
-fn refusal_of(refusal: model::Refusal<u64>) -> Refusal {
-    match refusal {
-        model::Refusal::NotFound => Refusal::NoSuchCounter,
-        model::Refusal::AlreadyExists => Refusal::CounterExists,
-        model::Refusal::DefaultCounter => Refusal::DefaultCounter,
-        model::Refusal::Quota(quota) => Refusal::Quota(quota),
-        model::Refusal::ConditionFailed(entry) => Refusal::PreconditionFailed(state_of(&entry)),
-        model::Refusal::Rule(refusal) => Refusal::Counter(rule_refusal_of(refusal)),
-    }
-}
-
-/// As the program words what the model's rule refuses.
-pub(crate) fn rule_refusal_of(refusal: RuleRefusal) -> CounterRefusal {
-    match refusal {
-        RuleRefusal::Exhausted { value: at, max, count } => CounterRefusal::Exhausted {
-            value: value(at),
-            max: value(max),
-            count: count.try_into().unwrap(),
-        },
-        RuleRefusal::OutOfRange { requested, min, max } => CounterRefusal::OutOfRange {
-            requested: value(requested),
-            min: value(min),
-            max: value(max),
-        },
-        RuleRefusal::RewindRequired { value: at, requested } => {
-            CounterRefusal::RewindRequired { value: value(at), requested: value(requested) }
-        }
-    }
-}
-
-/// As the program words what the model's rule issues.
-pub(crate) fn range_of(range: model::Range) -> counter::Range {
-    counter::Range {
-        first: value(range.first),
-        last: value(range.last),
-        count: range.count.try_into().unwrap(),
     }
 }
 
@@ -198,6 +120,11 @@ impl Model {
     }
 }
 
+/// Names that differ only in case are the same name.
+fn is_same_name(one: &TenantName, other: &TenantName) -> bool {
+    one.as_str().eq_ignore_ascii_case(other.as_str())
+}
+
 fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
     let more = items.len() > limit;
     items.truncate(limit);
@@ -207,11 +134,7 @@ fn page<T>(mut items: Vec<T>, limit: usize) -> Page<T> {
 impl Store for ModelStore {
     fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId> {
         self.with(|model| {
-            if model
-                .tenants
-                .values()
-                .any(|other| other.name.normalized() == tenant.name.normalized())
-            {
+            if model.tenants.values().any(|other| is_same_name(&other.name, &tenant.name)) {
                 return Err(Refusal::NameTaken.into());
             }
             model.registered += 1;
@@ -251,9 +174,8 @@ impl Store for ModelStore {
     }
 
     fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
-        let is_it = |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| {
-            tenant.name.normalized() == name.normalized()
-        };
+        let is_it =
+            |(_, tenant): &(&TenantId, &Arc<TenantRecord>)| is_same_name(&tenant.name, name);
         self.with(|model| Ok(model.tenants.iter().find(is_it).map(|(id, _)| *id)))
     }
 

@@ -3,6 +3,13 @@
 
 use super::Failpoint;
 
+const SMALL: (&str, &str) = ("store", "counter_rule::small_counters");
+
+const LARGE: (&str, &str) = ("store", "counter_rule::counters_at_the_end");
+
+const VERSIONS: (&str, &str) =
+    ("store", "contract::stories::every_store_tells_the_story_of_versions");
+
 pub(super) const FAILPOINTS: &[Failpoint] = &[
     Failpoint::new(
         "batch-replay-not-compared",
@@ -42,7 +49,7 @@ pub(super) const FAILPOINTS: &[Failpoint] = &[
     Failpoint::new(
         "key-of-another-tenant-found",
         "An idempotency key is looked up under another tenant.",
-        ("store", "contract::every_store_tells_the_story"),
+        ("store", "contract::stories::every_store_tells_the_story"),
     ),
     Failpoint::new(
         "key-quota-not-checked",
@@ -72,6 +79,107 @@ pub(super) const FAILPOINTS: &[Failpoint] = &[
     Failpoint::new(
         "taken-name-registered",
         "A name that is taken can be registered.",
-        ("store", "contract::every_store_tells_the_story"),
+        ("store", "contract::stories::every_store_tells_the_story"),
+    ),
+    Failpoint::new(
+        "start-below-minimum-accepted",
+        "A counter may start one below its minimum.",
+        SMALL,
+    ),
+    Failpoint::new(
+        "start-above-maximum-accepted",
+        "A counter may start one above its maximum.",
+        SMALL,
+    ),
+    Failpoint::new("range-one-short", "An increment by n adds n - 1 steps.", SMALL),
+    Failpoint::new(
+        "range-begins-one-too-low",
+        "The first integer of a range is one too low.",
+        SMALL,
+    ),
+    Failpoint::new(
+        "maximum-never-issued",
+        "A counter is exhausted one integer before its maximum.",
+        SMALL,
+    ),
+    Failpoint::new(
+        "increment-wraps-around",
+        "An increment that exceeds 64 bits is taken for a small one.",
+        LARGE,
+    ),
+    Failpoint::new(
+        "set-below-minimum-accepted",
+        "A counter may be set to one below its minimum.",
+        SMALL,
+    ),
+    Failpoint::new(
+        "set-above-maximum-accepted",
+        "A counter may be set to one above its maximum.",
+        SMALL,
+    ),
+    Failpoint::new(
+        "set-to-the-same-value-refused",
+        "A set to the value that a counter has needs rewind.",
+        SMALL,
+    ),
+    Failpoint::new(
+        "precondition-of-a-set-ignored",
+        "A counter in another state than If-Match says is set.",
+        VERSIONS,
+    ),
+    Failpoint::new(
+        "precondition-of-a-deletion-ignored",
+        "A counter in another state than If-Match says is deleted.",
+        VERSIONS,
+    ),
+    Failpoint::new(
+        "generation-of-a-deleted-counter-reused",
+        "A counter gets the versions of a deleted one of its name.",
+        VERSIONS,
+    ),
+    Failpoint::new(
+        "reply-before-its-commit",
+        "A change is answered when it was decided.",
+        ("simulation", "turns::an_answer_and_a_reader_wait"),
+    ),
+    Failpoint::new(
+        "change-shown-before-its-commit",
+        "Readers see a value that is not durable.",
+        ("simulation", "turns::an_answer_and_a_reader_wait"),
+    ),
+    Failpoint::new(
+        "increment-from-the-committed-value",
+        "An increment overwrites an earlier one of its batch.",
+        ("simulation", "turns::changes_of_one_batch"),
+    ),
+    Failpoint::new(
+        "first-record-of-a-batch-not-published",
+        "Of a batch only the later records are shown to readers.",
+        ("simulation", "turns::changes_of_one_batch"),
+    ),
+    Failpoint::new(
+        "deferred-command-executed-twice",
+        "A change that waited for its record is made twice.",
+        ("simulation", "turns::a_deferred_change"),
+    ),
+    Failpoint::new(
+        "rolled-back-change-stays-in-the-cache",
+        "What a refused batch changed is the base of the next one.",
+        ("simulation", "turns::a_batch_without_room"),
+    ),
+    Failpoint::new(
+        "refused-increments-counted-later",
+        "The increments of a refused batch are counted with the next one.",
+        ("simulation", "turns::a_batch_without_room"),
+    ),
+    Failpoint::new(
+        "replay-answered-by-a-failed-commit",
+        "A replay of a change whose frame failed is answered as done.",
+        ("simulation", "turns::a_commit_that_failed"),
+    ),
+    Failpoint::new(
+        "page-removed-by-a-read-only-store",
+        "A poisoned store goes on to remove expired idempotency keys.",
+        ("simulation", "turns::a_poisoned_store"),
     ),
 ];

@@ -171,4 +171,19 @@ pub(super) const FAILPOINTS: &[Failpoint] = &[
         "A backup uses the disk space that is held in reserve.",
         ("store", "recovery::journal::the_reserve"),
     ),
+    Failpoint::new(
+        "frame-checksum-covers-its-first-sector-only",
+        "What a frame has behind its first 512 bytes may be changed or missing.",
+        ("store", "frame::"),
+    ),
+    Failpoint::new(
+        "journal-written-after-a-failed-write",
+        "A frame is written behind one that may not be durable.",
+        ("simulation", "turns::after_a_failed_write"),
+    ),
+    Failpoint::new(
+        "checkpoint-recorded-by-a-poisoned-store",
+        "A poisoned store goes on to record checkpoints and to remove segments.",
+        ("simulation", "turns::a_poisoned_store"),
+    ),
 ];

@@ -125,7 +125,11 @@ fn to_reply(result: StoredResult, replayed: bool) -> Reply {
     }
 }
 
-fn apply_counter(working_set: &mut WorkingSet, command: &CounterCommand) -> CommandResult {
+/// Applies a change of a counter, and stores its result under its idempotency key.
+pub(crate) fn apply_counter(
+    working_set: &mut WorkingSet,
+    command: &CounterCommand,
+) -> CommandResult {
     if command.idempotency.is_some() {
         working_set.idempotency.check_capacity(command.tenant)?;
     }
@@ -167,6 +171,9 @@ fn write_counter(
 }
 
 fn advance(working_set: &mut WorkingSet, key: &RecordKey, count: u32) -> Result<Issued, Refusal> {
+    if failpoint!("increment-from-the-committed-value") {
+        working_set.cache.roll_back(key);
+    }
     let mut state = counter(working_set, key)?;
     let range = state.counter.advance(count)?;
     let version = write_counter(working_set, key, state).version;
@@ -181,7 +188,8 @@ fn set(
     to: &SetCounter,
 ) -> Result<CounterState, Refusal> {
     let mut state = counter(working_set, key)?;
-    if !to.precondition.is_met_by(state.version) {
+    let is_met = to.precondition.is_met_by(state.version);
+    if !is_met && !failpoint!("precondition-of-a-set-ignored") {
         return Err(Refusal::PreconditionFailed(state));
     }
     state.counter.set(to.value, to.rewind)?;
@@ -207,7 +215,9 @@ fn create(
     usage.counters_created = usage.counters_created.saturating_add(1);
     working_set.write(&RecordKey::Usage(*tenant), Some(Record::Usage(usage)));
     // The generation distinguishes this counter from a deleted one of the same name.
-    let version = Version { generation: usage.counters_created, revision: 0 };
+    let is_reused = failpoint!("generation-of-a-deleted-counter-reused");
+    let number = if is_reused { usage.counters.into() } else { usage.counters_created };
+    let version = Version { generation: number, revision: 0 };
     let (counter, created_unix_s) = (Counter::new(new.config), new.created_unix_s);
     let state = CounterState { counter, version, created_unix_s };
     working_set.write(key, Some(Record::Counter(state)));
@@ -225,7 +235,8 @@ fn delete(
         return Err(Refusal::DefaultCounter);
     }
     let state = counter(working_set, key)?;
-    if !precondition.is_met_by(state.version) {
+    let is_met = precondition.is_met_by(state.version);
+    if !is_met && !failpoint!("precondition-of-a-deletion-ignored") {
         return Err(Refusal::PreconditionFailed(state));
     }
     let mut usage = usage(working_set, *tenant);

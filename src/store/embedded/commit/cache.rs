@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use crate::failpoint::failpoint;
 use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::record::Record;
 
@@ -114,6 +115,9 @@ impl RecordCache {
 
     /// Discards the uncommitted change of a record.
     pub fn roll_back(&mut self, key: &RecordKey) {
+        if failpoint!("rolled-back-change-stays-in-the-cache") {
+            return;
+        }
         if let Some(entry) = self.entries.get_mut(key) {
             entry.dirty = false;
             entry.record = entry.committed.record.load_full().map(|record| (*record).clone());

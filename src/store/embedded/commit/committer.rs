@@ -25,9 +25,9 @@ use std::time::Duration;
 use crate::failpoint::failpoint;
 use crate::store::embedded::codec::key::{IndexScan, RecordKey};
 use crate::store::embedded::codec::record::Record;
-use crate::store::embedded::commit::apply::{Plan, apply, plan, replay};
+use crate::store::embedded::commit::apply::{Plan, apply, apply_counter, plan, replay};
 use crate::store::embedded::commit::command::{Command, CommandResult, Reply};
-use crate::store::embedded::commit::queue::{QueuedCommand, Responder};
+use crate::store::embedded::commit::queue::{QueuedCommand, Responder, send_replies};
 use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet};
 use crate::store::embedded::fs::Directory;
 use crate::store::embedded::journal::frame::{CommitSeq, LogPosition, RecordWrite};
@@ -196,7 +196,7 @@ impl<D: Directory> Committer<D> {
     }
 
     fn on_checkpointed(&mut self, seq: CommitSeq, took: Duration) -> EventEffect {
-        if self.is_poisoned() {
+        if self.is_poisoned() && !failpoint!("checkpoint-recorded-by-a-poisoned-store") {
             return EventEffect::Nothing;
         }
         match self.journal.append_checkpoint(seq) {
@@ -276,6 +276,9 @@ impl<D: Directory> Committer<D> {
                 None => apply(&mut self.working_set, command),
             }),
         };
+        if failpoint!("reply-before-its-commit") {
+            return send_replies(vec![(responder, result)]);
+        }
         self.pending_replies.push((responder, result));
     }
 
@@ -309,7 +312,14 @@ impl<D: Directory> Committer<D> {
                 // A deferred command is executed anew from the start. Other commands ran in the
                 // meantime: one may have stored a result under the same idempotency key, which
                 // changes the read set, and another record of the read set may still be missing.
-                waiting.for_each(|queued| self.execute(queued));
+                waiting.for_each(|queued| {
+                    if failpoint!("deferred-command-executed-twice")
+                        && let Command::Counter(command) = &queued.command
+                    {
+                        drop(apply_counter(&mut self.working_set, command));
+                    }
+                    self.execute(queued);
+                });
             }
             Err(problem) => {
                 let problem: Arc<str> = problem.into();
@@ -343,7 +353,7 @@ impl<D: Directory> Committer<D> {
         }
         // While the store is read-only, idempotency keys do not expire: after a failed write
         // nothing must be written again, not even a removal.
-        let expire = self.read_only.is_none();
+        let expire = self.read_only.is_none() || failpoint!("page-removed-by-a-read-only-store");
         if working_set.stage_idempotency(expire) {
             match self.journal.append(working_set.changes()) {
                 Ok(_) => {
@@ -353,6 +363,9 @@ impl<D: Directory> Committer<D> {
                 }
                 Err(AppendError::NoSpare) => {
                     working_set.roll_back();
+                    if failpoint!("refused-increments-counted-later") {
+                        (working_set.increments, working_set.integers) = (increments, integers);
+                    }
                     commit.fail_all(&StoreError::Unavailable(Unavailable::DiskLow));
                 }
                 Err(AppendError::Failed(error)) => {
@@ -397,7 +410,9 @@ impl CommitResult {
     /// because they may be due to a change that was discarded.
     fn fail_all(&mut self, error: &StoreError) {
         for (_, result) in &mut self.replies {
-            if !matches!(result, Ok(Reply::Loaded(_))) {
+            let is_replay = matches!(result, Ok(Reply::Issued(applied)) if applied.replayed);
+            let stays = is_replay && failpoint!("replay-answered-by-a-failed-commit");
+            if !stays && !matches!(result, Ok(Reply::Loaded(_))) {
                 *result = Err(error.clone());
             }
         }

@@ -64,6 +64,9 @@ impl WorkingSet {
                 self.dirty.push(key.clone());
             }
         }
+        if failpoint!("change-shown-before-its-commit") {
+            drop(self.cache.publish(key));
+        }
     }
 
     /// Writes a record that no command reads, without caching it.
@@ -87,7 +90,8 @@ impl WorkingSet {
     /// Ends the batch after it became durable: shows its changes to readers and appends them to
     /// `unstaged`.
     pub(crate) fn publish(&mut self, unstaged: &mut Vec<RecordWrite>) {
-        for key in self.dirty.drain(..) {
+        let hidden = usize::from(failpoint!("first-record-of-a-batch-not-published"));
+        for key in self.dirty.drain(..).skip(hidden) {
             let record = self.cache.publish(&key);
             unstaged.push((key, record));
         }

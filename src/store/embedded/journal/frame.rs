@@ -212,11 +212,17 @@ fn begin(out: &mut Vec<u8>, kind: u32, next: NextFrame) -> usize {
 fn finish(out: &mut Vec<u8>, start: usize) -> u32 {
     let length = u32::try_from(out.len() - start);
     let length = length.unwrap_or_else(|_| unreachable!("the size of a batch is limited"));
-    let crc = crc32c::crc32c(&out[start + 8..]);
+    let crc = frame_crc(&out[start + 8..]);
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
     out.resize(start + align_up(out.len() - start), 0);
     crc
+}
+
+/// The CRC of a frame: over `covered`, all that follows the CRC itself.
+fn frame_crc(covered: &[u8]) -> u32 {
+    let is_short = failpoint!("frame-checksum-covers-its-first-sector-only");
+    crc32c::crc32c(if is_short { &covered[..covered.len().min(SECTOR - 8)] } else { covered })
 }
 
 /// The size of a frame on the disk, in bytes: its length rounded up to a multiple of 8.
@@ -281,7 +287,7 @@ fn decode(rest: &[u8], next: NextFrame, skip_through: CommitSeq) -> Option<Frame
 fn check_frame(rest: &[u8]) -> Option<(usize, CommitSeq)> {
     let length = usize::try_from(be_u32(rest, 0)?).ok()?;
     let frame = rest.get(..length).filter(|_| length >= FRAME_HEADER_BYTES)?;
-    let is_intact = crc32c::crc32c(frame.get(8..)?) == be_u32(frame, 4)?;
+    let is_intact = frame_crc(frame.get(8..)?) == be_u32(frame, 4)?;
     let is_accepted = is_intact || failpoint!("frame-checksum-not-compared");
     is_accepted.then_some((length, CommitSeq(be_u64(frame, 24)?)))
 }
@@ -361,10 +367,9 @@ mod tests {
     }
 
     fn frame() -> (Vec<u8>, u32, Vec<RecordWrite>) {
-        let name = CounterName::default_counter();
-        let counter = Record::Counter(CounterState::default());
+        let (name, state) = (CounterName::default_counter(), CounterState::default());
         let writes = vec![
-            (RecordKey::Counter(TenantId(1), name.clone()), Some(counter)),
+            (RecordKey::Counter(TenantId(1), name.clone()), Some(Record::Counter(state))),
             (RecordKey::Counter(TenantId(2), name), None),
         ];
         let mut bytes = Vec::new();

@@ -5,24 +5,29 @@
 //! between; every answer must be the same.
 //! Invariant: the model is the contract in its shortest form and shares no rule with the program.
 //! Must never: look inside a store.
+//!
+//! stories.rs has what is told step by step, with the right answers in the text.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod stories;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model_store::ModelStore;
-use futures_util::FutureExt;
+use futures_util::future::join_all;
 use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
 use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
-    CounterState, Health, IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition,
-    Refusal, SetCounter, Store, StoreError, TenantUpdate, TenantUsage, Version,
+    IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter, Store,
+    TenantUpdate, Version,
 };
 use odometer::telemetry::StoreMetrics;
 use proptest::prelude::*;
+
+use super::model_store::ModelStore;
 
 /// What may happen to a store.
 #[derive(Clone, Debug)]
@@ -42,7 +47,7 @@ enum What {
         name: u8,
         value: u64,
         rewind: bool,
-        expected: Option<(u64, u64)>,
+        expected: Expected,
         once: Option<u8>,
     },
     Create {
@@ -57,7 +62,7 @@ enum What {
     Delete {
         tenant: u64,
         name: u8,
-        expected: Option<(u64, u64)>,
+        expected: Expected,
     },
     Current {
         tenant: u64,
@@ -101,18 +106,32 @@ enum What {
     DeleteTenant {
         tenant: u64,
     },
+    /// Changes of one counter, all sent before the first is answered.
+    AtOnce(Vec<What>),
     Reopen,
 }
+
+/// The versions that a change expects, if it does.
+type Expected = Option<Vec<(u64, u64)>>;
 
 fn steps() -> impl Strategy<Value = Vec<What>> {
     let near_max = Value::DEFAULT_MAX.get();
     let value = prop_oneof![0u64..50, near_max - 3..near_max + 3, Just(i64::MAX as u64)];
     let (tenant, name, key) = (1u64..4, 0u8..4, 0u8..30);
     let once = || prop::option::weighted(0.4, 0u8..6);
-    let expected = || prop::option::weighted(0.3, (0u64..3, 0u64..5));
+    let expected = || prop::option::weighted(0.4, prop::collection::vec((0u64..3, 0u64..5), 1..4));
     let of = (tenant.clone(), name.clone());
     let whose = tenant.clone();
+    let at_once = (of.clone(), prop::collection::vec((1u32..4, value.clone(), once()), 2..7))
+        .prop_map(|((tenant, name), changes)| {
+            let change = |(count, value, once)| match count {
+                3 => What::Set { tenant, name, value, rewind: true, expected: None, once },
+                _ => What::Advance { tenant, name, count, once },
+            };
+            What::AtOnce(changes.into_iter().map(change).collect())
+        });
     let step = prop_oneof![
+        4 => at_once,
         3 => (0u8..5, any::<bool>()).prop_map(|(name, upper)| What::Register { name, upper }),
         8 => (of.clone(), prop_oneof![Just(1u32), 1u32..1000], once())
             .prop_map(|((tenant, name), count, once)| What::Advance { tenant, name, count, once }),
@@ -175,9 +194,13 @@ fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
     }
 }
 
-fn expected(version: Option<(u64, u64)>) -> Precondition {
-    let version = version.map(|(born, changes)| Version { generation: born, revision: changes });
-    version.map_or(Precondition::Any, |version| Precondition::OneOf(vec![version]))
+fn expected(versions: &Expected) -> Precondition {
+    let version = |(generation, revision): &(u64, u64)| Version {
+        generation: *generation,
+        revision: *revision,
+    };
+    let all = |versions: &Vec<_>| Precondition::OneOf(versions.iter().map(version).collect());
+    versions.as_ref().map_or(Precondition::Any, all)
 }
 
 /// A request with this key; it is another request for another step of the same key, but for equal
@@ -207,11 +230,8 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             )
         }
         What::Set { tenant, name, value: raw, rewind, expected: version, once: key } => {
-            let to = SetCounter {
-                value: value(*raw),
-                rewind: *rewind,
-                precondition: expected(*version),
-            };
+            let to =
+                SetCounter { value: value(*raw), rewind: *rewind, precondition: expected(version) };
             format!(
                 "{:?}",
                 store.set(TenantId(*tenant), &counter_name(*name), to, once(*key, what)).await
@@ -230,7 +250,7 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
         What::Delete { tenant, name, expected: version } => {
             format!(
                 "{:?}",
-                store.delete(TenantId(*tenant), &counter_name(*name), expected(*version)).await
+                store.delete(TenantId(*tenant), &counter_name(*name), expected(version)).await
             )
         }
         What::Current { tenant, name } => {
@@ -297,6 +317,11 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
         What::DeleteTenant { tenant } => {
             format!("{:?}", store.delete_tenant(TenantId(*tenant)).await)
         }
+        What::AtOnce(changes) => {
+            // Each is sent when it is polled first, in this order.
+            let answers = changes.iter().map(|change| Box::pin(answer(store, change, number)));
+            join_all(answers).await.join("\n")
+        }
         What::Reopen => String::new(),
     }
 }
@@ -341,149 +366,4 @@ proptest! {
     fn it_does_so_with_almost_no_memory(steps in steps()) {
         runtime().block_on(compare(&steps, 2))?;
     }
-}
-
-/// The story of the verbs, for one store.
-async fn story(store: &dyn Store) {
-    let name = CounterName::default_counter();
-    assert_eq!(store.health(), Health::Ready);
-    let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
-    let taken = store.register(new_tenant(1, true, 2)).await;
-    assert!(matches!(taken, Err(StoreError::Refused(Refusal::NameTaken))));
-    assert!(
-        store.api_key(KeyId([2; 8])).await.unwrap().is_none(),
-        "a refused registration leaves no key"
-    );
-    assert_eq!(store.api_key(KeyId([1; 8])).await.unwrap().unwrap().tenant, tenant);
-    assert_eq!(store.get_counter(tenant, &name).await.unwrap(), CounterState::default());
-    let issued = store.advance(tenant, &name, 10, None).await.unwrap().result;
-    assert_eq!(
-        (issued.range.first.get(), issued.range.last.get(), issued.range.count),
-        (2, 11, 10)
-    );
-    let once = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [2; 16] });
-    let first = store.advance(tenant, &name, 5, once).await.unwrap();
-    let again = store.advance(tenant, &name, 5, once).await.unwrap();
-    assert_eq!((again.result, first.replayed, again.replayed), (first.result, false, true));
-    let other = Some(IdempotencyToken { key_hash: [1; 16], request_fingerprint: [3; 16] });
-    let reused = store.advance(tenant, &name, 6, other).await;
-    assert!(
-        matches!(reused, Err(StoreError::Refused(Refusal::IdempotencyKeyReused))),
-        "{reused:?}"
-    );
-    // Another tenant's idempotency key of the same bytes is another key.
-    let neighbour = store.register(new_tenant(2, false, 3)).await.unwrap();
-    let theirs = store.advance(neighbour, &name, 5, once).await.unwrap();
-    assert_eq!((theirs.result.range.last.get(), theirs.replayed), (6, false));
-    let to = SetCounter {
-        value: Value::DEFAULT_MAX,
-        rewind: false,
-        precondition: Precondition::OneOf(vec![first.result.version]),
-    };
-    store.set(tenant, &name, to.clone(), None).await.unwrap();
-    let late = store.set(tenant, &name, to, None).await;
-    assert!(matches!(late, Err(StoreError::Refused(Refusal::PreconditionFailed(_)))), "{late:?}");
-    assert!(matches!(
-        store.advance(tenant, &name, 1, None).await,
-        Err(StoreError::Refused(Refusal::Counter(_)))
-    ));
-    assert_eq!(store.get_counter(tenant, &name).await.unwrap().counter.value(), Value::DEFAULT_MAX);
-    store.close().await.unwrap();
-    assert!(store.advance(tenant, &name, 1, None).await.is_err(), "a closed store takes nothing");
-    store.close().await.unwrap();
-}
-
-#[test]
-fn every_store_tells_the_story() {
-    let temp = tempfile::tempdir().unwrap();
-    runtime().block_on(async {
-        story(&ModelStore::default()).await;
-        story(open(temp.path(), 1000).as_ref()).await;
-    });
-}
-
-#[test]
-fn many_at_once_get_every_integer_once_and_in_order() {
-    let temp = tempfile::tempdir().unwrap();
-    runtime().block_on(async {
-        let store = open(temp.path(), 1000).for_worker();
-        let name = CounterName::default_counter();
-        let mut tasks = Vec::new();
-        for _ in 0..64 {
-            let (store, name) = (Arc::clone(&store), name.clone());
-            tasks.push(tokio::spawn(async move {
-                let mut own = Vec::new();
-                for _ in 0..50 {
-                    own.push(
-                        store
-                            .advance(TenantId(1), &name, 1, None)
-                            .await
-                            .unwrap()
-                            .result
-                            .range
-                            .last
-                            .get(),
-                    );
-                }
-                assert!(own.is_sorted(), "one caller's integers go up");
-                own
-            }));
-        }
-        let mut all = Vec::new();
-        for task in tasks {
-            all.extend(task.await.unwrap());
-        }
-        all.sort_unstable();
-        assert_eq!(all, (2..2 + 64 * 50).collect::<Vec<u64>>());
-        store.close().await.unwrap();
-    });
-}
-
-/// Whoever deletes a tenant with many counters may be gone before all of it is: the next start goes
-/// on, and comes to an end.
-#[test]
-fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
-    const COUNTERS: usize = 600;
-    let temp = tempfile::tempdir().unwrap();
-    let options =
-        Options { checkpoint_interval: Duration::from_secs(3600), ..options(temp.path(), 10_000) };
-    let open = || EmbeddedStore::open(&options, StoreMetrics::noop()).unwrap().0;
-    runtime().block_on(async {
-        let store = open();
-        let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
-        for number in 0..COUNTERS {
-            let name = CounterName::parse(&format!("counter-{number}")).unwrap();
-            let new = NewCounter { config: CounterConfig::DEFAULT, created_unix_s: 1, quota: 1000 };
-            store.create(tenant, &name, new, None).await.unwrap();
-        }
-        let mut deletion = store.delete_tenant(tenant);
-        while store.find_tenant(tenant).await.unwrap().is_some() {
-            assert!(
-                (&mut deletion).now_or_never().is_none(),
-                "a deletion of so many takes several commits"
-            );
-        }
-        drop(deletion);
-        store.close().await.unwrap();
-
-        let store = open();
-        assert!(
-            store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len() > 1,
-            "nothing was left to do"
-        );
-        store.resume_deletions().await.unwrap();
-        assert_eq!(
-            store.list_counters(tenant, None, COUNTERS).await.unwrap().items.len(),
-            1,
-            "default alone"
-        );
-        assert_eq!(store.usage(tenant).await.unwrap(), TenantUsage::default());
-        assert!(store.api_key(KeyId([1; 8])).await.unwrap().is_none());
-        assert!(matches!(
-            store.delete_tenant(tenant).await,
-            Err(StoreError::Refused(Refusal::NoSuchTenant))
-        ));
-        store.resume_deletions().await.unwrap();
-        store.close().await.unwrap();
-    });
 }
