@@ -30,7 +30,7 @@ use self::password::HashError;
 use crate::domain::api_key::{KeyId, Scopes};
 use crate::domain::tenant::TenantId;
 use crate::failpoint::failpoint;
-use crate::store::{Store, StoreError, TenantRecord, now_unix_s};
+use crate::store::{Proof, Store, StoreError, TenantRecord, now_unix_s};
 
 /// The authentication requirement of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,13 @@ impl Principal {
             {
                 Err(AuthFailure::Scope(wanted))
             }
-            _ => Ok(Caller { tenant: self.tenant, record: self.record }),
+            _ => {
+                let proof = match self.key {
+                    Some((key, _)) => Proof::Key(key),
+                    None => Proof::Password(self.record.password),
+                };
+                Ok(Caller { tenant: self.tenant, record: self.record, proof })
+            }
         }
     }
 }
@@ -124,6 +130,7 @@ impl Principal {
 pub struct Caller {
     tenant: TenantId,
     record: Arc<TenantRecord>,
+    proof: Proof,
 }
 
 impl Caller {
@@ -135,6 +142,11 @@ impl Caller {
     /// The tenant's record, as of the authentication.
     pub fn record(&self) -> &TenantRecord {
         &self.record
+    }
+
+    /// The credential, for the store to prove again when it decides a change of credentials.
+    pub fn proof(&self) -> Proof {
+        self.proof
     }
 }
 
@@ -159,6 +171,10 @@ pub enum AuthFailure {
     /// The key has expired. The client sees the message of an unknown key.
     #[error("the API key is not valid")]
     Expired,
+    /// The credential was valid when the request came, and was replaced, revoked or suspended before
+    /// its change was made.
+    #[error("the credential was replaced or revoked while the request was on its way")]
+    Replaced,
     /// The user does not exist, or the password is wrong.
     #[error("the username or the password is wrong")]
     Password,
@@ -185,6 +201,7 @@ impl AuthFailure {
             Self::Malformed => Some("malformed"),
             Self::Unknown => Some("unknown"),
             Self::Expired => Some("expired"),
+            Self::Replaced => Some("replaced"),
             Self::Password => Some("password"),
             Self::Scope(_) => Some("scope"),
             Self::Suspended => Some("suspended"),
@@ -224,15 +241,14 @@ impl Credential {
 /// [`AuthFailure::Unknown`] or [`AuthFailure::Expired`] if the key is not valid;
 /// [`AuthFailure::Store`] if that could not be determined.
 pub async fn authenticate_key(store: &dyn Store, key: &ApiKey) -> Result<Principal, AuthFailure> {
-    let found = store.api_key(key.id()).await?.ok_or(AuthFailure::Unknown)?;
+    // The keys of a deleted tenant exist until the purge reaches them; they are not found.
+    let (found, record) = store.api_key(key.id()).await?.ok_or(AuthFailure::Unknown)?;
     if !key.matches(&found.secret) {
         return Err(AuthFailure::Unknown);
     }
     if found.is_expired(now_unix_s()) {
         return Err(AuthFailure::Expired);
     }
-    // The keys of a deleted tenant exist until the purge reaches them; the tenant is not found.
-    let record = store.find_tenant(found.tenant).await?.ok_or(AuthFailure::Unknown)?;
     let key = Some((key.id(), found.last_used_day));
     Ok(Principal { tenant: found.tenant, record, scopes: Some(found.scopes), key })
 }
@@ -291,6 +307,7 @@ mod tests {
                 suspended,
                 limit,
                 deleting: false,
+                key_epoch: 0,
             };
             Principal { tenant: TenantId(1), record: Arc::new(record), scopes, key: None }
         };

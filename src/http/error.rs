@@ -265,6 +265,9 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::IdempotencyKeyReused) => Self::IdempotencyKeyReused,
             StoreError::Refused(Refusal::IdempotencyFull) => Self::IdempotencyFull,
             StoreError::Refused(Refusal::NoSuchKey) => Self::KeyNotFound,
+            StoreError::Refused(Refusal::CredentialReplaced) => {
+                Self::Unauthenticated(AuthFailure::Replaced)
+            }
             // The tenant was deleted between authentication and the change.
             StoreError::Refused(Refusal::NoSuchTenant) => {
                 Self::Unauthenticated(AuthFailure::Unknown)

@@ -23,8 +23,8 @@ use thiserror::Error;
 
 pub use self::records::{
     Applied, CounterState, Digest128, IdempotencyToken, Issued, KeyRecord, ListedCounter,
-    ListedKey, NewCounter, NewTenant, Page, Precondition, TenantRecord, TenantUpdate, TenantUsage,
-    Version,
+    ListedKey, NewCounter, NewTenant, Page, Precondition, Proof, TenantRecord, TenantUpdate,
+    TenantUsage, Version,
 };
 use crate::domain::api_key::KeyId;
 use crate::domain::counter::{CounterName, CounterRefusal, Value};
@@ -37,6 +37,9 @@ use crate::domain::tenant::{PasswordHash, TenantId, TenantName};
 pub fn now_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// An API key that was found, and its tenant.
+pub type FoundKey = (Arc<KeyRecord>, Arc<TenantRecord>);
 
 /// Boxed future returned by the operations of [`Store`].
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -59,12 +62,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::OutcomeUnknown`] a retry may be refused as [`Refusal::NameTaken`].
     fn register(&self, tenant: NewTenant) -> StoreFuture<'_, TenantId>;
 
-    /// Looks an API key up by its public half; `None` if there is none. Does not verify the secret
-    /// half.
+    /// Looks an API key up by its public half, with its tenant; `None` if there is none, or its
+    /// tenant was deleted. Does not verify the secret half.
     ///
     /// A cached key is found without reading the disk. Only a durable key is found, and a revoked
-    /// key is not found by any call that starts after the revocation returned. *May be retried.*
-    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>>;
+    /// key is not found by any call that starts after the revocation returned, whether it was
+    /// revoked alone or with all others of its tenant. *May be retried.*
+    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<FoundKey>>;
 
     /// Looks a tenant up by number; `None` if there is none, or it was deleted. *May be retried.*
     fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>>;
@@ -88,22 +92,26 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreFuture<'_, Arc<TenantRecord>>;
 
     /// Replaces a password and, if `revoke_keys`, revokes every API key, *atomically*. Returns the
-    /// number of revoked keys. *May be retried.*
+    /// number of revoked keys. *May be retried* with a new [`Proof`]: the old password's is refused
+    /// as [`Refusal::CredentialReplaced`] once the change is made.
     fn change_password(
         &self,
         tenant: TenantId,
+        proof: Proof,
         password: PasswordHash,
         revoke_keys: bool,
     ) -> StoreFuture<'_, u32>;
 
     /// Deletes a tenant. When it returns, the name is free and no API key of the tenant is found.
     /// Its data is purged from the disk too; if this returned an error, the next start does so.
-    /// *May be retried* until it is refused as [`Refusal::NoSuchTenant`].
-    fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()>;
+    /// Refused as [`Refusal::CredentialReplaced`] if the proof does not hold any more. *May be
+    /// retried* until it is refused as [`Refusal::NoSuchTenant`].
+    fn delete_tenant(&self, tenant: TenantId, proof: Proof) -> StoreFuture<'_, ()>;
 
-    /// Adds an API key, if its tenant has fewer than `quota`. *Durable* when it returns. A retry
-    /// after [`StoreError::OutcomeUnknown`] needs a new id.
-    fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()>;
+    /// Adds an API key, if its tenant has fewer than `quota` and the proof still holds when this is
+    /// decided: a credential that was replaced or revoked by then adds no key. *Durable* when it
+    /// returns. A retry after [`StoreError::OutcomeUnknown`] needs a new id.
+    fn add_key(&self, id: KeyId, key: KeyRecord, proof: Proof, quota: u32) -> StoreFuture<'_, ()>;
 
     /// The tenant's API keys with an id greater than `after`, in ascending order, at most `limit`.
     /// *May be retried.*
@@ -114,9 +122,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<'_, Page<ListedKey>>;
 
-    /// Revokes an API key of the tenant. *Durable* when it returns; the key is not found by any
-    /// call that starts after that. *May be retried.*
-    fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()>;
+    /// Revokes an API key of the tenant, if the proof still holds. *Durable* when it returns; the
+    /// key is not found by any call that starts after that. *May be retried.*
+    fn revoke_key(&self, tenant: TenantId, key: KeyId, proof: Proof) -> StoreFuture<'_, ()>;
 
     /// Records the day on which an API key was used, in days since 1970, unless that day or a later
     /// one is recorded. *May be retried.*
@@ -262,6 +270,9 @@ pub enum Refusal {
     /// There is no such tenant, or it was deleted.
     #[error("there is no such tenant")]
     NoSuchTenant,
+    /// The credential that asked for the change was replaced, revoked or suspended meanwhile.
+    #[error("the credential is not valid any more")]
+    CredentialReplaced,
 }
 
 /// Why the store does not accept a change at the moment. Nothing was changed.

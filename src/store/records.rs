@@ -42,6 +42,9 @@ pub struct TenantRecord {
     /// Whether the tenant is marked deleted: it cannot be used any more, and its data is being
     /// purged.
     pub deleting: bool,
+    /// How often all API keys were revoked at once. A key of an earlier epoch is revoked, so this
+    /// one number revokes any number of keys in one change.
+    pub key_epoch: u64,
 }
 
 /// A partial update of a tenant.
@@ -81,6 +84,22 @@ pub struct KeyRecord {
     pub expires_unix_s: Option<u64>,
     /// The last day on which it was used, in days since 1970; `None`: never.
     pub last_used_day: Option<u32>,
+    /// The tenant's [`TenantRecord::key_epoch`] when the key was added; the store sets it.
+    pub epoch: u64,
+}
+
+/// The credential that authenticated the request for a change of credentials. Until the change is
+/// decided, another one may have replaced the password or revoked the key; so the store proves the
+/// credential again, in the decision itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The password that has this hash. A hash has a salt of its own, so it is never the hash of
+    /// another password of the tenant, nor of the same password that was set again.
+    Password(PasswordHash),
+    /// This API key.
+    Key(KeyId),
+    /// None: the operator asks, over the admin socket.
+    Operator,
 }
 
 impl KeyRecord {
@@ -209,6 +228,7 @@ mod tests {
             created_unix_s: 0,
             expires_unix_s,
             last_used_day: None,
+            epoch: 0,
         };
         let key = expiring_at(Some(100));
         assert_eq!([99, 100, 101].map(|now| key.is_expired(now)), [false, true, true]);

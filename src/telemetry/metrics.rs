@@ -29,8 +29,17 @@ pub const METHODS: [&str; 8] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 /// The reasons of failed authentications. Each is a series from the start, so that `rate()` sees
 /// the first failure.
-pub const AUTH_FAILURE_REASONS: [&str; 8] =
-    ["missing", "malformed", "unknown", "expired", "ambiguous", "password", "scope", "suspended"];
+pub const AUTH_FAILURE_REASONS: [&str; 9] = [
+    "missing",
+    "malformed",
+    "unknown",
+    "expired",
+    "replaced",
+    "ambiguous",
+    "password",
+    "scope",
+    "suspended",
+];
 /// The scopes of rate limits. Each is a series from the start.
 pub const RATE_LIMIT_SCOPES: [&str; 3] = ["tenant", "client", "name"];
 /// Kinds of internal errors that are a series from the start; others begin at their first

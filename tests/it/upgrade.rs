@@ -30,7 +30,7 @@ use odometer::domain::tenant::{PasswordHash, TenantId, TenantName};
 use odometer::store::embedded::backup::directory::backup_file_name;
 use odometer::store::embedded::{BackupPolicy, EmbeddedStore, Options};
 use odometer::store::{
-    IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter, Store,
+    IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, Proof, SetCounter, Store,
 };
 use odometer::telemetry::StoreMetrics;
 use tempfile::TempDir;
@@ -103,9 +103,17 @@ async fn write_store(data_dir: &Path, copy: &Path) -> Vec<(u64, &'static str, u6
     let (label, scopes) = (KeyLabel::parse("of the build").unwrap(), Scopes::INCREMENT);
     let (id, secret, expires_unix_s) = (KeyId([9; 8]), SecretHash([9; 32]), Some(1_900_000_000));
     let (tenant, created_unix_s, last_used_day) = (TenantId(2), 1_700_000_000, None);
-    let key =
-        KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day };
-    store.add_key(id, key, 9).await.unwrap();
+    let key = KeyRecord {
+        tenant,
+        secret,
+        label,
+        scopes,
+        created_unix_s,
+        expires_unix_s,
+        last_used_day,
+        epoch: 0,
+    };
+    store.add_key(id, key, Proof::Operator, 9).await.unwrap();
     store.close().await.unwrap();
     let store = open(data_dir);
     store.advance(TenantId(1), &name("default"), 1, None).await.unwrap();
@@ -198,7 +206,7 @@ fn folders_of_every_earlier_format_are_served() {
             if !format.contains("format 3 ") {
                 continue;
             }
-            fs::write(data_dir.join("FORMAT"), format.replace("format 3 ", "format 4 ")).unwrap();
+            fs::write(data_dir.join("FORMAT"), format.replace("format 3 ", "format 5 ")).unwrap();
         }
         assert!(counters.len() > 2, "{entry:?} says nothing");
         // Commands that read leave the format as it is: the older build can still go on.
@@ -257,11 +265,20 @@ fn folders_of_every_earlier_format_are_served() {
             (keys.items[1].1.scopes, keys.items[1].1.expires_unix_s),
             (Scopes::INCREMENT, Some(1_900_000_000))
         );
-        let key = block_on(store.api_key(KeyId([2; 8]))).unwrap().expect("the key is there");
+        let (key, _) = block_on(store.api_key(KeyId([2; 8]))).unwrap().expect("the key is there");
         assert_eq!((key.tenant, key.secret), (TenantId(2), SecretHash([2; 32])));
+        // Records of the old layout are replaced like any others.
+        let (tenant, hash) = (TenantId(3), key.secret.0);
+        let password = PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [1; 16], hash };
+        let change = store.change_password(tenant, Proof::Key(KeyId([3; 8])), password, true);
+        assert_eq!(block_on(change).unwrap(), 1, "keys that are revoked");
+        assert!(block_on(store.api_key(KeyId([3; 8]))).unwrap().is_none());
+        block_on(store.touch_api_key(KeyId([2; 8]), 20_000)).unwrap();
         block_on(store.close()).unwrap();
+        let said = ended(odometer(["verify", "--data-dir"]).arg(&data_dir)).succeeded();
+        assert!(said.starts_with("clean"), "{said}");
         assert!(
-            fs::read_to_string(data_dir.join("FORMAT")).unwrap().contains(" format 4 "),
+            fs::read_to_string(data_dir.join("FORMAT")).unwrap().contains(" format 5 "),
             "{entry:?}"
         );
         for (old, new) in [

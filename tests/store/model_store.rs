@@ -14,9 +14,9 @@ use odometer::domain::api_key::{KeyId, KeyLabel, Scopes};
 use odometer::domain::counter::CounterName;
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::{
-    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey,
-    NewCounter, NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture,
-    TenantRecord, TenantUpdate, TenantUsage, Unavailable,
+    Applied, CounterState, FoundKey, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter,
+    ListedKey, NewCounter, NewTenant, Page, Precondition, Proof, Refusal, SetCounter, Store,
+    StoreError, StoreFuture, TenantRecord, TenantUpdate, TenantUsage, Unavailable,
 };
 
 use crate::support::model::{Counters, IdempotencyTable, Lookup};
@@ -81,6 +81,20 @@ impl ModelStore {
 impl Model {
     fn tenant(&mut self, tenant: TenantId) -> Result<&mut TenantRecord, Refusal> {
         self.tenants.get_mut(&tenant).map(Arc::make_mut).ok_or(Refusal::NoSuchTenant)
+    }
+
+    /// Whether who asks for a change of credentials may still do so.
+    fn prove(&mut self, tenant: TenantId, proof: Proof) -> Result<(), Refusal> {
+        let (password, suspended) = {
+            let record = self.tenant(tenant)?;
+            (record.password, record.suspended)
+        };
+        let holds = match proof {
+            Proof::Operator => return Ok(()),
+            Proof::Password(hash) => hash == password,
+            Proof::Key(key) => self.keys.get(&key).is_some_and(|key| key.tenant == tenant),
+        };
+        if holds && !suspended { Ok(()) } else { Err(Refusal::CredentialReplaced) }
     }
 
     fn counters(&mut self, tenant: TenantId) -> &mut Counters<u64> {
@@ -148,6 +162,7 @@ impl Store for ModelStore {
                 suspended: false,
                 limit,
                 deleting: false,
+                key_epoch: 0,
             };
             model.tenants.insert(id, Arc::new(record));
             let (scopes, expires_unix_s, last_used_day) = (Scopes::ALL, None, None);
@@ -159,14 +174,18 @@ impl Store for ModelStore {
                 created_unix_s,
                 expires_unix_s,
                 last_used_day,
+                epoch: 0,
             };
             model.keys.insert(key, Arc::new(first));
             Ok(id)
         })
     }
 
-    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
-        self.with(|model| Ok(model.keys.get(&key).cloned()))
+    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<FoundKey>> {
+        self.with(|model| {
+            let found = model.keys.get(&key).cloned();
+            Ok(found.map(|key| (Arc::clone(&key), Arc::clone(&model.tenants[&key.tenant]))))
+        })
     }
 
     fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>> {
@@ -214,19 +233,24 @@ impl Store for ModelStore {
     fn change_password(
         &self,
         tenant: TenantId,
+        proof: Proof,
         password: PasswordHash,
         revoke_keys: bool,
     ) -> StoreFuture<'_, u32> {
         self.with(|model| {
-            model.tenant(tenant)?.password = password;
+            model.prove(tenant, proof)?;
+            let record = model.tenant(tenant)?;
+            record.password = password;
+            record.key_epoch += u64::from(revoke_keys);
             let before = model.keys.len();
             model.keys.retain(|_, key| !revoke_keys || key.tenant != tenant);
             Ok(u32::try_from(before - model.keys.len()).unwrap())
         })
     }
 
-    fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()> {
+    fn delete_tenant(&self, tenant: TenantId, proof: Proof) -> StoreFuture<'_, ()> {
         self.with(|model| {
+            model.prove(tenant, proof)?;
             model.tenants.remove(&tenant).ok_or(Refusal::NoSuchTenant)?;
             model.keys.retain(|_, key| key.tenant != tenant);
             model.counters.remove(&tenant);
@@ -234,13 +258,14 @@ impl Store for ModelStore {
         })
     }
 
-    fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
+    fn add_key(&self, id: KeyId, key: KeyRecord, proof: Proof, quota: u32) -> StoreFuture<'_, ()> {
         self.with(|model| {
-            model.tenant(key.tenant)?;
+            model.prove(key.tenant, proof)?;
+            let epoch = model.tenant(key.tenant)?.key_epoch;
             if model.keys_of(key.tenant).count() >= quota as usize {
                 return Err(Refusal::Quota(quota).into());
             }
-            model.keys.insert(id, Arc::new(key));
+            model.keys.insert(id, Arc::new(KeyRecord { epoch, ..key }));
             Ok(())
         })
     }
@@ -255,9 +280,9 @@ impl Store for ModelStore {
         self.with(|model| Ok(page(model.keys_of(tenant).filter(behind).collect(), limit)))
     }
 
-    fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
+    fn revoke_key(&self, tenant: TenantId, key: KeyId, proof: Proof) -> StoreFuture<'_, ()> {
         self.with(|model| {
-            model.tenant(tenant)?;
+            model.prove(tenant, proof)?;
             model
                 .keys
                 .get(&key)

@@ -149,8 +149,13 @@ fn walk(bytes: &[u8]) -> usize {
             FramePayload::Checkpoint(covered) => encode_checkpoint(&mut again, expected, *covered),
             FramePayload::SkippedCommit => panic!("nothing is covered"),
         };
-        assert_eq!(crc, crc_again, "{payload:?}");
-        assert_eq!(again.get(..exact), bytes.get(offset..offset + exact), "{payload:?}");
+        // A record of an earlier layout, which is one epoch shorter, is written in the present one.
+        if again.len() == length {
+            assert_eq!(crc, crc_again, "{payload:?}");
+            assert_eq!(again.get(..exact), bytes.get(offset..offset + exact), "{payload:?}");
+        } else {
+            assert!(again.len() > length, "{payload:?}");
+        }
         let payload = if matches!(payload, FramePayload::Commit(_)) {
             FramePayload::SkippedCommit
         } else {

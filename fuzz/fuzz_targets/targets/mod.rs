@@ -78,7 +78,12 @@ fn check_record(key_bytes: &[u8], bytes: &[u8]) -> bool {
     let Ok(record) = Record::decode(&key, key_bytes, bytes) else { return false };
     let mut again = Vec::new();
     record.encode(crc32c::crc32c(key_bytes), &mut again);
-    assert_eq!(again, bytes, "the record {record:?}");
+    // A record of an earlier layout is read, and written in the present one.
+    if again.first() == bytes.first() {
+        assert_eq!(again, bytes, "the record {record:?}");
+    }
+    let decoded = Record::decode(&key, key_bytes, &again);
+    assert!(decoded.is_ok_and(|decoded| decoded == record), "the record is another one");
     true
 }
 

@@ -25,7 +25,7 @@ use crate::http::extract::params::{NoParams, Params, QueryParams};
 use crate::http::extract::path::PathParam;
 use crate::http::extract::values::Whole;
 use crate::http::state::State;
-use crate::store::{Refusal, StoreError, TenantRecord, TenantUpdate};
+use crate::store::{Proof, Refusal, StoreError, TenantRecord, TenantUpdate};
 
 const MAX_PAGE: usize = 1000;
 /// The number of rows per page.
@@ -158,7 +158,8 @@ pub(crate) async fn delete_tenant(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((operator, PathParam(name), _)) = args;
     let (id, _) = find(&state, &name).await?;
-    let deleted = state.store.delete_tenant(id).await.map_err(|error| change_error(error, &name));
+    let deleted = state.store.delete_tenant(id, Proof::Operator).await;
+    let deleted = deleted.map_err(|error| change_error(error, &name));
     audited(&req, id, operator, OperatorAction::DeleteTenant, None, deleted)?;
     Ok(HttpResponse::NoContent())
 }
@@ -199,7 +200,8 @@ pub(crate) async fn revoke_key(
     let (id, _) = find(&state, &name).await?;
     let revoked = match key {
         Some(key) => {
-            state.store.revoke_key(id, key).await.map_err(|error| change_error(error, &name))
+            let revoked = state.store.revoke_key(id, key, Proof::Operator).await;
+            revoked.map_err(|error| change_error(error, &name))
         }
         None => Err(invalid_parameter(
             "id",

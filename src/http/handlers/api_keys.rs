@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::counters::{DEFAULT_PAGE_SIZE, PageParams};
 use super::dto::{EXAMPLE_KEY, Key, KeysDocument, NewKey, NewKeyDocument, Scope};
-use super::{invalid_parameter, next_page, non_empty_page};
+use super::{credential_error, invalid_parameter, next_page, non_empty_page};
 use crate::auth::key::ApiKey;
 use crate::domain::api_key::{KeyId, KeyLabel, Scopes};
 use crate::http::context::{AuditEvent, RequestContext};
@@ -134,8 +134,13 @@ pub(crate) async fn create_key(
         created_unix_s: now,
         expires_unix_s,
         last_used_day: None,
+        epoch: 0,
     };
-    state.store.add_key(key.id(), record.clone(), MAX_KEYS_PER_TENANT).await?;
+    state
+        .store
+        .add_key(key.id(), record.clone(), caller.proof(), MAX_KEYS_PER_TENANT)
+        .await
+        .map_err(|error| credential_error(&req, error))?;
     RequestContext::of(&req).audit(AuditEvent::KeyCreated(key.id()));
     let attributes = NewKey::new(&record, key.expose().to_string());
     Ok(Reply::created(key.id(), attributes, format!("/api/v1/keys/{}", key.id())))
@@ -185,7 +190,8 @@ pub(crate) async fn revoke_key(
     )>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, PathParam(id), _, _)) = args;
-    state.store.revoke_key(caller.tenant(), id).await?;
+    let revoked = state.store.revoke_key(caller.tenant(), id, caller.proof()).await;
+    revoked.map_err(|error| credential_error(&req, error))?;
     RequestContext::of(&req).audit(AuditEvent::KeyRevoked(id));
     Ok(HttpResponse::NoContent())
 }

@@ -21,8 +21,12 @@ pub(crate) mod integer;
 pub(crate) mod probes;
 pub(crate) mod tenants;
 
+use actix_web::HttpRequest;
+
+use super::context::{RequestContext, SecurityEvent};
 use super::error::ApiError;
-use crate::store::{Page, StoreFuture};
+use crate::auth::AuthFailure;
+use crate::store::{Page, Refusal, StoreError, StoreFuture};
 
 /// How often a page is read again if all its entries were removed in the meantime.
 const MAX_PAGE_RETRIES: usize = 4;
@@ -39,6 +43,16 @@ async fn non_empty_page<'a, T>(
         }
     }
     Err(ApiError::Overloaded)
+}
+
+/// The error of a change of credentials. A credential that was replaced while the request was on its
+/// way counts as a failed authentication, as if the request had come later.
+fn credential_error(req: &HttpRequest, error: StoreError) -> ApiError {
+    if matches!(error, StoreError::Refused(Refusal::CredentialReplaced)) {
+        let event = AuthFailure::Replaced.reason().map(SecurityEvent::AuthFailure);
+        RequestContext::of(req).outcome.borrow_mut().events.extend(event);
+    }
+    error.into()
 }
 
 /// The path of the page after `last`, which needs no encoding in a query.

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::api_keys::MAX_KEYS_PER_TENANT;
+use super::credential_error;
 use super::dto::{
     EXAMPLE_KEY, NewTenant, NewTenantDocument, QuotaUsage, Tenant, TenantDocument, User,
     UserDocument,
@@ -32,7 +33,7 @@ use crate::http::openapi::error_responses::{
     Refused, UsernameTaken, UsernameTakenBefore,
 };
 use crate::http::state::State;
-use crate::store::{self, Refusal, StoreError, now_unix_s};
+use crate::store::{self, StoreError, now_unix_s};
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateUserParams {
@@ -214,7 +215,8 @@ pub(crate) async fn read_tenant(
 
 /// Change the password.
 ///
-/// The old password is rejected from the next request on.
+/// The old password is rejected from the next request on, and in requests that have not been
+/// decided yet. So are all keys, with `revoke_keys`: one change revokes every key that exists then.
 #[utoipa::path(
     tag = "tenants", security(("password" = [])),
     request_body(content = ChangePasswordParams,
@@ -233,8 +235,11 @@ pub(crate) async fn change_password(
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _, Params(params))) = args;
     let password = hash(&state, "new_password", &params.new_password).await?;
-    let revoked =
-        state.store.change_password(caller.tenant(), password, params.revoke_keys).await?;
+    let revoked = state
+        .store
+        .change_password(caller.tenant(), caller.proof(), password, params.revoke_keys)
+        .await
+        .map_err(|error| credential_error(&req, error))?;
     RequestContext::of(&req).audit(AuditEvent::PasswordChanged { revoked });
     Ok(HttpResponse::NoContent())
 }
@@ -258,9 +263,9 @@ pub(crate) async fn delete_tenant(
     args: InOrder<(Authorized<PasswordOnly>, NoPreconditions, Params<NoParams>)>,
 ) -> Result<impl Responder, ApiError> {
     let InOrder((caller, _, _)) = args;
-    match state.store.delete_tenant(caller.tenant()).await {
+    match state.store.delete_tenant(caller.tenant(), caller.proof()).await {
         Ok(()) => {}
-        Err(error @ StoreError::Refused(Refusal::NoSuchTenant)) => return Err(error.into()),
+        Err(error @ StoreError::Refused(_)) => return Err(credential_error(&req, error)),
         // The tenant is marked deleted, only its purge failed; the next start resumes the purge.
         Err(_) if state.store.find_tenant(caller.tenant()).await?.is_none() => {}
         Err(error) => return Err(error.into()),

@@ -35,8 +35,8 @@ use crate::store::embedded::upgrade;
 /// The format that this build writes. It is raised whenever a file gets bytes or a name that an
 /// older build does not know: that build then refuses the directory, instead of taking a record of
 /// a new layout for corruption or for a torn tail. Format 4 renamed three files of format 3, see
-/// upgrade.rs.
-const FORMAT_VERSION: u32 = 4;
+/// upgrade.rs; format 5 gave tenants and API keys an epoch, see codec/record.rs.
+const FORMAT_VERSION: u32 = 5;
 /// The oldest format that this build can upgrade.
 const OLDEST_FORMAT: u32 = 3;
 const FORMAT_NAME: &str = "odometer data format";
@@ -333,9 +333,9 @@ mod tests {
         let dir = DataDir::lock(temp.path()).unwrap();
         let id = "0".repeat(32);
         for (content, says) in [
-            (format!("odometer data format 5 store {id}\n"), "newer"),
+            (format!("odometer data format {} store {id}\n", FORMAT_VERSION + 1), "newer"),
             (format!("odometer data format 2 store {id}\n"), "unknown"),
-            ("odometer data format 4 store xyz\n".to_owned(), "store id"),
+            ("odometer data format 5 store xyz\n".to_owned(), "store id"),
             (format!("odometer data format 3 store {id}00\n"), "store id"),
             (format!("odometer data format 3 store {id} \n"), "store id"),
             ("something else\n".to_owned(), "does not say"),

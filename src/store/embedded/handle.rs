@@ -23,15 +23,13 @@ use crate::store::embedded::commit::command::{
 use crate::store::embedded::commit::queue::{QueuedCommand, ReplyChannel, Responder};
 use crate::store::embedded::runtime::messages::CommitterMessage;
 use crate::store::{
-    Applied, CounterState, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter, ListedKey,
-    NewCounter, NewTenant, Page, Precondition, Refusal, SetCounter, Store, StoreError, StoreFuture,
-    TenantRecord, TenantUpdate, TenantUsage, Unavailable,
+    Applied, CounterState, FoundKey, Health, IdempotencyToken, Issued, KeyRecord, ListedCounter,
+    ListedKey, NewCounter, NewTenant, Page, Precondition, Proof, Refusal, SetCounter, Store,
+    StoreError, StoreFuture, TenantRecord, TenantUpdate, TenantUsage, Unavailable,
 };
 
 /// The number of objects that one commit of a purge removes.
 const PURGE_BATCH: usize = 256;
-/// How often a change is tried that concurrent changes invalidate.
-const MAX_RETRIES: usize = 16;
 /// A list limit that is larger than any quota of API keys.
 const NO_LIMIT: usize = 65_536;
 
@@ -63,6 +61,24 @@ impl EmbeddedStore {
             Reply::Loaded(committed) => Ok(committed.record()),
             other => wrong_reply(&other),
         }
+    }
+
+    /// A tenant that is not deleted.
+    async fn tenant(&self, tenant: TenantId) -> Result<Option<Arc<TenantRecord>>, StoreError> {
+        let record = self.record(RecordKey::Tenant(tenant)).await?;
+        Ok(record.and_then(|record| match &*record {
+            Record::Tenant(tenant) if !tenant.deleting => Some(Arc::clone(tenant)),
+            _ => None,
+        }))
+    }
+
+    /// The record of an API key, which may be revoked by a later epoch of its tenant.
+    async fn key_record(&self, key: KeyId) -> Result<Option<Arc<KeyRecord>>, StoreError> {
+        let record = self.record(RecordKey::ApiKey(key)).await?;
+        Ok(record.and_then(|record| match &*record {
+            Record::ApiKey(key) => Some(Arc::clone(key)),
+            _ => None,
+        }))
     }
 
     /// A counter; `default` exists before it was ever written.
@@ -147,6 +163,23 @@ impl EmbeddedStore {
         self.submit_tenant(tenant, TenantOp::RemoveTenant).await.map(drop)
     }
 
+    /// Removes the records of API keys that an earlier epoch of the tenant revoked.
+    async fn purge_revoked_keys(&self, tenant: TenantId) -> Result<(), StoreError> {
+        let Some(record) = self.tenant(tenant).await? else { return Ok(()) };
+        let mut revoked = Vec::new();
+        for id in self.key_ids(tenant, None, NO_LIMIT).await? {
+            // A key's epoch never changes and an id is never used twice, so a key that is revoked
+            // here still is when the committer removes it.
+            if self.key_record(id).await?.is_some_and(|key| key.epoch < record.key_epoch) {
+                revoked.push(id);
+            }
+        }
+        for batch in revoked.chunks(PURGE_BATCH) {
+            self.submit_tenant(tenant, TenantOp::PurgeKeys(batch.to_vec())).await?;
+        }
+        Ok(())
+    }
+
     /// Resumes deletions that an earlier process began. Call it once, after the store was opened.
     ///
     /// # Errors
@@ -187,24 +220,20 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<Arc<KeyRecord>>> {
+    fn api_key(&self, key: KeyId) -> StoreFuture<'_, Option<FoundKey>> {
         Box::pin(async move {
-            let record = self.record(RecordKey::ApiKey(key)).await?;
-            Ok(record.and_then(|record| match &*record {
-                Record::ApiKey(key) => Some(Arc::clone(key)),
-                _ => None,
-            }))
+            let Some(key) = self.key_record(key).await? else { return Ok(None) };
+            // The tenant is read after the key, so an epoch that is newer than the key is seen.
+            let tenant = self.tenant(key.tenant).await?;
+            let is_valid = |tenant: &Arc<TenantRecord>| {
+                tenant.key_epoch == key.epoch || failpoint!("key-epoch-not-compared")
+            };
+            Ok(tenant.filter(is_valid).map(|tenant| (key, tenant)))
         })
     }
 
     fn find_tenant(&self, tenant: TenantId) -> StoreFuture<'_, Option<Arc<TenantRecord>>> {
-        Box::pin(async move {
-            let record = self.record(RecordKey::Tenant(tenant)).await?;
-            Ok(record.and_then(|record| match &*record {
-                Record::Tenant(tenant) if !tenant.deleting => Some(Arc::clone(tenant)),
-                _ => None,
-            }))
-        })
+        Box::pin(self.tenant(tenant))
     }
 
     fn tenant_by_name(&self, name: &TenantName) -> StoreFuture<'_, Option<TenantId>> {
@@ -254,38 +283,34 @@ impl Store for EmbeddedStore {
     fn change_password(
         &self,
         tenant: TenantId,
+        proof: Proof,
         password: PasswordHash,
         revoke_keys: bool,
     ) -> StoreFuture<'_, u32> {
         Box::pin(async move {
-            for _ in 0..MAX_RETRIES {
-                let keys = if revoke_keys {
-                    Some(self.key_ids(tenant, None, NO_LIMIT).await?)
-                } else {
-                    None
-                };
-                let count = keys.as_ref().map_or(0, Vec::len);
-                let count = u32::try_from(count).unwrap_or(u32::MAX);
-                match self.submit_tenant(tenant, TenantOp::Password(password, keys)).await? {
-                    Reply::Tenant(_) => return Ok(count),
-                    // A key was added or revoked in the meantime.
-                    Reply::Conflict => {}
-                    other => return wrong_reply(&other),
-                }
+            let op = TenantOp::Password(proof, password, revoke_keys);
+            let revoked = match self.submit_tenant(tenant, op).await? {
+                Reply::PasswordChanged(revoked) => revoked,
+                other => return wrong_reply(&other),
+            };
+            if revoke_keys {
+                // The keys are revoked, whatever happens now. Records that stay behind are removed
+                // after the next change of this kind, or with the tenant.
+                let _ = self.purge_revoked_keys(tenant).await;
             }
-            Err(Unavailable::Overloaded.into())
+            Ok(revoked)
         })
     }
 
-    fn delete_tenant(&self, tenant: TenantId) -> StoreFuture<'_, ()> {
+    fn delete_tenant(&self, tenant: TenantId, proof: Proof) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            self.submit_tenant(tenant, TenantOp::MarkDeleted).await?;
+            self.submit_tenant(tenant, TenantOp::MarkDeleted(proof)).await?;
             self.purge_tenant(tenant).await
         })
     }
 
-    fn add_key(&self, id: KeyId, key: KeyRecord, quota: u32) -> StoreFuture<'_, ()> {
-        let (tenant, op) = (key.tenant, TenantOp::AddKey(id, key, quota));
+    fn add_key(&self, id: KeyId, key: KeyRecord, proof: Proof, quota: u32) -> StoreFuture<'_, ()> {
+        let (tenant, op) = (key.tenant, TenantOp::AddKey(proof, id, key, quota));
         Box::pin(async move { self.submit_tenant(tenant, op).await.map(drop) })
     }
 
@@ -299,8 +324,8 @@ impl Store for EmbeddedStore {
             let (ids, more) = split_page(self.key_ids(tenant, after, limit + 1).await?, limit);
             let mut items = Vec::with_capacity(ids.len());
             for id in ids {
-                // A key that was revoked after the scan is left out.
-                if let Some(record) = self.api_key(id).await? {
+                // A key that was revoked after the scan, or by an earlier epoch, is left out.
+                if let Some((record, _)) = self.api_key(id).await? {
                     items.push((id, record));
                 }
             }
@@ -308,8 +333,8 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn revoke_key(&self, tenant: TenantId, key: KeyId) -> StoreFuture<'_, ()> {
-        let op = TenantOp::RevokeKey(key);
+    fn revoke_key(&self, tenant: TenantId, key: KeyId, proof: Proof) -> StoreFuture<'_, ()> {
+        let op = TenantOp::RevokeKey(proof, key);
         Box::pin(async move { self.submit_tenant(tenant, op).await.map(drop) })
     }
 

@@ -12,6 +12,16 @@ const VERSIONS: (&str, &str) =
 
 pub(super) const FAILPOINTS: &[Failpoint] = &[
     Failpoint::new(
+        "credential-not-proved",
+        "A change of credentials is made for a password or key that was replaced meanwhile.",
+        ("store", "contract::stories::every_store_proves"),
+    ),
+    Failpoint::new(
+        "key-epoch-not-compared",
+        "Keys that were revoked all at once stay valid until their records are removed.",
+        ("store", "contract::stories::keys_are_revoked_before"),
+    ),
+    Failpoint::new(
         "batch-replay-not-compared",
         "Another request with an idempotency key of the same batch is answered as the first.",
         ("simulation", "batch::a_key_stands_for_one_request"),

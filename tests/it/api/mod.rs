@@ -4,7 +4,7 @@
 //! what is not, `hostile` and `partial_requests` requests that no library sends, `limits` the rate
 //! limits, `plain` the port without TLS, `observability` and `audit` what logs and metrics say of
 //! it all. The new routes: `counters`, `lists`, `preconditions` (entity tags), `idempotency`
-//! (idempotency keys), `keys`, `scopes`, `tenants`, `passwords`, `isolation`.
+//! (idempotency keys), `keys`, `credentials`, `scopes`, `tenants`, `passwords`, `isolation`.
 //! Invariant: after each refusal the counter is read, and it has not moved; every refusal is a
 //! JSON:API document whose id is the request's.
 //! Must never: depend on speed, share a server between two tests, or take a number from anything
@@ -12,6 +12,7 @@
 
 mod audit;
 mod counters;
+mod credentials;
 mod hostile;
 mod idempotency;
 mod isolation;

@@ -21,7 +21,7 @@ use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::{PasswordHash, TenantId, TenantLimit, TenantName};
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
-    IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, SetCounter, Store,
+    IdempotencyToken, KeyRecord, NewCounter, NewTenant, Precondition, Proof, SetCounter, Store,
     TenantUpdate, Version,
 };
 use odometer::telemetry::StoreMetrics;
@@ -78,10 +78,12 @@ enum What {
     },
     AddKey {
         tenant: u64,
+        proof: Proven,
     },
     RevokeKey {
         tenant: u64,
         key: u8,
+        proof: Proven,
     },
     Keys {
         tenant: u64,
@@ -102,13 +104,43 @@ enum What {
     Password {
         tenant: u64,
         revoke: bool,
+        proof: Proven,
     },
     DeleteTenant {
         tenant: u64,
+        proof: Proven,
     },
     /// Changes of one counter, all sent before the first is answered.
     AtOnce(Vec<What>),
     Reopen,
+}
+
+/// By which credential a change of credentials is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Proven {
+    Operator,
+    /// The password of the registration or of the change that was this step.
+    Password(u8, bool),
+    /// The key of this step.
+    Key(u8),
+}
+
+fn proof(proven: Proven) -> Proof {
+    match proven {
+        Proven::Operator => Proof::Operator,
+        Proven::Password(step, is_first) => {
+            Proof::Password(if is_first { first_password(step) } else { next_password(step) })
+        }
+        Proven::Key(step) => Proof::Key(KeyId([step; 8])),
+    }
+}
+
+fn first_password(step: u8) -> PasswordHash {
+    PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [step; 16], hash: [1; 32] }
+}
+
+fn next_password(step: u8) -> PasswordHash {
+    PasswordHash { hash: [2; 32], ..first_password(step) }
 }
 
 /// The versions that a change expects, if it does.
@@ -122,6 +154,13 @@ fn steps() -> impl Strategy<Value = Vec<What>> {
     let expected = || prop::option::weighted(0.4, prop::collection::vec((0u64..3, 0u64..5), 1..4));
     let of = (tenant.clone(), name.clone());
     let whose = tenant.clone();
+    let proof = || {
+        prop_oneof![
+            2 => Just(Proven::Operator),
+            2 => (0u8..40, any::<bool>()).prop_map(|(step, is_first)| Proven::Password(step, is_first)),
+            2 => (0u8..40).prop_map(Proven::Key),
+        ]
+    };
     let at_once = (of.clone(), prop::collection::vec((1u32..4, value.clone(), once()), 2..7))
         .prop_map(|((tenant, name), changes)| {
             let change = |(count, value, once)| match count {
@@ -145,16 +184,18 @@ fn steps() -> impl Strategy<Value = Vec<What>> {
         3 => (whose.clone(), prop::option::of(name), 1usize..4)
             .prop_map(|(tenant, after, limit)| What::Counters { tenant, after, limit }),
         2 => key.clone().prop_map(|key| What::FindKey { key }),
-        3 => whose.clone().prop_map(|tenant| What::AddKey { tenant }),
-        2 => (whose.clone(), key.clone()).prop_map(|(tenant, key)| What::RevokeKey { tenant, key }),
+        4 => (whose.clone(), proof()).prop_map(|(tenant, proof)| What::AddKey { tenant, proof }),
+        3 => (whose.clone(), key.clone(), proof())
+            .prop_map(|(tenant, key, proof)| What::RevokeKey { tenant, key, proof }),
         2 => (whose.clone(), prop::option::of(key.clone()), 1usize..4)
             .prop_map(|(tenant, after, limit)| What::Keys { tenant, after, limit }),
         1 => (key, 1u32..9).prop_map(|(key, day)| What::Use { key, day }),
         2 => whose.clone().prop_map(|tenant| What::Tenant { tenant }),
         1 => (whose.clone(), prop::option::of(any::<bool>()))
             .prop_map(|(tenant, suspended)| What::Change { tenant, suspended }),
-        1 => (whose.clone(), any::<bool>()).prop_map(|(tenant, revoke)| What::Password { tenant, revoke }),
-        1 => whose.prop_map(|tenant| What::DeleteTenant { tenant }),
+        2 => (whose.clone(), any::<bool>(), proof())
+            .prop_map(|(tenant, revoke, proof)| What::Password { tenant, revoke, proof }),
+        1 => (whose, proof()).prop_map(|(tenant, proof)| What::DeleteTenant { tenant, proof }),
         2 => Just(What::Reopen),
     ];
     prop::collection::vec(step, 1..80)
@@ -183,11 +224,9 @@ fn counter_name(number: u8) -> CounterName {
 fn new_tenant(name: u8, upper: bool, key: u8) -> NewTenant {
     let text = format!("tenant-{name}");
     let text = if upper { text.to_uppercase() } else { text };
-    let password =
-        PasswordHash { memory_kib: 8, passes: 1, lanes: 1, salt: [key; 16], hash: [1; 32] };
     NewTenant {
         name: TenantName::parse(&text).unwrap(),
-        password,
+        password: first_password(key),
         key: KeyId([key; 8]),
         secret: SecretHash([key; 32]),
         created_unix_s: 7,
@@ -263,7 +302,7 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             )
         }
         What::FindKey { key } => format!("{:?}", store.api_key(KeyId([*key; 8])).await),
-        What::AddKey { tenant } => {
+        What::AddKey { tenant, proof: proven } => {
             let key = KeyRecord {
                 tenant: TenantId(*tenant),
                 secret: SecretHash([number; 32]),
@@ -272,11 +311,13 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
                 created_unix_s: 8,
                 expires_unix_s: Some(9),
                 last_used_day: None,
+                epoch: 0,
             };
-            format!("{:?}", store.add_key(KeyId([number; 8]), key, 4).await)
+            format!("{:?}", store.add_key(KeyId([number; 8]), key, proof(*proven), 4).await)
         }
-        What::RevokeKey { tenant, key } => {
-            format!("{:?}", store.revoke_key(TenantId(*tenant), KeyId([*key; 8])).await)
+        What::RevokeKey { tenant, key, proof: proven } => {
+            let (tenant, key) = (TenantId(*tenant), KeyId([*key; 8]));
+            format!("{:?}", store.revoke_key(tenant, key, proof(*proven)).await)
         }
         What::Keys { tenant, after, limit } => {
             format!(
@@ -304,18 +345,13 @@ async fn answer(store: &dyn Store, what: &What, number: u8) -> String {
             let change = suspended.map_or(limit, TenantUpdate::Suspended);
             format!("{:?}", store.change_tenant(TenantId(*tenant), change).await)
         }
-        What::Password { tenant, revoke } => {
-            let password = PasswordHash {
-                memory_kib: 8,
-                passes: 1,
-                lanes: 1,
-                salt: [number; 16],
-                hash: [2; 32],
-            };
-            format!("{:?}", store.change_password(TenantId(*tenant), password, *revoke).await)
+        What::Password { tenant, revoke, proof: proven } => {
+            let (tenant, password) = (TenantId(*tenant), next_password(number));
+            let changed = store.change_password(tenant, proof(*proven), password, *revoke).await;
+            format!("{changed:?}")
         }
-        What::DeleteTenant { tenant } => {
-            format!("{:?}", store.delete_tenant(TenantId(*tenant)).await)
+        What::DeleteTenant { tenant, proof: proven } => {
+            format!("{:?}", store.delete_tenant(TenantId(*tenant), proof(*proven)).await)
         }
         What::AtOnce(changes) => {
             // Each is sent when it is polled first, in this order.

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use odometer::domain::api_key::KeyId;
+use odometer::domain::api_key::{KeyId, KeyLabel, Scopes, SecretHash};
 use odometer::domain::counter::{CounterConfig, CounterName, Step, Value};
 use odometer::domain::tenant::TenantId;
 use odometer::store::embedded::{EmbeddedStore, Options};
 use odometer::store::{
-    CounterState, Health, IdempotencyToken, NewCounter, Precondition, Refusal, SetCounter, Store,
-    StoreError, TenantUsage, Version,
+    CounterState, Health, IdempotencyToken, KeyRecord, NewCounter, Precondition, Proof, Refusal,
+    SetCounter, Store, StoreError, TenantUpdate, TenantUsage, Version,
 };
 use odometer::telemetry::StoreMetrics;
 
-use super::{counter_name, new_tenant, open, options, runtime};
+use super::{counter_name, first_password, new_tenant, next_password, open, options, runtime};
 use crate::model_store::ModelStore;
 
 /// The story of the verbs, for one store.
@@ -31,7 +31,7 @@ async fn story(store: &dyn Store) {
         store.api_key(KeyId([2; 8])).await.unwrap().is_none(),
         "a refused registration leaves no key"
     );
-    assert_eq!(store.api_key(KeyId([1; 8])).await.unwrap().unwrap().tenant, tenant);
+    assert_eq!(store.api_key(KeyId([1; 8])).await.unwrap().unwrap().0.tenant, tenant);
     assert_eq!(store.get_counter(tenant, &name).await.unwrap(), CounterState::default());
     let issued = store.advance(tenant, &name, 10, None).await.unwrap().result;
     assert_eq!(
@@ -143,6 +143,105 @@ fn every_store_tells_the_story_of_versions() {
     });
 }
 
+/// Changes of credentials that were on their way while another one was made. The proof of each was
+/// right when the request came.
+async fn story_of_credentials(store: &dyn Store) {
+    let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
+    let (first, second) = (first_password(1), next_password(2));
+    let add = |key: u8, proof| {
+        let record = KeyRecord {
+            tenant,
+            secret: SecretHash([key; 32]),
+            label: KeyLabel::default(),
+            scopes: Scopes::ALL,
+            created_unix_s: 1,
+            expires_unix_s: None,
+            last_used_day: None,
+            epoch: 0,
+        };
+        store.add_key(KeyId([key; 8]), record, proof, 9)
+    };
+    let is_replaced = |result: Result<(), StoreError>| {
+        matches!(result, Err(StoreError::Refused(Refusal::CredentialReplaced)))
+    };
+    let keys = async || {
+        let listed = store.list_api_keys(tenant, None, 9).await.unwrap().items;
+        assert_eq!(listed.len(), store.usage(tenant).await.unwrap().keys as usize);
+        listed.into_iter().map(|(id, _)| id.0[0]).collect::<Vec<_>>()
+    };
+    add(2, Proof::Password(first)).await.unwrap();
+    add(3, Proof::Key(KeyId([2; 8]))).await.unwrap();
+    assert_eq!(keys().await, [1, 2, 3]);
+    store.revoke_key(tenant, KeyId([2; 8]), Proof::Key(KeyId([2; 8]))).await.unwrap();
+    assert!(is_replaced(add(4, Proof::Key(KeyId([2; 8]))).await), "a revoked key makes no key");
+
+    let change = store.change_password(tenant, Proof::Password(first), second, true).await;
+    assert_eq!(change.unwrap(), 2);
+    for proof in [Proof::Password(first), Proof::Key(KeyId([1; 8])), Proof::Key(KeyId([3; 8]))] {
+        assert!(is_replaced(add(5, proof).await), "{proof:?} makes no key");
+        assert!(is_replaced(store.revoke_key(tenant, KeyId([9; 8]), proof).await));
+        assert!(is_replaced(store.delete_tenant(tenant, proof).await));
+        let late = store.change_password(tenant, proof, first, true).await;
+        assert!(is_replaced(late.map(drop)), "{proof:?} changes no password");
+    }
+    assert!(keys().await.is_empty());
+    assert!(store.api_key(KeyId([3; 8])).await.unwrap().is_none());
+
+    // The owner goes on with the new password; a key of the tenant does not prove another's change.
+    add(6, Proof::Password(second)).await.unwrap();
+    assert_eq!(keys().await, [6]);
+    let other = store.register(new_tenant(2, false, 7)).await.unwrap();
+    assert!(is_replaced(store.delete_tenant(other, Proof::Key(KeyId([6; 8]))).await));
+    store.change_tenant(tenant, TenantUpdate::Suspended(true)).await.unwrap();
+    assert!(is_replaced(add(8, Proof::Password(second)).await), "a suspended tenant makes no key");
+    store.delete_tenant(tenant, Proof::Operator).await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[test]
+fn every_store_proves_credentials_when_it_decides() {
+    let temp = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        story_of_credentials(&ModelStore::default()).await;
+        story_of_credentials(open(temp.path(), 1000).as_ref()).await;
+        // Every record of a decision has to be loaded first.
+        story_of_credentials(open(temp.path().join("small").as_path(), 2).as_ref()).await;
+    });
+}
+
+/// All keys of a tenant are revoked by one commit; their records go later, and the process may end
+/// before that.
+#[test]
+fn keys_are_revoked_before_their_records_are_removed() {
+    let temp = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let store = open(temp.path(), 1000);
+        let tenant = store.register(new_tenant(1, false, 1)).await.unwrap();
+        let mut change = store.change_password(tenant, Proof::Operator, next_password(2), true);
+        // The first poll sends the command; a second one could go on to the records.
+        assert!((&mut change).now_or_never().is_none(), "it was answered before its commit");
+        while store.find_tenant(tenant).await.unwrap().unwrap().key_epoch == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(change);
+        let is_revoked = async |store: &dyn Store| {
+            assert!(store.api_key(KeyId([1; 8])).await.unwrap().is_none());
+            assert!(store.list_api_keys(tenant, None, 9).await.unwrap().items.is_empty());
+            assert_eq!(store.usage(tenant).await.unwrap().keys, 0);
+            let revoked = store.revoke_key(tenant, KeyId([1; 8]), Proof::Operator).await;
+            assert!(matches!(revoked, Err(StoreError::Refused(Refusal::NoSuchKey))), "{revoked:?}");
+        };
+        is_revoked(store.as_ref()).await;
+        store.close().await.unwrap();
+        let store = open(temp.path(), 1000);
+        is_revoked(store.as_ref()).await;
+        let again = store.change_password(tenant, Proof::Operator, next_password(3), true).await;
+        assert_eq!(again.unwrap(), 0, "none is revoked twice");
+        is_revoked(store.as_ref()).await;
+        store.close().await.unwrap();
+    });
+}
+
 #[test]
 fn many_at_once_get_every_integer_once_and_in_order() {
     let temp = tempfile::tempdir().unwrap();
@@ -197,7 +296,7 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
             let new = NewCounter { config: CounterConfig::DEFAULT, created_unix_s: 1, quota: 1000 };
             store.create(tenant, &name, new, None).await.unwrap();
         }
-        let mut deletion = store.delete_tenant(tenant);
+        let mut deletion = store.delete_tenant(tenant, Proof::Operator);
         while store.find_tenant(tenant).await.unwrap().is_some() {
             assert!(
                 (&mut deletion).now_or_never().is_none(),
@@ -221,7 +320,7 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_start() {
         assert_eq!(store.usage(tenant).await.unwrap(), TenantUsage::default());
         assert!(store.api_key(KeyId([1; 8])).await.unwrap().is_none());
         assert!(matches!(
-            store.delete_tenant(tenant).await,
+            store.delete_tenant(tenant, Proof::Operator).await,
             Err(StoreError::Refused(Refusal::NoSuchTenant))
         ));
         store.resume_deletions().await.unwrap();

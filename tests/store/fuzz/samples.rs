@@ -50,8 +50,15 @@ fn records() -> Vec<(RecordKey, Record)> {
         PasswordHash { memory_kib: 19456, passes: 2, lanes: 1, salt: [7; 16], hash: [9; 32] };
     let name = TenantName::parse("Alice").unwrap();
     let limit = TenantLimit::Rate("5/m:9".parse().unwrap());
-    let tenant =
-        TenantRecord { name, password, created_unix_s: 5, suspended: true, limit, deleting: false };
+    let tenant = TenantRecord {
+        name,
+        password,
+        created_unix_s: 5,
+        suspended: true,
+        limit,
+        deleting: false,
+        key_epoch: 3,
+    };
     let key = KeyRecord {
         tenant: TenantId(3),
         secret: SecretHash([1; 32]),
@@ -60,6 +67,7 @@ fn records() -> Vec<(RecordKey, Record)> {
         created_unix_s: 6,
         expires_unix_s: Some(7),
         last_used_day: Some(8),
+        epoch: 3,
     };
     let value = |raw| Value::new(raw).unwrap();
     let version = Version { generation: 1, revision: 2 };

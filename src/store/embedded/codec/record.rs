@@ -6,12 +6,13 @@
 //!
 //! ```text
 //! tenants           v=1 count:u64
-//! tenant            v=1 created:u64 memory_kib:u32 passes:u32 lanes:u32 salt:16 hash:32
-//!                   flags:u8 limit:u8 count:u32 per_s:u32 burst:u32 name
+//! tenant            v=2 created:u64 memory_kib:u32 passes:u32 lanes:u32 salt:16 hash:32
+//!                   flags:u8 limit:u8 count:u32 per_s:u32 burst:u32 key_epoch:u64 name
 //!                   flags: 1 suspended, 2 deleting
 //!                   limit: 0 default, 1 off, 2 the rate in the three numbers, which are else 0
 //! name              v=1 tenant:u64
-//! api key           v=1 tenant:u64 secret:32 scopes:u8 created:u64 expires:u64 used:u32 label
+//! api key           v=2 tenant:u64 secret:32 scopes:u8 created:u64 expires:u64 used:u32
+//!                   epoch:u64 label
 //!                   expires: 0 never; used: 0 never, else the day + 1
 //! counter           v=1 a counter, see counter.rs
 //! index entry       v=1
@@ -19,6 +20,7 @@
 //! idempotency page  v=1 a page, see idempotency_page.rs
 //! each record is followed by crc:u32 over key and record
 //! ```
+//! Until format 4 tenants and API keys were of v=1, without an epoch; they are read as of epoch 0.
 //! No upgrade rewrites a record: the state, journal segments and backups hold each one in the
 //! layout in which it was last written. So a new layout of a kind gets the next version for that
 //! kind, `encode` writes it, and `decode` goes on reading every earlier one; a fixture in
@@ -44,9 +46,10 @@ use crate::store::embedded::codec::key::RecordKey;
 use crate::store::embedded::codec::reader::{DecodeError, Reader};
 use crate::store::{CounterState, KeyRecord, TenantRecord, TenantUsage};
 
-/// The version of every kind of record so far. A kind whose layout changes gets a number of its
-/// own; `decode` then chooses by kind and version.
-const VERSION: u8 = 1;
+/// The version of the first layout of every kind of record.
+const FIRST: u8 = 1;
+/// The version of tenants and API keys since they have an epoch.
+const WITH_EPOCH: u8 = 2;
 const CRC_BYTES: usize = 4;
 const SUSPENDED: u8 = 1;
 const DELETING: u8 = 2;
@@ -77,7 +80,7 @@ impl Record {
     /// CRC32C of the key's bytes.
     pub fn encode(&self, key_crc: u32, out: &mut Vec<u8>) {
         let start = out.len();
-        out.push(VERSION);
+        out.push(self.version());
         match self {
             Self::Tenants(count) => out.extend_from_slice(&count.to_be_bytes()),
             Self::Tenant(tenant) => encode_tenant(tenant, out),
@@ -90,6 +93,7 @@ impl Record {
                 out.extend_from_slice(&key.expires_unix_s.unwrap_or(0).to_be_bytes());
                 let last_used = key.last_used_day.map_or(0, |day| day.saturating_add(1));
                 out.extend_from_slice(&last_used.to_be_bytes());
+                out.extend_from_slice(&key.epoch.to_be_bytes());
                 out.extend_from_slice(key.label.as_str().as_bytes());
             }
             Self::Counter(counter) => encode_counter(counter, out),
@@ -105,6 +109,14 @@ impl Record {
         out.extend_from_slice(&crc.to_be_bytes());
     }
 
+    /// The version of the layout that [`Record::encode`] writes.
+    fn version(&self) -> u8 {
+        match self {
+            Self::Tenant(_) | Self::ApiKey(_) => WITH_EPOCH,
+            _ => FIRST,
+        }
+    }
+
     /// Decodes the record of `key`; `key_bytes` are the key's own bytes.
     ///
     /// # Errors
@@ -118,15 +130,17 @@ impl Record {
             return Err(bad("checksum does not match"));
         }
         let (&version, rest) = body.split_first().ok_or(bad("empty"))?;
-        if version != VERSION {
+        let has_epoch = matches!(key, RecordKey::Tenant(_) | RecordKey::ApiKey(_));
+        let is_known = version == FIRST || (has_epoch && version == WITH_EPOCH);
+        if !is_known {
             return Err(bad("of a version that this build does not know"));
         }
         let mut rest = Reader::new(kind, rest);
         let record = match key {
             RecordKey::Tenants => Self::Tenants(rest.u64()?),
-            RecordKey::Tenant(_) => Self::Tenant(decode_tenant(&mut rest)?.into()),
+            RecordKey::Tenant(_) => Self::Tenant(decode_tenant(&mut rest, version)?.into()),
             RecordKey::Name(_) => Self::Name(TenantId(rest.u64()?)),
-            RecordKey::ApiKey(_) => Self::ApiKey(decode_api_key(&mut rest)?.into()),
+            RecordKey::ApiKey(_) => Self::ApiKey(decode_api_key(&mut rest, version)?.into()),
             RecordKey::Counter(..) => Self::Counter(decode_counter(&mut rest)?),
             RecordKey::IndexEntry(..) => Self::IndexEntry,
             RecordKey::Usage(_) => {
@@ -164,10 +178,11 @@ fn encode_tenant(tenant: &TenantRecord, out: &mut Vec<u8>) {
     };
     out.push(kind);
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+    out.extend_from_slice(&tenant.key_epoch.to_be_bytes());
     out.extend_from_slice(tenant.name.as_str().as_bytes());
 }
 
-fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, DecodeError> {
+fn decode_tenant(rest: &mut Reader<'_>, version: u8) -> Result<TenantRecord, DecodeError> {
     let created_unix_s = rest.u64()?;
     let password = PasswordHash {
         memory_kib: rest.u32()?,
@@ -191,12 +206,17 @@ fn decode_tenant(rest: &mut Reader<'_>) -> Result<TenantRecord, DecodeError> {
     if flags & !(SUSPENDED | DELETING) != 0 {
         return Err(rest.bad("unknown flags"));
     }
+    let key_epoch = decode_epoch(rest, version)?;
     let name = TenantName::parse(rest.string()?).map_err(|_| rest.bad("invalid tenant name"))?;
     let (suspended, deleting) = (flags & SUSPENDED != 0, flags & DELETING != 0);
-    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, deleting })
+    Ok(TenantRecord { name, password, created_unix_s, suspended, limit, deleting, key_epoch })
 }
 
-fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, DecodeError> {
+fn decode_epoch(rest: &mut Reader<'_>, version: u8) -> Result<u64, DecodeError> {
+    if version < WITH_EPOCH { Ok(0) } else { rest.u64() }
+}
+
+fn decode_api_key(rest: &mut Reader<'_>, version: u8) -> Result<KeyRecord, DecodeError> {
     let tenant = TenantId(rest.u64()?);
     let secret = SecretHash(rest.array()?);
     let [scopes] = rest.array()?;
@@ -204,8 +224,18 @@ fn decode_api_key(rest: &mut Reader<'_>) -> Result<KeyRecord, DecodeError> {
     let created_unix_s = rest.u64()?;
     let expires_unix_s = Some(rest.u64()?).filter(|time| *time > 0);
     let last_used_day = rest.u32()?.checked_sub(1);
+    let epoch = decode_epoch(rest, version)?;
     let label = KeyLabel::parse(rest.string()?).map_err(|_| rest.bad("invalid label"))?;
-    Ok(KeyRecord { tenant, secret, label, scopes, created_unix_s, expires_unix_s, last_used_day })
+    Ok(KeyRecord {
+        tenant,
+        secret,
+        label,
+        scopes,
+        created_unix_s,
+        expires_unix_s,
+        last_used_day,
+        epoch,
+    })
 }
 
 #[cfg(test)]
@@ -226,6 +256,7 @@ pub(crate) mod tests {
             suspended,
             limit: limit.parse().unwrap(),
             deleting: !suspended,
+            key_epoch: 1 << 40,
         };
         let key = KeyRecord {
             tenant: TenantId(3),
@@ -235,6 +266,7 @@ pub(crate) mod tests {
             created_unix_s: 6,
             expires_unix_s: Some(9),
             last_used_day: Some(0),
+            epoch: 7,
         };
         let name = CounterName::default_counter();
         let usage = TenantUsage { counters: 1, keys: 2, counters_created: 3 };
@@ -290,7 +322,7 @@ pub(crate) mod tests {
     #[test]
     fn a_record_of_an_unknown_version_is_refused_for_that_reason() {
         for (key, record) in samples() {
-            for version in [0, VERSION + 1] {
+            for version in [0, record.version() + 1] {
                 let (key_bytes, mut record_bytes) = bytes(&key, &record);
                 record_bytes.truncate(record_bytes.len() - CRC_BYTES);
                 record_bytes[0] = version;

@@ -17,8 +17,8 @@ use crate::store::embedded::commit::command::{
 use crate::store::embedded::commit::idempotency::Lookup;
 use crate::store::embedded::commit::working_set::{ReadSet, WorkingSet, live_tenant, usage};
 use crate::store::{
-    Applied, CounterState, Issued, NewCounter, Precondition, Refusal, SetCounter, StoreError,
-    Version,
+    Applied, CounterState, Issued, NewCounter, Precondition, Proof, Refusal, SetCounter,
+    StoreError, Version,
 };
 
 /// What has to be known and cached before a command is replayed or applied.
@@ -39,7 +39,7 @@ pub(crate) fn plan(working_set: &WorkingSet, command: &Command) -> Plan {
     };
     let read_set = match &lookup {
         // A stored result is replayed, which reads nothing else.
-        Lookup::Stored(page, _) => [Some(page.clone()), None, None],
+        Lookup::Stored(page, _) => [Some(page.clone()), None, None, None],
         Lookup::Miss | Lookup::InBatch(_) => read_set(command),
     };
     Plan { lookup, read_set }
@@ -49,26 +49,35 @@ pub(crate) fn plan(working_set: &WorkingSet, command: &Command) -> Plan {
 fn read_set(command: &Command) -> ReadSet {
     match command {
         Command::Counter(CounterCommand { tenant, key, op, .. }) => match op {
-            CounterOp::Advance(_) | CounterOp::Set(_) => [Some(key.clone()), None, None],
+            CounterOp::Advance(_) | CounterOp::Set(_) => [Some(key.clone()), None, None, None],
             CounterOp::Create(_) | CounterOp::Delete(_) => {
                 let usage = Some(RecordKey::Usage(*tenant));
-                [Some(key.clone()), usage, Some(RecordKey::Tenant(*tenant))]
+                [Some(key.clone()), usage, Some(RecordKey::Tenant(*tenant)), None]
             }
         },
         Command::Register(tenant) => {
             let name = RecordKey::Name(tenant.name.normalized());
-            [Some(RecordKey::Tenants), Some(name), None]
+            [Some(RecordKey::Tenants), Some(name), None, None]
         }
         Command::Tenant(tenant, op) => {
-            let key = match &**op {
-                TenantOp::RevokeKey(key) => Some(RecordKey::ApiKey(*key)),
+            let (proof, key) = match &**op {
+                TenantOp::RevokeKey(proof, key) => (Some(proof), Some(*key)),
+                TenantOp::Password(proof, ..)
+                | TenantOp::AddKey(proof, ..)
+                | TenantOp::MarkDeleted(proof) => (Some(proof), None),
+                _ => (None, None),
+            };
+            let proven = match proof {
+                Some(Proof::Key(key)) => Some(RecordKey::ApiKey(*key)),
                 _ => None,
             };
-            [Some(RecordKey::Tenant(*tenant)), Some(RecordKey::Usage(*tenant)), key]
+            let of_tenant = [RecordKey::Tenant(*tenant), RecordKey::Usage(*tenant)].map(Some);
+            let [record, usage] = of_tenant;
+            [record, usage, key.map(RecordKey::ApiKey), proven]
         }
-        Command::TouchKey(key, _) => [Some(RecordKey::ApiKey(*key)), None, None],
-        Command::Load(key) => [Some(key.clone()), None, None],
-        Command::List(_) => [None, None, None],
+        Command::TouchKey(key, _) => [Some(RecordKey::ApiKey(*key)), None, None, None],
+        Command::Load(key) => [Some(key.clone()), None, None, None],
+        Command::List(_) => [None, None, None, None],
     }
 }
 

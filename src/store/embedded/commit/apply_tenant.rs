@@ -1,10 +1,13 @@
 //! Applies tenant and API-key commands to the working set.
 //!
-//! Job: register, update, add and revoke API keys, delete. A tenant may have many counters, so it
+//! Job: register, update, add and revoke API keys, delete. Who asks for a change of credentials was
+//! authenticated earlier; `prove` holds that credential against the newest records, so a password
+//! or a key that was replaced meanwhile changes nothing. A tenant may have many counters, so it
 //! is deleted in steps: mark it deleted (the name is free, its API keys are rejected, and an index
 //! entry records that the deletion began), purge what it has, remove it. A start resumes deletions
 //! that an earlier process began.
-//! Invariant: [`TenantUsage`] counts the index entries of a tenant.
+//! Invariant: [`TenantUsage`] counts a tenant's counters and the API keys of its present epoch. All
+//! keys are revoked at once by the next epoch; their records are removed later.
 //! Must never: leave one name to two tenants, or an API key to a removed tenant.
 
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use crate::store::embedded::codec::record::Record;
 use crate::store::embedded::commit::command::{CommandResult, Reply, TenantOp};
 use crate::store::embedded::commit::working_set::{WorkingSet, live_tenant, usage};
 use crate::store::{
-    KeyRecord, NewTenant, Refusal, StoreError, TenantRecord, TenantUpdate, TenantUsage,
+    KeyRecord, NewTenant, Proof, Refusal, StoreError, TenantRecord, TenantUpdate, TenantUsage,
 };
 
 pub(crate) fn register(
@@ -41,6 +44,7 @@ pub(crate) fn register(
         suspended: false,
         limit: TenantLimit::Default,
         deleting: false,
+        key_epoch: 0,
     };
     working_set.write(&RecordKey::Tenants, Some(Record::Tenants(id.0)));
     working_set.write(&name_key, Some(Record::Name(id)));
@@ -53,6 +57,7 @@ pub(crate) fn register(
         created_unix_s: new.created_unix_s,
         expires_unix_s: None,
         last_used_day: None,
+        epoch: 0,
     };
     put_key(working_set, new.key, first);
     Ok(id)
@@ -71,6 +76,10 @@ fn put_key(working_set: &mut WorkingSet, id: KeyId, key: KeyRecord) {
 pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -> CommandResult {
     match op {
         TenantOp::PurgeMembers(entries) => return Ok(purge_members(working_set, id, entries)),
+        TenantOp::PurgeKeys(keys) => {
+            keys.iter().for_each(|key| remove_key(working_set, id, *key));
+            return Ok(Reply::Ack);
+        }
         TenantOp::RemoveTenant => return Ok(remove_tenant(working_set, id)),
         _ => {}
     }
@@ -78,39 +87,72 @@ pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -
     match op {
         TenantOp::Update(TenantUpdate::Suspended(suspended)) => tenant.suspended = suspended,
         TenantOp::Update(TenantUpdate::Limit(limit)) => tenant.limit = limit,
-        TenantOp::Password(password, revoked) => {
-            if let Some(keys) = revoked
-                && !revoke_all(working_set, id, &keys)
-            {
-                return Ok(Reply::Conflict);
-            }
+        TenantOp::Password(proof, password, revoke_keys) => {
+            prove(working_set, id, &tenant, proof)?;
             tenant.password = password;
+            let revoked = if revoke_keys { revoke_all(working_set, id, &mut tenant) } else { 0 };
+            working_set.write(&RecordKey::Tenant(id), Some(Record::Tenant(tenant.into())));
+            return Ok(Reply::PasswordChanged(revoked));
         }
-        TenantOp::AddKey(key_id, key, quota) => {
+        TenantOp::AddKey(proof, key_id, key, quota) => {
+            prove(working_set, id, &tenant, proof)?;
             if usage(working_set, id).keys >= quota && !failpoint!("key-quota-not-checked") {
                 return Err(Refusal::Quota(quota).into());
             }
-            put_key(working_set, key_id, key);
+            put_key(working_set, key_id, KeyRecord { epoch: tenant.key_epoch, ..key });
             return Ok(Reply::Ack);
         }
-        TenantOp::RevokeKey(key) => return revoke_key(working_set, id, key),
-        TenantOp::MarkDeleted => {
+        TenantOp::RevokeKey(proof, key) => {
+            prove(working_set, id, &tenant, proof)?;
+            return revoke_key(working_set, id, &tenant, key);
+        }
+        TenantOp::MarkDeleted(proof) => {
+            prove(working_set, id, &tenant, proof)?;
             tenant.deleting = true;
             working_set.write(&RecordKey::Name(tenant.name.normalized()), None);
             let entry = RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(id));
             working_set.write_uncached(entry, Some(Record::IndexEntry));
         }
-        TenantOp::PurgeMembers(_) | TenantOp::RemoveTenant => {}
+        TenantOp::PurgeMembers(_) | TenantOp::PurgeKeys(_) | TenantOp::RemoveTenant => {}
     }
     let tenant = Arc::new(tenant);
     working_set.write(&RecordKey::Tenant(id), Some(Record::Tenant(Arc::clone(&tenant))));
     Ok(Reply::Tenant(tenant))
 }
 
-fn revoke_key(working_set: &mut WorkingSet, tenant: TenantId, id: KeyId) -> CommandResult {
-    match working_set.get(&RecordKey::ApiKey(id)) {
-        Some(Record::ApiKey(key)) if key.tenant == tenant => {}
-        _ => return Err(Refusal::NoSuchKey.into()),
+/// Proves that the credential of a change is still one: nothing that was committed, or decided
+/// earlier in this batch, has replaced the password, revoked the key or suspended the tenant.
+fn prove(
+    working_set: &WorkingSet,
+    id: TenantId,
+    tenant: &TenantRecord,
+    proof: Proof,
+) -> Result<(), Refusal> {
+    let holds = match proof {
+        Proof::Password(hash) => !tenant.suspended && tenant.password == hash,
+        Proof::Key(key) => !tenant.suspended && has_key(working_set, id, tenant, key),
+        Proof::Operator => true,
+    };
+    let is_accepted = holds || failpoint!("credential-not-proved");
+    if is_accepted { Ok(()) } else { Err(Refusal::CredentialReplaced) }
+}
+
+/// Whether the tenant has this API key, and it is not revoked.
+fn has_key(working_set: &WorkingSet, id: TenantId, tenant: &TenantRecord, key: KeyId) -> bool {
+    matches!(
+        working_set.get(&RecordKey::ApiKey(key)),
+        Some(Record::ApiKey(key)) if key.tenant == id && key.epoch == tenant.key_epoch
+    )
+}
+
+fn revoke_key(
+    working_set: &mut WorkingSet,
+    tenant: TenantId,
+    record: &TenantRecord,
+    id: KeyId,
+) -> CommandResult {
+    if !has_key(working_set, tenant, record, id) {
+        return Err(Refusal::NoSuchKey.into());
     }
     remove_key(working_set, tenant, id);
     let mut usage = usage(working_set, tenant);
@@ -119,16 +161,13 @@ fn revoke_key(working_set: &mut WorkingSet, tenant: TenantId, id: KeyId) -> Comm
     Ok(Reply::Ack)
 }
 
-/// Revokes all API keys of a tenant. Returns false, without a change, if `keys` are not all it has.
-fn revoke_all(working_set: &mut WorkingSet, tenant: TenantId, keys: &[KeyId]) -> bool {
-    let now = usage(working_set, tenant);
-    if u32::try_from(keys.len()) != Ok(now.keys) {
-        return false;
-    }
-    keys.iter().for_each(|key| remove_key(working_set, tenant, *key));
-    working_set
-        .write(&RecordKey::Usage(tenant), Some(Record::Usage(TenantUsage { keys: 0, ..now })));
-    true
+/// Revokes all API keys of a tenant by the next epoch. Returns how many they were. No list of them
+/// is needed, which could be old when this is decided.
+fn revoke_all(working_set: &mut WorkingSet, id: TenantId, tenant: &mut TenantRecord) -> u32 {
+    tenant.key_epoch = tenant.key_epoch.saturating_add(1);
+    let now = usage(working_set, id);
+    working_set.write(&RecordKey::Usage(id), Some(Record::Usage(TenantUsage { keys: 0, ..now })));
+    now.keys
 }
 
 fn remove_key(working_set: &mut WorkingSet, tenant: TenantId, key: KeyId) {

@@ -13,7 +13,7 @@ use crate::store::embedded::codec::key::{IndexEntry, IndexScan, RecordKey};
 use crate::store::embedded::commit::cache::CommittedRecord;
 use crate::store::{
     Applied, CounterState, IdempotencyToken, Issued, KeyRecord, NewCounter, NewTenant,
-    Precondition, SetCounter, StoreError, TenantRecord, TenantUpdate,
+    Precondition, Proof, SetCounter, StoreError, TenantRecord, TenantUpdate,
 };
 
 /// A command to the committer.
@@ -80,14 +80,16 @@ pub enum CounterOp {
 pub enum TenantOp {
     /// Suspend or resume the tenant, or set its rate limit.
     Update(TenantUpdate),
-    /// Replace the password, and revoke these API keys, which must be all that the tenant has.
-    Password(PasswordHash, Option<Vec<KeyId>>),
+    /// Replace the password, and revoke every API key if this is true.
+    Password(Proof, PasswordHash, bool),
     /// Add an API key, if the tenant has fewer than this many.
-    AddKey(KeyId, KeyRecord, u32),
+    AddKey(Proof, KeyId, KeyRecord, u32),
     /// Revoke an API key.
-    RevokeKey(KeyId),
+    RevokeKey(Proof, KeyId),
     /// Mark the tenant deleted: its name becomes free and its API keys are rejected.
-    MarkDeleted,
+    MarkDeleted(Proof),
+    /// Remove these API keys of an earlier epoch, which are revoked already.
+    PurgeKeys(Vec<KeyId>),
     /// Purge: remove these objects of a tenant that is marked deleted.
     PurgeMembers(Vec<IndexEntry>),
     /// Remove the tenant itself, after everything it had was purged.
@@ -107,8 +109,8 @@ pub enum Reply {
     Tenant(Arc<TenantRecord>),
     /// Done; there is no result.
     Ack,
-    /// A concurrent change invalidated what the command was based on: read again and retry.
-    Conflict,
+    /// To [`TenantOp::Password`]: the number of API keys that were revoked with it.
+    PasswordChanged(u32),
     /// To [`Command::Load`]: the committed record, now and after later commits.
     Loaded(Arc<CommittedRecord>),
     /// To [`Command::List`]: the index entries.

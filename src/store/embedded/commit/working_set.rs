@@ -18,7 +18,7 @@ use crate::store::embedded::journal::frame::RecordWrite;
 use crate::store::{Refusal, TenantRecord, TenantUsage};
 
 /// The keys of the records that a command reads.
-pub(crate) type ReadSet = [Option<RecordKey>; 3];
+pub(crate) type ReadSet = [Option<RecordKey>; 4];
 
 /// The record cache, the idempotency table, and what the batch has changed in them.
 pub struct WorkingSet {
