@@ -10,8 +10,7 @@
 //!  ├ checker    what must hold, by the ledger ├ disk, inode  names, files, unsynced bytes
 //!  ├ ledger     every frame ever written      ├ state        sled's double
 //!  │  └ keys    idempotency keys in them      └ machine      which operation fails
-//!  ├ corruption, bugs
-//!  └ batch      one batch of the committer by hand
+//!  └ corruption, bugs
 //! ```
 //!
 //! Job: one thread plays thousands of seeds: any operation may be the last before the power goes,
@@ -21,7 +20,6 @@
 //! Must never: pass because nothing went wrong. The tally says what happened, and each kind of
 //! fault has to.
 
-mod batch;
 mod bugs;
 mod checker;
 mod clients;

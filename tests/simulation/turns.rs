@@ -205,6 +205,20 @@ fn a_deferred_change_is_made_once() {
     assert_eq!(turns.ask(increment(FIRST, None)), Reply::Value(5));
 }
 
+/// More than may wait at once (4,096), one batch after another.
+#[test]
+fn what_was_loaded_waits_no_longer() {
+    let mut turns = Turns::without_counters();
+    for batch in 0..1100 {
+        let sent: Vec<Sent> =
+            (0..4).map(|tenant| turns.send(What::Read((batch * 4 + tenant, 0)))).collect();
+        turns.go_on();
+        for mut read in sent {
+            assert_eq!(read.answer(), Reply::Value(1), "batch {batch}");
+        }
+    }
+}
+
 #[test]
 fn a_key_is_used_once_in_a_batch_and_later_and_for_one_request() {
     let mut turns = Turns::new();

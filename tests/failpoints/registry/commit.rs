@@ -24,7 +24,7 @@ pub(super) const FAILPOINTS: &[Failpoint] = &[
     Failpoint::new(
         "batch-replay-not-compared",
         "Another request with an idempotency key of the same batch is answered as the first.",
-        ("simulation", "batch::a_key_stands_for_one_request"),
+        ("simulation", "turns::a_key_is_used_once"),
     ),
     Failpoint::new(
         "counter-of-another-tenant",
@@ -49,12 +49,12 @@ pub(super) const FAILPOINTS: &[Failpoint] = &[
     Failpoint::new(
         "idempotency-not-rolled-back",
         "Idempotency keys of a batch that was not committed stay in the table.",
-        ("simulation", "batch::a_batch_without_room"),
+        ("simulation", "turns::a_batch_without_room"),
     ),
     Failpoint::new(
         "increments-counted-before-commit",
         "The increments of a batch that had no room are counted.",
-        ("simulation", "batch::a_batch_without_room"),
+        ("simulation", "turns::a_batch_without_room"),
     ),
     Failpoint::new(
         "key-of-another-tenant-found",

@@ -157,8 +157,8 @@ impl<D: Directory> Committer<D> {
     }
 
     /// The number of stored idempotency keys.
-    pub fn idempotency_len(&self) -> usize {
-        self.working_set.idempotency.len()
+    pub fn idempotency_keys(&self) -> usize {
+        self.working_set.idempotency.count()
     }
 
     /// The journal, read-only.

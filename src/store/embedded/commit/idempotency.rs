@@ -126,13 +126,8 @@ impl IdempotencyTable {
     }
 
     /// The number of stored keys.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.locations.len()
-    }
-
-    /// Whether no key is stored.
-    pub fn is_empty(&self) -> bool {
-        self.locations.is_empty()
     }
 
     /// Looks an idempotency key of a tenant up.
@@ -307,7 +302,7 @@ mod tests {
         table.set_uptime(11);
         write(table.encode_pages(true), &mut disk);
         table.commit();
-        assert_eq!((table.len(), disk.len()), (1, 1));
+        assert_eq!((table.count(), disk.len()), (1, 1));
         assert_eq!(table.find(TENANT, &token(129)), Lookup::Miss);
         assert_eq!(table.find(TENANT, &token(500)), stored(3, 0));
     }
@@ -319,7 +314,7 @@ mod tests {
         assert_eq!(table.encode_pages(true).len(), 1);
         table.roll_back();
         assert_eq!(table.find(TENANT, &token(1)), Lookup::Miss);
-        assert_eq!((table.len(), table.count_by_tenant.len()), (0, 0));
+        assert_eq!((table.count(), table.count_by_tenant.len()), (0, 0));
     }
 
     #[test]

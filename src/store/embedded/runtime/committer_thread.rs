@@ -169,7 +169,7 @@ impl Surroundings<OsDirectory> for Around {
         #[expect(clippy::cast_precision_loss, reason = "at most the queue's capacity")]
         metrics.queue_depth.set(self.shared.queue.depth() as f64);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics.idempotency_keys.set(committer.idempotency_len() as f64);
+        metrics.idempotency_keys.set(committer.idempotency_keys() as f64);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         metrics.journal_bytes.set(committer.journal().bytes() as f64);
     }
