@@ -148,11 +148,11 @@ impl Precondition {
     pub fn is_met_by(&self, version: Version) -> bool {
         match self {
             Self::Any => true,
-            Self::OneOf(versions) => {
-                let is_revision = |expected: &Version| expected.revision == version.revision;
-                versions.contains(&version)
-                    || (failpoint!("generation-not-compared") && versions.iter().any(is_revision))
-            }
+            Self::OneOf(versions) => versions.iter().any(|expected| {
+                let is_generation = expected.generation == version.generation;
+                let is_revision = expected.revision == version.revision;
+                is_revision && (is_generation || failpoint!("generation-not-compared"))
+            }),
         }
     }
 }
