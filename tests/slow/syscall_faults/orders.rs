@@ -259,7 +259,8 @@ fn an_upgrade_names_the_format_first() {
     place.fill();
     let data_dir = place.data_dir();
     let format = fs::read_to_string(data_dir.join("FORMAT")).unwrap();
-    fs::write(data_dir.join("FORMAT"), format.replace("format 4 ", "format 3 ")).unwrap();
+    let (_, store) = format.split_once(" store ").expect("FORMAT names the store");
+    fs::write(data_dir.join("FORMAT"), format!("odometer data format 3 store {store}")).unwrap();
     for (old, new) in
         [("journal/newest", "journal/CURRENT"), ("sled/odometer.seals", "sled/odometer.digests")]
     {
