@@ -171,11 +171,11 @@ impl EmbeddedStore {
             // A key's epoch never changes and an id is never used twice, so a key that is revoked
             // here still is when the committer removes it.
             if self.key_record(id).await?.is_some_and(|key| key.epoch < record.key_epoch) {
-                revoked.push(id);
+                revoked.push(IndexEntry::ApiKey(id));
             }
         }
         for batch in revoked.chunks(PURGE_BATCH) {
-            self.submit_tenant(tenant, TenantOp::PurgeKeys(batch.to_vec())).await?;
+            self.submit_tenant(tenant, TenantOp::PurgeMembers(batch.to_vec())).await?;
         }
         Ok(())
     }

@@ -60,20 +60,15 @@ fn read_set(command: &Command) -> ReadSet {
             [Some(RecordKey::Tenants), Some(name), None, None]
         }
         Command::Tenant(tenant, op) => {
-            let (proof, key) = match &**op {
-                TenantOp::RevokeKey(proof, key) => (Some(proof), Some(*key)),
-                TenantOp::Password(proof, ..)
-                | TenantOp::AddKey(proof, ..)
-                | TenantOp::MarkDeleted(proof) => (Some(proof), None),
-                _ => (None, None),
-            };
-            let proven = match proof {
-                Some(Proof::Key(key)) => Some(RecordKey::ApiKey(*key)),
+            let key = match &**op {
+                TenantOp::RevokeKey(_, key) => Some(RecordKey::ApiKey(*key)),
                 _ => None,
             };
-            let of_tenant = [RecordKey::Tenant(*tenant), RecordKey::Usage(*tenant)].map(Some);
-            let [record, usage] = of_tenant;
-            [record, usage, key.map(RecordKey::ApiKey), proven]
+            let proof = match op.proof() {
+                Some(Proof::Key(key)) => Some(RecordKey::ApiKey(key)),
+                _ => None,
+            };
+            [Some(RecordKey::Tenant(*tenant)), Some(RecordKey::Usage(*tenant)), key, proof]
         }
         Command::TouchKey(key, _) => [Some(RecordKey::ApiKey(*key)), None, None, None],
         Command::Load(key) => [Some(key.clone()), None, None, None],

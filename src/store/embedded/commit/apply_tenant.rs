@@ -76,44 +76,37 @@ fn put_key(working_set: &mut WorkingSet, id: KeyId, key: KeyRecord) {
 pub(crate) fn change(working_set: &mut WorkingSet, id: TenantId, op: TenantOp) -> CommandResult {
     match op {
         TenantOp::PurgeMembers(entries) => return Ok(purge_members(working_set, id, entries)),
-        TenantOp::PurgeKeys(keys) => {
-            keys.iter().for_each(|key| remove_key(working_set, id, *key));
-            return Ok(Reply::Ack);
-        }
         TenantOp::RemoveTenant => return Ok(remove_tenant(working_set, id)),
         _ => {}
     }
     let mut tenant = live_tenant(working_set, id)?.clone();
+    if let Some(proof) = op.proof() {
+        prove(working_set, id, &tenant, proof)?;
+    }
     match op {
         TenantOp::Update(TenantUpdate::Suspended(suspended)) => tenant.suspended = suspended,
         TenantOp::Update(TenantUpdate::Limit(limit)) => tenant.limit = limit,
-        TenantOp::Password(proof, password, revoke_keys) => {
-            prove(working_set, id, &tenant, proof)?;
+        TenantOp::Password(_, password, revoke_keys) => {
             tenant.password = password;
             let revoked = if revoke_keys { revoke_all(working_set, id, &mut tenant) } else { 0 };
             working_set.write(&RecordKey::Tenant(id), Some(Record::Tenant(tenant.into())));
             return Ok(Reply::PasswordChanged(revoked));
         }
-        TenantOp::AddKey(proof, key_id, key, quota) => {
-            prove(working_set, id, &tenant, proof)?;
+        TenantOp::AddKey(_, key_id, key, quota) => {
             if usage(working_set, id).keys >= quota && !failpoint!("key-quota-not-checked") {
                 return Err(Refusal::Quota(quota).into());
             }
             put_key(working_set, key_id, KeyRecord { epoch: tenant.key_epoch, ..key });
             return Ok(Reply::Ack);
         }
-        TenantOp::RevokeKey(proof, key) => {
-            prove(working_set, id, &tenant, proof)?;
-            return revoke_key(working_set, id, &tenant, key);
-        }
-        TenantOp::MarkDeleted(proof) => {
-            prove(working_set, id, &tenant, proof)?;
+        TenantOp::RevokeKey(_, key) => return revoke_key(working_set, id, &tenant, key),
+        TenantOp::MarkDeleted(_) => {
             tenant.deleting = true;
             working_set.write(&RecordKey::Name(tenant.name.normalized()), None);
             let entry = RecordKey::IndexEntry(SYSTEM_TENANT, IndexEntry::Deleting(id));
             working_set.write_uncached(entry, Some(Record::IndexEntry));
         }
-        TenantOp::PurgeMembers(_) | TenantOp::PurgeKeys(_) | TenantOp::RemoveTenant => {}
+        TenantOp::PurgeMembers(_) | TenantOp::RemoveTenant => {}
     }
     let tenant = Arc::new(tenant);
     working_set.write(&RecordKey::Tenant(id), Some(Record::Tenant(Arc::clone(&tenant))));
@@ -177,8 +170,8 @@ fn remove_key(working_set: &mut WorkingSet, tenant: TenantId, key: KeyId) {
     working_set.write_uncached(RecordKey::IndexEntry(tenant, IndexEntry::ApiKey(key)), None);
 }
 
-/// Removes the objects of these index entries, and the entries. Usage is not updated, because the
-/// tenant is marked deleted and its usage is removed with it.
+/// Removes the objects of these index entries, and the entries. Usage is not updated: that of a
+/// deleted tenant is removed with it, and API keys of an earlier epoch are not counted.
 fn purge_members(
     working_set: &mut WorkingSet,
     tenant: TenantId,

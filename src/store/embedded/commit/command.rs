@@ -88,12 +88,24 @@ pub enum TenantOp {
     RevokeKey(Proof, KeyId),
     /// Mark the tenant deleted: its name becomes free and its API keys are rejected.
     MarkDeleted(Proof),
-    /// Remove these API keys of an earlier epoch, which are revoked already.
-    PurgeKeys(Vec<KeyId>),
-    /// Purge: remove these objects of a tenant that is marked deleted.
+    /// Purge: remove these objects, which nobody can use any more: their tenant is marked deleted,
+    /// or they are API keys of an earlier epoch.
     PurgeMembers(Vec<IndexEntry>),
     /// Remove the tenant itself, after everything it had was purged.
     RemoveTenant,
+}
+
+impl TenantOp {
+    /// The credential that a change of credentials is asked for with.
+    pub(crate) fn proof(&self) -> Option<Proof> {
+        match self {
+            Self::Password(proof, ..)
+            | Self::AddKey(proof, ..)
+            | Self::RevokeKey(proof, _)
+            | Self::MarkDeleted(proof) => Some(*proof),
+            Self::Update(_) | Self::PurgeMembers(_) | Self::RemoveTenant => None,
+        }
+    }
 }
 
 /// A reply of the committer.
