@@ -172,10 +172,15 @@ impl Attempt<'_> {
     }
 
     fn auth_error(&self, failure: AuthFailure) -> ApiError {
-        let event = failure.reason().map(SecurityEvent::AuthFailure);
-        self.context.outcome.borrow_mut().events.extend(event);
-        ApiError::from_auth_failure(failure)
+        auth_error(self.context, failure)
     }
+}
+
+/// The error of a failed authentication, which is recorded as a security event.
+pub(crate) fn auth_error(context: &RequestContext, failure: AuthFailure) -> ApiError {
+    let event = failure.reason().map(SecurityEvent::AuthFailure);
+    context.outcome.borrow_mut().events.extend(event);
+    ApiError::from_auth_failure(failure)
 }
 
 fn limit_client(shared: &Shared, context: &RequestContext) -> Result<(), ApiError> {

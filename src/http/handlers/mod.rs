@@ -23,8 +23,9 @@ pub(crate) mod tenants;
 
 use actix_web::HttpRequest;
 
-use super::context::{RequestContext, SecurityEvent};
+use super::context::RequestContext;
 use super::error::ApiError;
+use super::extract::caller::auth_error;
 use crate::auth::AuthFailure;
 use crate::store::{Page, Refusal, StoreError, StoreFuture};
 
@@ -48,11 +49,12 @@ async fn non_empty_page<'a, T>(
 /// The error of a change of credentials. A credential that was replaced while the request was on its
 /// way counts as a failed authentication, as if the request had come later.
 fn credential_error(req: &HttpRequest, error: StoreError) -> ApiError {
-    if matches!(error, StoreError::Refused(Refusal::CredentialReplaced)) {
-        let event = AuthFailure::Replaced.reason().map(SecurityEvent::AuthFailure);
-        RequestContext::of(req).outcome.borrow_mut().events.extend(event);
+    match error {
+        StoreError::Refused(Refusal::CredentialReplaced) => {
+            auth_error(&RequestContext::of(req), AuthFailure::Replaced)
+        }
+        error => error.into(),
     }
-    error.into()
 }
 
 /// The path of the page after `last`, which needs no encoding in a query.
